@@ -1,0 +1,1 @@
+"""Pairs, bicubic resampling, benchmark sets, downloads."""

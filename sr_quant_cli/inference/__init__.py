@@ -1,0 +1,1 @@
+"""Networks on whole pictures: tiled forward pass, files in and out."""

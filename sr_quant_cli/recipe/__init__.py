@@ -1,0 +1,1 @@
+"""Typed recipes: schema, loading, overrides."""
