@@ -1,0 +1,40 @@
+"""Cutting a picture into tiles whose results join without a seam."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Span:
+    """One tile along one axis, in LR pixels: it reads ``[start, stop)``, keeps ``[first, last)``."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+
+
+def spans(length: int, core: int, halo: int) -> Iterator[Span]:
+    """Cut ``length`` pixels into tiles that keep ``core`` pixels and see ``halo`` more each side.
+
+    With ``halo`` at least the radius of the receptive field, every kept pixel has seen all it
+    depends on; at the border of the picture the tile ends where the picture ends, so that the
+    network's own zero padding acts there as it does on the whole picture.
+
+    >>> list(spans(10, core=4, halo=3))[1]
+    Span(start=1, stop=10, first=4, last=8)
+    """
+    for first in range(0, length, core):
+        last = min(first + core, length)
+        yield Span(max(first - halo, 0), min(last + halo, length), first, last)
+
+
+def core_size(height: int, width: int, halo: int, budget: int) -> int:
+    """Side of the kept square so that tile plus halo has at most ``budget`` LR pixels.
+
+    A picture within the budget is one tile. The core is never less than half the halo, where
+    nearly all work would be overlap.
+    """
+    if height * width <= budget:
+        return max(height, width)
+    return max(int(budget**0.5) - 2 * halo, halo // 2, 1)

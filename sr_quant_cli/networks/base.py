@@ -1,0 +1,90 @@
+"""What every network offers to the rest of srq."""
+
+from abc import abstractmethod
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+
+class NetworkConfig(BaseModel):
+    """Hyper-parameters that rebuild a network; each network derives its own."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
+
+    name: str
+    """network"""
+    scale: Literal[2, 3, 4] = 4
+    """enlargement factor"""
+
+
+class Network(nn.Module):
+    """A super-resolution network: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``.
+
+    Values leave the network unclipped and unrounded. Whatever range a paper's network works in
+    is its own affair, inside ``forward``.
+    """
+
+    scale_dependent: ClassVar[tuple[str, ...]] = ()
+    """Prefixes of the parameters whose shape or meaning changes with the scale."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def scale(self) -> int:
+        """Enlargement factor."""
+        return self.config.scale
+
+    @property
+    @abstractmethod
+    def receptive_radius(self) -> int:
+        """LR pixels on each side that an output pixel depends on."""
+
+    @property
+    @abstractmethod
+    def floats_per_pixel(self) -> int:
+        """Float values alive at once in a forward pass, per LR pixel: memory for tiling."""
+
+    def parameter_count(self) -> int:
+        """Trainable values."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def macs(self, height: int, width: int) -> int:
+        """Count multiply-accumulates of one forward pass on an LR picture of that size.
+
+        Counted by tracing on meta tensors, nothing is computed.
+        """
+        from torch.utils.flop_counter import FlopCounterMode
+
+        twin = type(self)(self.config).to("meta").eval()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            twin(torch.empty(1, 3, height, width, device="meta"))
+        return counter.get_total_flops() // 2
+
+    def start_from(self, other: "Network") -> None:
+        """Take over the weights of ``other``, which may have another scale.
+
+        Everything that does not depend on the scale must match; of the rest, tensors of the same
+        name and shape are taken and the others keep their fresh values.
+
+        Raises
+        ------
+        ValueError
+            A scale-independent tensor is missing or has another shape.
+        """
+        ours, theirs = self.state_dict(), other.state_dict()
+        for key, value in ours.items():
+            match = theirs.get(key)
+            if match is not None and match.shape == value.shape:
+                value.copy_(match)
+            elif not key.startswith(self.scale_dependent):
+                raise ValueError(f"{key} does not match")
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Enlarge a batch: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""

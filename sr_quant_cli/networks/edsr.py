@@ -1,0 +1,107 @@
+"""EDSR: enhanced deep residual networks for single image super-resolution.
+
+References
+----------
+.. [1] B. Lim, S. Son, H. Kim, S. Nah, K. M. Lee, "Enhanced Deep Residual Networks for Single
+       Image Super-Resolution", CVPR Workshops 2017.
+"""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from sr_quant_cli.networks.base import Network, NetworkConfig
+
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+"""Mean RGB of DIV2K's training pictures, range 0..1 [1]_."""
+
+RANGE = 255.0
+"""EDSR works on 0..255; srq's networks take and give 0..1."""
+
+
+class EDSRConfig(NetworkConfig):
+    """The baseline by default; the full network is 32 blocks, 256 features, ``res_scale`` 0.1."""
+
+    name: Literal["edsr"] = "edsr"
+    """network"""
+    n_blocks: Annotated[int, Field(ge=1)] = 16
+    """residual blocks"""
+    n_feats: Annotated[int, Field(ge=1)] = 64
+    """features of every hidden convolution"""
+    res_scale: Annotated[float, Field(gt=0)] = 1.0
+    """factor on each residual branch"""
+
+
+def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """3x3 convolution with bias, size kept by zero padding."""
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1)
+
+
+class ResidualBlock(nn.Module):
+    """``x + res_scale * conv(relu(conv(x)))``, no batch normalisation [1]_."""
+
+    def __init__(self, n_feats: int, res_scale: float) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(n_feats, n_feats)
+        self.conv2 = conv3x3(n_feats, n_feats)
+        self.res_scale = res_scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
+        branch = self.conv2(self.conv1(x).relu_())
+        return torch.add(x, branch, alpha=self.res_scale)
+
+
+class Upsampler(nn.Sequential):
+    """Convolution and PixelShuffle: once for x2 and x3, twice for x4."""
+
+    def __init__(self, n_feats: int, scale: int) -> None:
+        stages = {2: [2], 3: [3], 4: [2, 2]}[scale]
+        layers: list[nn.Module] = []
+        for factor in stages:
+            layers += [conv3x3(n_feats, factor**2 * n_feats), nn.PixelShuffle(factor)]
+        super().__init__(*layers)
+
+
+class EDSR(Network):
+    """Head, residual body with a long skip, upsampler, tail [1]_.
+
+    >>> EDSR(EDSRConfig(scale=4)).parameter_count()
+    1517571
+    """
+
+    scale_dependent = ("upsampler.", "tail.")
+    mean: Tensor
+
+    def __init__(self, config: EDSRConfig) -> None:
+        super().__init__(config)
+        self.config: EDSRConfig = config
+        n_feats = config.n_feats
+        self.register_buffer("mean", torch.tensor(DIV2K_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.head = conv3x3(3, n_feats)
+        self.body = nn.Sequential(
+            *(ResidualBlock(n_feats, config.res_scale) for _ in range(config.n_blocks))
+        )
+        self.body_last = conv3x3(n_feats, n_feats)
+        self.upsampler = Upsampler(n_feats, config.scale)
+        self.tail = conv3x3(n_feats, 3)
+
+    @property
+    def receptive_radius(self) -> int:
+        """Head, two per block, end of body; then 1 per upsampler stage and tail, at their scale."""
+        # After an enlargement a 3x3 kernel reaches at most one LR pixel further in all: at x4
+        # 1 + 1/2 + 1/4 LR pixels behind the body, at x2 1 + 1/2, at x3 1 + 1/3.
+        return 2 * self.config.n_blocks + 4
+
+    @property
+    def floats_per_pixel(self) -> int:
+        """Input and output of the last PixelShuffle, and the feature map before it."""
+        return int(2.25 * self.scale**2 * self.config.n_feats)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Enlarge a batch: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""
+        shallow = self.head((x - self.mean) * RANGE)
+        deep = self.body_last(self.body(shallow)) + shallow
+        return self.tail(self.upsampler(deep)).float() / RANGE + self.mean
