@@ -1,1 +1,5 @@
 """Named protocols, PSNR, SSIM."""
+
+from sr_quant_cli.metrics.protocol import PROTOCOLS, Protocol, Score, get_protocol, score
+
+__all__ = ["PROTOCOLS", "Protocol", "Score", "get_protocol", "score"]

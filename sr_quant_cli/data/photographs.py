@@ -1,0 +1,108 @@
+"""The photographs a training run learns from, and those it is validated on."""
+
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from sr_quant_cli.data.benchmark import Pair, data_root, pair_up
+from sr_quant_cli.errors import UsageError
+from sr_quant_cli.imaging.io import picture_files
+from sr_quant_cli.recipe.schema import DataSection
+
+_SAMPLE_TRAIN = ("astronaut.png", "coffee.png", "rocket.jpg", "motorcycle_left.png")
+_SAMPLE_VALIDATION = ("chelsea.png",)
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Training and validation pairs, and where they come from."""
+
+    name: str
+    train: tuple[Pair, ...]
+    validation: tuple[Pair, ...]
+
+
+def find_photographs(section: DataSection, scale: int, root: Path | None = None) -> Photographs:
+    """Find the pictures that a recipe's ``[data]`` table names.
+
+    ``sample`` are photographs that scikit-image carries; ``DIV2K`` and ``Flickr2K`` lie below the
+    data root as ``srq data get`` places them; anything else is a folder of pictures, or of ``HR``
+    with ``LR_bicubic/X{scale}`` beside it.
+
+    Parameters
+    ----------
+    root
+        Data root; None: ``SRQ_DATA``, else ``./datasets``.
+
+    Raises
+    ------
+    UsageError
+        No pictures are there, or none is left to train or to validate on.
+    """
+    match section.train.lower():
+        case "sample":
+            return _sample()
+        case "div2k":
+            found = _div2k(section, scale, data_root(root) / "DIV2K")
+        case "flickr2k":
+            found = _folder(section, scale, data_root(root) / "Flickr2K" / "Flickr2K_HR", "Flickr2K")
+        case _:
+            folder = Path(section.train)
+            found = _folder(section, scale, folder, folder.resolve().name)
+    return found
+
+
+def _sample() -> Photographs:
+    import skimage
+
+    folder = Path(skimage.__file__).parent / "data"
+    return Photographs(
+        "sample",
+        tuple(Pair(Path(name).stem, folder / name, None) for name in _SAMPLE_TRAIN),
+        tuple(Pair(Path(name).stem, folder / name, None) for name in _SAMPLE_VALIDATION),
+    )
+
+
+def _div2k(section: DataSection, scale: int, folder: Path) -> Photographs:
+    train = _pairs(folder / "DIV2K_train_HR", folder / f"DIV2K_train_LR_bicubic/X{scale}", section)
+    if section.validation:
+        return _split("DIV2K", train, section)
+    valid = _pairs(folder / "DIV2K_valid_HR", folder / f"DIV2K_valid_LR_bicubic/X{scale}", section)
+    return Photographs("DIV2K", train, valid)
+
+
+def _folder(section: DataSection, scale: int, folder: Path, name: str) -> Photographs:
+    hr = folder / "HR" if (folder / "HR").is_dir() else folder
+    pairs = _pairs(hr, folder / f"LR_bicubic/X{scale}", section)
+    return _split(name, pairs, section)
+
+
+def _pairs(hr: Path, lr: Path, section: DataSection) -> tuple[Pair, ...]:
+    if not hr.is_dir() or not picture_files(hr):
+        raise UsageError(
+            f"no training pictures in {hr}: get them with 'srq data get DIV2K' (data root: "
+            "--data-root, else SRQ_DATA, else ./datasets), name a folder with --data DIR, "
+            "or try --data sample"
+        )
+    if section.lr == "folder" and not lr.is_dir():
+        raise UsageError(f"data.lr = 'folder', but there is no {lr}")
+    return pair_up(hr, lr if section.lr != "bicubic" and lr.is_dir() else None)
+
+
+def _split(name: str, pairs: tuple[Pair, ...], section: DataSection) -> Photographs:
+    if section.validation:
+        held_out = {
+            pair for pair in pairs if any(fnmatch(pair.hr.name, p) for p in section.validation)
+        }
+        if not held_out:
+            raise UsageError(
+                f"data.validation = {section.validation}: no file of {pairs[0].hr.parent} matches"
+            )
+    else:
+        # One in fifty, at most ten, spread over the folder: the same files on every machine.
+        count = min(max(len(pairs) // 50, 1), 10)
+        held_out = set(pairs[:: max(len(pairs) // count, 1)][:count])
+    train = tuple(pair for pair in pairs if pair not in held_out)
+    if not train:
+        raise UsageError(f"{pairs[0].hr.parent}: no picture is left to train on; add more")
+    return Photographs(name, train, tuple(sorted(held_out, key=lambda pair: pair.name)))

@@ -1,0 +1,115 @@
+"""Decoded training pairs in one memory-mapped file, made once and found again."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from sr_quant_cli.data.benchmark import Pair
+from sr_quant_cli.errors import FailedError
+
+
+def cache_dir() -> Path:
+    """Folder of derived files: ``SRQ_CACHE``, else ``~/.cache/srq``; it may be deleted."""
+    return Path(os.environ.get("SRQ_CACHE") or Path.home() / ".cache" / "srq")
+
+
+class PairStore:
+    """LR and HR pictures of one scale, decoded, as views on a memory-mapped file.
+
+    Parameters
+    ----------
+    folder
+        A folder that ``pack_pairs`` made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        index = json.loads((folder / "index.json").read_text())
+        self.scale: int = index["scale"]
+        self._heights_widths: list[tuple[int, int]] = [tuple(size) for size in index["lr_sizes"]]
+        self._bytes: NDArray[np.uint8] = np.memmap(folder / "pairs.bin", dtype=np.uint8, mode="r")
+        sizes = np.array(self._heights_widths, dtype=np.int64).prod(axis=1)
+        self.lr_pixels: NDArray[np.int64] = sizes
+        """LR pixels of each pair."""
+        lengths = 3 * sizes * (1 + self.scale**2)
+        self._offsets = np.concatenate([[0], np.cumsum(lengths)])
+
+    def __len__(self) -> int:
+        return len(self._heights_widths)
+
+    def pair(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """LR ``[h, w, 3]`` and HR ``[sh, sw, 3]``, uint8 views."""
+        height, width = self._heights_widths[index]
+        start = int(self._offsets[index])
+        middle = start + 3 * height * width
+        end = int(self._offsets[index + 1])
+        lr = self._bytes[start:middle].reshape(height, width, 3)
+        hr = self._bytes[middle:end].reshape(self.scale * height, self.scale * width, 3)
+        return lr, hr
+
+
+def pack_pairs(pairs: Sequence[Pair], scale: int, *, progress: bool = False) -> PairStore:
+    """Decode pairs into the cache, or open the file an earlier call made of the same pairs.
+
+    Raises
+    ------
+    FailedError
+        The cache folder cannot be written or is full.
+    UsageError
+        A picture is missing or damaged.
+    """
+    folder = cache_dir() / "pairs" / _fingerprint(pairs, scale)
+    if not folder.is_dir():
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".packing-"))
+            try:
+                _pack(pairs, scale, temporary, progress=progress)
+                temporary.rename(folder)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+        except OSError as error:
+            if not folder.is_dir():
+                raise FailedError(
+                    f"cannot cache decoded pictures in {folder.parent}: {error.strerror}; "
+                    "set SRQ_CACHE to a folder with room"
+                ) from error
+    return PairStore(folder)
+
+
+def _pack(pairs: Sequence[Pair], scale: int, folder: Path, *, progress: bool) -> None:
+    lr_sizes = []
+    with (
+        (folder / "pairs.bin").open("wb") as file,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(total=len(pairs), desc="decoding", unit="photo", disable=None if progress else True) as bar,
+    ):
+        # In slices, so that only a few decoded pictures wait in memory.
+        for start in range(0, len(pairs), 16):
+            for lr, hr in pool.map(lambda pair: pair.load(scale), pairs[start : start + 16]):
+                file.write(np.ascontiguousarray(lr).data)
+                file.write(np.ascontiguousarray(hr).data)
+                lr_sizes.append(lr.shape[:2])
+                bar.update()
+    index = {"scale": scale, "lr_sizes": lr_sizes}
+    (folder / "index.json").write_text(json.dumps(index))
+
+
+def _fingerprint(pairs: Sequence[Pair], scale: int) -> str:
+    digest = hashlib.sha256(f"2 x{scale}".encode())
+    for pair in pairs:
+        for path in (pair.hr, pair.lr):
+            if path is None:
+                digest.update(b"bicubic")
+            elif path.is_file():
+                stat = path.stat()
+                digest.update(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}".encode())
+    return digest.hexdigest()[:24]

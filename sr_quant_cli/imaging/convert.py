@@ -1,0 +1,18 @@
+"""Between 8-bit pixels and the tensors that networks take."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def to_tensor(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Uint8 ``[N, H, W, 3]`` -> float32 0..1 ``[N, 3, H, W]``, channels last in memory."""
+    batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
+    return batch.permute(0, 3, 1, 2).float().div_(255)
+
+
+def to_pixels(picture: Tensor) -> NDArray[np.uint8]:
+    """Float 0..1 ``[3, H, W]`` -> uint8 ``[H, W, 3]``, rounded half to even and clipped."""
+    levels = (picture * 255).round_().clamp_(0, 255).to(torch.uint8)
+    return levels.permute(1, 2, 0).contiguous().cpu().numpy()
