@@ -13,7 +13,7 @@ References
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCK = 32  # output rows made at a time: bounds the float temporaries
+_BLOCK = 16  # output rows made at a time: bounds the float temporaries
 
 
 def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

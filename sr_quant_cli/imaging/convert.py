@@ -8,7 +8,7 @@ from torch import Tensor
 
 def to_tensor(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
     """Uint8 ``[N, H, W, 3]`` -> float32 0..1 ``[N, 3, H, W]``, channels last in memory."""
-    batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
+    batch = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).to(device)
     return batch.permute(0, 3, 1, 2).float().div_(255)
 
 

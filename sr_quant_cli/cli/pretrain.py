@@ -1,0 +1,78 @@
+"""``srq pretrain``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sr_quant_cli.cli.options import DataRoot, Device, Json, Threads
+
+
+def pretrain(
+    network: Annotated[str, typer.Argument(help="Network to train: edsr.")],
+    scale: Annotated[int, typer.Option(help="Enlargement factor: 2, 3 or 4.")] = 4,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|NAME", help="Folder of photographs, DIV2K, Flickr2K or sample."),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Recipe; default: pretrain-NETWORK."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe field; may be repeated."),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Run folder; default: runs/NETWORK-xSCALE."),
+    ] = None,
+    resume: Annotated[
+        str, typer.Option(help="auto: continue what the run folder holds; no: refuse to.")
+    ] = "auto",
+    init: Annotated[
+        Path | None,
+        typer.Option(metavar="MODEL", help="Start from a model of any scale, as x4 from x2."),
+    ] = None,
+    max_time: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Stop and save after this long: 90s, 30m, 2h."),
+    ] = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    data_root: DataRoot = None,
+    json: Json = None,
+) -> None:
+    """Train a full-precision network.
+
+    The run folder holds the resolved recipe, the log (log.jsonl), checkpoints, and at the end
+    model.safetensors: the averaged weights of the best validation.
+
+    \b
+    Examples:
+      srq pretrain edsr --scale 4
+      srq pretrain edsr --scale 2 --data photos/ --set train.batch=8 --max-time 2h
+      srq pretrain edsr --scale 4 --init runs/edsr-x2/model.safetensors
+      srq pretrain edsr --data sample --set train.iters=100 --set data.patch_hr=96
+    """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.engine.pretrain import Request, pretrain
+    from sr_quant_cli.files import write_json
+
+    report = pretrain(
+        Request(
+            network=network,
+            scale=scale,
+            data=data,
+            recipe=recipe or f"pretrain-{network}",
+            overrides=tuple(overrides or ()),
+            run_dir=run or Path("runs") / f"{network}-x{scale}",
+            resume=resume,
+            init=init,
+            max_time=max_time,
+            device=device,
+            threads=threads,
+            data_root=data_root,
+        )
+    )
+    if json is not None:
+        write_json(json, report)

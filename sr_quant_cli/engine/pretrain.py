@@ -1,0 +1,213 @@
+"""What ``srq pretrain`` does: recipe, data, network, loop, model file."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sr_quant_cli.data.photographs import find_photographs
+from sr_quant_cli.data.store import pack_pairs
+from sr_quant_cli.engine.checkpoint import Checkpoints, read
+from sr_quant_cli.engine.device import pick_device, pick_precision
+from sr_quant_cli.engine.train import Outcome, Trainer
+from sr_quant_cli.errors import UsageError, unknown
+from sr_quant_cli.files import replacing
+from sr_quant_cli.networks import build, network_names
+from sr_quant_cli.networks.base import Network
+from sr_quant_cli.networks.modelfile import Card, TrainingRun, load_model, save_model
+from sr_quant_cli.recipe.load import dump_recipe, load_recipe
+from sr_quant_cli.recipe.schema import PretrainRecipe
+
+_MAY_CHANGE = ("train.iters", "train.log_every", "train.checkpoint_every", "validation.every")
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of ``srq pretrain``, as given."""
+
+    network: str
+    scale: int
+    data: str | None
+    recipe: str
+    overrides: tuple[str, ...]
+    run_dir: Path
+    resume: str
+    init: Path | None
+    max_time: str | None
+    device: str
+    threads: int | None
+    data_root: Path | None
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of ``90s``, ``30m``, ``2h`` or ``1h30m``.
+
+    >>> parse_duration("1h30m")
+    5400.0
+
+    Raises
+    ------
+    UsageError
+        It is no duration, or zero.
+    """
+    parts = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text.strip())
+    try:
+        values = [float(part or 0) for part in parts.groups()] if parts else []
+    except ValueError:
+        values = []
+    seconds = sum(
+        value * unit for value, unit in zip(values, (3600, 60, 1), strict=False)
+    )
+    if not seconds:
+        raise UsageError(f"--max-time {text}: must be a duration as 90s, 30m, 2h or 1h30m")
+    return seconds
+
+
+def pretrain(request: Request) -> dict[str, Any]:
+    """Train, or continue training, and write ``model.safetensors`` into the run folder.
+
+    Returns
+    -------
+    The report that ``--json`` writes.
+
+    Raises
+    ------
+    UsageError
+        Unknown network, recipe key, data set; or a run folder of another recipe.
+    FailedError
+        The run folder cannot be written, or training diverged.
+    """
+    recipe = _resolve(request)
+    limit = None if request.max_time is None else parse_duration(request.max_time)
+    device = pick_device(request.device)
+    precision = pick_precision(recipe.train.precision, device)
+    if request.threads:
+        torch.set_num_threads(request.threads)
+
+    checkpoints = Checkpoints(request.run_dir)
+    state = _state_to_resume(checkpoints, request, recipe)
+    photographs = find_photographs(recipe.data, recipe.network.scale, request.data_root)
+    train = pack_pairs(photographs.train, recipe.network.scale, progress=True)
+    held_out = photographs.validation[: recipe.validation.max_images]
+    validation = pack_pairs(held_out, recipe.network.scale)
+
+    torch.manual_seed(recipe.recipe.seed)
+    network = build(recipe.network)
+    history: list[TrainingRun] = []
+    if request.init is not None:
+        history = _start_from(network, request.init)
+    with replacing(request.run_dir / "recipe.toml") as temporary:
+        temporary.write_text(dump_recipe(recipe), encoding="utf-8")
+    trainer = Trainer(network, recipe, train, validation, request.run_dir, device, precision)
+    if state is not None:
+        trainer.restore(state)
+    print(
+        f"training {recipe.network.name} x{recipe.network.scale} on {len(train)} photographs of "
+        f"{photographs.name}, validated on {len(validation)}; {device}, {precision}; "
+        f"step {trainer.step} of {recipe.train.iters}; {request.run_dir}"
+    )
+
+    outcome = trainer.run(limit)
+
+    if checkpoints.best_path.is_file():
+        trainer.restore(read(checkpoints.best_path))
+    run = TrainingRun(
+        task="pretrain",
+        steps=outcome.step,
+        seconds=round(outcome.seconds, 1),
+        device=device.type,
+        precision=precision,
+        data=photographs.name,
+        photographs=len(train),
+        started_from=None if request.init is None else request.init.name,
+        validation_psnr=outcome.validation_psnr,
+        recipe=_portable(recipe),
+    )
+    model = request.run_dir / "model.safetensors"
+    card = Card(
+        name=f"{recipe.network.name}-x{recipe.network.scale}",
+        data=photographs.name,
+        training=[*history, run],
+    )
+    save_model(model, trainer.trained, card)
+    _announce(outcome, recipe, model)
+    return {**run.model_dump(), "complete": outcome.complete, "model": str(model)}
+
+
+def _resolve(request: Request) -> PretrainRecipe:
+    if request.network not in network_names():
+        raise unknown("network", request.network, network_names())
+    if request.scale not in (2, 3, 4):
+        raise UsageError(f"--scale {request.scale}: must be 2, 3 or 4")
+    if request.resume not in ("auto", "no"):
+        raise UsageError(f"--resume {request.resume}: must be auto or no")
+    overrides = [f"network.scale={request.scale}", *request.overrides]
+    recipe = load_recipe(request.recipe, overrides)
+    if recipe.network.name != request.network:
+        raise UsageError(
+            f"recipe {request.recipe} is for {recipe.network.name}, not for {request.network}"
+        )
+    if request.data is not None:
+        data = recipe.data.model_copy(update={"train": request.data})
+        recipe = recipe.model_copy(update={"data": data})
+    return recipe
+
+
+def _state_to_resume(
+    checkpoints: Checkpoints, request: Request, recipe: PretrainRecipe
+) -> dict[str, Any] | None:
+    state = checkpoints.newest()
+    if state is None:
+        return None
+    if request.resume == "no":
+        raise UsageError(
+            f"{request.run_dir} holds a run at step {state['step']}; continue it with "
+            "--resume auto, or choose another folder with --run"
+        )
+    was, now = _flat(state["recipe"]), _flat(recipe.model_dump(by_alias=True))
+    changed = [
+        f"{key} ({was.get(key)!r} -> {now.get(key)!r})"
+        for key in sorted(was.keys() | now.keys())
+        if was.get(key) != now.get(key) and key not in _MAY_CHANGE
+    ]
+    if changed:
+        raise UsageError(
+            f"{request.run_dir} holds a run of another recipe: {', '.join(changed)}; "
+            "choose another folder with --run"
+        )
+    return state
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _start_from(network: Network, path: Path) -> list[TrainingRun]:
+    other, header = load_model(path)
+    try:
+        network.start_from(other)
+    except ValueError as error:
+        raise UsageError(f"--init {path}: a different network: {error}") from error
+    return header.card.training
+
+
+def _portable(recipe: PretrainRecipe) -> dict[str, Any]:
+    """Values of a recipe for a file that others read: a data folder by its name alone."""
+    values = recipe.model_dump(by_alias=True)
+    values["data"]["train"] = Path(recipe.data.train).name
+    return values
+
+
+def _announce(outcome: Outcome, recipe: PretrainRecipe, model: Path) -> None:
+    psnr = "not validated" if outcome.validation_psnr is None else f"{outcome.validation_psnr:.2f} dB"
+    print(f"step {outcome.step} of {recipe.train.iters}, best validation {psnr}: {model}")
+    if not outcome.complete:
+        print("run the same command again to continue")
