@@ -1,4 +1,4 @@
-"""Pairs of LR and HR pictures, and the benchmark sets made of them."""
+"""Benchmark sets: where they lie, how their files are called, and their pairs of LR and HR."""
 
 import os
 import re
@@ -13,47 +13,90 @@ from sr_quant_cli.data.bicubic import downscale
 from sr_quant_cli.errors import UsageError, unknown
 from sr_quant_cli.imaging.io import picture_files, read_rgb
 
-BENCHMARKS = ("Set5", "Set14", "B100", "Urban100", "Manga109", "Test2K", "Test4K", "Test8K")
-"""Names of the benchmark sets, as the papers write them."""
+BENCHMARKS: dict[str, tuple[str, ...]] = {
+    "Set5": (),
+    "Set14": (),
+    "B100": ("BSD100", "BSDS100"),
+    "Urban100": (),
+    "Manga109": (),
+    "Test2K": (),
+    "Test4K": (),
+    "Test8K": (),
+}
+"""The sets of the papers, each with its other names."""
 
-_ALIASES = {"bsd100": "B100", "bsds100": "B100"}
-_SUFFIX = re.compile(r"(_SRF_\d)?(_HR|_LR|_LRBI)?(_?x\d)?$", re.IGNORECASE)
+_REGISTERED = ("Manga109", "Test2K", "Test4K", "Test8K")  # no automatic download
+_HR_SUFFIX = re.compile(r"(_SRF_\d+_HR|_HR_x\d+)$")
+_LR_SUFFIX = re.compile(r"(_SRF_\d+_LR|_LRBI_x\d+|x\d+)$")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An HR picture and its LR picture; without one, LR is made by bicubic."""
+    """One picture of a set.
+
+    Attributes
+    ----------
+    name
+        Name of the picture without the suffixes of its pack, as ``baby``.
+    hr
+        HR file.
+    lr
+        LR file, or None where LR is to be made from HR.
+    """
 
     name: str
     hr: Path
     lr: Path | None
 
     def load(self, scale: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """LR ``[h, w, 3]`` and HR ``[sh, sw, 3]``, uint8 RGB; HR is cropped to the size of LR.
+        """Read the pair; grey pictures are replicated to three channels.
+
+        Parameters
+        ----------
+        scale
+            Factor between the two.
+
+        Returns
+        -------
+        lr
+            uint8 ``[h, w, 3]``, 0..255: the file, or HR shrunk by our bicubic.
+        hr
+            uint8 ``[h * scale, w * scale, 3]``: HR without its last rows and columns where its size
+            is no multiple of ``scale``.
 
         Raises
         ------
         UsageError
-            A file is missing or damaged, or LR is larger than HR / scale.
+            A file cannot be read, or the sizes do not belong together.
         """
         hr = read_rgb(self.hr)
-        if self.lr is None:
-            lr = downscale(hr, scale)
-        else:
-            lr = read_rgb(self.lr)
-        height, width = lr.shape[0] * scale, lr.shape[1] * scale
-        spare = hr.shape[0] - height, hr.shape[1] - width
-        if not all(0 <= rest < 2 * scale for rest in spare):
+        height, width = hr.shape[0] // scale, hr.shape[1] // scale
+        if min(height, width) < 1:
+            raise UsageError(f"{self.hr}: {_size(hr)} is too small for x{scale}")
+        hr = hr[: height * scale, : width * scale]
+        lr = downscale(hr, scale) if self.lr is None else read_rgb(self.lr)
+        if lr.shape[:2] != (height, width):
             raise UsageError(
-                f"{self.lr} is {lr.shape[1]}x{lr.shape[0]}, which is not 1/{scale} of "
-                f"{self.hr} ({hr.shape[1]}x{hr.shape[0]})"
+                f"{self.lr}: {_size(lr)} is not 1/{scale} of {self.hr} ({width}x{height} expected)"
             )
-        return lr, hr[:height, :width]
+        return lr, hr
 
 
 @dataclass(frozen=True)
 class BenchmarkSet:
-    """A benchmark set at one scale."""
+    """The pairs of one set at one scale.
+
+    Attributes
+    ----------
+    name
+        Name of the set, as in :data:`BENCHMARKS` where it is one of those.
+    scale
+        Factor between LR and HR.
+    pairs
+        Sorted by name, at least one.
+    lr_origin
+        ``folder`` where LR files were found, ``bicubic`` where LR is made from HR. Reports say so.
+    """
 
     name: str
     scale: int
@@ -61,81 +104,119 @@ class BenchmarkSet:
     lr_origin: Literal["folder", "bicubic"]
 
 
-def data_root(option: Path | None = None) -> Path:
-    """Folder of all data: ``option``, else ``SRQ_DATA``, else ``./datasets``."""
+def parse_sets(text: str) -> list[str]:
+    """Split ``Set5+Set14`` into names, each once; other names of a set become its usual one.
+
+    Names of no known set are kept: they may be folders of the user.
+
+    Raises
+    ------
+    UsageError
+        A name is empty.
+
+    Examples
+    --------
+    >>> parse_sets("set5+BSD100")
+    ['Set5', 'B100']
+    """
+    names = [part.strip() for part in text.split("+")]
+    if "" in names:
+        raise UsageError(f"sets '{text}': an empty name; write them as Set5+Set14")
+    return list(dict.fromkeys(_canonical(name) for name in names))
+
+
+def data_root(option: Path | None) -> Path:
+    """Choose the folder of data sets: ``option``, else ``$SRQ_DATA``, else ``datasets``."""
     return option or Path(os.environ.get("SRQ_DATA") or "datasets")
 
 
-def parse_sets(text: str) -> list[str]:
-    """Names of a ``Set5+Set14`` list, in their usual spelling.
-
-    >>> parse_sets("set5+BSD100")
-    ['Set5', 'B100']
-
-    Raises
-    ------
-    UsageError
-        A name is no benchmark set.
-    """
-    spelling = _ALIASES | {name.lower(): name for name in BENCHMARKS}
-    names = []
-    for part in text.split("+"):
-        if part.strip().lower() not in spelling:
-            raise unknown("benchmark set", part.strip(), list(BENCHMARKS))
-        names.append(spelling[part.strip().lower()])
-    return names
-
-
 def find_set(name: str, scale: int, root: Path) -> BenchmarkSet:
-    """Find a benchmark set below the data root.
+    """Find the pictures of a set under ``root``.
 
-    Looked for as ``ROOT/benchmark/NAME/HR`` and ``ROOT/NAME/HR``, with ``LR_bicubic/X{scale}``
-    beside ``HR``; without that, LR is made by bicubic.
+    The set lies in ``root/benchmark/NAME`` or ``root/NAME``: HR in ``HR``, or in the set's folder
+    itself; LR in ``LR_bicubic/X{scale}``, or made from HR where that is missing.
+
+    Parameters
+    ----------
+    name
+        Any name of a known set, in any case, or of a folder of the user.
+    scale
+        Factor between LR and HR.
+    root
+        As from :func:`data_root`.
+
+    Returns
+    -------
+    BenchmarkSet
+        Its files are found but not read yet.
 
     Raises
     ------
     UsageError
-        The set is not there, or an LR picture of it is missing.
+        The set is not there, or its files do not pair up (:func:`pair_up`).
     """
-    folders = [
-        parent / spelled
-        for parent in (root / "benchmark", root)
-        for spelled in [name, *(("BSD100", "BSDS100") if name == "B100" else ())]
+    name = _canonical(name)
+    places = [
+        folder / spelling
+        for folder in (root / "benchmark", root)
+        for spelling in (name, *BENCHMARKS.get(name, ()))
     ]
-    for folder in folders:
-        if (folder / "HR").is_dir():
-            lr = folder / "LR_bicubic" / f"X{scale}"
-            pairs = pair_up(folder / "HR", lr if lr.is_dir() else None)
-            return BenchmarkSet(name, scale, pairs, "folder" if lr.is_dir() else "bicubic")
-    looked = ", ".join(str(folder / "HR") for folder in folders)
-    raise UsageError(
-        f"benchmark set {name} is not there: looked for {looked}; get it with "
-        f"'srq data get {name}', or name the data root by --data-root or SRQ_DATA"
-    )
+    home = next((place for place in places if place.is_dir()), None)
+    if home is None:
+        raise _missing(name, places)
+    lr = home / "LR_bicubic" / f"X{scale}"
+    pairs = pair_up(home / "HR" if (home / "HR").is_dir() else home, lr if lr.is_dir() else None)
+    return BenchmarkSet(name, scale, pairs, "folder" if lr.is_dir() else "bicubic")
 
 
 def pair_up(hr: Path, lr: Path | None) -> tuple[Pair, ...]:
-    """Pair the pictures of two folders by name, sorted.
+    """Pair the pictures of two folders by name, sorted; without ``lr``, LR will be made.
 
-    ``baby.png`` goes with ``babyx4.png``, ``baby.png`` or ``baby_LRBI_x4.png``;
-    ``img_001_SRF_4_HR.png`` with ``img_001_SRF_4_LR.png``.
+    HR may be called ``baby``, ``img_001_SRF_4_HR`` or ``baby_HR_x4``; LR ``baby``, ``babyx4``,
+    ``img_001_SRF_4_LR`` or ``baby_LRBI_x4``.
 
     Raises
     ------
     UsageError
-        There are no pictures, or one of HR has no partner.
+        There is no HR, two HR files have one name, or ``lr`` lacks a picture.
     """
-    originals = picture_files(hr)
+    originals: dict[str, Path] = {}
+    for path in picture_files(hr):
+        name = _HR_SUFFIX.sub("", path.stem)
+        if name in originals:
+            raise UsageError(f"{path} and {originals[name].name} are both '{name}': remove one")
+        originals[name] = path
     if not originals:
         raise UsageError(f"no pictures in {hr}")
     if lr is None:
-        return tuple(Pair(_stem(path), path, None) for path in originals)
-    partners = {_stem(path): path for path in picture_files(lr)}
-    missing = [path.name for path in originals if _stem(path) not in partners]
+        return tuple(Pair(name, path, None) for name, path in sorted(originals.items()))
+    files = picture_files(lr)
+    # A whole name goes first: HR may itself be called streetx2.
+    partners = {_LR_SUFFIX.sub("", path.stem): path for path in files}
+    partners |= {path.stem: path for path in files}
+    missing = sorted(originals.keys() - partners.keys())
     if missing:
-        raise UsageError(f"{lr} has no LR picture of {', '.join(missing[:5])}")
-    return tuple(Pair(_stem(path), path, partners[_stem(path)]) for path in originals)
+        raise UsageError(f"{lr}: no LR of {', '.join(missing[:5])}, {len(missing)} in all")
+    return tuple(Pair(name, path, partners[name]) for name, path in sorted(originals.items()))
 
 
-def _stem(path: Path) -> str:
-    return _SUFFIX.sub("", path.stem)
+def _canonical(name: str) -> str:
+    for usual, others in BENCHMARKS.items():
+        if name.lower() in (spelling.lower() for spelling in (usual, *others)):
+            return usual
+    return name
+
+
+def _missing(name: str, places: list[Path]) -> UsageError:
+    looked = f"looked at {', '.join(str(place) for place in places)}"
+    if name not in BENCHMARKS:
+        return UsageError(f"{unknown('benchmark set', name, list(BENCHMARKS))}; {looked}")
+    if name in _REGISTERED:
+        how = f"it needs registration with its makers: place its pictures in {places[0] / 'HR'}"
+    else:
+        how = f"get it by 'srq data get {name}', or name its root by --data-root or SRQ_DATA"
+    return UsageError(f"benchmark set {name} is not there: {looked}; {how}")
+
+
+def _size(image: NDArray[np.uint8]) -> str:
+    return f"{image.shape[1]}x{image.shape[0]}"

@@ -1,5 +1,14 @@
 """Named protocols, PSNR, SSIM."""
 
-from sr_quant_cli.metrics.protocol import PROTOCOLS, Protocol, Score, get_protocol, score
+from sr_quant_cli.metrics.protocol import (
+    PROTOCOLS,
+    Protocol,
+    Score,
+    get_protocol,
+    luma,
+    psnr,
+    score,
+    ssim,
+)
 
-__all__ = ["PROTOCOLS", "Protocol", "Score", "get_protocol", "score"]
+__all__ = ["PROTOCOLS", "Protocol", "Score", "get_protocol", "luma", "psnr", "score", "ssim"]

@@ -1,49 +1,82 @@
-"""PSNR and SSIM under named protocols, so that a figure says how it was made."""
+"""PSNR and SSIM as super-resolution papers report them: on luma, borders cropped, 8-bit pictures.
+
+A figure means something only with its protocol. Papers differ in the luma formula, in its precision
+and in the SSIM window; :data:`PROTOCOLS` names the ways that are supported. Common to them: SR is
+rounded to uint8 before it is measured, ``scale`` pixels are cropped from every side, and the figure
+of a set of pictures is the mean of the figures of its pictures.
+
+References
+----------
+.. [1] Z. Wang, A. C. Bovik, H. R. Sheikh, E. P. Simoncelli, "Image quality assessment: from error
+   visibility to structural similarity", IEEE Transactions on Image Processing 13 (4), 2004.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
-from skimage.metrics import structural_similarity
+from numpy.typing import NDArray
 
 from sr_quant_cli.errors import unknown
 
-Floating = NDArray[np.float32] | NDArray[np.float64]
-
-_LUMA = np.array([65.481, 128.553, 24.966])
-_WINDOW = 11
+SSIM_WINDOW = 11
+"""Side of the Gaussian window of SSIM in pixels [1]_."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a score is computed from two 8-bit RGB pictures.
+    """A way to measure SR against HR.
 
-    Both protocols crop ``scale`` pixels from each side, take the luma of ITU-R BT.601
-    (``16 + 65.481 R + 128.553 G + 24.966 B``, R, G, B in 0..1), unrounded, PSNR against a peak of
-    255, and SSIM with an 11x11 Gaussian window of deviation 1.5 where it fits wholly.
+    Attributes
+    ----------
+    name
+        Key in :data:`PROTOCOLS`.
+    summary
+        One line for reports: what was done to the pictures before the figures were taken.
+    luma_weights
+        Of red, green and blue in 0..1; the result is in units of 1/255.
+    luma_offset
+        Added to the weighted sum.
+    luma_dtype
+        Precision in which the picture in 0..1 and its luma in 0..1 are held.
     """
 
     name: str
-    description: str
-    luma_dtype: DTypeLike
-    """precision that luma passes through"""
+    summary: str
+    luma_weights: tuple[float, float, float]
+    luma_offset: float
+    luma_dtype: type[np.floating]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Figures of one picture: PSNR in dB (``inf`` for equal pictures) and SSIM, at most 1."""
+
+    psnr: float
+    ssim: float
 
 
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
-        Protocol("matlab", "luma in float64, as the MATLAB scripts of the papers", np.float64),
-        Protocol("basicsr", "luma through float32, as BasicSR", np.float32),
+        Protocol(
+            "matlab",
+            "8-bit RGB, border of scale pixels cropped, BT.601 luma in float64, "
+            "SSIM by an 11x11 Gaussian window inside the picture",
+            (65.481, 128.553, 24.966),
+            16.0,
+            np.float64,
+        ),
+        Protocol(
+            "basicsr",
+            "8-bit RGB, border of scale pixels cropped, BT.601 luma through float32, "
+            "SSIM by an 11x11 Gaussian window inside the picture",
+            (65.481, 128.553, 24.966),
+            16.0,
+            np.float32,
+        ),
     )
 }
-
-
-@dataclass(frozen=True)
-class Score:
-    """PSNR in dB (infinite for equal pictures) and SSIM."""
-
-    psnr: float
-    ssim: float
+"""Protocols by name. Their figures agree to the printed digits; ``matlab`` is the default."""
 
 
 def get_protocol(name: str) -> Protocol:
@@ -52,74 +85,86 @@ def get_protocol(name: str) -> Protocol:
     Raises
     ------
     UsageError
-        There is none of that name.
+        No protocol has that name.
     """
     if name not in PROTOCOLS:
-        raise unknown("protocol", name, list(PROTOCOLS))
+        raise unknown("protocol", name, sorted(PROTOCOLS))
     return PROTOCOLS[name]
 
 
-def luma(rgb: NDArray[np.uint8], protocol: Protocol) -> Floating:
-    """Luma 16..235 ``[H, W]`` of uint8 RGB ``[H, W, 3]``, unrounded.
+def luma(rgb: NDArray[np.uint8], protocol: Protocol) -> NDArray[np.float64]:
+    """Compute luma, 16..235: uint8 ``[H, W, 3]`` to float64 ``[H, W]``, not rounded.
 
-    >>> luma(np.full((1, 1, 3), 255, np.uint8), PROTOCOLS["matlab"]).round(6).tolist()
-    [[235.0]]
+    >>> luma(np.array([[[255, 255, 255], [0, 0, 0], [255, 0, 0]]], np.uint8), PROTOCOLS["matlab"])
+    array([[235.   ,  16.   ,  81.481]])
     """
-    scaled = rgb.astype(protocol.luma_dtype) / np.asarray(255, protocol.luma_dtype)
-    values: Floating = scaled @ _LUMA.astype(protocol.luma_dtype)
-    return values + np.asarray(16, protocol.luma_dtype)
+    unit = rgb.astype(protocol.luma_dtype) / protocol.luma_dtype(255)
+    weighted = np.dot(unit, protocol.luma_weights) + protocol.luma_offset
+    held = (weighted / 255).astype(protocol.luma_dtype) * protocol.luma_dtype(255)
+    return np.asarray(held, dtype=np.float64)
 
 
-def psnr(a: Floating, b: Floating) -> float:
-    """Peak signal-to-noise ratio in dB for a peak of 255; infinite for equal arrays."""
-    error = float(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2))
-    return float(10 * np.log10(255**2 / error)) if error else float("inf")
+def psnr(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Compute the peak signal-to-noise ratio in dB of float64 ``[H, W]``, 0..255, peak 255.
+
+    >>> round(psnr(np.full((4, 4), 100.0), np.full((4, 4), 110.0)), 2)
+    28.13
+    """
+    error = float(np.mean((a - b) ** 2))
+    return float(10 * np.log10(255**2 / error)) if error > 0 else float("inf")
 
 
-def ssim(a: Floating, b: Floating) -> float:
-    """Structural similarity for a range of 255: Gaussian window 11, deviation 1.5, valid area.
+def ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Compute the structural similarity [1]_ of float64 ``[H, W]``, 0..255.
+
+    Gaussian window of 11x11, sigma 1.5, K1 = 0.01, K2 = 0.03, L = 255, averaged over the positions
+    at which the window lies wholly inside the picture.
 
     Raises
     ------
     ValueError
         A side is shorter than the window.
     """
-    if min(a.shape) < _WINDOW:
-        raise ValueError(f"SSIM needs {_WINDOW}x{_WINDOW} pixels, got {a.shape[1]}x{a.shape[0]}")
-    # scikit-image averages over the area where the window fits wholly.
-    return float(
-        structural_similarity(
-            a.astype(np.float64),
-            b.astype(np.float64),
-            data_range=255,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-        )
+    from skimage.metrics import structural_similarity  # slow to import
+
+    similarity = structural_similarity(  # type: ignore[no-untyped-call]
+        a,
+        b,
+        data_range=255,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
     )
+    return float(similarity)
 
 
-def score(
-    sr: NDArray[np.uint8], hr: NDArray[np.uint8], scale: int, protocol: Protocol
-) -> Score:
-    """Score a picture against its original.
+def score(sr: NDArray[np.uint8], hr: NDArray[np.uint8], scale: int, protocol: Protocol) -> Score:
+    """Measure one picture.
 
     Parameters
     ----------
     sr, hr
-        uint8 RGB ``[H, W, 3]``, same size.
+        uint8 ``[H, W, 3]``, RGB, of one shape.
     scale
-        Pixels cropped from each side.
+        Factor of super-resolution; as many pixels are cropped from every side.
+    protocol
+        Which way to measure.
 
     Raises
     ------
     ValueError
-        The sizes differ, or nothing for the SSIM window is left after the crop.
+        The arrays are not uint8 RGB pictures of one size, or too small for the window of SSIM once
+        cropped.
     """
+    for name, image in (("SR", sr), ("HR", hr)):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"{name} must be uint8 [H, W, 3], got {image.dtype} {image.shape}")
+    height, width, _ = hr.shape
     if sr.shape != hr.shape:
-        raise ValueError(
-            f"is {sr.shape[1]}x{sr.shape[0]}, its original {hr.shape[1]}x{hr.shape[0]}"
-        )
-    inner = (slice(scale, -scale), slice(scale, -scale))
-    a, b = luma(sr[inner], protocol), luma(hr[inner], protocol)
+        raise ValueError(f"SR is {sr.shape[1]}x{sr.shape[0]}, HR {width}x{height}: sizes differ")
+    least = SSIM_WINDOW + 2 * scale
+    if min(height, width) < least:
+        raise ValueError(f"{width}x{height} is too small at x{scale}: SSIM needs {least}x{least}")
+    inside = slice(scale, -scale)
+    a, b = (luma(image[inside, inside], protocol) for image in (sr, hr))
     return Score(psnr(a, b), ssim(a, b))
