@@ -5,6 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from sr_quant_cli.imaging.io import write_rgb
+from sr_quant_cli.networks.modelfile import Card, save_model
+from tests.helpers import picture, tiny_edsr
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    """Keep decoded pictures of tests out of the user's cache."""
+    monkeypatch.setenv("SRQ_CACHE", str(tmp_path_factory.mktemp("cache")))
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
@@ -12,3 +22,20 @@ def real_data() -> Path:
     if "SRQ_DATA" not in os.environ:
         pytest.skip("SRQ_DATA is not set: needs the benchmark pictures")
     return Path(os.environ["SRQ_DATA"])
+
+
+@pytest.fixture
+def tiny_model(tmp_path) -> Path:
+    """A model file of a tiny x2 network."""
+    path = tmp_path / "tiny.safetensors"
+    save_model(path, tiny_edsr(), Card(name="tiny"))
+    return path
+
+
+@pytest.fixture
+def photographs(tmp_path) -> Path:
+    """A folder of six small pictures to train on."""
+    folder = tmp_path / "photographs"
+    for index in range(6):
+        write_rgb(folder / f"p{index}.png", picture(40 + 2 * index, 52, seed=index))
+    return folder

@@ -43,13 +43,13 @@ def find_photographs(section: DataSection, scale: int, root: Path | None = None)
         case "sample":
             return _sample()
         case "div2k":
-            found = _div2k(section, scale, data_root(root) / "DIV2K")
+            return _div2k(section, scale, data_root(root) / "DIV2K")
         case "flickr2k":
-            found = _folder(section, scale, data_root(root) / "Flickr2K" / "Flickr2K_HR", "Flickr2K")
+            folder = data_root(root) / "Flickr2K" / "Flickr2K_HR"
+            return _folder(section, scale, folder, "Flickr2K")
         case _:
             folder = Path(section.train)
-            found = _folder(section, scale, folder, folder.resolve().name)
-    return found
+            return _folder(section, scale, folder, folder.resolve().name)
 
 
 def _sample() -> Photographs:
@@ -64,16 +64,20 @@ def _sample() -> Photographs:
 
 
 def _div2k(section: DataSection, scale: int, folder: Path) -> Photographs:
-    train = _pairs(folder / "DIV2K_train_HR", folder / f"DIV2K_train_LR_bicubic/X{scale}", section)
+    def part(name: str) -> tuple[Pair, ...]:
+        lr = folder / f"DIV2K_{name}_LR_bicubic" / f"X{scale}"
+        return _pairs(folder / f"DIV2K_{name}_HR", lr, section)
+
+    train = part("train")
     if section.validation:
         return _split("DIV2K", train, section)
-    valid = _pairs(folder / "DIV2K_valid_HR", folder / f"DIV2K_valid_LR_bicubic/X{scale}", section)
+    valid = part("valid")
     return Photographs("DIV2K", train, valid)
 
 
 def _folder(section: DataSection, scale: int, folder: Path, name: str) -> Photographs:
     hr = folder / "HR" if (folder / "HR").is_dir() else folder
-    pairs = _pairs(hr, folder / f"LR_bicubic/X{scale}", section)
+    pairs = _pairs(hr, folder / "LR_bicubic" / f"X{scale}", section)
     return _split(name, pairs, section)
 
 

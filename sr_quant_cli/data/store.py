@@ -90,7 +90,9 @@ def _pack(pairs: Sequence[Pair], scale: int, folder: Path, *, progress: bool) ->
     with (
         (folder / "pairs.bin").open("wb") as file,
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=len(pairs), desc="decoding", unit="photo", disable=None if progress else True) as bar,
+        tqdm(
+            total=len(pairs), desc="decoding", unit="photo", disable=None if progress else True
+        ) as bar,
     ):
         # In slices, so that only a few decoded pictures wait in memory.
         for start in range(0, len(pairs), 16):

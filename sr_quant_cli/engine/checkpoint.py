@@ -1,6 +1,5 @@
 """Checkpoints of a training run: written whole, the newest two and the best kept."""
 
-import pickle
 import re
 import warnings
 from pathlib import Path
@@ -55,7 +54,7 @@ class Checkpoints:
         for path in self.files():
             try:
                 return read(path)
-            except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError):
+            except Exception:  # a damaged pickle may raise any of many
                 warnings.warn(f"{path} is damaged; trying the one before it", stacklevel=2)
         return None
 

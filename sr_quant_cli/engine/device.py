@@ -8,6 +8,7 @@ import torch
 from sr_quant_cli.errors import UsageError
 
 Precision = Literal["fp32", "bf16"]
+PrecisionChoice = Literal["auto", "fp32", "bf16"]
 
 
 def pick_device(name: str) -> torch.device:
@@ -31,18 +32,24 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def set_threads(count: int | None) -> None:
+    """Limit CPU threads; None: leave torch's own choice, one per core."""
+    if count is not None:
+        torch.set_num_threads(count)
+
+
 def has_fast_bf16(device: torch.device) -> bool:
     """Tell whether bfloat16 arithmetic is in the hardware (AMX or AVX512-BF16 on a CPU)."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
-def pick_precision(name: Literal["auto", "fp32", "bf16"], device: torch.device) -> Precision:
+def pick_precision(choice: PrecisionChoice, device: torch.device) -> Precision:
     """Resolve ``auto``: bf16 where the hardware has it, else fp32."""
-    if name != "auto":
-        return name
+    if choice != "auto":
+        return choice
     return "bf16" if has_fast_bf16(device) else "fp32"
 
 

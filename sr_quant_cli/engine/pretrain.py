@@ -10,7 +10,7 @@ import torch
 from sr_quant_cli.data.photographs import find_photographs
 from sr_quant_cli.data.store import pack_pairs
 from sr_quant_cli.engine.checkpoint import Checkpoints, read
-from sr_quant_cli.engine.device import pick_device, pick_precision
+from sr_quant_cli.engine.device import pick_device, pick_precision, set_threads
 from sr_quant_cli.engine.train import Outcome, Trainer
 from sr_quant_cli.errors import UsageError, unknown
 from sr_quant_cli.files import replacing
@@ -57,9 +57,7 @@ def parse_duration(text: str) -> float:
         values = [float(part or 0) for part in parts.groups()] if parts else []
     except ValueError:
         values = []
-    seconds = sum(
-        value * unit for value, unit in zip(values, (3600, 60, 1), strict=False)
-    )
+    seconds = sum(value * unit for value, unit in zip(values, (3600, 60, 1), strict=False))
     if not seconds:
         raise UsageError(f"--max-time {text}: must be a duration as 90s, 30m, 2h or 1h30m")
     return seconds
@@ -83,8 +81,7 @@ def pretrain(request: Request) -> dict[str, Any]:
     limit = None if request.max_time is None else parse_duration(request.max_time)
     device = pick_device(request.device)
     precision = pick_precision(recipe.train.precision, device)
-    if request.threads:
-        torch.set_num_threads(request.threads)
+    set_threads(request.threads)
 
     checkpoints = Checkpoints(request.run_dir)
     state = _state_to_resume(checkpoints, request, recipe)
@@ -207,7 +204,9 @@ def _portable(recipe: PretrainRecipe) -> dict[str, Any]:
 
 
 def _announce(outcome: Outcome, recipe: PretrainRecipe, model: Path) -> None:
-    psnr = "not validated" if outcome.validation_psnr is None else f"{outcome.validation_psnr:.2f} dB"
+    psnr = (
+        "not validated" if outcome.validation_psnr is None else f"{outcome.validation_psnr:.2f} dB"
+    )
     print(f"step {outcome.step} of {recipe.train.iters}, best validation {psnr}: {model}")
     if not outcome.complete:
         print("run the same command again to continue")

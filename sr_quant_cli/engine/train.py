@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -64,7 +64,7 @@ class Trainer:
         self.recipe = recipe
         self.device = device
         self.precision = precision
-        self.network = network.to(device, memory_format=torch.channels_last)
+        self.network = network.place(device)
         self.average = _averaged(self.network, recipe.ema)
         self.optimizer = torch.optim.Adam(
             self.network.parameters(),
@@ -90,7 +90,7 @@ class Trainer:
     @property
     def trained(self) -> Network:
         """The weights that are validated and kept: the average where there is one."""
-        return self.network if self.average is None else self.average.module
+        return self.network if self.average is None else cast("Network", self.average.module)
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs."""
@@ -169,7 +169,7 @@ class Trainer:
         pixel_loss = F.l1_loss if recipe.train.loss == "l1" else F.mse_loss
         loss = pixel_loss(sr.float() * 255, hr * 255)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if recipe.train.grad_clip:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), recipe.train.grad_clip)
         self.optimizer.step()
@@ -214,13 +214,14 @@ class Trainer:
             file.write(json.dumps(line) + "\n")
 
     def _progress(self) -> "tqdm[None]":
-        return tqdm(
+        bar: tqdm[None] = tqdm(
             total=self.recipe.train.iters,
             initial=self.step,
             desc=f"{self.recipe.network.name} x{self.recipe.network.scale}",
             unit="step",
             disable=None,
         )
+        return bar
 
     @contextlib.contextmanager
     def _saved_on_exit(self) -> Iterator[None]:
@@ -232,6 +233,7 @@ class Trainer:
         except BaseException:
             if self.step > start:
                 self.checkpoints.save(self.state())
+                print(f"saved at step {self.step}; run the same command again to continue")
             raise
         else:
             self.checkpoints.save(self.state())

@@ -23,12 +23,12 @@ READABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", "
 """Suffixes taken as pictures when a folder is searched."""
 
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    ".png": {"compression": 3},
-    ".tif": {"compression": "deflate", "predictor": "horizontal", "bigtiff": True},
-    ".tiff": {"compression": "deflate", "predictor": "horizontal", "bigtiff": True},
-    ".webp": {"lossless": True},
-    ".jpg": {"Q": 95},
-    ".jpeg": {"Q": 95},
+    ".png": {"compression": 3, "keep": "icc"},
+    ".tif": {"compression": "deflate", "predictor": "horizontal", "bigtiff": True, "keep": "icc"},
+    ".tiff": {"compression": "deflate", "predictor": "horizontal", "bigtiff": True, "keep": "icc"},
+    ".webp": {"lossless": True, "keep": "icc"},
+    ".jpg": {"Q": 95, "keep": "icc"},
+    ".jpeg": {"Q": 95, "keep": "icc"},
 }
 """Suffixes that can be written, with libvips' options for each."""
 
@@ -196,7 +196,7 @@ class StreamWriter:
     def __enter__(self) -> Self:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._rows = tempfile.NamedTemporaryFile(  # noqa: SIM115 - closed in __exit__
+            self._rows = tempfile.NamedTemporaryFile(
                 dir=self.path.parent, prefix=f".{self.path.stem}.", suffix=".raw"
             )
         except OSError as error:
@@ -247,7 +247,8 @@ class StreamWriter:
 
 def _losses(image: pyvips.Image) -> Iterator[str]:
     if image.format != "uchar":
-        yield f"{image.format} samples (reduced to 8 bits)"
+        depth = "16 bits" if image.format == "ushort" else image.format
+        yield f"{depth} a sample (reduced to 8)"
     if _field(image, "exif-data") is not None:
         yield "EXIF"
     if image.interpretation == "cmyk":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Span:
-    """One tile along one axis, in LR pixels: it reads ``[start, stop)``, keeps ``[first, last)``."""
+    """A tile along one axis, in LR pixels: it reads ``[start, stop)``, keeps ``[first, last)``."""
 
     start: int
     stop: int

@@ -104,4 +104,5 @@ class EDSR(Network):
         """Enlarge a batch: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""
         shallow = self.head((x - self.mean) * RANGE)
         deep = self.body_last(self.body(shallow)) + shallow
-        return self.tail(self.upsampler(deep)).float() / RANGE + self.mean
+        enlarged: Tensor = self.tail(self.upsampler(deep))
+        return enlarged.float() / RANGE + self.mean

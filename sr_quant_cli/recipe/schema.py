@@ -39,12 +39,12 @@ class DataSection(Section):
     train: str = "DIV2K"
     """DIV2K, Flickr2K, sample, or a folder"""
     validation: list[str] = Field(default_factory=list)
-    """glob patterns of file names held out; empty: the set's own validation part, else some files of the folder"""
+    """glob patterns of files to hold out; empty: the set's own validation part, else one in fifty"""
     lr: Literal["auto", "bicubic", "folder"] = "auto"
-    """LR pictures: from LR_bicubic/X{scale} beside HR, made by bicubic, or auto: the folder where there is one"""
+    """LR from LR_bicubic/X{scale} beside HR, or made by bicubic; auto: the folder where it is"""
     patch_hr: Annotated[int, Field(ge=16)] = 192
     """side of an HR patch in pixels, a multiple of the scale"""
-    augment: list[Augmentation] = Field(default_factory=lambda: ["hflip", "vflip", "transpose"])
+    augment: list[Augmentation] = ["hflip", "vflip", "transpose"]
     """each applied with probability 1/2"""
 
 
@@ -74,7 +74,7 @@ class OptimSection(Section):
     """optimizer"""
     lr: Annotated[float, Field(gt=0)] = 1e-4
     """learning rate at the start"""
-    betas: Annotated[list[float], Field(min_length=2, max_length=2)] = [0.9, 0.999]  # noqa: RUF012
+    betas: Annotated[list[float], Field(min_length=2, max_length=2)] = [0.9, 0.999]
     """decay of the two moments"""
     eps: Annotated[float, Field(gt=0)] = 1e-8
     """added to the denominator"""

@@ -1,0 +1,75 @@
+"""``srq eval``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sr_quant_cli.cli.options import DataRoot, Device, Json, Threads
+
+
+def evaluate(
+    models: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[MODEL]...", help="srq or ONNX files; default: the embedded one."),
+    ] = None,
+    bench: Annotated[
+        str, typer.Option(help="Sets, joined by +: Set5, Set14, B100, Urban100, Manga109.")
+    ] = "Set5+Set14+B100+Urban100",
+    scale: Annotated[
+        int | None, typer.Option(help="2, 3 or 4; default: the models' own, else 4.")
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="matlab or basicsr.")] = "matlab",
+    sr_dir: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Pictures upscaled already: a row more; may be repeated."),
+    ] = None,
+    record: Annotated[
+        bool, typer.Option("--record", help="Store the scores in the card of each srq model file.")
+    ] = False,
+    device: Device = "auto",
+    threads: Threads = None,
+    data_root: DataRoot = None,
+    json: Json = None,
+) -> None:
+    """Measure models on benchmark sets: PSNR and SSIM on luma, beside bicubic.
+
+    \b
+    Examples:
+      srq eval --bench Set5+Urban100
+      srq eval runs/edsr-x2/model.safetensors --bench Set5+Set14 --json scores.json
+      srq eval network.onnx --scale 4 --protocol basicsr
+      srq eval --sr-dir results/ --bench Set5 --scale 4
+    """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.data.benchmark import data_root as root_of
+    from sr_quant_cli.data.benchmark import find_set, parse_sets
+    from sr_quant_cli.engine.device import set_threads
+    from sr_quant_cli.files import write_json
+    from sr_quant_cli.inference import evaluate as core
+    from sr_quant_cli.inference.models import common_scale, embedded_model, open_model
+    from sr_quant_cli.inference.upscaler import BicubicUpscaler
+    from sr_quant_cli.metrics import get_protocol
+    from sr_quant_cli.networks.modelfile import record_scores
+    from sr_quant_cli.report.table import print_scores
+
+    chosen = get_protocol(protocol)
+    names = parse_sets(bench)
+    set_threads(threads)
+    if not models and not sr_dir:
+        models = [embedded_model(scale or 4)]
+    upscalers = [open_model(path, device, threads) for path in models or ()]
+    scale = common_scale(upscalers, scale)
+    sets = [find_set(name, scale, root_of(data_root)) for name in names]
+    candidates = core.distinct(
+        [
+            *(core.model_candidate(upscaler) for upscaler in [BicubicUpscaler(scale), *upscalers]),
+            *(core.folder_candidate(folder) for folder in sr_dir or ()),
+        ]
+    )
+    results = core.evaluate(candidates, sets, chosen)
+    print_scores(results, sets, chosen)
+    if json is not None:
+        write_json(json, core.report(results, sets, chosen))
+    if record:
+        for path, candidate in zip(models or (), candidates[1:], strict=False):
+            record_scores(path, core.set_scores(candidate.label, results, sets, chosen))

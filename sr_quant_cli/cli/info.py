@@ -1,0 +1,57 @@
+"""``srq info`` and ``srq pack``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sr_quant_cli.cli.options import Json
+
+
+def info(
+    model: Annotated[Path, typer.Argument(metavar="FILE", help="srq model file.")],
+    size: Annotated[
+        str, typer.Option(metavar="WxH", help="Output size that operations are counted for.")
+    ] = "1280x720",
+    json: Json = None,
+) -> None:
+    """Show what a model file holds: network, scale, size, operations, training, scores.
+
+    \b
+    Examples:
+      srq info runs/edsr-x4/model.safetensors
+      srq info model.safetensors --size 3840x2160 --json info.json
+    """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.files import write_json
+    from sr_quant_cli.report.info import describe, print_description
+
+    description = describe(model, size)
+    print_description(description)
+    if json is not None:
+        write_json(json, description)
+
+
+def pack(
+    model: Annotated[Path, typer.Argument(metavar="FILE", help="srq model file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Copy to write.")],
+    half: Annotated[bool, typer.Option("--half", help="Store weights as float16.")] = False,
+    name: Annotated[str | None, typer.Option(help="Name shown in tables.")] = None,
+    data: Annotated[str | None, typer.Option(help="What it was trained on.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the weights.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the copy.")] = False,
+) -> None:
+    """Copy a model file for release: half the size, its card filled in.
+
+    \b
+    Example:
+      srq pack runs/edsr-x4/model.safetensors -o edsr.safetensors --half --licence MIT
+    """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.errors import UsageError
+    from sr_quant_cli.networks.modelfile import pack_model
+
+    if output.exists() and not overwrite:
+        raise UsageError(f"{output} exists; use --overwrite to replace it")
+    given = {"name": name, "data": data, "licence": licence}
+    changes = {key: value for key, value in given.items() if value is not None}
+    pack_model(model, output, changes, half=half)
+    print(f"{model} -> {output}  {output.stat().st_size:,} bytes")

@@ -1,0 +1,74 @@
+"""``srq recipes list|show|copy``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sr_quant_cli.cli.options import Json
+
+app = typer.Typer(help="Built-in recipes: list, show, copy.", rich_markup_mode=None)
+
+
+@app.command("list")
+def list_recipes(json: Json = None) -> None:
+    """List the built-in recipes.
+
+    \b
+    Example:
+      srq recipes list
+    """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.files import write_json
+    from sr_quant_cli.recipe.load import load_recipe, recipe_names
+
+    infos = [load_recipe(name).recipe for name in recipe_names()]
+    width = max(len(info.name) for info in infos)
+    for info in infos:
+        print(f"{info.name:{width}}  {info.description}")
+    if json is not None:
+        write_json(json, [info.model_dump() for info in infos])
+
+
+@app.command()
+def show(
+    recipe: Annotated[str, typer.Argument(metavar="NAME|FILE", help="Recipe.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a field; may be repeated."),
+    ] = None,
+) -> None:
+    """Print a recipe with every field, defaults included.
+
+    \b
+    Example:
+      srq recipes show pretrain-edsr --set network.scale=2
+    """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.recipe.load import dump_recipe, load_recipe
+
+    print(dump_recipe(load_recipe(recipe, overrides or ())), end="")
+
+
+@app.command()
+def copy(
+    recipe: Annotated[str, typer.Argument(metavar="NAME", help="Built-in recipe.")],
+    target: Annotated[Path, typer.Argument(metavar="FILE", help="File to write, *.toml.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
+) -> None:
+    """Copy a built-in recipe to edit it; use the copy with --recipe FILE.
+
+    \b
+    Example:
+      srq recipes copy pretrain-edsr my.toml
+    """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.errors import UsageError
+    from sr_quant_cli.files import replacing
+    from sr_quant_cli.recipe.load import recipe_path
+
+    if target.suffix != ".toml":
+        raise UsageError(f"{target}: a recipe's name ends in .toml")
+    if target.exists() and not overwrite:
+        raise UsageError(f"{target} exists; use --overwrite to replace it")
+    text = recipe_path(recipe).read_text(encoding="utf-8")
+    with replacing(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(f"{recipe} -> {target}")

@@ -1,0 +1,55 @@
+"""``srq upscale``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sr_quant_cli.cli.options import Device, Json, Precision, Threads
+
+
+def upscale(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE|FOLDER", help="Picture, or folder.")],
+    scale: Annotated[
+        int | None, typer.Option(help="Enlargement factor: 2, 3 or 4; default 4.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="srq model; default: an embedded one.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="OUT", help="File or folder; default: IMAGE_x4.png beside it."
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    tile: Annotated[
+        int | None, typer.Option(min=1, help="Pixels per side of a tile; default: by memory.")
+    ] = None,
+    precision: Precision = "auto",
+    device: Device = "auto",
+    threads: Threads = None,
+    json: Json = None,
+) -> None:
+    """Enlarge a picture, or all pictures of a folder.
+
+    \b
+    Examples:
+      srq upscale photo.jpg
+      srq upscale photo.jpg --scale 2 -o large.webp
+      srq upscale holiday/ -o enlarged/
+      srq upscale photo.png --model runs/edsr-x4/model.safetensors
+    """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.engine.device import set_threads
+    from sr_quant_cli.files import write_json
+    from sr_quant_cli.inference.models import common_scale, embedded_model, open_network
+    from sr_quant_cli.inference.upscale import plan_jobs, raise_failures, summarize, upscale_all
+
+    set_threads(threads)
+    upscaler = open_network(model or embedded_model(scale or 4), device, precision, tile)
+    common_scale([upscaler], scale)
+    jobs = plan_jobs(image, upscaler.scale, output)
+    results = upscale_all(upscaler, jobs, overwrite=overwrite)
+    if json is not None:
+        write_json(json, summarize(results, upscaler.name, upscaler.scale))
+    raise_failures(results)

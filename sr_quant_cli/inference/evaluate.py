@@ -1,0 +1,202 @@
+"""``srq eval``: every candidate on every benchmark set, scored beside the inference."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from sr_quant_cli import __version__
+from sr_quant_cli.data.benchmark import BenchmarkSet, Pair
+from sr_quant_cli.errors import UsageError
+from sr_quant_cli.imaging.io import picture_files, read_rgb
+from sr_quant_cli.inference.upscaler import Upscaler
+from sr_quant_cli.metrics import Protocol, Score, score
+from sr_quant_cli.networks.modelfile import SetScore
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row of the table: a label and what makes SR from a pair and its LR picture."""
+
+    label: str
+    make_sr: Callable[[BenchmarkSet, Pair, Pixels], Pixels]
+
+
+@dataclass(frozen=True)
+class PictureScore:
+    """Score of one picture."""
+
+    name: str
+    psnr: float
+    ssim: float
+
+
+@dataclass(frozen=True)
+class SetResult:
+    """Score of one candidate on one set: means over its pictures; seconds of making SR."""
+
+    label: str
+    bench: str
+    lr_origin: str
+    psnr: float
+    ssim: float
+    seconds: float
+    pictures: tuple[PictureScore, ...]
+
+
+def model_candidate(upscaler: Upscaler) -> Candidate:
+    """Row of a model."""
+    return Candidate(upscaler.name, lambda _set, _pair, lr: upscaler(lr))
+
+
+def folder_candidate(folder: Path) -> Candidate:
+    """Row of pictures that something else upscaled: ``DIR/SET/NAME.png`` or ``DIR/NAME.png``.
+
+    Raises
+    ------
+    UsageError
+        There is no such folder; later, when a picture of a set is missing in it.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"--sr-dir {folder}: no such folder")
+
+    def find(bench: BenchmarkSet, pair: Pair, _lr: Pixels) -> Pixels:
+        inside = folder / bench.name
+        place = inside if inside.is_dir() else folder
+        files = {path.stem: path for path in picture_files(place)}
+        stems = dict.fromkeys([pair.name, pair.hr.stem, (pair.lr or pair.hr).stem])
+        endings = ("", f"_x{bench.scale}", f"x{bench.scale}", "_SR")
+        for spelling in (stem + ending for ending in endings for stem in stems):
+            if spelling in files:
+                return read_rgb(files[spelling])
+        raise UsageError(
+            f"--sr-dir: {place} has no picture of {pair.name} ({bench.name}); its name may be one "
+            f"of {', '.join(stems)}, followed by nothing or {', '.join(endings[1:])}"
+        )
+
+    return Candidate(folder.name, find)
+
+
+def evaluate(
+    candidates: Sequence[Candidate], sets: Sequence[BenchmarkSet], protocol: Protocol
+) -> list[SetResult]:
+    """Score candidates on sets, each picture read once.
+
+    SR is made in this thread while another scores the picture before.
+
+    Raises
+    ------
+    UsageError
+        A picture is missing, damaged, or not of its original's size.
+    """
+    results = []
+    with ThreadPoolExecutor(1) as scorer:
+        for bench in sets:
+            scores: list[list[Future[Score]]] = [[] for _ in candidates]
+            seconds = [0.0] * len(candidates)
+            for pair in tqdm(
+                bench.pairs, desc=bench.name, unit="picture", leave=False, disable=None
+            ):
+                lr, hr = pair.load(bench.scale)
+                for row, candidate in enumerate(candidates):
+                    begun = time.perf_counter()
+                    sr = candidate.make_sr(bench, pair, lr)
+                    seconds[row] += time.perf_counter() - begun
+                    scores[row].append(scorer.submit(score, sr, hr, bench.scale, protocol))
+            results += [
+                _mean(candidate.label, bench, futures, spent)
+                for candidate, futures, spent in zip(candidates, scores, seconds, strict=True)
+            ]
+    return results
+
+
+def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Number labels that occur more than once: ``a``, ``a (2)``."""
+    seen: Counter[str] = Counter()
+    out = []
+    for candidate in candidates:
+        seen[candidate.label] += 1
+        count = seen[candidate.label]
+        label = candidate.label if count == 1 else f"{candidate.label} ({count})"
+        out.append(Candidate(label, candidate.make_sr))
+    return out
+
+
+def set_scores(
+    label: str, results: Sequence[SetResult], sets: Sequence[BenchmarkSet], protocol: Protocol
+) -> list[SetScore]:
+    """The results of one row as a model's card holds them."""
+    by_name = {bench.name: bench for bench in sets}
+    return [
+        SetScore(
+            bench=result.bench,
+            images=len(result.pictures),
+            scale=by_name[result.bench].scale,
+            protocol=protocol.name,
+            border=by_name[result.bench].scale,
+            lr=result.lr_origin,
+            psnr=round(result.psnr, 4),
+            ssim=round(result.ssim, 5),
+        )
+        for result in results
+        if result.label == label
+    ]
+
+
+def report(
+    results: Sequence[SetResult], sets: Sequence[BenchmarkSet], protocol: Protocol
+) -> dict[str, Any]:
+    """Report that ``--json`` writes: figures with all that makes them comparable."""
+    scale = sets[0].scale
+    return {
+        "srq": __version__,
+        "protocol": protocol.name,
+        "protocol_summary": protocol.summary,
+        "border": scale,
+        "scale": scale,
+        "sets": {bench.name: {"images": len(bench.pairs), "lr": bench.lr_origin} for bench in sets},
+        "rows": [
+            {
+                "model": result.label,
+                "bench": result.bench,
+                "psnr": round(result.psnr, 4),
+                "ssim": round(result.ssim, 5),
+                "seconds": round(result.seconds, 3),
+                "pictures": [
+                    {"name": p.name, "psnr": round(p.psnr, 4), "ssim": round(p.ssim, 5)}
+                    for p in result.pictures
+                ],
+            }
+            for result in results
+        ],
+    }
+
+
+def _mean(
+    label: str, bench: BenchmarkSet, futures: list[Future[Score]], seconds: float
+) -> SetResult:
+    pictures = []
+    for pair, future in zip(bench.pairs, futures, strict=True):
+        try:
+            scored = future.result()
+        except ValueError as error:
+            raise UsageError(f"{label}, {bench.name} {pair.name}: {error}") from error
+        pictures.append(PictureScore(pair.name, scored.psnr, scored.ssim))
+    return SetResult(
+        label,
+        bench.name,
+        bench.lr_origin,
+        float(np.mean([p.psnr for p in pictures])),
+        float(np.mean([p.ssim for p in pictures])),
+        seconds,
+        tuple(pictures),
+    )

@@ -1,0 +1,178 @@
+"""``srq upscale``: picture files in, picture files out."""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from sr_quant_cli.errors import FailedError, SrqError, UsageError
+from sr_quant_cli.imaging.io import (
+    SAVE_OPTIONS,
+    Picture,
+    StreamWriter,
+    check_writable,
+    open_picture,
+    picture_files,
+)
+from sr_quant_cli.inference.upscaler import NetworkUpscaler
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture and where its enlargement goes."""
+
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a job; sizes in pixels, time in seconds."""
+
+    source: str
+    target: str
+    status: str
+    width: int = 0
+    height: int = 0
+    seconds: float = 0.0
+    not_kept: tuple[str, ...] = ()
+    error: str = ""
+
+
+def plan_jobs(source: Path, scale: int, output: Path | None) -> list[Job]:
+    """Decide the output of every input.
+
+    ``IMAGE`` goes to ``IMAGE_x{scale}.png`` beside it, or to ``output``: a file where it has a
+    picture suffix, else a folder. Of a folder all pictures lying in it are taken, except
+    enlargements of others among them.
+
+    Raises
+    ------
+    UsageError
+        The input does not exist, holds no pictures, or does not fit the output.
+    """
+    if source.is_dir():
+        if output is not None and output.suffix.lower() in SAVE_OPTIONS and not output.is_dir():
+            raise UsageError(f"-o {output}: is a file name, but the input {source} is a folder")
+        found = picture_files(source)
+        if not found:
+            raise UsageError(f"no pictures in {source}")
+        made = {f"{path.stem}_x{scale}" for path in found}
+        sources = [path for path in found if path.stem not in made]
+    elif source.exists():
+        sources = [source]
+    else:
+        raise UsageError(f"no such picture or folder: {source}")
+    return [Job(path, _target(path, scale, output)) for path in sources]
+
+
+def upscale_file(upscaler: NetworkUpscaler, job: Job, *, overwrite: bool) -> Done:
+    """Enlarge one picture; the output appears only when it is complete.
+
+    Raises
+    ------
+    UsageError
+        The input is not readable, or the output exists or cannot hold the result.
+    FailedError
+        The output cannot be written.
+    """
+    if job.target.exists() and not overwrite:
+        raise UsageError(f"{job.target} exists; use --overwrite to replace it")
+    if job.target.resolve() == job.source.resolve():
+        raise UsageError(f"{job.target} is the input itself")
+    begun = time.perf_counter()
+    picture = open_picture(job.source)
+    scale = upscaler.scale
+    height, width = picture.height * scale, picture.width * scale
+    check_writable(job.target, height, width, alpha=picture.alpha is not None)
+    _enlarge(upscaler, picture, job.target)
+    seconds = round(time.perf_counter() - begun, 3)
+    return Done(str(job.source), str(job.target), "done", width, height, seconds, picture.not_kept)
+
+
+def upscale_all(upscaler: NetworkUpscaler, jobs: list[Job], *, overwrite: bool) -> list[Done]:
+    """Enlarge pictures one after another, saying what happened to each.
+
+    A picture that fails does not stop the others when there are several.
+    """
+    results: list[Done] = []
+    taken: dict[Path, Path] = {}
+    for job in jobs:
+        try:
+            if job.target in taken:
+                raise UsageError(f"{job.target} is already made from {taken[job.target].name}")
+            taken[job.target] = job.source
+            result = upscale_file(upscaler, job, overwrite=overwrite)
+            _tell(result)
+        except SrqError as error:
+            if len(jobs) == 1:
+                raise
+            result = Done(str(job.source), str(job.target), "failed", error=str(error))
+            tqdm.write(f"{job.source.name}: failed: {error}")
+        results.append(result)
+    return results
+
+
+def summarize(results: list[Done], model: str, scale: int) -> dict[str, Any]:
+    """Report that ``--json`` writes."""
+    return {"model": model, "scale": scale, "pictures": [asdict(result) for result in results]}
+
+
+def raise_failures(results: list[Done]) -> None:
+    """End a batch of which some items failed.
+
+    Raises
+    ------
+    FailedError
+        With how many, and which.
+    """
+    failed = [Path(result.source).name for result in results if result.status == "failed"]
+    if failed:
+        raise FailedError(f"{len(failed)} of {len(results)} failed: {', '.join(failed)}")
+
+
+def _target(source: Path, scale: int, output: Path | None) -> Path:
+    name = f"{source.stem}_x{scale}.png"
+    if output is None:
+        return source.with_name(name)
+    if output.suffix.lower() in SAVE_OPTIONS and not output.is_dir():
+        return output
+    if output.suffix and not output.is_dir():
+        raise UsageError(f"-o {output}: suffix must be one of {', '.join(SAVE_OPTIONS)}")
+    return output / name
+
+
+def _enlarge(upscaler: NetworkUpscaler, picture: Picture, target: Path) -> None:
+    scale = upscaler.scale
+    alpha = picture.alpha
+    if alpha is not None:
+        alpha = alpha.resize(scale, kernel="cubic")
+    height, width = picture.height, picture.width
+    with (
+        tqdm(
+            total=upscaler.tile_count(height, width),
+            desc=picture.path.name,
+            unit="tile",
+            leave=False,
+            disable=None,
+        ) as bar,
+        StreamWriter(
+            target,
+            height * scale,
+            width * scale,
+            grey=picture.grey,
+            alpha=alpha,
+            icc=picture.icc,
+        ) as writer,
+    ):
+        for band in upscaler.bands(picture.read, height, width, bar.update):
+            writer.write(band)
+
+
+def _tell(result: Done) -> None:
+    size = f"{result.width}x{result.height}"
+    tqdm.write(f"{result.source} -> {result.target}  {size}  {result.seconds:.1f} s")
+    if result.not_kept:
+        tqdm.write(f"{result.source}: not kept: {', '.join(result.not_kept)}")

@@ -1,0 +1,146 @@
+import shutil
+
+import numpy as np
+import pytest
+
+from sr_quant_cli.data.benchmark import Pair
+from sr_quant_cli.data.bicubic import downscale
+from sr_quant_cli.data.photographs import find_photographs
+from sr_quant_cli.data.sampler import PatchSampler
+from sr_quant_cli.data.store import cache_dir, pack_pairs
+from sr_quant_cli.errors import UsageError
+from sr_quant_cli.imaging.io import read_rgb, write_rgb
+from sr_quant_cli.recipe.schema import DataSection
+from tests.helpers import picture
+
+
+def store_of(folder, scale=2):
+    photographs = find_photographs(DataSection(train=str(folder)), scale)
+    return pack_pairs(photographs.train, scale)
+
+
+def test_packed_pairs_are_the_pictures_and_their_bicubic(photographs):
+    pairs = find_photographs(DataSection(train=str(photographs)), 3).train
+    store = pack_pairs(pairs, 3)
+    assert len(store) == len(pairs) == 5
+    for index, pair in enumerate(pairs):
+        lr, hr = store.pair(index)
+        whole = read_rgb(pair.hr)
+        assert np.array_equal(hr, whole[: hr.shape[0], : hr.shape[1]])
+        assert np.array_equal(lr, downscale(whole, 3))
+
+
+def test_packing_is_done_once_and_again_when_a_picture_changes(photographs):
+    store_of(photographs)
+    packs = cache_dir() / "pairs"
+    (first,) = packs.iterdir()
+    stamp = (first / "pairs.bin").stat().st_mtime_ns
+    store_of(photographs)
+    assert (first / "pairs.bin").stat().st_mtime_ns == stamp
+    write_rgb(photographs / "p3.png", picture(60, 60, seed=9))
+    store_of(photographs)
+    assert len(list(packs.iterdir())) == 2
+
+
+def test_a_failed_packing_leaves_nothing(photographs):
+    (photographs / "p4.png").write_text("no picture")
+    with pytest.raises(UsageError, match=r"p4\.png"):
+        store_of(photographs)
+    assert list((cache_dir() / "pairs").iterdir()) == []
+
+
+def sampler(store, seed=0, augment=("hflip", "vflip", "transpose"), patch_hr=16, batch=8):
+    return PatchSampler(store, seed=seed, batch=batch, patch_hr=patch_hr, augment=augment)
+
+
+def test_batches_are_a_function_of_seed_and_step(photographs):
+    store = store_of(photographs)
+    lr, hr = sampler(store).batch(7)
+    assert lr.shape == (8, 8, 8, 3)
+    assert hr.shape == (8, 16, 16, 3)
+    again = sampler(store)
+    again.batch(3)
+    assert np.array_equal(again.batch(7)[1], hr)
+    assert not np.array_equal(sampler(store).batch(8)[1], hr)
+    assert not np.array_equal(sampler(store, seed=1).batch(7)[1], hr)
+
+
+def test_lr_and_hr_patches_stay_aligned_under_augmentation(tmp_path):
+    # Blocks of scale x scale equal pixels: LR is HR without repetition, so alignment is exact.
+    small = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    write_rgb(tmp_path / "d/HR/a.png", small.repeat(2, 0).repeat(2, 1))
+    write_rgb(tmp_path / "lr/a.png", small)
+    store = pack_pairs([Pair("a", tmp_path / "d/HR/a.png", tmp_path / "lr/a.png")], 2)
+    lr, hr = sampler(store, batch=64).batch(0)
+    assert np.array_equal(lr.repeat(2, 1).repeat(2, 2), hr)
+
+
+def test_all_eight_orientations_occur_and_only_when_asked(tmp_path):
+    asymmetric = np.zeros((16, 16, 3), np.uint8)
+    asymmetric[:4, :8] = 200
+    write_rgb(tmp_path / "d/a.png", asymmetric)
+    store = pack_pairs([Pair("a", tmp_path / "d/a.png", None)], 2)
+    augmented = sampler(store, batch=200).batch(0)[1]
+    assert len({patch.tobytes() for patch in augmented}) == 8
+    plain = sampler(store, batch=50, augment=()).batch(0)[1]
+    assert len({patch.tobytes() for patch in plain}) == 1
+    flipped = sampler(store, batch=50, augment=("hflip",)).batch(0)[1]
+    assert {patch.tobytes() for patch in flipped} == {
+        asymmetric.tobytes(),
+        np.ascontiguousarray(asymmetric[:, ::-1]).tobytes(),
+    }
+
+
+def test_pictures_are_drawn_by_their_area(tmp_path):
+    for name, value, width in (("a", 0, 40), ("b", 255, 120)):
+        write_rgb(tmp_path / f"{name}.png", np.full((40, width, 3), value, np.uint8))
+    pairs = [Pair(name, tmp_path / f"{name}.png", None) for name in "ab"]
+    hr = sampler(pack_pairs(pairs, 2), batch=2000).batch(0)[1]
+    assert hr[:, 0, 0, 0].mean() / 255 == pytest.approx(0.75, abs=0.03)
+
+
+def test_a_picture_smaller_than_a_patch_is_refused(photographs):
+    with pytest.raises(UsageError, match=r"smaller than a patch of 24x24"):
+        sampler(store_of(photographs), patch_hr=48)
+
+
+def test_held_out_files_are_not_trained_on(photographs):
+    section = DataSection(train=str(photographs), validation=["p[01].*"])
+    found = find_photographs(section, 2)
+    assert [pair.name for pair in found.validation] == ["p0", "p1"]
+    assert [pair.name for pair in found.train] == ["p2", "p3", "p4", "p5"]
+    with pytest.raises(UsageError, match=r"no file of .* matches"):
+        find_photographs(DataSection(train=str(photographs), validation=["x*"]), 2)
+
+
+def test_lr_folders_are_used_where_they_are(tmp_path, photographs):
+    hr = tmp_path / "set/HR"
+    shutil.copytree(photographs, hr)
+    for path in hr.iterdir():
+        dark = np.zeros_like(downscale(read_rgb(path), 2))
+        write_rgb(tmp_path / f"set/LR_bicubic/X2/{path.stem}x2.png", dark)
+    data = str(tmp_path / "set")
+    assert store_of(data).pair(0)[0].max() == 0
+    made = find_photographs(DataSection(train=data, lr="bicubic"), 2)
+    assert all(pair.lr is None for pair in made.train)
+    with pytest.raises(UsageError, match="LR_bicubic/X4"):
+        find_photographs(DataSection(train=data, lr="folder"), 4)
+
+
+def test_div2k_is_validated_on_its_own_part(tmp_path, photographs):
+    shutil.copytree(photographs, tmp_path / "DIV2K/DIV2K_train_HR")
+    with pytest.raises(UsageError, match="DIV2K_valid_HR"):
+        find_photographs(DataSection(), 2, tmp_path)
+    shutil.copytree(photographs, tmp_path / "DIV2K/DIV2K_valid_HR")
+    found = find_photographs(DataSection(), 2, tmp_path)
+    assert len(found.train) == len(found.validation) == 6
+    assert found.name == "DIV2K"
+
+
+def test_sample_photographs_are_real_and_apart():
+    found = find_photographs(DataSection(train="sample"), 4)
+    assert not set(found.train) & set(found.validation)
+    for pair in (*found.train, *found.validation):
+        lr, hr = pair.load(4)
+        assert min(lr.shape[:2]) >= 48
+        assert hr.std() > 20

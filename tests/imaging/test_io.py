@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+import pyvips
+
+from sr_quant_cli.errors import FailedError, UsageError
+from sr_quant_cli.imaging.io import (
+    StreamWriter,
+    check_writable,
+    open_picture,
+    picture_files,
+    read_rgb,
+    write_rgb,
+)
+from tests.helpers import picture
+
+
+def save(path, array, **options):
+    pyvips.Image.new_from_array(array).write_to_file(str(path), **options)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+def test_lossless_formats_give_back_every_pixel(tmp_path, suffix):
+    pixels = picture(23, 31)
+    write_rgb(tmp_path / f"a{suffix}", pixels)
+    assert np.array_equal(read_rgb(tmp_path / f"a{suffix}"), pixels)
+
+
+def test_a_picture_written_in_bands_is_the_whole_picture(tmp_path):
+    pixels = picture(23, 31)
+    with StreamWriter(tmp_path / "a.png", 23, 31) as writer:
+        for top in range(0, 23, 5):
+            writer.write(pixels[top : top + 5])
+    assert np.array_equal(read_rgb(tmp_path / "a.png"), pixels)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt), StreamWriter(tmp_path / "a.png", 10, 4) as writer:
+        writer.write(picture(5, 4))
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_few_rows_are_an_error_and_leave_nothing(tmp_path):
+    with (
+        pytest.raises(FailedError, match=r"a\.png"),
+        StreamWriter(tmp_path / "a.png", 10, 4) as writer,
+    ):
+        writer.write(picture(5, 4))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_grey_is_replicated_and_remembered(tmp_path):
+    grey = picture(9, 7)[:, :, 0]
+    opened = open_picture(save(tmp_path / "g.png", grey))
+    assert opened.grey
+    assert opened.alpha is None
+    assert np.array_equal(read_rgb(tmp_path / "g.png"), np.repeat(grey[:, :, None], 3, axis=2))
+
+
+def test_transparency_is_kept_apart(tmp_path):
+    rgba = np.dstack([picture(9, 7), np.arange(63, dtype=np.uint8).reshape(9, 7)])
+    opened = open_picture(save(tmp_path / "a.png", rgba))
+    assert np.array_equal(opened.read(0, 9, 0, 7), rgba[:, :, :3])
+    assert np.array_equal(opened.alpha.numpy(), rgba[:, :, 3])
+
+
+def test_sixteen_bits_are_reduced_and_said_so(tmp_path):
+    deep = picture(9, 7).astype(np.uint16) * 257
+    image = pyvips.Image.new_from_array(deep).copy(interpretation="rgb16")
+    image.write_to_file(str(tmp_path / "d.png"))
+    opened = open_picture(tmp_path / "d.png")
+    assert np.array_equal(opened.read(0, 9, 0, 7), picture(9, 7))
+    assert any("16 bits" in loss for loss in opened.not_kept)
+
+
+def test_exif_orientation_is_applied_and_exif_named_as_lost(tmp_path):
+    image = pyvips.Image.new_from_array(picture(9, 7)).copy()
+    image.set_type(pyvips.GValue.gint_type, "orientation", 6)
+    image.write_to_file(str(tmp_path / "r.jpg"))
+    opened = open_picture(tmp_path / "r.jpg")
+    assert (opened.height, opened.width) == (7, 9)
+    assert "EXIF" in opened.not_kept
+
+
+def test_a_region_is_read_as_it_lies(tmp_path):
+    pixels = picture(20, 30)
+    write_rgb(tmp_path / "a.png", pixels)
+    assert np.array_equal(open_picture(tmp_path / "a.png").read(3, 9, 5, 28), pixels[3:9, 5:28])
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", "truncated"])
+def test_a_damaged_file_is_named_in_one_line(tmp_path, content):
+    path = tmp_path / "bad.png"
+    if content == "truncated":
+        write_rgb(path, picture(64, 64))
+        content = path.read_bytes()[:3000]
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"bad\.png") as caught:
+        read_rgb(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "height", "alpha", "message"),
+    [
+        ("a.bmp", 5, False, r"must be one of \.png"),
+        ("a.webp", 20000, False, "longest side 16383"),
+        ("a.jpg", 5, True, "no transparency"),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused(tmp_path, name, height, alpha, message):
+    with pytest.raises(UsageError, match=message):
+        check_writable(tmp_path / name, height, 5, alpha=alpha)
+
+
+def test_picture_files_takes_pictures_alone(tmp_path):
+    for name in ("b.PNG", "a.jpg", "notes.txt", ".hidden"):
+        (tmp_path / name).touch()
+    (tmp_path / "c.png").mkdir()
+    assert [path.name for path in picture_files(tmp_path)] == ["a.jpg", "b.PNG"]

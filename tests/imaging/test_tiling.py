@@ -1,0 +1,19 @@
+import pytest
+
+from sr_quant_cli.imaging.tiling import core_size, spans
+
+
+@pytest.mark.parametrize(("length", "core", "halo"), [(1, 4, 3), (10, 4, 3), (17, 5, 0), (8, 8, 2)])
+def test_spans_keep_every_pixel_once_and_see_the_halo(length, core, halo):
+    tiles = list(spans(length, core, halo))
+    assert [p for tile in tiles for p in range(tile.first, tile.last)] == list(range(length))
+    for tile in tiles:
+        assert tile.start == max(tile.first - halo, 0)
+        assert tile.stop == min(tile.last + halo, length)
+
+
+def test_core_size_keeps_tile_and_halo_within_the_budget():
+    core = core_size(4000, 6000, halo=36, budget=90_000)
+    assert (core + 2 * 36) ** 2 <= 90_000 < (core + 2 * 36 + 1) ** 2
+    assert core_size(100, 300, halo=36, budget=90_000) == 300
+    assert core_size(4000, 6000, halo=36, budget=100) == 18

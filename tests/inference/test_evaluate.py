@@ -1,0 +1,130 @@
+import json
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from sr_quant_cli.data.benchmark import find_set
+from sr_quant_cli.data.bicubic import enlarge
+from sr_quant_cli.errors import UsageError
+from sr_quant_cli.imaging.io import read_rgb, write_rgb
+from sr_quant_cli.inference.evaluate import (
+    distinct,
+    evaluate,
+    folder_candidate,
+    model_candidate,
+    report,
+    set_scores,
+)
+from sr_quant_cli.inference.upscaler import BicubicUpscaler, OnnxUpscaler
+from sr_quant_cli.metrics import get_protocol, score
+from tests.helpers import picture
+
+MATLAB = get_protocol("matlab")
+
+
+@pytest.fixture
+def small_set(tmp_path):
+    for index in range(3):
+        write_rgb(tmp_path / "Set5" / "HR" / f"p{index}.png", picture(40, 45, seed=index))
+    return find_set("Set5", 2, tmp_path)
+
+
+def nearest_onnx(path, channels=3, inputs=1):
+    """A x2 nearest-neighbour network: one convolution and a DepthToSpace."""
+    weight = np.zeros((4 * channels, channels, 1, 1), np.float32)
+    for block in range(4):
+        weight[block * channels : (block + 1) * channels, :, 0, 0] = np.eye(channels)
+    shape = ["n", channels, "h", "w"]
+    names = [f"x{i}" for i in range(inputs)]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", [names[0], "w"], ["c"]),
+            helper.make_node("DepthToSpace", ["c"], ["y"], blocksize=2, mode="DCR"),
+        ],
+        "nearest",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in names],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", channels, "H", "W"])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path
+    )
+    return path
+
+
+def test_a_row_is_the_mean_over_pictures(small_set):
+    (result,) = evaluate([model_candidate(BicubicUpscaler(2))], [small_set], MATLAB)
+    expected = []
+    for pair in small_set.pairs:
+        lr, hr = pair.load(2)
+        expected.append(score(enlarge(lr, 2), hr, 2, MATLAB))
+    assert result.psnr == pytest.approx(np.mean([s.psnr for s in expected]))
+    assert result.ssim == pytest.approx(np.mean([s.ssim for s in expected]))
+    assert [p.name for p in result.pictures] == ["p0", "p1", "p2"]
+
+
+def test_a_folder_of_results_is_scored_by_its_names(small_set, tmp_path):
+    for pair, ending in zip(small_set.pairs, ("", "_x2", "x2"), strict=True):
+        _, hr = pair.load(2)
+        worse = hr.copy()
+        worse[::2] ^= 1
+        write_rgb(tmp_path / "mine" / "Set5" / f"{pair.name}{ending}.png", worse)
+    (result,) = evaluate([folder_candidate(tmp_path / "mine")], [small_set], MATLAB)
+    assert 48 < result.psnr < 56
+
+
+def test_a_missing_or_wrong_result_is_named(small_set, tmp_path):
+    with pytest.raises(UsageError, match="no such folder"):
+        folder_candidate(tmp_path / "none")
+    folder = tmp_path / "mine"
+    for pair in small_set.pairs[:2]:
+        write_rgb(folder / f"{pair.name}.png", pair.load(2)[1])
+    with pytest.raises(UsageError, match="no picture of p2"):
+        evaluate([folder_candidate(folder)], [small_set], MATLAB)
+    write_rgb(folder / "p2.png", picture(20, 20))
+    with pytest.raises(UsageError, match=r"p2.*20x20"):
+        evaluate([folder_candidate(folder)], [small_set], MATLAB)
+
+
+def test_an_onnx_file_is_run_as_it_says(tmp_path):
+    upscaler = OnnxUpscaler(nearest_onnx(tmp_path / "n.onnx"))
+    lr = picture(7, 5)
+    assert upscaler.scale == 2
+    assert np.array_equal(upscaler(lr), lr.repeat(2, axis=0).repeat(2, axis=1))
+
+
+def test_an_onnx_file_that_is_no_rgb_network_is_refused(tmp_path):
+    (tmp_path / "bad.onnx").write_text("no")
+    with pytest.raises(UsageError, match=r"bad\.onnx"):
+        OnnxUpscaler(tmp_path / "bad.onnx")
+    with pytest.raises(UsageError, match="no such model"):
+        OnnxUpscaler(tmp_path / "none.onnx")
+    with pytest.raises(UsageError, match="RGB"):
+        OnnxUpscaler(nearest_onnx(tmp_path / "grey.onnx", channels=1))
+    with pytest.raises(UsageError, match="one float input"):
+        OnnxUpscaler(nearest_onnx(tmp_path / "two.onnx", inputs=2))
+
+
+def test_the_report_says_how_it_was_measured(small_set):
+    candidates = distinct([model_candidate(BicubicUpscaler(2))] * 2)
+    results = evaluate(candidates, [small_set], MATLAB)
+    document = json.loads(json.dumps(report(results, [small_set], MATLAB)))
+    assert document["protocol"] == "matlab"
+    assert document["border"] == document["scale"] == 2
+    assert document["sets"] == {"Set5": {"images": 3, "lr": "bicubic"}}
+    assert [row["model"] for row in document["rows"]] == ["bicubic", "bicubic (2)"]
+    (card_score,) = set_scores("bicubic (2)", results, [small_set], MATLAB)
+    assert card_score.images == 3
+    assert card_score.psnr == pytest.approx(results[1].psnr, abs=1e-4)
+
+
+def test_bicubic_on_real_pictures_gives_the_published_figure(real_data):
+    (result,) = evaluate(
+        [model_candidate(BicubicUpscaler(4))], [find_set("Set5", 4, real_data)], MATLAB
+    )
+    assert result.psnr == pytest.approx(28.42, abs=0.02)
+    assert result.ssim == pytest.approx(0.8104, abs=0.001)
+    assert result.lr_origin == "folder"
+    assert read_rgb(real_data / "benchmark/Set5/HR/baby.png").shape == (512, 512, 3)

@@ -1,0 +1,154 @@
+import numpy as np
+import pytest
+import pyvips
+import torch
+
+from sr_quant_cli.errors import FailedError, UsageError
+from sr_quant_cli.imaging.io import read_rgb, write_rgb
+from sr_quant_cli.inference.upscale import (
+    Job,
+    plan_jobs,
+    raise_failures,
+    upscale_all,
+    upscale_file,
+)
+from sr_quant_cli.inference.upscaler import NetworkUpscaler
+from tests.helpers import picture, tiny_edsr
+
+CPU = torch.device("cpu")
+
+
+def upscaler(scale=2, tile=None):
+    return NetworkUpscaler(tiny_edsr(scale), "tiny", CPU, tile=tile)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize(("height", "width", "tile"), [(37, 53, 16), (41, 23, 7), (29, 60, 29)])
+def test_tiles_join_to_the_whole_picture_on_odd_sizes(scale, height, width, tile):
+    lr = picture(height, width)
+    whole, tiled = upscaler(scale)(lr), upscaler(scale, tile)(lr)
+    assert whole.shape == (height * scale, width * scale, 3)
+    assert (np.abs(whole.astype(int) - tiled) > 0).mean() <= 1e-4
+    assert np.abs(whole.astype(int) - tiled).max() <= 1
+
+
+def test_tiles_of_floats_differ_only_by_summation_order():
+    network = tiny_edsr(4)
+    halo = network.receptive_radius
+    x = torch.rand(1, 3, 31, 45)
+    with torch.inference_mode():
+        whole = network(x)
+        # A tile that keeps rows 10..20 and columns 15..30.
+        tile = network(x[:, :, 10 - halo : 20 + halo, 15 - halo : 30 + halo])
+    kept = tile[:, :, 4 * halo : -4 * halo, 4 * halo : -4 * halo]
+    assert (kept - whole[:, :, 40:80, 60:120]).abs().max() <= 1e-5
+
+
+def test_a_halo_too_small_shows_a_seam():
+    # The test above would pass for any halo if the network were blind to it.
+    network = tiny_edsr(2)
+    x = torch.rand(1, 3, 31, 45)
+    with torch.inference_mode():
+        whole, tile = network(x), network(x[:, :, 9:21, 14:31])
+    assert (tile[:, :, 2:-2, 2:-2] - whole[:, :, 20:40, 30:60]).abs().max() > 1e-4
+
+
+def test_a_file_becomes_its_enlargement(tmp_path):
+    lr = picture(20, 31)
+    write_rgb(tmp_path / "a.png", lr)
+    done = upscale_file(
+        upscaler(tile=8), Job(tmp_path / "a.png", tmp_path / "b.png"), overwrite=False
+    )
+    assert (done.width, done.height) == (62, 40)
+    assert np.array_equal(read_rgb(tmp_path / "b.png"), upscaler(tile=8)(lr))
+
+
+def test_grey_stays_grey(tmp_path):
+    grey = picture(20, 31)[:, :, 0]
+    pyvips.Image.new_from_array(grey).write_to_file(str(tmp_path / "g.png"))
+    upscale_file(upscaler(), Job(tmp_path / "g.png", tmp_path / "o.png"), overwrite=False)
+    out = pyvips.Image.new_from_file(str(tmp_path / "o.png"))
+    assert (out.bands, out.width, out.height) == (1, 62, 40)
+    expected = upscaler()(np.repeat(grey[:, :, None], 3, axis=2)).mean(axis=2)
+    assert np.abs(out.numpy() - expected).max() <= 0.5
+
+
+def test_transparency_is_enlarged_with_the_picture(tmp_path):
+    alpha = np.zeros((20, 30), np.uint8)
+    alpha[:, 15:] = 255
+    rgba = np.dstack([picture(20, 30), alpha])
+    pyvips.Image.new_from_array(rgba).write_to_file(str(tmp_path / "a.png"))
+    upscale_file(upscaler(), Job(tmp_path / "a.png", tmp_path / "o.png"), overwrite=False)
+    out = pyvips.Image.new_from_file(str(tmp_path / "o.png")).numpy()
+    assert out.shape == (40, 60, 4)
+    assert np.array_equal(out[:, :, :3], upscaler()(rgba[:, :, :3]))
+    assert (out[:, :26, 3] == 0).all()
+    assert (out[:, 34:, 3] == 255).all()
+
+
+def test_the_colour_profile_is_kept(tmp_path):
+    image = pyvips.Image.new_from_array(picture(9, 9)).copy()
+    profile = pyvips.Image.new_from_array(picture(2, 2)).icc_export(output_profile="srgb")
+    blob = profile.get("icc-profile-data")
+    image.set_type(pyvips.GValue.blob_type, "icc-profile-data", blob)
+    image.write_to_file(str(tmp_path / "i.png"))
+    upscale_file(upscaler(), Job(tmp_path / "i.png", tmp_path / "o.png"), overwrite=False)
+    kept = pyvips.Image.new_from_file(str(tmp_path / "o.png")).get("icc-profile-data")
+    assert kept == blob
+
+
+def test_nothing_is_overwritten_unasked(tmp_path):
+    write_rgb(tmp_path / "a.png", picture(5, 5))
+    (tmp_path / "o.png").write_text("precious")
+    job = Job(tmp_path / "a.png", tmp_path / "o.png")
+    with pytest.raises(UsageError, match="--overwrite"):
+        upscale_file(upscaler(), job, overwrite=False)
+    assert (tmp_path / "o.png").read_text() == "precious"
+    upscale_file(upscaler(), job, overwrite=True)
+    assert read_rgb(tmp_path / "o.png").shape == (10, 10, 3)
+
+
+def test_outputs_lie_beside_inputs_and_are_not_inputs_again(tmp_path):
+    for name in ("a.png", "b.jpg", "a_x2.png"):
+        write_rgb(tmp_path / name, picture(5, 5))
+    jobs = plan_jobs(tmp_path, 2, None)
+    assert [(j.source.name, j.target.name) for j in jobs] == [
+        ("a.png", "a_x2.png"),
+        ("b.jpg", "b_x2.png"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [(None, "a_x2.png"), ("big.webp", "big.webp"), ("folder", "folder/a_x2.png")],
+)
+def test_where_one_picture_goes(tmp_path, output, expected):
+    write_rgb(tmp_path / "a.png", picture(5, 5))
+    (job,) = plan_jobs(tmp_path / "a.png", 2, None if output is None else tmp_path / output)
+    assert job.target == tmp_path / expected
+
+
+def test_impossible_inputs_and_outputs_are_refused(tmp_path):
+    write_rgb(tmp_path / "in" / "a.png", picture(5, 5))
+    (tmp_path / "void").mkdir()
+    for source, output, message in [
+        ("nothing.png", None, "no such picture"),
+        ("void", None, "no pictures in"),
+        ("in", "o.png", "is a folder"),
+        ("in/a.png", "o.xyz", "suffix must be one of"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            plan_jobs(tmp_path / source, 2, output and tmp_path / output)
+
+
+def test_one_bad_picture_does_not_stop_the_others(tmp_path, capsys):
+    write_rgb(tmp_path / "a.png", picture(5, 5))
+    (tmp_path / "b.png").write_text("no picture")
+    write_rgb(tmp_path / "c.png", picture(5, 5))
+    write_rgb(tmp_path / "c.webp", picture(5, 5))
+    results = upscale_all(upscaler(), plan_jobs(tmp_path, 2, tmp_path / "out"), overwrite=False)
+    assert [r.status for r in results] == ["done", "failed", "done", "failed"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a_x2.png", "c_x2.png"]
+    with pytest.raises(FailedError, match=r"2 of 4 failed: b\.png, c\.webp"):
+        raise_failures(results)
+    assert "b.png: failed" in capsys.readouterr().out
