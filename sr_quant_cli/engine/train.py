@@ -177,7 +177,7 @@ class Trainer:
             self.average.update_parameters(self.network)
         return loss.detach()
 
-    def _log_losses(self, losses: list[Tensor], bar: "tqdm[None]") -> None:
+    def _log_losses(self, losses: list[Tensor], bar: "tqdm[Any]") -> None:
         loss = torch.stack(losses).mean().item()
         if not torch.isfinite(torch.tensor(loss)):
             raise FailedError(
@@ -198,7 +198,7 @@ class Trainer:
                 flush=True,
             )
 
-    def _validate(self, bar: "tqdm[None]") -> None:
+    def _validate(self, bar: "tqdm[Any]") -> None:
         self.psnr = validation_psnr(
             self.trained, self.validation, self.recipe.validation.crop_hr, self.device
         )
@@ -213,8 +213,8 @@ class Trainer:
         with self._log_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def _progress(self) -> "tqdm[None]":
-        bar: tqdm[None] = tqdm(
+    def _progress(self) -> "tqdm[Any]":
+        bar: tqdm[Any] = tqdm(
             total=self.recipe.train.iters,
             initial=self.step,
             desc=f"{self.recipe.network.name} x{self.recipe.network.scale}",

@@ -39,7 +39,7 @@ class DataSection(Section):
     train: str = "DIV2K"
     """DIV2K, Flickr2K, sample, or a folder"""
     validation: list[str] = Field(default_factory=list)
-    """glob patterns of files to hold out; empty: the set's own validation part, else one in fifty"""
+    """glob patterns of files held out; empty: the set's own validation part, else one in fifty"""
     lr: Literal["auto", "bicubic", "folder"] = "auto"
     """LR from LR_bicubic/X{scale} beside HR, or made by bicubic; auto: the folder where it is"""
     patch_hr: Annotated[int, Field(ge=16)] = 192

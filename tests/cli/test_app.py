@@ -1,0 +1,204 @@
+"""The commands as a user runs them, each in a process of its own where that matters."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from sr_quant_cli import __version__
+from sr_quant_cli.cli.app import main
+from sr_quant_cli.imaging.io import read_rgb, write_rgb
+from tests.helpers import picture
+
+COMMANDS = [
+    ["upscale"],
+    ["eval"],
+    ["pretrain"],
+    ["info"],
+    ["pack"],
+    ["data", "get"],
+    ["data", "check"],
+    ["recipes", "list"],
+    ["recipes", "show"],
+    ["recipes", "copy"],
+]
+
+
+@pytest.fixture
+def srq(monkeypatch, capsys):
+    """Run a command line in this process; returns exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["srq", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return ended.value.code, captured.out, captured.err
+
+    return run
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *[[*c, "--help"] for c in COMMANDS]])
+def test_help_and_version_do_not_import_torch(arguments):
+    code = (
+        "import sys; sys.argv = ['srq', *sys.argv[1:]]\n"
+        "from sr_quant_cli.cli.app import main\n"
+        "try: main()\n"
+        "except SystemExit as ended: assert not ended.code, ended.code\n"
+        "heavy = {'torch', 'numpy', 'pydantic', 'rich'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_shows_examples(srq, command):
+    code, out, _ = srq(*command, "--help")
+    assert code == 0
+    assert f"srq {' '.join(command)}" in out.partition("Example")[2]
+
+
+def test_version(srq):
+    assert srq("--version") == (0, f"srq {__version__}\n", "")
+
+
+def test_bare_srq_shows_help(srq):
+    code, out, _ = srq()
+    assert code == 2
+    assert "upscale" in out
+
+
+def test_upscale_writes_picture_and_report(srq, tiny_model, tmp_path):
+    write_rgb(tmp_path / "a.png", picture(12, 17))
+    code, out, err = srq(
+        "upscale", tmp_path / "a.png", "--model", tiny_model, "--json", tmp_path / "r.json"
+    )
+    assert (code, err) == (0, "")
+    assert "a_x2.png" in out
+    assert read_rgb(tmp_path / "a_x2.png").shape == (24, 34, 3)
+    (entry,) = json.loads((tmp_path / "r.json").read_text())["pictures"]
+    assert entry["status"] == "done"
+    assert (entry["width"], entry["height"]) == (34, 24)
+
+
+def test_a_batch_with_a_failure_exits_1_and_names_it(srq, tiny_model, tmp_path):
+    folder = tmp_path / "in"
+    write_rgb(folder / "a.png", picture(12, 17))
+    (folder / "b.png").write_text("no picture")
+    code, _, err = srq("upscale", folder, "--model", tiny_model, "--json", tmp_path / "r.json")
+    assert code == 1
+    assert err == "srq: error: 1 of 2 failed: b.png\n"
+    statuses = [p["status"] for p in json.loads((tmp_path / "r.json").read_text())["pictures"]]
+    assert statuses == ["done", "failed"]
+
+
+def test_eval_prints_table_protocol_and_json(srq, tiny_model, tmp_path):
+    write_rgb(tmp_path / "data/Set5/HR/a.png", picture(40, 40))
+    code, out, _ = srq(
+        *("eval", tiny_model, "--bench", "Set5", "--data-root", tmp_path / "data"),
+        *("--json", tmp_path / "e.json", "--record"),
+    )
+    assert code == 0
+    for expected in ("bicubic", "tiny", "Set5 (1)", "protocol matlab", "border 2", "LR made by bicubic"):
+        assert expected in out
+    rows = json.loads((tmp_path / "e.json").read_text())["rows"]
+    assert [row["model"] for row in rows] == ["bicubic", "tiny"]
+    code, out, _ = srq("info", tiny_model, "--json", tmp_path / "i.json")
+    assert code == 0
+    info = json.loads((tmp_path / "i.json").read_text())
+    assert info["card"]["scores"][0]["psnr"] == rows[1]["psnr"]
+    assert info["bytes"] == tiny_model.stat().st_size
+    assert "multiply-accumulates" in out
+
+
+def test_pretrain_runs_on_the_sample_photographs(srq, tmp_path):
+    code, out, _ = srq(
+        *("pretrain", "edsr", "--scale", 2, "--data", "sample", "--run", tmp_path / "run"),
+        *("--set", "network.n_blocks=1", "--set", "network.n_feats=4", "--set", "train.iters=2"),
+        *("--set", "train.batch=1", "--set", "data.patch_hr=32", "--json", tmp_path / "p.json"),
+    )
+    assert code == 0
+    assert "step 2 of 2" in out
+    report = json.loads((tmp_path / "p.json").read_text())
+    assert report["complete"]
+    assert (tmp_path / "run/model.safetensors").is_file()
+
+
+def test_recipes_are_listed_shown_and_copied(srq, tmp_path):
+    code, out, _ = srq("recipes", "list", "--json", tmp_path / "l.json")
+    assert code == 0
+    names = [entry["name"] for entry in json.loads((tmp_path / "l.json").read_text())]
+    assert "pretrain-edsr" in names
+    assert all(name in out for name in names)
+    code, out, _ = srq("recipes", "show", "pretrain-edsr", "--set", "train.iters=7")
+    assert "iters = 7" in out
+    target = tmp_path / "my.toml"
+    assert srq("recipes", "copy", "pretrain-edsr", target)[0] == 0
+    code, _, err = srq("recipes", "copy", "pretrain-edsr", target)
+    assert code == 2
+    assert "--overwrite" in err
+
+
+def test_pack_halves_and_labels(srq, tiny_model, tmp_path):
+    target = tmp_path / "h.safetensors"
+    code, _, _ = srq("pack", tiny_model, "-o", target, "--half", "--name", "other")
+    assert code == 0
+    assert target.stat().st_size < tiny_model.stat().st_size
+    assert "other" in srq("info", target)[1]
+    assert srq("pack", tiny_model, "-o", target)[0] == 2
+
+
+WRONG = [
+    (["nonsense"], "nonsense"),
+    (["upscale"], "IMAGE|FOLDER"),
+    (["upscale", "none.png", "--model", "MODEL"], "no such picture or folder: none.png"),
+    (["upscale", "TEXT", "--model", "MODEL"], "cannot read"),
+    (["upscale", "TEXT", "--model", "TEXT"], "no readable srq model"),
+    (["upscale", "TEXT", "--model", "none.safetensors"], "no such model file"),
+    (["upscale", "TEXT", "--scale", "5"], "must be one of 2, 3, 4"),
+    (["upscale", "TEXT", "--scale", "big"], "--scale"),
+    (["upscale", "TEXT", "--model", "MODEL", "--scale", "3"], "enlarges by 2, not by 3"),
+    (["upscale", "TEXT", "--model", "MODEL", "--precision", "int1"], "--precision"),
+    (["eval", "MODEL", "--bench", "Set6"], "Set5"),
+    (["eval", "MODEL", "--bench", "Set5", "--data-root", "nowhere"], "srq data get Set5"),
+    (["eval", "MODEL", "--protocol", "mathlab"], "did you mean 'matlab'"),
+    (["pretrain", "esdr"], "did you mean 'edsr'"),
+    (["pretrain", "edsr", "--scale", "7"], "--scale 7"),
+    (["pretrain", "edsr", "--set", "train.itres=1"], "did you mean 'iters'"),
+    (["pretrain", "edsr", "--data", "nowhere"], "no training pictures in nowhere"),
+    (["info", "TEXT"], "no readable srq model"),
+    (["info", "MODEL", "--size", "huge"], "WIDTHxHEIGHT"),
+    (["recipes", "show", "edsr-pretrain"], "unknown recipe"),
+    (["data", "get", "Set6"], "Set5"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG)
+def test_wrong_usage_is_one_line_and_exit_2(srq, tiny_model, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.png").write_text("no picture, no model")
+    names = {"MODEL": tiny_model, "TEXT": "text.png"}
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = srq(*(names.get(argument, argument) for argument in arguments))
+    assert code == 2
+    assert out == ""
+    assert err.startswith("srq: error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_defect_keeps_its_traceback(srq, monkeypatch, tiny_model):
+    def broken(*_args):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("sr_quant_cli.report.info.describe", broken)
+    monkeypatch.setattr(sys, "argv", ["srq", "info", str(tiny_model)])
+    with pytest.raises(ZeroDivisionError):
+        main()

@@ -1,0 +1,90 @@
+"""The distributions carry what they need, seen from outside the source tree."""
+
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from sr_quant_cli.imaging.io import read_rgb, write_rgb
+from tests.helpers import picture
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*command, cwd, **environment):
+    inherited = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=cwd,
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory):
+    """A source distribution, and the wheel built from it."""
+    folder = tmp_path_factory.mktemp("dist")
+    run("-m", "build", "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(distributions, tmp_path_factory):
+    """The wheel's files in a folder of their own, far from the source tree."""
+    folder = tmp_path_factory.mktemp("installed")
+    (wheel,) = distributions.glob("*.whl")
+    run("-m", "pip", "install", "--no-deps", "--target", folder, wheel, cwd=folder)
+    return folder
+
+
+def test_an_installed_wheel_runs_elsewhere(installed, tmp_path):
+    write_rgb(tmp_path / "a.png", picture(9, 7))
+    srq = ("-m", "sr_quant_cli")
+    where = run(
+        "-c", "import sr_quant_cli; print(sr_quant_cli.__file__)", cwd=tmp_path, PYTHONPATH=str(installed)
+    )
+    assert Path(where.strip()).is_relative_to(installed)
+    assert "pretrain-edsr" in run(*srq, "recipes", "list", cwd=tmp_path, PYTHONPATH=str(installed))
+    for scale in (2, 3, 4):
+        run(*srq, "upscale", "a.png", "--scale", scale, cwd=tmp_path, PYTHONPATH=str(installed))
+        assert read_rgb(tmp_path / f"a_x{scale}.png").shape == (9 * scale, 7 * scale, 3)
+
+
+def test_the_source_distribution_can_be_built_and_tested(distributions):
+    (archive,) = distributions.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames()}
+    for needed in (
+        "pyproject.toml",
+        "constraints.txt",
+        "README.md",
+        "LICENSE",
+        "recipes/pretrain-edsr.toml",
+        "sr_quant_cli/models/edsr-baseline-x4.safetensors",
+        "tests/conftest.py",
+        "docs/images/sample.png",
+    ):
+        assert needed in names
+
+
+def test_embedded_models_are_small_and_carry_their_cards():
+    from sr_quant_cli.networks.modelfile import load_model
+    from sr_quant_cli.resources import models_dir
+
+    models = sorted(models_dir().glob("*.safetensors"))
+    assert sum(path.stat().st_size for path in models) < 16_000_000
+    for path in models:
+        network, header = load_model(path)
+        assert path.stem.endswith(f"x{network.scale}")
+        assert header.card.data
+        assert header.card.licence
+        assert header.card.training
+        assert {score.bench for score in header.card.scores} >= {"Set5", "Set14", "B100"}
