@@ -49,7 +49,10 @@ def test_an_installed_wheel_runs_elsewhere(installed, tmp_path):
     write_rgb(tmp_path / "a.png", picture(9, 7))
     srq = ("-m", "sr_quant_cli")
     where = run(
-        "-c", "import sr_quant_cli; print(sr_quant_cli.__file__)", cwd=tmp_path, PYTHONPATH=str(installed)
+        "-c",
+        "import sr_quant_cli; print(sr_quant_cli.__file__)",
+        cwd=tmp_path,
+        PYTHONPATH=str(installed),
     )
     assert Path(where.strip()).is_relative_to(installed)
     assert "pretrain-edsr" in run(*srq, "recipes", "list", cwd=tmp_path, PYTHONPATH=str(installed))

@@ -10,7 +10,7 @@ from sr_quant_cli.errors import SrqError
 
 app = typer.Typer(
     name="srq",
-    epilog="Each command has examples: srq upscale --help. Begin with: srq upscale photo.jpg",
+    epilog="Example: srq upscale photo.jpg. Every command shows its own with --help.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )

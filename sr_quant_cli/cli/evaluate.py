@@ -32,7 +32,9 @@ def evaluate(
     data_root: DataRoot = None,
     json: Json = None,
 ) -> None:
-    """Measure models on benchmark sets: PSNR and SSIM on luma, beside bicubic.
+    """Measure models on benchmark sets.
+
+    PSNR and SSIM on luma under a named protocol, bicubic in the first row.
 
     \b
     Examples:

@@ -15,7 +15,9 @@ def info(
     ] = "1280x720",
     json: Json = None,
 ) -> None:
-    """Show what a model file holds: network, scale, size, operations, training, scores.
+    """Show what a model file holds.
+
+    Network, scale, size, counted operations, training history, scores.
 
     \b
     Examples:
@@ -40,7 +42,9 @@ def pack(
     licence: Annotated[str | None, typer.Option(help="Licence of the weights.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the copy.")] = False,
 ) -> None:
-    """Copy a model file for release: half the size, its card filled in.
+    """Copy a model file for release.
+
+    Weights at half the size with --half; entries of its card filled in.
 
     \b
     Example:

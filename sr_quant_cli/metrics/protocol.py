@@ -127,7 +127,7 @@ def ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """
     from skimage.metrics import structural_similarity  # slow to import
 
-    similarity = structural_similarity(  # type: ignore[no-untyped-call]
+    similarity = structural_similarity(
         a,
         b,
         data_range=255,

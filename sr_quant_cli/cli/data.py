@@ -1,0 +1,105 @@
+"""``srq data list|get|check``."""
+
+from typing import Annotated
+
+import typer
+
+from sr_quant_cli.cli.options import DataRoot, Json
+
+app = typer.Typer(help="Data sets: list, get, check.", rich_markup_mode=None)
+
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="DIV2K, Flickr2K, benchmark, Set5, ...: see list.")
+]
+
+
+@app.command("list")
+def list_sets(json: Json = None) -> None:
+    """List the data sets srq knows.
+
+    \b
+    Example:
+      srq data list
+    """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.data.catalog import DATASETS
+    from sr_quant_cli.files import write_json
+
+    for dataset in DATASETS.values():
+        how = "" if dataset.archives else "  (by hand: needs registration)"
+        print(f"{dataset.name:10}  {dataset.description}{how}")
+    if json is not None:
+        rows = [
+            {
+                "name": dataset.name,
+                "description": dataset.description,
+                "urls": [archive.url for archive in dataset.archives],
+                "instructions": dataset.instructions,
+            }
+            for dataset in DATASETS.values()
+        ]
+        write_json(json, rows)
+
+
+@app.command()
+def get(
+    name: Name,
+    hr_only: Annotated[
+        bool, typer.Option("--hr-only", help="No LR pictures; srq makes equal ones itself.")
+    ] = False,
+    keep_archives: Annotated[
+        bool, typer.Option("--keep-archives", help="Keep archives after unpacking.")
+    ] = False,
+    data_root: DataRoot = None,
+    json: Json = None,
+) -> None:
+    """Download a data set and lay it out.
+
+    A download that was interrupted is resumed; its md5 sum is verified; folders appear when they
+    are complete.
+
+    \b
+    Examples:
+      srq data get benchmark
+      srq data get DIV2K --hr-only --data-root /mnt/datasets
+    """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.data.benchmark import data_root as root_of
+    from sr_quant_cli.data.catalog import get_dataset
+    from sr_quant_cli.data.fetch import get as fetch
+    from sr_quant_cli.files import write_json
+
+    lines = fetch(get_dataset(name), root_of(data_root), hr_only=hr_only, keep=keep_archives)
+    print("\n".join(lines))
+    if json is not None:
+        write_json(json, {"name": name, "archives": lines})
+
+
+@app.command()
+def check(name: Name, data_root: DataRoot = None, json: Json = None) -> None:
+    """Check that a data set is complete and every picture decodes.
+
+    \b
+    Examples:
+      srq data check Set5
+      srq data check DIV2K --data-root /mnt/datasets --json report.json
+    """  # noqa: D301 - typer's \b keeps the line breaks
+    from dataclasses import asdict
+
+    from sr_quant_cli.data.benchmark import data_root as root_of
+    from sr_quant_cli.data.catalog import get_dataset
+    from sr_quant_cli.data.fetch import check as inspect
+    from sr_quant_cli.errors import FailedError
+    from sr_quant_cli.files import write_json
+
+    root = root_of(data_root)
+    states = inspect(get_dataset(name), root)
+    for state in states:
+        absent = "  (absent; LR is made by bicubic)" if state.optional and not state.found else ""
+        damaged = f"  damaged: {', '.join(state.damaged)}" if state.damaged else ""
+        print(f"{root / state.folder}: {state.found} of {state.expected} pictures{absent}{damaged}")
+    if json is not None:
+        write_json(json, [asdict(state) | {"ok": state.ok} for state in states])
+    wrong = [str(root / state.folder) for state in states if not state.ok]
+    if wrong:
+        remedy = f"mend by 'srq data get {dataset.name}'"
+        how = remedy if dataset.archives else dataset.instructions.format(root=root)
+        raise FailedError(f"incomplete or damaged: {', '.join(wrong)}; {how}")

@@ -1,0 +1,251 @@
+"""Downloading data sets, laying them out, and checking what lies there."""
+
+import os
+import shutil
+import tarfile
+import tempfile
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pooch
+import pyvips
+import requests
+from tqdm import tqdm
+
+from sr_quant_cli.data.catalog import Archive, DataSet, Part
+from sr_quant_cli.errors import FailedError, UsageError
+from sr_quant_cli.imaging.io import picture_files
+
+_ATTEMPTS = 4
+_TIMEOUT = 30
+_CHUNK = 2**16
+
+
+@dataclass(frozen=True)
+class PartState:
+    """What lies at a part's place: pictures found of those expected, and which are unusable."""
+
+    folder: str
+    expected: int
+    found: int
+    damaged: tuple[str, ...]
+    optional: bool
+
+    @property
+    def ok(self) -> bool:
+        """Whether it can be used: complete, or optional and absent."""
+        absent = self.found == 0 and self.optional
+        return absent or (self.found >= self.expected and not self.damaged)
+
+
+def state_of(part: Part, root: Path, *, decode: bool = False) -> PartState:
+    """Look at a part: count its pictures and name the empty ones.
+
+    Parameters
+    ----------
+    decode
+        Also decode every picture, which finds truncated ones.
+    """
+    folder = root / part.folder
+    files = picture_files(folder) if folder.is_dir() else []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        intact = pool.map(_decodes if decode else _has_bytes, files)
+        damaged = tuple(path.name for path, good in zip(files, intact, strict=True) if not good)
+    return PartState(part.folder, part.pictures, len(files), damaged, part.optional)
+
+
+def check(dataset: DataSet, root: Path) -> list[PartState]:
+    """Decode every picture of a data set and report on each of its parts."""
+    parts = tqdm(dataset.parts, desc=f"checking {dataset.name}", leave=False, disable=None)
+    return [state_of(part, root, decode=True) for part in parts]
+
+
+def get(dataset: DataSet, root: Path, *, hr_only: bool = False, keep: bool = False) -> list[str]:
+    """Download what is missing of a data set and lay it out below ``root``.
+
+    Parameters
+    ----------
+    hr_only
+        Leave out archives of LR pictures.
+    keep
+        Keep the archives after unpacking, in ``root/.downloads``.
+
+    Returns
+    -------
+    A line for every archive: what became of it.
+
+    Raises
+    ------
+    UsageError
+        The set needs registration; the message says what to place where.
+    FailedError
+        A download failed or does not have its md5 sum, an archive is unsafe or does not hold what
+        it should, or the disk is full.
+    """
+    if not dataset.archives:
+        how = dataset.instructions.format(root=root)
+        raise UsageError(f"{dataset.name} cannot be downloaded by itself: it {how}")
+    lines = []
+    for archive in dataset.archives:
+        wanted = [part for part in archive.parts if part in dataset.parts]
+        if hr_only:
+            wanted = [part for part in wanted if not part.optional]
+        if not wanted:
+            continue
+        if all(_complete(part, root) for part in wanted):
+            lines.append(f"{archive.name}: already there")
+            continue
+        path = download(archive, root / ".downloads")
+        unpack(path, archive, root)
+        if not keep:
+            path.unlink()
+        lines.append(f"{archive.name}: unpacked below {root / archive.into}")
+    downloads = root / ".downloads"
+    if downloads.is_dir() and not any(downloads.iterdir()):
+        downloads.rmdir()
+    return lines
+
+
+def download(archive: Archive, folder: Path) -> Path:
+    """Download an archive, resuming a partial file, and verify its md5 sum.
+
+    Raises
+    ------
+    FailedError
+        After several attempts, with the reason.
+    """
+    fetcher = pooch.create(
+        path=folder,
+        base_url="",
+        registry={archive.name: f"md5:{archive.md5}"},
+        urls={archive.name: archive.url},
+        retry_if_failed=_ATTEMPTS - 1,
+    )
+    pooch.get_logger().setLevel("ERROR")
+    partial = folder / f"{archive.name}.part"
+    try:
+        return Path(fetcher.fetch(archive.name, downloader=_Resuming(partial)))
+    except requests.RequestException as error:
+        raise FailedError(
+            f"cannot download {archive.url}: {error}; run the same command to resume"
+        ) from error
+    except ValueError as error:
+        reason = " ".join(str(error).split())
+        raise FailedError(f"{archive.url} is not the file it should be: {reason}") from error
+    except OSError as error:
+        raise FailedError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def unpack(path: Path, archive: Archive, root: Path) -> None:
+    """Unpack an archive beside its destination, then move its folders into place.
+
+    Raises
+    ------
+    FailedError
+        It is damaged, a member points outside, a part is missing in it, or the disk is full.
+    """
+    destination = root / archive.into
+    try:
+        destination.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=destination, prefix=".unpacking-") as name:
+            temporary = Path(name)
+            _extract(path, temporary)
+            for part in archive.parts:
+                inside = PurePosixPath(part.folder).relative_to(archive.into)
+                _move(temporary / inside, root / part.folder, part, archive)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        raise FailedError(f"{path} cannot be unpacked: {error}") from error
+    except OSError as error:
+        raise FailedError(f"cannot unpack {path}: {error.strerror or error}") from error
+
+
+class _Resuming:
+    """Downloader for pooch that goes on where a partial file ends."""
+
+    def __init__(self, partial: Path) -> None:
+        self._partial = partial
+
+    def __call__(self, url: str, output_file: str, _pooch: pooch.Pooch) -> None:
+        start = self._partial.stat().st_size if self._partial.exists() else 0
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        with requests.get(url, stream=True, headers=headers, timeout=_TIMEOUT) as response:
+            if response.status_code == requests.codes.requested_range_not_satisfiable:
+                self._partial.unlink()
+            response.raise_for_status()
+            resumed = response.status_code == requests.codes.partial_content
+            start = start if resumed else 0
+            size = int(response.headers.get("Content-Length", 0))
+            self._require_room(size)
+            with (
+                self._partial.open("ab" if resumed else "wb") as file,
+                tqdm(
+                    total=start + size or None,
+                    initial=start,
+                    desc=url.rpartition("/")[2],
+                    unit="B",
+                    unit_scale=True,
+                    disable=None,
+                ) as bar,
+            ):
+                for chunk in response.iter_content(_CHUNK):
+                    file.write(chunk)
+                    bar.update(len(chunk))
+        self._partial.replace(output_file)
+
+    def _require_room(self, size: int) -> None:
+        free = shutil.disk_usage(self._partial.parent).free
+        if size > free:
+            raise FailedError(
+                f"{self._partial.parent}: {size / 1e9:.1f} GB are to come, {free / 1e9:.1f} GB free"
+            )
+
+
+def _extract(path: Path, folder: Path) -> None:
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                member = PurePosixPath(name.replace("\\", "/"))
+                if member.is_absolute() or ".." in member.parts:
+                    raise FailedError(f"{path}: member {name} points outside; nothing was unpacked")
+            archive.extractall(folder)
+    else:
+        with tarfile.open(path) as archive:
+            try:
+                archive.extractall(folder, filter="data")
+            except tarfile.FilterError as error:
+                raise FailedError(f"{path}: {error}; nothing was unpacked") from error
+
+
+def _move(source: Path, target: Path, part: Part, archive: Archive) -> None:
+    if not source.is_dir():
+        if part.optional:
+            return
+        raise FailedError(f"{archive.name} does not hold {part.folder}")
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
+        return
+    # The folder is there but not whole: mend it file by file.
+    for path in source.iterdir():
+        old = target / path.name
+        if not old.exists() or old.stat().st_size != path.stat().st_size:
+            path.replace(old)
+
+
+def _complete(part: Part, root: Path) -> bool:
+    state = state_of(part, root)
+    return state.found >= state.expected and not state.damaged
+
+
+def _has_bytes(path: Path) -> bool:
+    return path.stat().st_size > 0
+
+
+def _decodes(path: Path) -> bool:
+    try:
+        pyvips.Image.new_from_file(str(path), access="sequential", fail_on="truncated").avg()
+    except pyvips.Error:
+        return False
+    return True

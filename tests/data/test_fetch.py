@@ -1,0 +1,263 @@
+"""Downloads from a server on the loopback address; nothing else is asked."""
+
+import hashlib
+import io
+import tarfile
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from sr_quant_cli.data.catalog import DATASETS, Archive, DataSet, Part, get_dataset
+from sr_quant_cli.data.fetch import check, get
+from sr_quant_cli.errors import FailedError, UsageError
+from sr_quant_cli.imaging.io import write_rgb
+from tests.helpers import picture
+
+
+class Server:
+    """Serves ``files``; ``drop`` ends that many answers after half of the body."""
+
+    def __init__(self):
+        self.files = {}
+        self.drop = 0
+        self.ranges = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                body = outer.files.get(self.path)
+                if body is None:
+                    self.send_error(404)
+                    return
+                wanted = self.headers.get("Range")
+                outer.ranges.append(wanted)
+                start = int(wanted[len("bytes=") : -1]) if wanted else 0
+                if start >= len(body):
+                    self.send_error(416)
+                    return
+                self.send_response(206 if wanted else 200)
+                self.send_header("Content-Length", str(len(body) - start))
+                self.end_headers()
+                rest = body[start:]
+                if outer.drop:
+                    outer.drop -= 1
+                    rest = rest[: len(rest) // 2]
+                self.wfile.write(rest)
+
+            def log_message(self, *_args):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+    def url(self, name):
+        return f"http://127.0.0.1:{self.http.server_port}/{name}"
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr("pooch.core.time.sleep", lambda _seconds: None)
+    running = Server()
+    yield running
+    running.http.shutdown()
+    running.http.server_close()
+
+
+def png(tmp_path, seed=0):
+    write_rgb(tmp_path / "p.png", picture(12, 12, seed))
+    return (tmp_path / "p.png").read_bytes()
+
+
+def tar_of(members):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def zip_of(members):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def offer(server, body, *, name="pack.tar", into=".", folder="Toy/HR", pictures=2, md5=None):
+    """A data set of one archive that the server offers."""
+    server.files[f"/{name}"] = body
+    part = Part(folder, pictures)
+    md5 = md5 or hashlib.md5(body).hexdigest()
+    return DataSet("Toy", "", (Archive(server.url(name), md5, into, (part,)),), (part,))
+
+
+def toy_members(tmp_path):
+    pictures = {f"Toy/HR/{index}.png": png(tmp_path, index) for index in range(2)}
+    return pictures | {"Toy/notes.bin": bytes(300_000)}  # long enough to break in the middle
+
+
+@pytest.mark.parametrize(
+    ("pack", "name", "into", "prefix"),
+    [(tar_of, "pack.tar", ".", "Toy/"), (zip_of, "HR.zip", "Toy", "")],
+)
+def test_an_archive_is_laid_out_where_the_table_says(server, tmp_path, pack, name, into, prefix):
+    members = {f"{prefix}HR/{index}.png": png(tmp_path, index) for index in range(2)}
+    dataset = offer(server, pack(members), name=name, into=into)
+    root = tmp_path / "root"
+    (line,) = get(dataset, root)
+    assert "unpacked" in line
+    assert sorted(path.name for path in (root / "Toy/HR").iterdir()) == ["0.png", "1.png"]
+    assert all(state.ok for state in check(dataset, root))
+    assert not (root / ".downloads").exists()
+    assert sorted(path.name for path in root.rglob(".*")) == []
+
+
+def test_what_is_there_is_not_downloaded_again(server, tmp_path):
+    dataset = offer(server, tar_of(toy_members(tmp_path)))
+    get(dataset, tmp_path / "root")
+    asked = len(server.ranges)
+    assert get(dataset, tmp_path / "root") == ["pack.tar: already there"]
+    assert len(server.ranges) == asked
+
+
+def test_a_dropped_connection_is_resumed_where_it_broke(server, tmp_path):
+    dataset = offer(server, tar_of(toy_members(tmp_path)))
+    server.drop = 1
+    get(dataset, tmp_path / "root")
+    first, second = server.ranges
+    assert first is None
+    assert int(second.removeprefix("bytes=").removesuffix("-")) > 100_000
+    assert all(state.ok for state in check(dataset, tmp_path / "root"))
+
+
+def test_a_connection_that_always_drops_fails_and_the_next_call_resumes(server, tmp_path):
+    dataset = offer(server, tar_of(toy_members(tmp_path)))
+    server.drop = 4
+    with pytest.raises(FailedError, match="run the same command to resume"):
+        get(dataset, tmp_path / "root")
+    assert not (tmp_path / "root/Toy").exists()
+    get(dataset, tmp_path / "root")
+    assert server.ranges[-1].startswith("bytes=")
+    assert all(state.ok for state in check(dataset, tmp_path / "root"))
+
+
+def test_a_file_with_the_wrong_sum_is_refused_and_removed(server, tmp_path):
+    dataset = offer(server, tar_of(toy_members(tmp_path)), md5="0" * 32)
+    with pytest.raises(FailedError, match=r"pack\.tar is not the file it should be") as caught:
+        get(dataset, tmp_path / "root")
+    assert "0" * 32 in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert [p for p in (tmp_path / "root").rglob("*") if p.is_file()] == []
+
+
+def test_a_partial_file_longer_than_the_whole_is_begun_anew(server, tmp_path):
+    body = tar_of(toy_members(tmp_path))
+    dataset = offer(server, body)
+    downloads = tmp_path / "root/.downloads"
+    downloads.mkdir(parents=True)
+    (downloads / "pack.tar.part").write_bytes(body + b"x")
+    get(dataset, tmp_path / "root")
+    assert server.ranges[-1] is None
+    assert all(state.ok for state in check(dataset, tmp_path / "root"))
+
+
+def test_an_address_that_is_gone_is_named(server, tmp_path):
+    dataset = offer(server, b"x")
+    server.files.clear()
+    with pytest.raises(FailedError, match=r"pack\.tar: 404"):
+        get(dataset, tmp_path / "root")
+
+
+@pytest.mark.parametrize(("pack", "name"), [(tar_of, "evil.tar"), (zip_of, "evil.zip")])
+def test_members_that_point_outside_are_refused(server, tmp_path, pack, name):
+    members = toy_members(tmp_path) | {"../../escaped.png": b"x"}
+    dataset = offer(server, pack(members), name=name)
+    with pytest.raises(FailedError, match="nothing was unpacked"):
+        get(dataset, tmp_path / "a/root")
+    assert not list(tmp_path.rglob("escaped.png"))
+    assert not (tmp_path / "a/root/Toy").exists()
+
+
+def test_an_archive_that_is_none_or_lacks_a_part_is_refused(server, tmp_path):
+    with pytest.raises(FailedError, match="cannot be unpacked"):
+        get(offer(server, b"hello"), tmp_path / "root")
+    with pytest.raises(FailedError, match="does not hold Toy/HR"):
+        get(offer(server, tar_of({"Other/a.png": b"x"}), name="b.tar"), tmp_path / "root")
+
+
+def test_an_interrupted_unpacking_leaves_no_half_set(server, tmp_path, monkeypatch):
+    dataset = offer(server, tar_of(toy_members(tmp_path)))
+
+    def interrupted(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sr_quant_cli.data.fetch._move", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        get(dataset, tmp_path / "root")
+    assert not (tmp_path / "root/Toy").exists()
+    assert list((tmp_path / "root").glob(".unpacking*")) == []
+
+
+def test_check_finds_what_is_missing_or_damaged_and_get_mends_it(server, tmp_path):
+    dataset = offer(server, tar_of(toy_members(tmp_path)))
+    root = tmp_path / "root"
+    get(dataset, root)
+    (root / "Toy/HR/0.png").unlink()
+    whole = (root / "Toy/HR/1.png").read_bytes()
+    (root / "Toy/HR/1.png").write_bytes(whole[:200])
+    (state,) = check(dataset, root)
+    assert (state.found, state.damaged, state.ok) == (1, ("1.png",), False)
+    get(dataset, root)
+    assert (root / "Toy/HR/1.png").read_bytes() == whole
+    assert all(state.ok for state in check(dataset, root))
+
+
+def test_lr_may_be_absent_as_a_whole_but_not_in_part(tmp_path):
+    parts = (Part("T/HR", 1), Part("T/LR", 2, optional=True))
+    write_rgb(tmp_path / "T/HR/a.png", picture(8, 8))
+    dataset = DataSet("T", "", parts=parts)
+    assert [state.ok for state in check(dataset, tmp_path)] == [True, True]
+    write_rgb(tmp_path / "T/LR/a.png", picture(4, 4))
+    assert [state.ok for state in check(dataset, tmp_path)] == [True, False]
+
+
+def test_lr_archives_can_be_left_out(server, tmp_path):
+    hr = offer(server, tar_of(toy_members(tmp_path)))
+    lr_part = Part("Toy/LR", 1, optional=True)
+    lr = Archive(server.url("lr.tar"), "0" * 32, ".", (lr_part,))
+    dataset = DataSet("Toy", "", (*hr.archives, lr), (*hr.parts, lr_part))
+    assert len(get(dataset, tmp_path / "root", hr_only=True)) == 1
+
+
+def test_a_set_that_needs_registration_says_what_to_place_where(tmp_path):
+    with pytest.raises(UsageError, match=rf"manga109\.org.*{tmp_path}/Manga109/HR"):
+        get(get_dataset("manga109"), tmp_path)
+
+
+def test_names_are_found_in_any_case_and_nearly():
+    assert get_dataset("div2k").name == "DIV2K"
+    assert get_dataset("BSDS100").name == "B100"
+    with pytest.raises(UsageError, match="did you mean 'Flickr2K'"):
+        get_dataset("Flicker2K")
+
+
+def test_the_table_is_consistent():
+    for dataset in DATASETS.values():
+        assert dataset.parts
+        assert bool(dataset.archives) != bool(dataset.instructions)
+        for archive in dataset.archives:
+            assert len(archive.md5) == 32
+            assert all(part.pictures > 0 for part in archive.parts)
+        reachable = {part for archive in dataset.archives for part in archive.parts}
+        assert not dataset.archives or set(dataset.parts) <= reachable
+
+
+def test_real_sets_are_complete(real_data):
+    states = check(get_dataset("Set14"), real_data)
+    assert all(state.ok for state in states)
+    assert states[0].found == 14
