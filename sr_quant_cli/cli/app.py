@@ -47,7 +47,7 @@ def main() -> None:
         # Typer's own errors (a missing argument, a value of the wrong type) have no public base.
         if not hasattr(error, "format_message"):
             raise
-        _fail(f"{error.format_message()} (see --help)", 2)
+        _fail(f"{error.format_message().rstrip('.')} (see --help)", 2)
     else:
         sys.exit(code or 0)
 

@@ -91,7 +91,8 @@ def check(name: Name, data_root: DataRoot = None, json: Json = None) -> None:
     from sr_quant_cli.files import write_json
 
     root = root_of(data_root)
-    states = inspect(get_dataset(name), root)
+    dataset = get_dataset(name)
+    states = inspect(dataset, root)
     for state in states:
         absent = "  (absent; LR is made by bicubic)" if state.optional and not state.found else ""
         damaged = f"  damaged: {', '.join(state.damaged)}" if state.damaged else ""

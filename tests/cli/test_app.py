@@ -213,3 +213,15 @@ def test_a_defect_keeps_its_traceback(srq, monkeypatch, tiny_model):
     monkeypatch.setattr(sys, "argv", ["srq", "info", str(tiny_model)])
     with pytest.raises(ZeroDivisionError):
         main()
+
+
+def test_data_check_names_what_is_missing(srq, tmp_path):
+    write_rgb(tmp_path / "benchmark/Set5/HR/a.png", picture(8, 8))
+    code, out, err = srq("data", "check", "Set5", "--data-root", tmp_path, "--json", tmp_path / "c")
+    assert code == 1
+    assert "HR: 1 of 5 pictures" in out
+    assert "srq data get Set5" in err
+    assert [part["ok"] for part in json.loads((tmp_path / "c").read_text())] == [False, *[True] * 3]
+    code, _, err = srq("data", "check", "Manga109", "--data-root", tmp_path)
+    assert code == 1
+    assert "manga109.org" in err
