@@ -23,6 +23,9 @@ ReadRegion = Callable[[int, int, int, int], Pixels]
 TILE_MEMORY = 768 * 2**20
 """Bytes of float32 activations that one tile may take."""
 
+MAX_TILE = 640
+"""LR pixels per side of the largest tile: a band of finished rows is in memory, too."""
+
 
 class Upscaler(ABC):
     """Enlarges 8-bit RGB pictures by an integer factor."""
@@ -74,7 +77,9 @@ class NetworkUpscaler(Upscaler):
 
     def tile_size(self, height: int, width: int) -> int:
         """LR pixels per side that a tile of a ``height`` x ``width`` picture keeps."""
-        budget = TILE_MEMORY // (4 * self._network.floats_per_pixel)
+        # Pixels go through a few float copies of the output beside the network's own maps.
+        floats = self._network.floats_per_pixel + 12 * self.scale**2
+        budget = min(TILE_MEMORY // (4 * floats), MAX_TILE**2)
         return self._tile or core_size(height, width, self._network.receptive_radius, budget)
 
     def tile_count(self, height: int, width: int) -> int:

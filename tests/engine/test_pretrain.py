@@ -233,3 +233,15 @@ def test_devices_and_precisions():
         assert pick_device("auto").type == "cpu"
         with pytest.raises(UsageError, match="0 CUDA devices"):
             pick_device("cuda")
+
+
+def test_bf16_training_stays_close_to_fp32(photographs, tmp_path):
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        run = tmp_path / precision
+        pretrain(request(photographs, run, f"train.precision={precision}", "train.iters=3"))
+        log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        losses[precision] = next(line["loss"] for line in log if "loss" in line)
+        assert read_header(run / "model.safetensors").card.training[-1].precision == precision
+    assert losses["bf16"] != losses["fp32"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)

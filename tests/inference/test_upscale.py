@@ -152,3 +152,29 @@ def test_one_bad_picture_does_not_stop_the_others(tmp_path, capsys):
     with pytest.raises(FailedError, match=r"2 of 4 failed: b\.png, c\.webp"):
         raise_failures(results)
     assert "b.png: failed" in capsys.readouterr().out
+
+
+def test_only_a_tile_is_read_and_a_band_held_at_a_time():
+    lr = picture(60, 50)
+    engine = upscaler(tile=16)
+    halo = tiny_edsr().receptive_radius
+    reads = []
+
+    def read(top, bottom, left, right):
+        reads.append((top, bottom, left, right))
+        return lr[top:bottom, left:right]
+
+    bands = engine.bands(read, 60, 50)
+    first = next(bands)
+    assert first.shape == (32, 100, 3)
+    assert len(reads) == 4  # one row of tiles; the rest waits until it is asked for
+    assert [band.shape[0] for band in bands] == [32, 32, 24]
+    assert len(reads) == engine.tile_count(60, 50) == 16
+    assert max(bottom - top for top, bottom, _, _ in reads) <= 16 + 2 * halo
+    assert max(right - left for _, _, left, right in reads) <= 16 + 2 * halo
+
+
+def test_tiles_shrink_with_the_memory_of_the_network():
+    small, large = upscaler(2), upscaler(4)
+    assert large.tile_size(6000, 6000) <= small.tile_size(6000, 6000) <= 640
+    assert small.tile_size(100, 300) == 300
