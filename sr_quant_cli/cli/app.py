@@ -1,6 +1,8 @@
 """The entry point: one Typer app, one thin file per subcommand."""
 
+import signal
 import sys
+from types import FrameType
 
 import typer
 
@@ -38,7 +40,8 @@ def _srq(
 
 
 def main() -> None:
-    """Run ``srq``: exit code 0 done, 1 failed, 2 wrong usage or input, 130 interrupted."""
+    """Run ``srq``: exit code 0 done, 1 failed, 2 wrong usage or input, 130 or 143 interrupted."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(standalone_mode=False)
     except SrqError as error:
@@ -50,6 +53,11 @@ def main() -> None:
         _fail(f"{error.format_message().rstrip('.')} (see --help)", 2)
     else:
         sys.exit(code or 0)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    """Unwind as an interrupt does, so that temporary files go and training is saved."""
+    sys.exit(143)
 
 
 def _fail(message: str, code: int) -> None:

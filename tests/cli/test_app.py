@@ -1,8 +1,10 @@
 """The commands as a user runs them, each in a process of its own where that matters."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -225,3 +227,22 @@ def test_data_check_names_what_is_missing(srq, tmp_path):
     code, _, err = srq("data", "check", "Manga109", "--data-root", tmp_path)
     assert code == 1
     assert "manga109.org" in err
+
+
+def test_a_terminated_training_is_saved_and_goes_on(tmp_path):
+    command = [
+        *(sys.executable, "-m", "sr_quant_cli", "pretrain", "edsr", "--scale", "2"),
+        *("--data", "sample", "--run", str(tmp_path / "run"), "--max-time", "120s"),
+        *("--set", "network.n_blocks=1", "--set", "network.n_feats=4", "--set", "train.batch=1"),
+        *("--set", "data.patch_hr=32", "--set", "train.log_every=1"),
+    ]
+    log = tmp_path / "run/log.jsonl"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as training:
+        while training.poll() is None and not log.is_file():
+            time.sleep(0.05)
+        training.send_signal(signal.SIGTERM)
+        out, _ = training.communicate(timeout=60)
+    assert training.returncode == 143
+    assert "run the same command again to continue" in out
+    (checkpoint,) = (tmp_path / "run").glob("step-*.ckpt")
+    assert int(checkpoint.stem.removeprefix("step-")) >= 1
