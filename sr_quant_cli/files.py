@@ -31,8 +31,9 @@ def replacing(path: Path) -> Iterator[Path]:
         )
         os.close(handle)
         temporary = Path(name)
-        temporary.chmod(0o666 & ~_umask())
         yield temporary
+        # Not earlier: an encoder may have put a file of its own there.
+        temporary.chmod(0o666 & ~_umask())
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
