@@ -1,7 +1,7 @@
 """The training loop."""
 
-import contextlib
 import json
+import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +20,7 @@ from sr_quant_cli.data.sampler import PatchSampler
 from sr_quant_cli.data.store import PairStore
 from sr_quant_cli.engine.checkpoint import Checkpoints
 from sr_quant_cli.engine.device import Precision, autocast
+from sr_quant_cli.engine.interrupt import DeferredInterrupts
 from sr_quant_cli.engine.schedule import learning_rate
 from sr_quant_cli.errors import FailedError
 from sr_quant_cli.imaging.convert import to_pixels, to_tensor
@@ -118,7 +119,7 @@ class Trainer:
     def run(self, max_seconds: float | None = None) -> Outcome:
         """Train to the recipe's last step, or until ``max_seconds`` have passed.
 
-        An interrupt is not caught, but the state is saved on the way out.
+        The state is saved at the end; an interrupt waits for the end of a step and is saved, too.
 
         Raises
         ------
@@ -129,7 +130,7 @@ class Trainer:
         begun = time.monotonic() - self.seconds
         deadline = None if max_seconds is None else time.monotonic() + max_seconds
         losses: list[Tensor] = []
-        with self._progress() as bar, self._saved_on_exit():
+        with self._progress() as bar, DeferredInterrupts() as interrupts:
             for lr, hr in self._batches():
                 losses.append(self._train_step(lr, hr))
                 self.step += 1
@@ -143,8 +144,12 @@ class Trainer:
                 if self.step % train.checkpoint_every == 0:
                     self.checkpoints.save(self.state())
                 bar.update()
-                if deadline is not None and time.monotonic() > deadline:
+                if interrupts.received or (deadline and time.monotonic() > deadline):
                     break
+            self.checkpoints.save(self.state())
+        if interrupts.received:
+            print(f"saved at step {self.step}; run the same command again to continue")
+            interrupts.resume()
         return Outcome(self.step, self.seconds, self.best, self.step == train.iters)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -179,10 +184,10 @@ class Trainer:
 
     def _log_losses(self, losses: list[Tensor], bar: "tqdm[Any]") -> None:
         loss = torch.stack(losses).mean().item()
-        if not torch.isfinite(torch.tensor(loss)):
+        if not math.isfinite(loss):
             raise FailedError(
-                f"the loss is {loss} by step {self.step}; lower optim.lr or set train.grad_clip "
-                f"and start again from the last checkpoint in {self.checkpoints.best_path.parent}"
+                f"the loss is {loss} by step {self.step}; start again in another run folder with a "
+                "lower optim.lr or with train.grad_clip"
             )
         rate = self.optimizer.param_groups[0]["lr"]
         self._log(loss=round(loss, 5), lr=rate)
@@ -222,21 +227,6 @@ class Trainer:
             disable=None,
         )
         return bar
-
-    @contextlib.contextmanager
-    def _saved_on_exit(self) -> Iterator[None]:
-        start = self.step
-        try:
-            yield
-        except FailedError:
-            raise
-        except BaseException:
-            if self.step > start:
-                self.checkpoints.save(self.state())
-                print(f"saved at step {self.step}; run the same command again to continue")
-            raise
-        else:
-            self.checkpoints.save(self.state())
 
 
 def validation_psnr(

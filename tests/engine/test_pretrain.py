@@ -1,5 +1,6 @@
 import json
 import math
+import signal
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from sr_quant_cli.data.store import pack_pairs
 from sr_quant_cli.engine.device import pick_device, pick_precision
+from sr_quant_cli.engine.interrupt import DeferredInterrupts
 from sr_quant_cli.engine.pretrain import Request, parse_duration, pretrain
 from sr_quant_cli.engine.train import Trainer, validation_psnr
 from sr_quant_cli.errors import FailedError, UsageError
@@ -85,8 +87,8 @@ def test_an_interrupt_saves_and_the_run_goes_on(photographs, tmp_path, monkeypat
     original = Trainer._train_step
 
     def interrupted(self, lr, hr):
-        if self.step == 7:
-            raise KeyboardInterrupt
+        if self.step == 6:
+            signal.raise_signal(signal.SIGINT)
         return original(self, lr, hr)
 
     monkeypatch.setattr(Trainer, "_train_step", interrupted)
@@ -94,8 +96,16 @@ def test_an_interrupt_saves_and_the_run_goes_on(photographs, tmp_path, monkeypat
         pretrain(request(photographs, tmp_path / "run"))
     monkeypatch.setattr(Trainer, "_train_step", original)
     assert (tmp_path / "run/step-00000007.ckpt").is_file()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     pretrain(request(photographs, tmp_path / "run"))
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+
+
+def test_a_second_interrupt_breaks_off_at_once():
+    with pytest.raises(KeyboardInterrupt), DeferredInterrupts() as interrupts:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupts.received == signal.SIGINT
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_max_time_stops_early_and_says_how_to_go_on(photographs, tmp_path, capsys):
