@@ -9,7 +9,10 @@ from sr_quant_cli.cli.options import DataRoot, Json
 app = typer.Typer(help="Data sets: list, get, check.", rich_markup_mode=None)
 
 Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="DIV2K, Flickr2K, benchmark, Set5, ...: see list.")
+    str,
+    typer.Argument(
+        metavar="NAME", help="DIV2K, Flickr2K, benchmark, Set5, ... (any case): see list."
+    ),
 ]
 
 
@@ -26,14 +29,14 @@ def list_sets(json: Json = None) -> None:
 
     for dataset in DATASETS.values():
         how = "" if dataset.archives else "  (by hand: needs registration)"
-        print(f"{dataset.name:10}  {dataset.description}{how}")
+        print(f"{dataset.name:25}  {dataset.description}{how}")
     if json is not None:
         rows = [
             {
                 "name": dataset.name,
                 "description": dataset.description,
                 "urls": [archive.url for archive in dataset.archives],
-                "instructions": dataset.instructions,
+                "instructions": dataset.instructions.format(root="ROOT"),
             }
             for dataset in DATASETS.values()
         ]
@@ -52,7 +55,7 @@ def get(
     data_root: DataRoot = None,
     json: Json = None,
 ) -> None:
-    """Download a data set and lay it out.
+    """Download a data set, or what is missing or damaged of it, and lay it out.
 
     A download that was interrupted is resumed; its md5 sum is verified; folders appear when they
     are complete.
@@ -61,16 +64,18 @@ def get(
     Examples:
       srq data get benchmark
       srq data get DIV2K --hr-only --data-root /mnt/datasets
+      srq data get DIV2K_train_LR_bicubic_X4
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.data.benchmark import data_root as root_of
     from sr_quant_cli.data.catalog import get_dataset
     from sr_quant_cli.data.fetch import get as fetch
     from sr_quant_cli.files import write_json
 
-    lines = fetch(get_dataset(name), root_of(data_root), hr_only=hr_only, keep=keep_archives)
+    dataset = get_dataset(name)
+    lines = fetch(dataset, root_of(data_root), hr_only=hr_only, keep=keep_archives)
     print("\n".join(lines))
     if json is not None:
-        write_json(json, {"name": name, "archives": lines})
+        write_json(json, {"name": dataset.name, "archives": lines})
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """The data sets srq can fetch, and what it knows of the others: one table."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sr_quant_cli.errors import unknown
 
@@ -98,6 +98,15 @@ _DIV2K = (
         ),
     ),
 )
+
+
+def _alone(archive: Archive) -> DataSet:
+    # Whoever asks for LR pictures by name wants them there: they are not optional then.
+    parts = tuple(replace(part, optional=False) for part in archive.parts)
+    name = archive.name.removesuffix(".zip")
+    return DataSet(name, "part of DIV2K", (replace(archive, parts=parts),), parts)
+
+
 _FLICKR2K = Archive(
     f"{_SNU}/Flickr2K.tar",
     "5d3f39443d5e9489bff8963f8f26cb03",
@@ -106,19 +115,17 @@ _FLICKR2K = Archive(
 )
 
 
-def _by_hand(name: str, description: str, pictures: int, how: str) -> DataSet:
-    part = Part(f"{name}/HR", pictures)
+def _by_hand(name: str, description: str, part: Part, makers: str, which: str) -> DataSet:
+    how = f"needs registration {makers}; place its {which} in {{root}}/{part.folder}"
     return DataSet(name, description, parts=(part,), instructions=how)
 
 
+_DIV8K = "for DIV8K (NTIRE 2020 challenge on perceptual extreme super-resolution)"
+
+
 def _from_div8k(name: str, first: int, last: int, shrunk: str) -> DataSet:
-    return _by_hand(
-        name,
-        f"DIV8K pictures {first} to {last}{shrunk}",
-        100,
-        f"needs registration for DIV8K (NTIRE 2020 challenge on real-world super-resolution); "
-        f"place its pictures {first} to {last}{shrunk} in {{root}}/{name}/HR",
-    )
+    which = f"pictures {first} to {last}{shrunk}"
+    return _by_hand(name, f"DIV8K {which}", Part(f"benchmark/{name}/HR", 100), _DIV8K, which)
 
 
 DATASETS = {
@@ -140,12 +147,21 @@ DATASETS = {
             _DIV2K,
             tuple(part for archive in _DIV2K for part in archive.parts),
         ),
+        *map(_alone, _DIV2K),
         DataSet("Flickr2K", "2650 photographs, 11 GB", (_FLICKR2K,), _FLICKR2K.parts),
         _by_hand(
             "Manga109",
             "109 manga pages",
-            109,
-            "needs registration at manga109.org; place its 109 test pages in {root}/Manga109/HR",
+            Part("benchmark/Manga109/HR", 109),
+            "at manga109.org",
+            "109 test pages",
+        ),
+        _by_hand(
+            "DIV8K",
+            "1500 training photographs of up to 8K",
+            Part("DIV8K/DIV8K_train_HR", 1500),
+            _DIV8K,
+            "training pictures 1 to 1500",
         ),
         _from_div8k("Test2K", 1201, 1300, ", shrunk to 2K"),
         _from_div8k("Test4K", 1301, 1400, ", shrunk to 4K"),

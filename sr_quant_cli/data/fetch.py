@@ -40,30 +40,24 @@ class PartState:
         return absent or (self.found >= self.expected and not self.damaged)
 
 
-def state_of(part: Part, root: Path, *, decode: bool = False) -> PartState:
-    """Look at a part: count its pictures and name the empty ones.
-
-    Parameters
-    ----------
-    decode
-        Also decode every picture, which finds truncated ones.
-    """
+def state_of(part: Part, root: Path) -> PartState:
+    """Look at a part: count its pictures and decode each, to name the damaged ones."""
     folder = root / part.folder
     files = picture_files(folder) if folder.is_dir() else []
+    bar = tqdm(files, desc=f"checking {part.folder}", unit="picture", leave=False, disable=None)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        intact = pool.map(_decodes if decode else _has_bytes, files)
-        damaged = tuple(path.name for path, good in zip(files, intact, strict=True) if not good)
+        intact = pool.map(_decodes, files)
+        damaged = tuple(path.name for path, good in zip(bar, intact, strict=True) if not good)
     return PartState(part.folder, part.pictures, len(files), damaged, part.optional)
 
 
 def check(dataset: DataSet, root: Path) -> list[PartState]:
     """Decode every picture of a data set and report on each of its parts."""
-    parts = tqdm(dataset.parts, desc=f"checking {dataset.name}", leave=False, disable=None)
-    return [state_of(part, root, decode=True) for part in parts]
+    return [state_of(part, root) for part in dataset.parts]
 
 
 def get(dataset: DataSet, root: Path, *, hr_only: bool = False, keep: bool = False) -> list[str]:
-    """Download what is missing of a data set and lay it out below ``root``.
+    """Download what is missing or damaged of a data set and lay it out below ``root``.
 
     Parameters
     ----------
@@ -169,15 +163,20 @@ class _Resuming:
 
     def __call__(self, url: str, output_file: str, _pooch: pooch.Pooch) -> None:
         start = self._partial.stat().st_size if self._partial.exists() else 0
-        headers = {"Range": f"bytes={start}-"} if start else {}
+        # Compressed on the way, neither the length nor the range would be the file's own.
+        headers = {"Accept-Encoding": "identity"}
+        if start:
+            headers["Range"] = f"bytes={start}-"
         with requests.get(url, stream=True, headers=headers, timeout=_TIMEOUT) as response:
-            if response.status_code == requests.codes.requested_range_not_satisfiable:
-                self._partial.unlink()
+            if start and response.status_code == requests.codes.requested_range_not_satisfiable:
+                # Nothing is left to fetch. Whether it is the whole file, the md5 sum will tell.
+                self._partial.replace(output_file)
+                return
             response.raise_for_status()
             resumed = response.status_code == requests.codes.partial_content
             start = start if resumed else 0
             size = int(response.headers.get("Content-Length", 0))
-            self._require_room(size)
+            self._require_room(size + (start + size))  # the rest, and its pictures beside it
             with (
                 self._partial.open("ab" if resumed else "wb") as file,
                 tqdm(
@@ -198,7 +197,8 @@ class _Resuming:
         free = shutil.disk_usage(self._partial.parent).free
         if size > free:
             raise FailedError(
-                f"{self._partial.parent}: {size / 1e9:.1f} GB are to come, {free / 1e9:.1f} GB free"
+                f"{self._partial.parent}: {size / 1e9:.1f} GB are needed to download and unpack, "
+                f"{free / 1e9:.1f} GB are free; make room or choose another --data-root"
             )
 
 
@@ -227,20 +227,14 @@ def _move(source: Path, target: Path, part: Part, archive: Archive) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         source.rename(target)
         return
-    # The folder is there but not whole: mend it file by file.
-    for path in source.iterdir():
-        old = target / path.name
-        if not old.exists() or old.stat().st_size != path.stat().st_size:
-            path.replace(old)
+    # The folder is there: mend it file by file, and leave what else the user keeps in it.
+    for path in picture_files(source):
+        path.replace(target / path.name)
 
 
 def _complete(part: Part, root: Path) -> bool:
     state = state_of(part, root)
     return state.found >= state.expected and not state.damaged
-
-
-def _has_bytes(path: Path) -> bool:
-    return path.stat().st_size > 0
 
 
 def _decodes(path: Path) -> bool:

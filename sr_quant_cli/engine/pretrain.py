@@ -92,9 +92,7 @@ def pretrain(request: Request) -> dict[str, Any]:
 
     torch.manual_seed(recipe.recipe.seed)
     network = build(recipe.network)
-    history: list[TrainingRun] = []
-    if request.init is not None:
-        history = _start_from(network, request.init)
+    start = None if request.init is None else _start_from(network, request.init)
     with replacing(request.run_dir / "recipe.toml") as temporary:
         temporary.write_text(dump_recipe(recipe), encoding="utf-8")
     trainer = Trainer(network, recipe, train, validation, request.run_dir, device, precision)
@@ -118,7 +116,7 @@ def pretrain(request: Request) -> dict[str, Any]:
         precision=precision,
         data=photographs.name,
         photographs=len(train),
-        started_from=None if request.init is None else request.init.name,
+        started_from=None if start is None else start.name,
         validation_psnr=outcome.validation_psnr,
         recipe=_portable(recipe),
     )
@@ -126,7 +124,7 @@ def pretrain(request: Request) -> dict[str, Any]:
     card = Card(
         name=f"{recipe.network.name}-x{recipe.network.scale}",
         data=photographs.name,
-        training=[*history, run],
+        training=[*(start.training if start else ()), run],
     )
     save_model(model, trainer.trained, card)
     _announce(outcome, recipe, model)
@@ -187,13 +185,13 @@ def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _start_from(network: Network, path: Path) -> list[TrainingRun]:
+def _start_from(network: Network, path: Path) -> Card:
     other, header = load_model(path)
     try:
         network.start_from(other)
     except ValueError as error:
         raise UsageError(f"--init {path}: a different network: {error}") from error
-    return header.card.training
+    return header.card.model_copy(update={"name": header.card.name or path.stem})
 
 
 def _portable(recipe: PretrainRecipe) -> dict[str, Any]:

@@ -176,7 +176,7 @@ def test_x4_goes_on_from_x2(photographs, tmp_path):
         atol=1e-6,
     )
     history = read_header(tmp_path / "x4/model.safetensors").card.training
-    assert [run.started_from for run in history] == [None, "model.safetensors"]
+    assert [run.started_from for run in history] == [None, "edsr-x2"]
 
 
 def test_another_recipe_in_the_same_folder_is_refused(photographs, tmp_path):
