@@ -9,10 +9,7 @@ from sr_quant_cli.cli.options import DataRoot, Json
 app = typer.Typer(help="Data sets: list, get, check.", rich_markup_mode=None)
 
 Name = Annotated[
-    str,
-    typer.Argument(
-        metavar="NAME", help="DIV2K, Flickr2K, benchmark, Set5, ... (any case): see list."
-    ),
+    str, typer.Argument(metavar="NAME", help="DIV2K, Flickr2K, benchmark, Set5, ...: see list.")
 ]
 
 

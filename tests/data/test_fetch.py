@@ -2,13 +2,17 @@
 
 import hashlib
 import io
+import json
 import tarfile
 import threading
 import zipfile
+from collections import namedtuple
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from typer.testing import CliRunner
 
+from sr_quant_cli.cli.data import app
 from sr_quant_cli.data.catalog import DATASETS, Archive, DataSet, Part, get_dataset
 from sr_quant_cli.data.fetch import check, get
 from sr_quant_cli.errors import FailedError, UsageError
@@ -17,11 +21,12 @@ from tests.helpers import picture
 
 
 class Server:
-    """Serves ``files``; ``drop`` ends that many answers after half of the body."""
+    """Serves ``files``; ``drop`` ends that many answers half-way, ``spoil`` alters that many."""
 
     def __init__(self):
         self.files = {}
         self.drop = 0
+        self.spoil = 0
         self.ranges = []
         outer = self
 
@@ -44,6 +49,9 @@ class Server:
                 if outer.drop:
                     outer.drop -= 1
                     rest = rest[: len(rest) // 2]
+                if outer.spoil:
+                    outer.spoil -= 1
+                    rest = bytes(len(rest))
                 self.wfile.write(rest)
 
             def log_message(self, *_args):
@@ -157,15 +165,48 @@ def test_a_file_with_the_wrong_sum_is_refused_and_removed(server, tmp_path):
     assert [p for p in (tmp_path / "root").rglob("*") if p.is_file()] == []
 
 
-def test_a_partial_file_longer_than_the_whole_is_begun_anew(server, tmp_path):
+def test_a_file_spoilt_on_the_way_is_downloaded_again_from_its_beginning(server, tmp_path):
+    dataset = offer(server, tar_of(toy_members(tmp_path)))
+    server.spoil = 1
+    get(dataset, tmp_path / "root")
+    assert server.ranges == [None, None]
+    assert all(state.ok for state in check(dataset, tmp_path / "root"))
+
+
+@pytest.mark.parametrize(("surplus", "asked"), [(b"", 1), (b"x", 2)])
+def test_a_partial_file_with_nothing_left_to_fetch_is_judged_by_its_sum(
+    server, tmp_path, surplus, asked
+):
     body = tar_of(toy_members(tmp_path))
     dataset = offer(server, body)
     downloads = tmp_path / "root/.downloads"
     downloads.mkdir(parents=True)
-    (downloads / "pack.tar.part").write_bytes(body + b"x")
+    (downloads / "pack.tar.part").write_bytes(body + surplus)
     get(dataset, tmp_path / "root")
-    assert server.ranges[-1] is None
+    assert len(server.ranges) == asked
     assert all(state.ok for state in check(dataset, tmp_path / "root"))
+
+
+def test_a_disk_without_room_is_refused_before_the_download(server, tmp_path, monkeypatch):
+    body = tar_of(toy_members(tmp_path))
+    dataset = offer(server, body)
+    usage = namedtuple("usage", "free")(free=2 * len(body) - 1)
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: usage)
+    with pytest.raises(FailedError, match="are needed to download and unpack"):
+        get(dataset, tmp_path / "root")
+    assert [p for p in (tmp_path / "root").rglob("*") if p.is_file()] == []
+
+
+def test_archives_are_kept_on_request_and_used_again(server, tmp_path):
+    body = tar_of(toy_members(tmp_path))
+    dataset = offer(server, body)
+    root = tmp_path / "root"
+    get(dataset, root, keep=True)
+    assert (root / ".downloads/pack.tar").read_bytes() == body
+    (root / "Toy/HR/0.png").unlink()
+    get(dataset, root)
+    assert len(server.ranges) == 1
+    assert all(state.ok for state in check(dataset, root))
 
 
 def test_an_address_that_is_gone_is_named(server, tmp_path):
@@ -205,17 +246,26 @@ def test_an_interrupted_unpacking_leaves_no_half_set(server, tmp_path, monkeypat
     assert list((tmp_path / "root").glob(".unpacking*")) == []
 
 
-def test_check_finds_what_is_missing_or_damaged_and_get_mends_it(server, tmp_path):
+@pytest.mark.parametrize("remove", [True, False], ids=["one missing", "none missing"])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda _: b"", lambda whole: whole[:200], lambda whole: whole[:200] + bytes(len(whole) - 200)],
+    ids=["emptied", "truncated", "overwritten"],
+)
+def test_check_finds_what_is_missing_or_damaged_and_get_mends_it(server, tmp_path, damage, remove):
     dataset = offer(server, tar_of(toy_members(tmp_path)))
     root = tmp_path / "root"
     get(dataset, root)
-    (root / "Toy/HR/0.png").unlink()
+    (root / "Toy/HR/notes.txt").write_text("mine")
     whole = (root / "Toy/HR/1.png").read_bytes()
-    (root / "Toy/HR/1.png").write_bytes(whole[:200])
+    (root / "Toy/HR/1.png").write_bytes(damage(whole))
+    if remove:
+        (root / "Toy/HR/0.png").unlink()
     (state,) = check(dataset, root)
-    assert (state.found, state.damaged, state.ok) == (1, ("1.png",), False)
+    assert (state.found, state.damaged, state.ok) == (2 - remove, ("1.png",), False)
     get(dataset, root)
     assert (root / "Toy/HR/1.png").read_bytes() == whole
+    assert (root / "Toy/HR/notes.txt").read_text() == "mine"
     assert all(state.ok for state in check(dataset, root))
 
 
@@ -237,8 +287,17 @@ def test_lr_archives_can_be_left_out(server, tmp_path):
 
 
 def test_a_set_that_needs_registration_says_what_to_place_where(tmp_path):
-    with pytest.raises(UsageError, match=rf"manga109\.org.*{tmp_path}/Manga109/HR"):
+    with pytest.raises(UsageError, match=rf"manga109\.org.*{tmp_path}/benchmark/Manga109/HR"):
         get(get_dataset("manga109"), tmp_path)
+
+
+def test_a_part_of_div2k_has_its_own_name_and_is_required_then(tmp_path):
+    dataset = get_dataset("div2k_train_lr_bicubic_x4")
+    (part,) = dataset.parts
+    assert part.folder == "DIV2K/DIV2K_train_LR_bicubic/X4"
+    assert [archive.name for archive in dataset.archives] == ["DIV2K_train_LR_bicubic_X4.zip"]
+    assert not check(dataset, tmp_path)[0].ok
+    assert check(get_dataset("DIV2K"), tmp_path)[4].ok
 
 
 def test_names_are_found_in_any_case_and_nearly():
@@ -257,6 +316,27 @@ def test_the_table_is_consistent():
             assert all(part.pictures > 0 for part in archive.parts)
         reachable = {part for archive in dataset.archives for part in archive.parts}
         assert not dataset.archives or set(dataset.parts) <= reachable
+
+
+def test_the_commands_list_get_and_check(server, tmp_path, monkeypatch):
+    monkeypatch.setitem(DATASETS, "Toy", offer(server, tar_of(toy_members(tmp_path))))
+    monkeypatch.setenv("SRQ_DATA", str(tmp_path / "root"))
+
+    def run(*arguments):
+        return CliRunner().invoke(app, [*arguments, "--json", str(tmp_path / "report.json")])
+
+    def report():
+        return json.loads((tmp_path / "report.json").read_text())
+
+    assert "Flickr2K" in run("list").stdout
+    assert [row["name"] for row in report()] == list(DATASETS)
+    missing = run("check", "toy")
+    assert isinstance(missing.exception, FailedError)
+    assert f"{tmp_path}/root/Toy/HR" in str(missing.exception)
+    assert not report()[0]["ok"]
+    assert "unpacked" in run("get", "toy").stdout
+    assert run("check", "toy").exit_code == 0
+    assert report()[0]["ok"]
 
 
 def test_real_sets_are_complete(real_data):
