@@ -8,7 +8,6 @@ import typer
 Json = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON too.")
 ]
-Scale = Literal[2, 3, 4]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16"],
     typer.Option(help="Arithmetic of the network; auto: bf16 where the hardware has it."),
