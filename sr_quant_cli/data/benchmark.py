@@ -122,7 +122,7 @@ def parse_sets(text: str) -> list[str]:
     names = [part.strip() for part in text.split("+")]
     if "" in names:
         raise UsageError(f"sets '{text}': an empty name; write them as Set5+Set14")
-    return list(dict.fromkeys(_canonical(name) for name in names))
+    return list(dict.fromkeys(usual_name(name) for name in names))
 
 
 def data_root(option: Path | None) -> Path:
@@ -155,7 +155,7 @@ def find_set(name: str, scale: int, root: Path) -> BenchmarkSet:
     UsageError
         The set is not there, or its files do not pair up (:func:`pair_up`).
     """
-    name = _canonical(name)
+    name = usual_name(name)
     places = [
         folder / spelling
         for folder in (root / "benchmark", root)
@@ -200,7 +200,12 @@ def pair_up(hr: Path, lr: Path | None) -> tuple[Pair, ...]:
     return tuple(Pair(name, path, partners[name]) for name, path in sorted(originals.items()))
 
 
-def _canonical(name: str) -> str:
+def usual_name(name: str) -> str:
+    """Spell a set as in :data:`BENCHMARKS`, whatever its case or other name; keep unknown names.
+
+    >>> usual_name("bsds100"), usual_name("holiday")
+    ('B100', 'holiday')
+    """
     for usual, others in BENCHMARKS.items():
         if name.lower() in (spelling.lower() for spelling in (usual, *others)):
             return usual

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from sr_quant_cli.data.benchmark import usual_name
 from sr_quant_cli.errors import unknown
 
 _SNU = "https://cv.snu.ac.kr/research/EDSR"
@@ -170,8 +171,6 @@ DATASETS = {
 }
 """All data sets by name. md5 sums as published in torchsr 1.0.4."""
 
-_ALIASES = {"bsd100": "B100", "bsds100": "B100"}
-
 
 def get_dataset(name: str) -> DataSet:
     """Look a data set up by name, in any case.
@@ -181,7 +180,8 @@ def get_dataset(name: str) -> DataSet:
     UsageError
         There is none of that name.
     """
-    spelling = _ALIASES | {known.lower(): known for known in DATASETS}
-    if name.lower() not in spelling:
+    spelling = {known.lower(): known for known in DATASETS}
+    found = spelling.get(usual_name(name).lower())
+    if found is None:
         raise unknown("data set", name, list(DATASETS))
-    return DATASETS[spelling[name.lower()]]
+    return DATASETS[found]

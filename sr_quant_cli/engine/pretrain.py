@@ -15,7 +15,7 @@ from sr_quant_cli.engine.train import Outcome, Trainer
 from sr_quant_cli.errors import UsageError, unknown
 from sr_quant_cli.files import replacing
 from sr_quant_cli.networks import build, network_names
-from sr_quant_cli.networks.base import Network
+from sr_quant_cli.networks.base import Network, check_scale
 from sr_quant_cli.networks.modelfile import Card, TrainingRun, load_model, save_model
 from sr_quant_cli.recipe.load import dump_recipe, load_recipe
 from sr_quant_cli.recipe.schema import PretrainRecipe
@@ -134,8 +134,7 @@ def pretrain(request: Request) -> dict[str, Any]:
 def _resolve(request: Request) -> PretrainRecipe:
     if request.network not in network_names():
         raise unknown("network", request.network, network_names())
-    if request.scale not in (2, 3, 4):
-        raise UsageError(f"--scale {request.scale}: must be 2, 3 or 4")
+    check_scale(request.scale)
     if request.resume not in ("auto", "no"):
         raise UsageError(f"--resume {request.resume}: must be auto or no")
     overrides = [f"network.scale={request.scale}", *request.overrides]

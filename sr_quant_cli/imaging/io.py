@@ -104,8 +104,8 @@ def open_picture(path: Path) -> Picture:
         icc = _field(image, "icc-profile-data")
         image = image.autorot()
         grey = image.interpretation in ("b-w", "grey16") or image.bands < 3
-        if image.interpretation == "cmyk" and icc is not None:
-            icc = None
+        if image.interpretation == "cmyk":
+            icc = None  # it describes inks, not the sRGB that follows
         if image.interpretation not in ("srgb", "b-w"):
             image = image.colourspace("b-w" if grey else "srgb")
         if image.format != "uchar":
@@ -270,7 +270,7 @@ def _readable(path: Path) -> Iterator[None]:
         raise UsageError(f"cannot read {path}: {_one_line(error)}") from error
 
 
-def _one_line(error: Exception | None) -> str:
+def _one_line(error: Exception) -> str:
     text = error.detail if isinstance(error, pyvips.Error) else str(error)
     lines = [line.strip() for line in text.strip().splitlines()]
     return lines[0] if lines else "unknown error"

@@ -5,22 +5,20 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from sr_quant_cli import __version__
 from sr_quant_cli.data.benchmark import BenchmarkSet, Pair
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.io import picture_files, read_rgb
-from sr_quant_cli.inference.upscaler import Upscaler
+from sr_quant_cli.inference.upscaler import Pixels, Upscaler
 from sr_quant_cli.metrics import Protocol, Score, score
 from sr_quant_cli.networks.modelfile import SetScore
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -69,10 +67,14 @@ def folder_candidate(folder: Path) -> Candidate:
     if not folder.is_dir():
         raise UsageError(f"--sr-dir {folder}: no such folder")
 
+    @cache
+    def files_of(place: Path) -> dict[str, Path]:
+        return {path.stem: path for path in picture_files(place)}
+
     def find(bench: BenchmarkSet, pair: Pair, _lr: Pixels) -> Pixels:
         inside = folder / bench.name
         place = inside if inside.is_dir() else folder
-        files = {path.stem: path for path in picture_files(place)}
+        files = files_of(place)
         stems = dict.fromkeys([pair.name, pair.hr.stem, (pair.lr or pair.hr).stem])
         endings = ("", f"_x{bench.scale}", f"x{bench.scale}", "_SR")
         for spelling in (stem + ending for ending in endings for stem in stems):

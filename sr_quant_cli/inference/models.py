@@ -6,10 +6,9 @@ from pathlib import Path
 from sr_quant_cli.engine.device import PrecisionChoice, pick_device, pick_precision
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.inference.upscaler import NetworkUpscaler, OnnxUpscaler, Upscaler
+from sr_quant_cli.networks.base import check_scale
 from sr_quant_cli.networks.modelfile import load_model
 from sr_quant_cli.resources import models_dir
-
-SCALES = (2, 3, 4)
 
 
 def embedded_model(scale: int) -> Path:
@@ -20,8 +19,7 @@ def embedded_model(scale: int) -> Path:
     UsageError
         There is none of that scale.
     """
-    if scale not in SCALES:
-        raise UsageError(f"--scale {scale}: must be one of {', '.join(map(str, SCALES))}")
+    check_scale(scale)
     path = models_dir() / f"edsr-baseline-x{scale}.safetensors"
     if not path.is_file():
         raise UsageError(f"no embedded model for x{scale}; name one with --model FILE")
@@ -53,8 +51,8 @@ def common_scale(upscalers: Sequence[Upscaler], scale: int | None) -> int:
     UsageError
         The scales differ, or ``scale`` is none of 2, 3, 4.
     """
-    if scale is not None and scale not in SCALES:
-        raise UsageError(f"--scale {scale}: must be one of {', '.join(map(str, SCALES))}")
+    if scale is not None:
+        check_scale(scale)
     scale = scale or (upscalers[0].scale if upscalers else 4)
     for upscaler in upscalers:
         if upscaler.scale != scale:

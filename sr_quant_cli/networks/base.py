@@ -7,6 +7,23 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from sr_quant_cli.errors import UsageError
+
+SCALES = (2, 3, 4)
+"""Enlargement factors that networks are built for."""
+
+
+def check_scale(scale: int) -> None:
+    """Refuse a scale that no network has.
+
+    Raises
+    ------
+    UsageError
+        It is none of ``SCALES``.
+    """
+    if scale not in SCALES:
+        raise UsageError(f"--scale {scale}: must be one of {', '.join(map(str, SCALES))}")
+
 
 class NetworkConfig(BaseModel):
     """Hyper-parameters that rebuild a network; each network derives its own."""
