@@ -1,8 +1,10 @@
 """Small pictures and networks that several test modules use."""
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.edsr import EDSR, EDSRConfig
@@ -25,3 +27,26 @@ def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     ]
     noise = random.normal(0, 8, (height, width, 3))
     return np.clip(np.stack(waves, axis=2) + noise, 0, 255).astype(np.uint8)
+
+
+def nearest_onnx(path, channels=3, inputs=1):
+    """A x2 nearest-neighbour network: one convolution and a DepthToSpace."""
+    weight = np.zeros((4 * channels, channels, 1, 1), np.float32)
+    for block in range(4):
+        weight[block * channels : (block + 1) * channels, :, 0, 0] = np.eye(channels)
+    shape = ["n", channels, "h", "w"]
+    names = [f"x{i}" for i in range(inputs)]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", [names[0], "w"], ["c"]),
+            helper.make_node("DepthToSpace", ["c"], ["y"], blocksize=2, mode="DCR"),
+        ],
+        "nearest",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in names],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", channels, "H", "W"])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path
+    )
+    return path

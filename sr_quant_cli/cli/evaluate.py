@@ -46,6 +46,7 @@ def evaluate(
     from sr_quant_cli.data.benchmark import data_root as root_of
     from sr_quant_cli.data.benchmark import find_set, parse_sets
     from sr_quant_cli.engine.device import set_threads
+    from sr_quant_cli.errors import UsageError
     from sr_quant_cli.files import write_json
     from sr_quant_cli.inference import evaluate as core
     from sr_quant_cli.inference.models import common_scale, embedded_model, open_model
@@ -54,6 +55,9 @@ def evaluate(
     from sr_quant_cli.networks.modelfile import record_scores
     from sr_quant_cli.report.table import print_scores
 
+    foreign = [str(path) for path in models or () if path.suffix.lower() == ".onnx"]
+    if record and foreign:
+        raise UsageError(f"--record: only srq model files store scores, not {', '.join(foreign)}")
     chosen = get_protocol(protocol)
     names = parse_sets(bench)
     set_threads(threads)

@@ -11,7 +11,7 @@ import pytest
 from sr_quant_cli import __version__
 from sr_quant_cli.cli.app import main
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
-from tests.helpers import picture
+from tests.helpers import nearest_onnx, picture
 
 COMMANDS = [
     ["upscale"],
@@ -246,3 +246,15 @@ def test_a_terminated_training_is_saved_and_goes_on(tmp_path):
     assert "run the same command again to continue" in out
     (checkpoint,) = (tmp_path / "run").glob("step-*.ckpt")
     assert int(checkpoint.stem.removeprefix("step-")) >= 1
+
+
+def test_scores_are_not_recorded_in_an_onnx_file(srq, tmp_path):
+    model = nearest_onnx(tmp_path / "n.onnx")
+    write_rgb(tmp_path / "data/Set5/HR/a.png", picture(40, 40))
+    code, out, err = srq(
+        "eval", model, "--bench", "Set5", "--data-root", tmp_path / "data", "--record"
+    )
+    assert (code, out) == (2, "")  # before anything is measured
+    assert "--record" in err
+    assert "n.onnx" in err
+    assert err.count("\n") == 1

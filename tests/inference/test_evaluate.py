@@ -1,9 +1,7 @@
 import json
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 from sr_quant_cli.data.benchmark import find_set
 from sr_quant_cli.data.bicubic import enlarge
@@ -19,7 +17,7 @@ from sr_quant_cli.inference.evaluate import (
 )
 from sr_quant_cli.inference.upscaler import BicubicUpscaler, OnnxUpscaler
 from sr_quant_cli.metrics import get_protocol, score
-from tests.helpers import picture
+from tests.helpers import nearest_onnx, picture
 
 MATLAB = get_protocol("matlab")
 
@@ -29,29 +27,6 @@ def small_set(tmp_path):
     for index in range(3):
         write_rgb(tmp_path / "Set5" / "HR" / f"p{index}.png", picture(40, 45, seed=index))
     return find_set("Set5", 2, tmp_path)
-
-
-def nearest_onnx(path, channels=3, inputs=1):
-    """A x2 nearest-neighbour network: one convolution and a DepthToSpace."""
-    weight = np.zeros((4 * channels, channels, 1, 1), np.float32)
-    for block in range(4):
-        weight[block * channels : (block + 1) * channels, :, 0, 0] = np.eye(channels)
-    shape = ["n", channels, "h", "w"]
-    names = [f"x{i}" for i in range(inputs)]
-    graph = helper.make_graph(
-        [
-            helper.make_node("Conv", [names[0], "w"], ["c"]),
-            helper.make_node("DepthToSpace", ["c"], ["y"], blocksize=2, mode="DCR"),
-        ],
-        "nearest",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in names],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", channels, "H", "W"])],
-        [numpy_helper.from_array(weight, "w")],
-    )
-    onnx.save(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path
-    )
-    return path
 
 
 def test_a_row_is_the_mean_over_pictures(small_set):
