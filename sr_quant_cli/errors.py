@@ -5,6 +5,8 @@ class SrqError(Exception):
     """One clear line for the user: what, where, what is allowed."""
 
     exit_code = 1
+    shared = True
+    """Every process of a distributed run meets it alike, so that the first one tells."""
 
 
 class FailedError(SrqError):

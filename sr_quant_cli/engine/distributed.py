@@ -1,0 +1,95 @@
+"""One process among those that ``torchrun`` started.
+
+A process knows the others by the environment variables of torchrun. Work on lists is shared with
+``share`` and brought together with ``collect``; training uses DistributedDataParallel. Without
+torchrun there is one process, and nothing here does anything.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sr_quant_cli.errors import SrqError
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+_PATIENCE = timedelta(hours=2)
+"""How long a process waits for another: decoding photographs may take an hour."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Place of this process: among all, and among those of its machine."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+
+
+def world() -> World:
+    """Read the place of this process from torchrun's variables; alone without them."""
+    names = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))
+    return World(*(int(os.environ.get(name, default)) for name, default in names))
+
+
+@contextmanager
+def process_group(device: "torch.device") -> Iterator[World]:
+    """Join the other processes for the length of the block: gloo on a CPU, NCCL on CUDA.
+
+    An error in one process is told by that process, and torchrun ends the others.
+    """
+    here = world()
+    if here.size == 1:
+        yield here
+        return
+    from torch import distributed
+
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=_PATIENCE)
+    try:
+        yield here
+    except SrqError as error:
+        error.shared = False
+        raise
+    # Not after an error: the others may wait in a collective operation for ever.
+    distributed.destroy_process_group()
+
+
+def share(items: Sequence[T]) -> list[T]:
+    """Items of this process: every n-th, from its rank on."""
+    here = world()
+    return list(items[here.rank :: here.size])
+
+
+def collect(items: Sequence[T]) -> list[T]:
+    """Bring together what all processes made of their ``share``, in the order of the whole.
+
+    Items are pickled; every process gets all of them.
+    """
+    size = world().size
+    if size == 1:
+        return list(items)
+    parts: list[Any] = [None] * size
+    from torch import distributed
+
+    distributed.all_gather_object(parts, list(items))
+    count = sum(map(len, parts))
+    return [parts[index % size][index // size] for index in range(count)]
+
+
+def from_first(value: T) -> T:
+    """Give every process the value that the first one has (pickled)."""
+    if world().size == 1:
+        return value
+    from torch import distributed
+
+    box = [value]
+    distributed.broadcast_object_list(box)
+    return box[0]

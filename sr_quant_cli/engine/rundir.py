@@ -1,0 +1,135 @@
+"""The run folder: one writer at a time, and its log.
+
+A run folder holds ``recipe.toml`` (every field), ``log.jsonl``, checkpoints, and at the end
+``model.safetensors``.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from sr_quant_cli.errors import FailedError, UsageError
+from sr_quant_cli.files import leftovers, replacing
+
+LOG = "log.jsonl"
+RECIPE = "recipe.toml"
+MODEL = "model.safetensors"
+_LOCK = ".lock"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing to a run folder, which is made if need be.
+
+    The lock goes with the process, however it ends. Temporary files of a killed one are removed.
+
+    Raises
+    ------
+    UsageError
+        Another run writes there.
+    FailedError
+        The folder cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / _LOCK, timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise UsageError(
+            f"{folder} is in use by another run; wait for it or choose another folder with --run"
+        ) from error
+    except OSError as error:
+        raise FailedError(f"cannot write in {folder}: {error.strerror or error}") from error
+    try:
+        for path in leftovers(folder):
+            path.unlink()
+        yield
+    finally:
+        lock.release()
+
+
+def in_use(folder: Path) -> bool:
+    """Tell whether a run is writing to the folder now."""
+    if not (folder / _LOCK).is_file():
+        return False
+    try:
+        with FileLock(folder / _LOCK, timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """Entries of a run's log: ``step``, ``seconds``, and ``loss`` with ``lr``, or other values.
+
+    A line cut off by a crash ends the list.
+    """
+    entries: list[dict[str, Any]] = []
+    if (folder / LOG).is_file():
+        for line in (folder / LOG).read_text(encoding="utf-8").splitlines():
+            try:
+                entries.append(json.loads(line))
+            except ValueError:
+                break
+    return entries
+
+
+class RunLog:
+    """Appends to ``log.jsonl``, and to TensorBoard's files where asked.
+
+    Parameters
+    ----------
+    after
+        Step that the run continues from: later entries are dropped, it writes them again.
+    tensorboard
+        Also write event files below ``tensorboard/`` in the folder.
+
+    Raises
+    ------
+    UsageError
+        TensorBoard is asked for and not installed.
+    """
+
+    def __init__(self, folder: Path, *, after: int = 0, tensorboard: bool = False) -> None:
+        self._path = folder / LOG
+        self._board = _tensorboard(folder, after) if tensorboard else None
+        kept = [entry for entry in read_log(folder) if entry["step"] <= after]
+        with replacing(self._path) as temporary:
+            temporary.write_text("".join(map(_line, kept)), encoding="utf-8")
+
+    def write(self, step: int, seconds: float, **values: float) -> None:
+        """Append one entry.
+
+        Raises
+        ------
+        FailedError
+            The disk is full or the folder gone.
+        """
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(_line({"step": step, "seconds": round(seconds, 1), **values}))
+        except OSError as error:
+            raise FailedError(f"cannot write {self._path}: {error.strerror or error}") from error
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+            self._board.flush()
+
+
+def _line(entry: dict[str, Any]) -> str:
+    return json.dumps(entry) + "\n"
+
+
+def _tensorboard(folder: Path, after: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError(
+            "--tensorboard needs the package tensorboard: pip install 'sr-quant-cli[tensorboard]'"
+        ) from error
+    return SummaryWriter(os.fspath(folder / "tensorboard"), purge_step=after + 1)
