@@ -1,13 +1,17 @@
 """The entry point: one Typer app, one thin file per subcommand."""
 
+import io
+import os
 import signal
 import sys
+import time
 from types import FrameType
 
 import typer
 
 from sr_quant_cli import __version__
-from sr_quant_cli.cli import data, evaluate, info, pretrain, recipes, upscale
+from sr_quant_cli.cli import data, evaluate, info, pretrain, recipes, runs, upscale
+from sr_quant_cli.engine.distributed import world
 from sr_quant_cli.errors import SrqError
 
 app = typer.Typer(
@@ -21,8 +25,13 @@ app.command("eval")(evaluate.evaluate)
 app.command()(pretrain.pretrain)
 app.command()(info.info)
 app.command()(info.pack)
+app.add_typer(runs.app, name="runs")
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
+
+
+_FIRST_SPEAKS = 20
+"""Seconds that a process leaves to the first one of its machine to tell an error both meet."""
 
 
 @app.callback(invoke_without_command=True)
@@ -40,12 +49,17 @@ def _srq(
 
 
 def main() -> None:
-    """Run ``srq``: exit code 0 done, 1 failed, 2 wrong usage or input, 130 or 143 interrupted."""
+    """Run ``srq``: exit code 0 done, 1 failed, 2 wrong usage or input, 130 or 143 interrupted.
+
+    Of several processes the first one speaks; the others say only what they alone have met.
+    """
     signal.signal(signal.SIGTERM, _terminate)
+    if world().rank:
+        _leave_terminal()
     try:
         code = app(standalone_mode=False)
     except SrqError as error:
-        _fail(str(error), error.exit_code)
+        _fail(str(error), error.exit_code, shared=error.shared)
     except Exception as error:
         # Typer's own errors (a missing argument, a value of the wrong type) have no public base.
         if not hasattr(error, "format_message"):
@@ -60,7 +74,27 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
     sys.exit(143)
 
 
-def _fail(message: str, code: int) -> None:
+class _Aside(io.TextIOWrapper):
+    """Standard error on which no progress bar is drawn."""
+
+    def isatty(self) -> bool:
+        return False
+
+
+def _leave_terminal() -> None:
+    """Leave results and progress bars to the first process; errors can still be told."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    # TQDM_DISABLE has no effect where tqdm is asked to look for a terminal itself.
+    sys.stderr = _Aside(sys.stderr.buffer, encoding=sys.stderr.encoding, line_buffering=True)
+
+
+def _fail(message: str, code: int, *, shared: bool = True) -> None:
+    here = world()
+    if shared and here.local_rank:
+        # The first process of the machine tells it, upon which torchrun ends this one. Ended
+        # earlier, this one would take the first along before it has spoken.
+        time.sleep(_FIRST_SPEAKS)
+    who = f"process {here.rank} of {here.size}: " if here.rank else ""
     for line in message.splitlines():
-        print(f"srq: error: {line}", file=sys.stderr)
+        print(f"srq: error: {who}{line}", file=sys.stderr)
     sys.exit(code)

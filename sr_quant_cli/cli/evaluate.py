@@ -42,10 +42,12 @@ def evaluate(
       srq eval runs/edsr-x2/model.safetensors --bench Set5+Set14 --json scores.json
       srq eval network.onnx --scale 4 --protocol basicsr
       srq eval --sr-dir results/ --bench Set5 --scale 4
+      torchrun --nproc-per-node 2 -m sr_quant_cli eval --bench Urban100
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.data.benchmark import data_root as root_of
     from sr_quant_cli.data.benchmark import find_set, parse_sets
-    from sr_quant_cli.engine.device import set_threads
+    from sr_quant_cli.engine.device import pick_device, set_threads
+    from sr_quant_cli.engine.distributed import process_group
     from sr_quant_cli.errors import UsageError
     from sr_quant_cli.files import write_json
     from sr_quant_cli.inference import evaluate as core
@@ -60,10 +62,11 @@ def evaluate(
         raise UsageError(f"--record: only srq model files store scores, not {', '.join(foreign)}")
     chosen = get_protocol(protocol)
     names = parse_sets(bench)
+    where = pick_device(device)
     set_threads(threads)
     if not models and not sr_dir:
         models = [embedded_model(scale or 4)]
-    upscalers = [open_model(path, device, threads) for path in models or ()]
+    upscalers = [open_model(path, where, threads) for path in models or ()]
     scale = common_scale(upscalers, scale)
     sets = [find_set(name, scale, root_of(data_root)) for name in names]
     candidates = core.distinct(
@@ -72,7 +75,10 @@ def evaluate(
             *(core.folder_candidate(folder) for folder in sr_dir or ()),
         ]
     )
-    results = core.evaluate(candidates, sets, chosen)
+    with process_group(where) as here:
+        results = core.evaluate(candidates, sets, chosen)
+    if here.rank:
+        return
     print_scores(results, sets, chosen)
     if json is not None:
         write_json(json, core.report(results, sets, chosen))

@@ -13,7 +13,13 @@ Precision = Annotated[
     typer.Option(help="Arithmetic of the network; auto: bf16 where the hardware has it."),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto: CUDA where it is.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: as many as cores.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="CPU threads; default: as many as cores, for each process of torchrun an equal part.",
+    ),
+]
 DataRoot = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Folder of the data sets; else SRQ_DATA, else ./datasets."),

@@ -10,7 +10,9 @@ from sr_quant_cli.cli.options import DataRoot, Device, Json, Threads
 
 def pretrain(
     network: Annotated[str, typer.Argument(help="Network to train: edsr.")],
-    scale: Annotated[int, typer.Option(help="Enlargement factor: 2, 3 or 4.")] = 4,
+    scale: Annotated[
+        int | None, typer.Option(help="Enlargement factor: 2, 3 or 4; default: the recipe's.")
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(metavar="DIR|NAME", help="Folder of photographs, DIV2K, Flickr2K or sample."),
@@ -25,7 +27,12 @@ def pretrain(
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Run folder; default: runs/NETWORK-xSCALE."),
+        typer.Option(
+            "--run",
+            "--run-dir",  # torchrun takes --run for the beginning of an option of its own
+            metavar="DIR",
+            help="Run folder; default: runs/NETWORK-xSCALE.",
+        ),
     ] = None,
     resume: Annotated[
         str, typer.Option(help="auto: continue what the run folder holds; no: refuse to.")
@@ -38,6 +45,9 @@ def pretrain(
         str | None,
         typer.Option(metavar="TIME", help="Stop and save after this long: 90s, 30m, 2h."),
     ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write TensorBoard's files, too.")
+    ] = False,
     device: Device = "auto",
     threads: Threads = None,
     data_root: DataRoot = None,
@@ -46,15 +56,19 @@ def pretrain(
     """Train a full-precision network.
 
     The run folder holds the resolved recipe, the log (log.jsonl), checkpoints, and at the end
-    model.safetensors: the averaged weights of the best validation.
+    model.safetensors: the averaged weights of the best validation. The same command again
+    continues a run that was stopped or killed. 'srq runs show RUN' draws its curves.
 
     \b
     Examples:
       srq pretrain edsr --scale 4
       srq pretrain edsr --scale 2 --data photos/ --set train.batch=8 --max-time 2h
       srq pretrain edsr --scale 4 --init runs/edsr-x2/model.safetensors
+      srq pretrain edsr --recipe runs/edsr-x4/recipe.toml --run runs/again
+      torchrun --nproc-per-node 2 -m sr_quant_cli pretrain edsr --scale 4
       srq pretrain edsr --data sample --set train.iters=100 --set data.patch_hr=96
     """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.engine.distributed import world
     from sr_quant_cli.engine.pretrain import Request, pretrain
     from sr_quant_cli.files import write_json
 
@@ -65,14 +79,15 @@ def pretrain(
             data=data,
             recipe=recipe or f"pretrain-{network}",
             overrides=tuple(overrides or ()),
-            run_dir=run or Path("runs") / f"{network}-x{scale}",
+            run_dir=run,
             resume=resume,
             init=init,
             max_time=max_time,
             device=device,
             threads=threads,
             data_root=data_root,
+            tensorboard=tensorboard,
         )
     )
-    if json is not None:
+    if json is not None and world().rank == 0:
         write_json(json, report)

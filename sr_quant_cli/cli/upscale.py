@@ -39,17 +39,23 @@ def upscale(
       srq upscale photo.jpg --scale 2 -o large.webp
       srq upscale holiday/ -o enlarged/
       srq upscale photo.png --model runs/edsr-x4/model.safetensors
+      torchrun --nproc-per-node 2 -m sr_quant_cli upscale holiday/
     """  # noqa: D301 - typer's \b keeps the line breaks
-    from sr_quant_cli.engine.device import set_threads
+    from sr_quant_cli.engine.device import pick_device, set_threads
+    from sr_quant_cli.engine.distributed import process_group
     from sr_quant_cli.files import write_json
     from sr_quant_cli.inference.models import common_scale, embedded_model, open_network
     from sr_quant_cli.inference.upscale import plan_jobs, raise_failures, summarize, upscale_all
 
+    where = pick_device(device)
     set_threads(threads)
-    upscaler = open_network(model or embedded_model(scale or 4), device, precision, tile)
+    upscaler = open_network(model or embedded_model(scale or 4), where, precision, tile)
     common_scale([upscaler], scale)
     jobs = plan_jobs(image, upscaler.scale, output)
-    results = upscale_all(upscaler, jobs, overwrite=overwrite)
+    with process_group(where) as here:
+        results = upscale_all(upscaler, jobs, overwrite=overwrite)
+    if here.rank:
+        return
     if json is not None:
         write_json(json, summarize(results, upscaler.name, upscaler.scale))
     raise_failures(results)

@@ -52,6 +52,11 @@ def find_photographs(section: DataSection, scale: int, root: Path | None = None)
             return _folder(section, scale, folder, folder.resolve().name)
 
 
+def is_named_set(train: str) -> bool:
+    """Tell whether ``data.train`` names a known set, and not a folder."""
+    return train.lower() in ("sample", "div2k", "flickr2k")
+
+
 def _sample() -> Photographs:
     import skimage
 

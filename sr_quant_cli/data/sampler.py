@@ -1,12 +1,29 @@
 """Random training patches as a pure function of seed and step."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from sr_quant_cli.data.store import PairStore
 from sr_quant_cli.errors import UsageError
+
+
+class Draw(NamedTuple):
+    """One patch: which pair, where in its LR picture, and how it is turned.
+
+    First the flips are applied, then the transposition.
+    """
+
+    pair: int
+    top: int
+    left: int
+    hflip: bool
+    vflip: bool
+    transpose: bool
 
 
 class PatchSampler:
@@ -21,6 +38,9 @@ class PatchSampler:
         Side of an HR patch in pixels, a multiple of the scale.
     augment
         Any of ``hflip``, ``vflip``, ``transpose``; each is applied with probability 1/2.
+    part
+        ``(rank, size)``: of every batch, give the share of one of ``size`` processes; ``size``
+        divides the batch.
 
     Raises
     ------
@@ -29,56 +49,106 @@ class PatchSampler:
     """
 
     def __init__(
-        self, store: PairStore, *, seed: int, batch: int, patch_hr: int, augment: Iterable[str]
+        self,
+        store: PairStore,
+        *,
+        seed: int,
+        batch: int,
+        patch_hr: int,
+        augment: Iterable[str],
+        part: tuple[int, int] = (0, 1),
     ) -> None:
-        self._store = store
+        self.store = store
+        self.patch = patch_hr // store.scale
+        """Side of an LR patch in pixels."""
         self._seed = seed
         self._batch = batch
-        self._patch = patch_hr // store.scale
-        self._augment = frozenset(augment)
+        rank, size = part
+        self._share = slice(rank * (batch // size), (rank + 1) * (batch // size))
+        names = ("hflip", "vflip", "transpose")
+        self._augment = np.array([name in frozenset(augment) for name in names])
         self._probabilities = store.lr_pixels / store.lr_pixels.sum()
-        for index in range(len(store)):
-            height, width, _ = store.pair(index)[0].shape
-            if min(height, width) < self._patch:
+        for index, (height, width) in enumerate(store.lr_sizes):
+            if min(height, width) < self.patch:
                 raise UsageError(
                     f"training picture {index + 1} of {len(store)} is {width}x{height} in LR, "
-                    f"smaller than a patch of {self._patch}x{self._patch}; "
+                    f"smaller than a patch of {self.patch}x{self.patch}; "
                     "lower data.patch_hr or remove it"
                 )
 
+    def draw(self, step: int) -> list[Draw]:
+        """Patches of one step, this process's share."""
+        random = np.random.Generator(np.random.Philox(key=[self._seed, step]))
+        chosen = random.choice(len(self.store), size=self._batch, p=self._probabilities)
+        return [self._draw_in(int(index), random) for index in chosen][self._share]
+
     def batch(self, step: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Patches of one step: LR ``[N, p, p, 3]``, HR ``[N, sp, sp, 3]``, uint8."""
-        random = np.random.Generator(np.random.Philox(key=[self._seed, step]))
-        chosen = random.choice(len(self._store), size=self._batch, p=self._probabilities)
-        patches = [self._patch_of(int(index), random) for index in chosen]
-        lr, hr = zip(*patches, strict=True)
+        lr, hr = zip(*map(self._cut, self.draw(step)), strict=True)
         return np.stack(lr), np.stack(hr)
 
-    def _patch_of(
-        self, index: int, random: np.random.Generator
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        lr, hr = self._store.pair(index)
-        size, scale = self._patch, self._store.scale
-        top = int(random.integers(lr.shape[0] - size + 1))
-        left = int(random.integers(lr.shape[1] - size + 1))
-        hflip, vflip, transpose = random.random(3) < 0.5
-        return (
-            self._augmented(lr[top : top + size, left : left + size], hflip, vflip, transpose),
-            self._augmented(
-                hr[top * scale : (top + size) * scale, left * scale : (left + size) * scale],
-                hflip,
-                vflip,
-                transpose,
-            ),
-        )
+    def _draw_in(self, index: int, random: np.random.Generator) -> Draw:
+        height, width = self.store.lr_sizes[index]
+        top = int(random.integers(height - self.patch + 1))
+        left = int(random.integers(width - self.patch + 1))
+        hflip, vflip, transpose = ((random.random(3) < 0.5) & self._augment).tolist()
+        return Draw(index, top, left, hflip, vflip, transpose)
 
-    def _augmented(
-        self, patch: NDArray[np.uint8], hflip: bool, vflip: bool, transpose: bool
-    ) -> NDArray[np.uint8]:
-        if hflip and "hflip" in self._augment:
-            patch = patch[:, ::-1]
-        if vflip and "vflip" in self._augment:
-            patch = patch[::-1]
-        if transpose and "transpose" in self._augment:
-            patch = patch.transpose(1, 0, 2)
-        return patch
+    def _cut(self, draw: Draw) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        lr, hr = self.store.pair(draw.pair)
+        return _turned(lr, draw, self.patch, 1), _turned(hr, draw, self.patch, self.store.scale)
+
+
+class DevicePatches:
+    """Cuts the patches of a sampler on a device that holds all its pictures.
+
+    The values are those of ``PatchSampler.batch``.
+    """
+
+    def __init__(self, sampler: PatchSampler, device: torch.device) -> None:
+        self._sampler = sampler
+        self._device = device
+        pixels = sampler.store.pixels
+        self._pixels = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
+        for start in range(0, len(pixels), _UPLOAD):
+            part = np.array(pixels[start : start + _UPLOAD])
+            self._pixels[start : start + len(part)] = torch.from_numpy(part)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Patches of one step: LR ``[N, p, p, 3]``, HR ``[N, sp, sp, 3]``, uint8."""
+        store, patch = self._sampler.store, self._sampler.patch
+        draws = self._sampler.draw(step)
+        table = torch.tensor(draws, dtype=torch.int64).to(self._device, non_blocking=True)
+        index = [draw.pair for draw in draws]
+        starts = np.stack(
+            [store.lr_starts[index], store.hr_starts[index], store.lr_sizes[index, 1]]
+        )
+        lr_start, hr_start, width = torch.from_numpy(starts).to(self._device, non_blocking=True)
+        lr = self._gather(table, lr_start, width, patch, 1)
+        hr = self._gather(table, hr_start, width, patch, store.scale)
+        return lr, hr
+
+    def _gather(self, draws: Tensor, start: Tensor, width: Tensor, patch: int, s: int) -> Tensor:
+        _, top, left, hflip, vflip, transpose = draws[:, :, None].unbind(1)  # each [N, 1]
+        along = torch.arange(patch * s, device=self._device)
+        rows = top * s + torch.where(vflip > 0, along.flip(0), along)  # [N, sp]
+        columns = left * s + torch.where(hflip > 0, along.flip(0), along)
+        pixel = rows[:, :, None] * (width * s)[:, None, None] + columns[:, None, :]
+        pixel = torch.where(transpose[:, :, None] > 0, pixel.transpose(1, 2), pixel)
+        return self._pixels[pixel + start[:, None, None]]
+
+
+_UPLOAD = 2**26
+"""Pixels sent to the device at once: decoded photographs need not fit in memory beside it."""
+
+
+def _turned(picture: NDArray[np.uint8], draw: Draw, patch: int, s: int) -> NDArray[np.uint8]:
+    top, left, side = draw.top * s, draw.left * s, patch * s
+    out = picture[top : top + side, left : left + side]
+    if draw.hflip:
+        out = out[:, ::-1]
+    if draw.vflip:
+        out = out[::-1]
+    if draw.transpose:
+        out = out.transpose(1, 0, 2)
+    return out

@@ -34,25 +34,29 @@ class PairStore:
     def __init__(self, folder: Path) -> None:
         index = json.loads((folder / "index.json").read_text())
         self.scale: int = index["scale"]
-        self._heights_widths: list[tuple[int, int]] = [tuple(size) for size in index["lr_sizes"]]
-        self._bytes: NDArray[np.uint8] = np.memmap(folder / "pairs.bin", dtype=np.uint8, mode="r")
-        sizes = np.array(self._heights_widths, dtype=np.int64).prod(axis=1)
-        self.lr_pixels: NDArray[np.int64] = sizes
+        self.lr_sizes: NDArray[np.int64] = np.array(index["lr_sizes"], dtype=np.int64)
+        """Height and width of each LR picture, ``[n, 2]``."""
+        file: NDArray[np.uint8] = np.memmap(folder / "pairs.bin", dtype=np.uint8, mode="r")
+        self.pixels: NDArray[np.uint8] = file.reshape(-1, 3)
+        """RGB of every pixel, rows one after another: LR and HR of the first pair, and so on."""
+        self.lr_pixels: NDArray[np.int64] = self.lr_sizes.prod(axis=1)
         """LR pixels of each pair."""
-        lengths = 3 * sizes * (1 + self.scale**2)
-        self._offsets = np.concatenate([[0], np.cumsum(lengths)])
+        ends = np.cumsum(self.lr_pixels * (1 + self.scale**2))
+        self.lr_starts: NDArray[np.int64] = np.concatenate([[0], ends[:-1]])
+        """Where each LR picture begins in ``pixels``."""
+        self.hr_starts: NDArray[np.int64] = self.lr_starts + self.lr_pixels
+        """Where each HR picture begins in ``pixels``."""
 
     def __len__(self) -> int:
-        return len(self._heights_widths)
+        return len(self.lr_sizes)
 
     def pair(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """LR ``[h, w, 3]`` and HR ``[sh, sw, 3]``, uint8 views."""
-        height, width = self._heights_widths[index]
-        start = int(self._offsets[index])
-        middle = start + 3 * height * width
-        end = int(self._offsets[index + 1])
-        lr = self._bytes[start:middle].reshape(height, width, 3)
-        hr = self._bytes[middle:end].reshape(self.scale * height, self.scale * width, 3)
+        height, width = map(int, self.lr_sizes[index])
+        start, middle = int(self.lr_starts[index]), int(self.hr_starts[index])
+        end = middle + (middle - start) * self.scale**2
+        lr = self.pixels[start:middle].reshape(height, width, 3)
+        hr = self.pixels[middle:end].reshape(self.scale * height, self.scale * width, 3)
         return lr, hr
 
 

@@ -1,12 +1,12 @@
 """Checkpoints of a training run: written whole, the newest two and the best kept."""
 
-import re
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sr_quant_cli.engine.rundir import CHECKPOINTS
 from sr_quant_cli.files import replacing
 
 _KEPT = 2
@@ -20,13 +20,12 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self.best_path = folder / "best.ckpt"
 
     def files(self) -> list[Path]:
         """All numbered checkpoints, newest first."""
-        named = [p for p in self._folder.glob("*.ckpt") if re.fullmatch(r"step-\d{8}", p.stem)]
-        return sorted(named, reverse=True)
+        return sorted(self.folder.glob(CHECKPOINTS), reverse=True)
 
     def save(self, state: dict[str, Any]) -> Path:
         """Write ``state`` under its step and drop all but the newest two.
@@ -36,7 +35,7 @@ class Checkpoints:
         FailedError
             The file cannot be written; earlier checkpoints stay.
         """
-        path = self._folder / f"step-{state['step']:08d}.ckpt"
+        path = self.folder / f"step-{state['step']:08d}.ckpt"
         _write(path, state)
         for old in self.files()[_KEPT:]:
             old.unlink()
@@ -66,5 +65,11 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:
-    with replacing(path) as temporary:
-        torch.save(state, temporary)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            # torch wraps the system's error: a full disk is to be told as such.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise

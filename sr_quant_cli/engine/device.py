@@ -1,10 +1,12 @@
 """Where and in which precision a network runs."""
 
 import contextlib
+import os
 from typing import Literal
 
 import torch
 
+from sr_quant_cli.engine.distributed import world
 from sr_quant_cli.errors import UsageError
 
 Precision = Literal["fp32", "bf16"]
@@ -14,28 +16,58 @@ PrecisionChoice = Literal["auto", "fp32", "bf16"]
 def pick_device(name: str) -> torch.device:
     """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` into a device that is there.
 
+    Of several processes, each takes the CUDA device of its local rank.
+
     Raises
     ------
     UsageError
-        The device does not exist here.
+        The device does not exist here, or does not suffice for the processes of this machine.
     """
+    wanted = name
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(name)
+        device = torch.device(wanted)
     except RuntimeError as error:
         raise UsageError(f"--device {name}: allowed are auto, cpu, cuda, cuda:N") from error
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"--device {name}: allowed are auto, cpu, cuda, cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device {name}: {torch.cuda.device_count()} CUDA devices are there")
+    if device.type == "cpu":
+        return device
+    here, count = world(), torch.cuda.device_count()
+    if (device.index or 0) >= count:
+        raise UsageError(f"--device {name}: {count} CUDA devices are there")
+    if device.index is not None and here.local_size > 1:
+        raise UsageError(
+            f"--device {name}: {here.local_size} processes of this machine cannot share a device; "
+            "with --device cuda each takes its own"
+        )
+    if here.local_size > count:
+        raise UsageError(
+            f"--device {name}: {here.local_size} processes of this machine need a CUDA device "
+            f"each, {count} are there"
+        )
+    if device.index is None and here.size > 1:
+        return torch.device("cuda", here.local_rank)
     return device
 
 
+def thread_limit(count: int | None) -> int | None:
+    """CPU threads of this process: ``count``; None: its part of the cores, unlimited when alone."""
+    processes = world().local_size
+    if count is None and processes > 1:
+        return max(1, _cores() // processes)
+    return count
+
+
 def set_threads(count: int | None) -> None:
-    """Limit CPU threads; None: leave torch's own choice, one per core."""
-    if count is not None:
-        torch.set_num_threads(count)
+    """Limit torch's CPU threads; None: its own choice, one per core, or a process's part of them.
+
+    torchrun allows each of several processes one thread unless told otherwise.
+    """
+    limit = thread_limit(count)
+    if limit is not None:
+        torch.set_num_threads(limit)
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -58,3 +90,10 @@ def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractC
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
+
+
+def _cores() -> int:
+    """Cores that this process may use: a batch system may bind it to some of the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

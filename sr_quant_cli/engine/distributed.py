@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sr_quant_cli.errors import SrqError
+from sr_quant_cli.errors import FailedError, SrqError
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +21,9 @@ T = TypeVar("T")
 
 _PATIENCE = timedelta(hours=2)
 """How long a process waits for another: decoding photographs may take an hour."""
+
+_LOST = ("closed by peer", "reset by peer", "Broken pipe", "likely closed", "ncclRemoteError")
+"""What gloo and NCCL say where a process has ended; they have no class of error for it."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +47,32 @@ def process_group(device: "torch.device") -> Iterator[World]:
     """Join the other processes for the length of the block: gloo on a CPU, NCCL on CUDA.
 
     An error in one process is told by that process, and torchrun ends the others.
+
+    Raises
+    ------
+    FailedError
+        Another process has ended while this one waited for it.
     """
     here = world()
     if here.size == 1:
         yield here
         return
-    from torch import distributed
+    from torch import cuda, distributed
 
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, timeout=_PATIENCE)
+    backend = "gloo"
+    if device.type == "cuda":
+        backend = "nccl"
+        cuda.set_device(device)  # objects travel by way of the current device
     try:
+        distributed.init_process_group(backend, timeout=_PATIENCE)
         yield here
     except SrqError as error:
         error.shared = False
         raise
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in _LOST):
+            raise
+        raise FailedError("another process of this run has ended; its message says why") from error
     # Not after an error: the others may wait in a collective operation for ever.
     distributed.destroy_process_group()
 
@@ -93,3 +108,19 @@ def from_first(value: T) -> T:
     box = [value]
     distributed.broadcast_object_list(box)
     return box[0]
+
+
+@contextmanager
+def first_of_machine() -> Iterator[None]:
+    """Let the first process of each machine run the block before the others do."""
+    here = world()
+    if here.size == 1:
+        yield
+        return
+    from torch import distributed
+
+    if here.local_rank:
+        distributed.barrier()
+    yield
+    if not here.local_rank:
+        distributed.barrier()

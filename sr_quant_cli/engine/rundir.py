@@ -19,6 +19,10 @@ from sr_quant_cli.files import leftovers, replacing
 LOG = "log.jsonl"
 RECIPE = "recipe.toml"
 MODEL = "model.safetensors"
+CHECKPOINTS = "step-" + "[0-9]" * 8 + ".ckpt"
+"""Pattern of the numbered checkpoints' names."""
+VALIDATION_PROTOCOL = "matlab"
+"""Protocol of the PSNR in the log."""
 _LOCK = ".lock"
 
 
@@ -60,8 +64,10 @@ def in_use(folder: Path) -> bool:
     try:
         with FileLock(folder / _LOCK, timeout=0):
             return False
-    except (Timeout, OSError):
+    except Timeout:
         return True
+    except OSError:  # not ours to write: then no run of ours writes there
+        return False
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

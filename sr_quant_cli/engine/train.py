@@ -1,26 +1,29 @@
 """The training loop."""
 
-import json
 import math
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from sr_quant_cli import __version__
 from sr_quant_cli.data.sampler import PatchSampler
 from sr_quant_cli.data.store import PairStore
+from sr_quant_cli.engine.batches import Batches
 from sr_quant_cli.engine.checkpoint import Checkpoints
 from sr_quant_cli.engine.device import Precision, autocast
+from sr_quant_cli.engine.distributed import collect, share, world
+from sr_quant_cli.engine.divergence import LossWatch, first_bad_layer, most_grown_layer
 from sr_quant_cli.engine.interrupt import DeferredInterrupts
+from sr_quant_cli.engine.objective import Objective
+from sr_quant_cli.engine.rundir import VALIDATION_PROTOCOL, RunLog
 from sr_quant_cli.engine.schedule import learning_rate
 from sr_quant_cli.errors import FailedError
 from sr_quant_cli.imaging.convert import to_pixels, to_tensor
@@ -28,7 +31,8 @@ from sr_quant_cli.metrics import get_protocol, score
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.recipe.schema import EmaSection, PretrainRecipe
 
-VALIDATION_PROTOCOL = "matlab"
+CHECKPOINT_FORMAT = 2
+"""Changes with what ``Trainer.state`` holds."""
 
 
 @dataclass(frozen=True)
@@ -41,31 +45,44 @@ class Outcome:
     complete: bool
 
 
+@dataclass(frozen=True)
+class Step:
+    """One training step: its losses, and whether some process asked to stop after it."""
+
+    losses: dict[str, float]
+    stop: bool
+
+
 class Trainer:
     """Trains a network by a recipe; all that a resumed run needs is in its checkpoints.
 
+    Started by ``torchrun``, every process takes its share of each batch and of the validation
+    pictures; the first one alone writes and prints.
+
     Parameters
     ----------
-    network
-        Starts from these weights, unless the run folder holds a checkpoint to resume.
+    objective
+        Holds the network, which starts from its weights unless ``restore`` is called.
     run_dir
         Folder for checkpoints and ``log.jsonl``.
     """
 
     def __init__(
         self,
-        network: Network,
+        objective: Objective,
         recipe: PretrainRecipe,
         train: PairStore,
         validation: PairStore,
         run_dir: Path,
         device: torch.device,
         precision: Precision,
+        *,
+        tensorboard: bool = False,
     ) -> None:
         self.recipe = recipe
         self.device = device
         self.precision = precision
-        self.network = network.place(device)
+        self.network = objective.network.place(device)
         self.average = _averaged(self.network, recipe.ema)
         self.optimizer = torch.optim.Adam(
             self.network.parameters(),
@@ -73,16 +90,29 @@ class Trainer:
             betas=(recipe.optim.betas[0], recipe.optim.betas[1]),
             eps=recipe.optim.eps,
         )
-        self.sampler = PatchSampler(
+        here = world()
+        sampler = PatchSampler(
             train,
             seed=recipe.recipe.seed,
             batch=recipe.train.batch,
             patch_hr=recipe.data.patch_hr,
             augment=recipe.data.augment,
+            part=(here.rank, here.size),
         )
+        self.batches = Batches(sampler, device)
         self.validation = validation
         self.checkpoints = Checkpoints(run_dir)
-        self._log_path = run_dir / "log.jsonl"
+        self._run_dir = run_dir
+        self._tensorboard = tensorboard
+        self._is_first = here.rank == 0
+        self._log: RunLog | None = None
+        self._objective = objective.to(device)
+        self._compute: nn.Module = (
+            DistributedDataParallel(objective) if here.size > 1 else objective
+        )
+        self._watch = LossWatch()
+        self._sums: dict[str, float] = {}
+        self._summed = 0
         self.step = 0
         self.seconds = 0.0
         self.psnr: float | None = None
@@ -96,15 +126,21 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs."""
         return {
+            "format": CHECKPOINT_FORMAT,
             "version": __version__,
             "recipe": self.recipe.model_dump(by_alias=True),
             "step": self.step,
             "seconds": self.seconds,
             "psnr": self.psnr,
             "best": self.best,
+            "sums": self._sums,
+            "summed": self._summed,
+            "watch": self._watch.state(),
             "network": self.network.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -115,6 +151,11 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.psnr, self.best = state["psnr"], state["best"]
+        self._sums, self._summed = state["sums"], state["summed"]
+        self._watch.restore(state["watch"])
+        torch.set_rng_state(state["random"])
+        if len(state["random_cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["random_cuda"])
 
     def run(self, max_seconds: float | None = None) -> Outcome:
         """Train to the recipe's last step, or until ``max_seconds`` have passed.
@@ -124,73 +165,116 @@ class Trainer:
         Raises
         ------
         FailedError
-            The loss is no longer finite.
+            A loss or gradient is no longer finite, the loss explodes, or a file cannot be written.
         """
         train = self.recipe.train
         begun = time.monotonic() - self.seconds
-        deadline = None if max_seconds is None else time.monotonic() + max_seconds
-        losses: list[Tensor] = []
-        with self._progress() as bar, DeferredInterrupts() as interrupts:
-            for lr, hr in self._batches():
-                losses.append(self._train_step(lr, hr))
-                self.step += 1
+        deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
+        with DeferredInterrupts() as interrupts, self._progress() as bar:
+            if self._is_first:
+                self._log = RunLog(self._run_dir, after=self.step, tensorboard=self._tensorboard)
+            for step in self.steps(
+                lambda: interrupts.received is not None or time.monotonic() > deadline
+            ):
                 self.seconds = time.monotonic() - begun
                 last = self.step == train.iters
                 if self.step % train.log_every == 0 or last:
-                    self._log_losses(losses, bar)
-                    losses.clear()
+                    self._log_losses(bar)
                 if self.step % self.recipe.validation.every == 0 or last:
                     self._validate(bar)
-                if self.step % train.checkpoint_every == 0:
-                    self.checkpoints.save(self.state())
+                if self.step % train.checkpoint_every == 0 and not (last or step.stop):
+                    self._save()
                 bar.update()
-                if interrupts.received or (deadline and time.monotonic() > deadline):
+                if step.stop:
                     break
-            self.checkpoints.save(self.state())
+            self._save()
         if interrupts.received:
             print(f"saved at step {self.step}; run the same command again to continue")
             interrupts.resume()
         return Outcome(self.step, self.seconds, self.best, self.step == train.iters)
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Tensors of the steps to come, the next one prepared while this one is used."""
-        steps = range(self.step, self.recipe.train.iters)
-        with ThreadPoolExecutor(1) as loader:
-            coming = loader.submit(self.sampler.batch, self.step)
-            for step in steps:
-                lr, hr = coming.result()
-                if step + 1 < steps.stop:
-                    coming = loader.submit(self.sampler.batch, step + 1)
-                yield to_tensor(lr, self.device), to_tensor(hr, self.device)
+    def steps(self, wants_stop: Callable[[], bool] = lambda: False) -> Iterator[Step]:
+        """Train from the present step to the recipe's last, one step at a time.
 
-    def _train_step(self, lr: Tensor, hr: Tensor) -> Tensor:
+        Parameters
+        ----------
+        wants_stop
+            Asked in every step; a yes of any process reaches all of them.
+        """
+        for lr, hr in self.batches.of(range(self.step, self.recipe.train.iters)):
+            yield self._train_step(lr, hr, wants_stop)
+
+    def _train_step(self, lr: Tensor, hr: Tensor, wants_stop: Callable[[], bool]) -> Step:
         recipe = self.recipe
         rate = learning_rate(recipe.schedule, recipe.optim.lr, self.step, recipe.train.iters)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.network.train()
         with autocast(self.precision, self.device):
-            sr = self.network(lr)
-        pixel_loss = F.l1_loss if recipe.train.loss == "l1" else F.mse_loss
-        loss = pixel_loss(sr.float() * 255, hr * 255)
+            losses: dict[str, Tensor] = self._compute(lr, hr)
+        total = torch.stack(list(losses.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        total.backward()  # type: ignore[no-untyped-call]
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        *values, length = torch.stack([*losses.values(), norm]).tolist()
+        step = _agreed(dict(zip(losses, values, strict=True)), wants_stop())
+        self._check(step.losses, length, lr)
         if recipe.train.grad_clip:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), recipe.train.grad_clip)
+            torch.nn.utils.clip_grads_with_norm_(
+                self.network.parameters(), recipe.train.grad_clip, norm
+            )
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.network)
-        return loss.detach()
+        for name, value in step.losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._summed += 1
+        self.step += 1
+        return step
 
-    def _log_losses(self, losses: list[Tensor], bar: "tqdm[Any]") -> None:
-        loss = torch.stack(losses).mean().item()
-        if not math.isfinite(loss):
-            raise FailedError(
-                f"the loss is {loss} by step {self.step}; start again in another run folder with a "
-                "lower optim.lr or with train.grad_clip"
-            )
+    def _check(self, losses: dict[str, float], gradient_norm: float, lr: Tensor) -> None:
+        """Stop before a step that would spoil the weights.
+
+        Raises
+        ------
+        FailedError
+            A loss or the gradient is not finite, or the loss explodes.
+        """
+        loss = sum(losses.values())
+        finite = math.isfinite(loss) and math.isfinite(gradient_norm)
+        if finite and not self._watch.exploded(loss):
+            return
+        with autocast(self.precision, self.device):
+            if finite:
+                what = f"the loss has exploded to {loss:.4g}"
+                good = self.checkpoints.newest()
+                where = most_grown_layer(self.network, lr, good and good["network"])
+            else:
+                what = (
+                    f"the gradient is {gradient_norm}"
+                    if math.isfinite(loss)
+                    else f"the loss is {loss}"
+                )
+                where = first_bad_layer(self.network, lr)
+        saved = self.checkpoints.files()
+        raise FailedError(
+            f"{what} at step {self.step + 1}, beginning in {where}; "
+            f"last good checkpoint: {saved[0] if saved else 'none yet'}; start again in another "
+            "run folder with a lower optim.lr or with train.grad_clip"
+        )
+
+    def _save(self) -> None:
+        if self._is_first:
+            self.checkpoints.save(self.state())
+
+    def _log_losses(self, bar: "tqdm[Any]") -> None:
+        means = {name: round(value / self._summed, 5) for name, value in self._sums.items()}
+        loss = sum(self._sums.values()) / self._summed
+        self._sums, self._summed = {}, 0
         rate = self.optimizer.param_groups[0]["lr"]
-        self._log(loss=round(loss, 5), lr=rate)
+        parts = means if len(means) > 1 else {}
+        self._write_log(loss=round(loss, 5), lr=rate, **parts)
         shown = {"loss": f"{loss:.3f}", "lr": f"{rate:.1e}"}
         if self.psnr is not None:
             shown["PSNR"] = f"{self.psnr:.2f}"
@@ -207,16 +291,16 @@ class Trainer:
         self.psnr = validation_psnr(
             self.trained, self.validation, self.recipe.validation.crop_hr, self.device
         )
-        self._log(validation_psnr=round(self.psnr, 4))
+        self._write_log(validation_psnr=round(self.psnr, 4))
         if self.best is None or self.psnr > self.best:
             self.best = self.psnr
-            self.checkpoints.save_best(self.state())
+            if self._is_first:
+                self.checkpoints.save_best(self.state())
         bar.set_postfix({"PSNR": f"{self.psnr:.2f}"})
 
-    def _log(self, **values: float) -> None:
-        line = {"step": self.step, "seconds": round(self.seconds, 1), **values}
-        with self._log_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+    def _write_log(self, **values: float) -> None:
+        if self._log is not None:
+            self._log.write(self.step, self.seconds, **values)
 
     def _progress(self) -> "tqdm[Any]":
         bar: tqdm[Any] = tqdm(
@@ -241,28 +325,45 @@ def validation_psnr(
     """
     network.eval()
     protocol = get_protocol(VALIDATION_PROTOCOL)
-    total = 0.0
-    for index in range(len(pairs)):
+
+    def psnr(index: int) -> float:
         lr, hr = pairs.pair(index)
-        size = crop_hr // pairs.scale
+        size, s = crop_hr // pairs.scale, pairs.scale
         top, left = (max(n - size, 0) // 2 if size else 0 for n in lr.shape[:2])
         bottom, right = ((n + size if size else None) for n in (top, left))
         lr = lr[top:bottom, left:right]
-        s = pairs.scale
         hr = hr[top * s :, left * s :][: lr.shape[0] * s, : lr.shape[1] * s]
         with torch.inference_mode():
             sr = network(to_tensor(lr[None], device))
-        total += score(to_pixels(sr[0]), hr, s, protocol).psnr
-    return total / len(pairs)
+        return score(to_pixels(sr[0]), hr, s, protocol).psnr
+
+    values = collect([psnr(index) for index in share(range(len(pairs)))])
+    return sum(values) / len(values)
+
+
+def _agreed(losses: dict[str, float], stop: bool) -> Step:
+    """Average the losses of all processes, and stop when one of them stops."""
+    size = world().size
+    if size == 1:
+        return Step(losses, stop)
+    from torch import distributed
+
+    values = torch.tensor([float(stop), *losses.values()], dtype=torch.float64)
+    if distributed.get_backend() == "nccl":
+        values = values.cuda()
+    distributed.all_reduce(values)
+    stops, *sums = values.tolist()
+    means = {name: value / size for name, value in zip(losses, sums, strict=True)}
+    return Step(means, stops > 0)
 
 
 def _averaged(network: Network, ema: EmaSection) -> AveragedModel | None:
     if ema.decay == 0:
         return None
 
-    def average(old: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
+    def average(old: Any, new: Any, count: Tensor | int) -> None:
         # A constant decay would hold on to the random start for thousands of steps.
         decay = min(ema.decay, (1 + int(count)) / (10 + int(count)))
-        return torch.lerp(old, new, 1 - decay)
+        torch._foreach_lerp_(old, new, 1 - decay)
 
-    return AveragedModel(network, avg_fn=average)
+    return AveragedModel(network, multi_avg_fn=average)

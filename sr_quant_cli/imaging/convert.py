@@ -6,10 +6,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def to_tensor(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
+def to_tensor(pixels: NDArray[np.uint8] | Tensor, device: torch.device) -> Tensor:
     """Uint8 ``[N, H, W, 3]`` -> float32 0..1 ``[N, 3, H, W]``, channels last in memory."""
-    batch = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).to(device)
-    return batch.permute(0, 3, 1, 2).float().div_(255)
+    if isinstance(pixels, np.ndarray):
+        pixels = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
+    return pixels.to(device).permute(0, 3, 1, 2).float().div_(255)
 
 
 def to_pixels(picture: Tensor) -> NDArray[np.uint8]:

@@ -14,10 +14,11 @@ from tqdm import tqdm
 
 from sr_quant_cli import __version__
 from sr_quant_cli.data.benchmark import BenchmarkSet, Pair
+from sr_quant_cli.engine.distributed import collect, from_first, share
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.io import picture_files, read_rgb
 from sr_quant_cli.inference.upscaler import Pixels, Upscaler
-from sr_quant_cli.metrics import Protocol, Score, score
+from sr_quant_cli.metrics import Protocol, score
 from sr_quant_cli.networks.modelfile import SetScore
 
 
@@ -31,16 +32,21 @@ class Candidate:
 
 @dataclass(frozen=True)
 class PictureScore:
-    """Score of one picture."""
+    """Score of one picture; seconds of making SR."""
 
     name: str
     psnr: float
     ssim: float
+    seconds: float
 
 
 @dataclass(frozen=True)
 class SetResult:
-    """Score of one candidate on one set: means over its pictures; seconds of making SR."""
+    """Score of one candidate on one set: means over its pictures.
+
+    Seconds are those of making SR, summed over the pictures, whichever process made them: with
+    several processes more than the time one waits.
+    """
 
     label: str
     bench: str
@@ -93,7 +99,8 @@ def evaluate(
 ) -> list[SetResult]:
     """Score candidates on sets, each picture read once.
 
-    SR is made in this thread while another scores the picture before.
+    SR is made in this thread while another scores the picture before. The processes of a process
+    group share the pictures of each set; all get the whole result.
 
     Raises
     ------
@@ -103,20 +110,28 @@ def evaluate(
     results = []
     with ThreadPoolExecutor(1) as scorer:
         for bench in sets:
-            scores: list[list[Future[Score]]] = [[] for _ in candidates]
-            seconds = [0.0] * len(candidates)
+            waiting: list[list[Future[PictureScore]]] = []
             for pair in tqdm(
-                bench.pairs, desc=bench.name, unit="picture", leave=False, disable=None
+                share(from_first(bench.pairs)),
+                desc=bench.name,
+                unit="picture",
+                leave=False,
+                disable=None,
             ):
                 lr, hr = pair.load(bench.scale)
-                for row, candidate in enumerate(candidates):
+                row = []
+                for candidate in candidates:
                     begun = time.perf_counter()
                     sr = candidate.make_sr(bench, pair, lr)
-                    seconds[row] += time.perf_counter() - begun
-                    scores[row].append(scorer.submit(score, sr, hr, bench.scale, protocol))
+                    seconds = time.perf_counter() - begun
+                    row.append(
+                        scorer.submit(_score, candidate, bench, pair, sr, hr, seconds, protocol)
+                    )
+                waiting.append(row)
+            rows = collect([[future.result() for future in row] for row in waiting])
             results += [
-                _mean(candidate.label, bench, futures, spent)
-                for candidate, futures, spent in zip(candidates, scores, seconds, strict=True)
+                _mean(candidate.label, bench, pictures)
+                for candidate, pictures in zip(candidates, zip(*rows, strict=True), strict=True)
             ]
     return results
 
@@ -183,22 +198,29 @@ def report(
     }
 
 
-def _mean(
-    label: str, bench: BenchmarkSet, futures: list[Future[Score]], seconds: float
-) -> SetResult:
-    pictures = []
-    for pair, future in zip(bench.pairs, futures, strict=True):
-        try:
-            scored = future.result()
-        except ValueError as error:
-            raise UsageError(f"{label}, {bench.name} {pair.name}: {error}") from error
-        pictures.append(PictureScore(pair.name, scored.psnr, scored.ssim))
+def _score(
+    candidate: Candidate,
+    bench: BenchmarkSet,
+    pair: Pair,
+    sr: Pixels,
+    hr: Pixels,
+    seconds: float,
+    protocol: Protocol,
+) -> PictureScore:
+    try:
+        scored = score(sr, hr, bench.scale, protocol)
+    except ValueError as error:
+        raise UsageError(f"{candidate.label}, {bench.name} {pair.name}: {error}") from error
+    return PictureScore(pair.name, scored.psnr, scored.ssim, seconds)
+
+
+def _mean(label: str, bench: BenchmarkSet, pictures: tuple[PictureScore, ...]) -> SetResult:
     return SetResult(
         label,
         bench.name,
         bench.lr_origin,
         float(np.mean([p.psnr for p in pictures])),
         float(np.mean([p.ssim for p in pictures])),
-        seconds,
-        tuple(pictures),
+        sum(p.seconds for p in pictures),
+        pictures,
     )

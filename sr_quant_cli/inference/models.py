@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from sr_quant_cli.engine.device import PrecisionChoice, pick_device, pick_precision
+import torch
+
+from sr_quant_cli.engine.device import PrecisionChoice, pick_precision
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.inference.upscaler import NetworkUpscaler, OnnxUpscaler, Upscaler
 from sr_quant_cli.networks.base import check_scale
@@ -27,19 +29,18 @@ def embedded_model(scale: int) -> Path:
 
 
 def open_network(
-    path: Path, device: str, precision: PrecisionChoice, tile: int | None = None
+    path: Path, device: torch.device, precision: PrecisionChoice, tile: int | None = None
 ) -> NetworkUpscaler:
     """Load an srq model file for inference.
 
     Raises
     ------
     UsageError
-        The file, the device or the precision is not usable.
+        The file is not usable.
     """
-    where = pick_device(device)
     network, header = load_model(path)
     return NetworkUpscaler(
-        network, header.card.name or path.stem, where, pick_precision(precision, where), tile
+        network, header.card.name or path.stem, device, pick_precision(precision, device), tile
     )
 
 
@@ -60,13 +61,13 @@ def common_scale(upscalers: Sequence[Upscaler], scale: int | None) -> int:
     return scale
 
 
-def open_model(path: Path, device: str, threads: int | None = None) -> Upscaler:
+def open_model(path: Path, device: torch.device, threads: int | None = None) -> Upscaler:
     """Load a model for measuring, in float32: an srq file, or ONNX by its suffix.
 
     Raises
     ------
     UsageError
-        The file or the device is not usable.
+        The file is not usable.
     """
     if path.suffix.lower() == ".onnx":
         return OnnxUpscaler(path, threads)

@@ -7,6 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from sr_quant_cli.engine.distributed import collect, from_first, share
 from sr_quant_cli.errors import FailedError, SrqError, UsageError
 from sr_quant_cli.imaging.io import (
     SAVE_OPTIONS,
@@ -95,23 +96,30 @@ def upscale_file(upscaler: NetworkUpscaler, job: Job, *, overwrite: bool) -> Don
 def upscale_all(upscaler: NetworkUpscaler, jobs: list[Job], *, overwrite: bool) -> list[Done]:
     """Enlarge pictures one after another, saying what happened to each.
 
-    A picture that fails does not stop the others when there are several.
+    A picture that fails does not stop the others when there are several. The processes of a process
+    group share the pictures; all get the whole result, and what the others did is said at the end.
     """
-    results: list[Done] = []
-    taken: dict[Path, Path] = {}
+    jobs = from_first(jobs)  # a folder may fill while it is listed
+    makers: dict[Path, Path] = {}
     for job in jobs:
+        makers.setdefault(job.target, job.source)
+    mine = []
+    for job in share(jobs):
         try:
-            if job.target in taken:
-                raise UsageError(f"{job.target} is already made from {taken[job.target].name}")
-            taken[job.target] = job.source
+            if makers[job.target] != job.source:
+                raise UsageError(f"{job.target} is already made from {makers[job.target].name}")
             result = upscale_file(upscaler, job, overwrite=overwrite)
-            _tell(result)
         except SrqError as error:
             if len(jobs) == 1:
                 raise
             result = Done(str(job.source), str(job.target), "failed", error=str(error))
-            tqdm.write(f"{job.source.name}: failed: {error}")
-        results.append(result)
+        _tell(result)
+        mine.append(result)
+    results = collect(mine)
+    told = set(mine)
+    for result in results:
+        if result not in told:
+            _tell(result)
     return results
 
 
@@ -172,6 +180,9 @@ def _enlarge(upscaler: NetworkUpscaler, picture: Picture, target: Path) -> None:
 
 
 def _tell(result: Done) -> None:
+    if result.status == "failed":
+        tqdm.write(f"{Path(result.source).name}: failed: {result.error}")
+        return
     size = f"{result.width}x{result.height}"
     tqdm.write(f"{result.source} -> {result.target}  {size}  {result.seconds:.1f} s")
     if result.not_kept:

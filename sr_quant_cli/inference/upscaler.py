@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from sr_quant_cli.data.bicubic import enlarge
-from sr_quant_cli.engine.device import Precision, autocast
+from sr_quant_cli.engine.device import Precision, autocast, thread_limit
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.convert import to_pixels, to_tensor
 from sr_quant_cli.imaging.tiling import core_size, spans
@@ -142,7 +142,7 @@ class OnnxUpscaler(Upscaler):
         if not path.is_file():
             raise UsageError(f"no such model file: {path}")
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
+        options.intra_op_num_threads = thread_limit(threads) or 0
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(

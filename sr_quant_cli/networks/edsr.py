@@ -79,7 +79,7 @@ class EDSR(Network):
         super().__init__(config)
         self.config: EDSRConfig = config
         n_feats = config.n_feats
-        self.register_buffer("mean", torch.tensor(DIV2K_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(DIV2K_MEAN).view(3, 1, 1), persistent=False)
         self.head = conv3x3(3, n_feats)
         self.body = nn.Sequential(
             *(ResidualBlock(n_feats, config.res_scale) for _ in range(config.n_blocks))

@@ -55,6 +55,8 @@ class TrainSection(Section):
     """optimizer steps"""
     batch: Annotated[int, Field(ge=1)] = 16
     """patches a step"""
+    init: str = ""
+    """model file of any scale whose weights training starts from; empty: fresh weights"""
     loss: Literal["l1", "l2"] = "l1"
     """pixel loss, on values 0..255"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -1,17 +1,19 @@
 """Tables on the terminal."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from sr_quant_cli.data.benchmark import BenchmarkSet
-from sr_quant_cli.inference.evaluate import SetResult
-from sr_quant_cli.metrics import Protocol
+if TYPE_CHECKING:
+    from sr_quant_cli.data.benchmark import BenchmarkSet
+    from sr_quant_cli.inference.evaluate import SetResult
+    from sr_quant_cli.metrics import Protocol
 
 
 def print_scores(
-    results: Sequence[SetResult], sets: Sequence[BenchmarkSet], protocol: Protocol
+    results: "Sequence[SetResult]", sets: "Sequence[BenchmarkSet]", protocol: "Protocol"
 ) -> None:
     """Print the papers' table: a row a model, ``PSNR/SSIM`` a set; and how it was measured."""
     scale = sets[0].scale

@@ -24,6 +24,8 @@ COMMANDS = [
     ["recipes", "list"],
     ["recipes", "show"],
     ["recipes", "copy"],
+    ["runs", "list"],
+    ["runs", "show"],
 ]
 
 
@@ -50,7 +52,7 @@ def test_help_and_version_do_not_import_torch(arguments):
         "from sr_quant_cli.cli.app import main\n"
         "try: main()\n"
         "except SystemExit as ended: assert not ended.code, ended.code\n"
-        "heavy = {'torch', 'numpy', 'rich', 'pyvips'} & set(sys.modules)\n"
+        "heavy = {'torch', 'numpy', 'rich', 'pyvips', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     done = subprocess.run(
@@ -181,7 +183,7 @@ WRONG = [
     (["pretrain", "esdr"], "did you mean 'edsr'"),
     (["pretrain", "edsr", "--scale", "7"], "--scale 7"),
     (["pretrain", "edsr", "--set", "train.itres=1"], "did you mean 'iters'"),
-    (["pretrain", "edsr", "--data", "nowhere"], "no training pictures in nowhere"),
+    (["pretrain", "edsr", "--data", "nowhere"], "/nowhere: get them with"),
     (["info", "TEXT"], "no readable srq model"),
     (["info", "MODEL", "--size", "huge"], "WIDTHxHEIGHT"),
     (["recipes", "show", "edsr-pretrain"], "unknown recipe"),

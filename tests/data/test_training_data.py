@@ -2,11 +2,12 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from sr_quant_cli.data.benchmark import Pair
 from sr_quant_cli.data.bicubic import downscale
 from sr_quant_cli.data.photographs import find_photographs
-from sr_quant_cli.data.sampler import PatchSampler
+from sr_quant_cli.data.sampler import DevicePatches, PatchSampler
 from sr_quant_cli.data.store import cache_dir, pack_pairs
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
@@ -49,8 +50,9 @@ def test_a_failed_packing_leaves_nothing(photographs):
     assert list((cache_dir() / "pairs").iterdir()) == []
 
 
-def sampler(store, seed=0, augment=("hflip", "vflip", "transpose"), patch_hr=16, batch=8):
-    return PatchSampler(store, seed=seed, batch=batch, patch_hr=patch_hr, augment=augment)
+def sampler(store, augment=("hflip", "vflip", "transpose"), **changes):
+    settings = {"seed": 0, "patch_hr": 16, "batch": 8} | changes
+    return PatchSampler(store, augment=augment, **settings)
 
 
 def test_batches_are_a_function_of_seed_and_step(photographs):
@@ -89,6 +91,32 @@ def test_all_eight_orientations_occur_and_only_when_asked(tmp_path):
         asymmetric.tobytes(),
         np.ascontiguousarray(asymmetric[:, ::-1]).tobytes(),
     }
+
+
+def test_patches_cut_on_a_device_are_the_same(photographs):
+    store = store_of(photographs, scale=3)
+    drawn = sampler(store, patch_hr=15, batch=64)
+    lr, hr = drawn.batch(4)
+    on_device = DevicePatches(drawn, torch.device("cpu")).batch(4)
+    assert np.array_equal(on_device[0].numpy(), lr)
+    assert np.array_equal(on_device[1].numpy(), hr)
+
+
+def test_processes_share_a_batch(photographs):
+    store = store_of(photographs)
+    whole = sampler(store).batch(5)[1]
+    parts = [sampler(store, part=(rank, 4)).batch(5)[1] for rank in range(4)]
+    assert np.array_equal(np.concatenate(parts), whole)
+
+
+def test_all_common_formats_are_trained_on(tmp_path):
+    for suffix in ("png", "jpg", "webp", "tif"):
+        write_rgb(tmp_path / "d" / f"{suffix}.{suffix}", picture(40, 48))
+    photographs = find_photographs(DataSection(train=str(tmp_path / "d")), 2)
+    names = {pair.name for pair in (*photographs.train, *photographs.validation)}
+    assert names == {"png", "jpg", "webp", "tif"}
+    store = pack_pairs(photographs.train, 2)
+    assert all(np.ptp(store.pair(index)[1]) > 100 for index in range(len(store)))
 
 
 def test_pictures_are_drawn_by_their_area(tmp_path):

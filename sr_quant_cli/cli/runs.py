@@ -1,0 +1,85 @@
+"""``srq runs list|show``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sr_quant_cli.cli.options import Json
+
+app = typer.Typer(help="Training runs: list, show with their curves.", rich_markup_mode=None)
+
+
+@app.command("list")
+def list_runs(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder that holds run folders.")
+    ] = Path("runs"),
+    json: Json = None,
+) -> None:
+    """List training runs: how far each has come, its loss and best validation PSNR.
+
+    Run folders are found up to three levels below DIR.
+
+    \b
+    Examples:
+      srq runs list
+      srq runs list experiments/ --json runs.json
+    """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.errors import UsageError
+    from sr_quant_cli.files import write_json
+    from sr_quant_cli.report.runs import print_runs, read_runs
+
+    runs = read_runs(folder)
+    print_runs(runs)
+    if json is not None:
+        rows = [
+            {"run": str(folder / name), "error": str(run)}
+            if isinstance(run, UsageError)
+            else run.summary()
+            for name, run in runs.items()
+        ]
+        write_json(json, rows)
+
+
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Picture of the curves; default: RUN/curves.png."
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
+    json: Json = None,
+) -> None:
+    """Show one training run, with its curves on the terminal and as a PNG file.
+
+    The loss and the validation PSNR are drawn, of a run that is still going, too. RUN/curves.png
+    is replaced by each call; another file only with --overwrite.
+
+    \b
+    Examples:
+      srq runs show runs/edsr-x4
+      srq runs show runs/edsr-x4 -o edsr-x4.png --json edsr-x4.json
+    """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.errors import UsageError
+    from sr_quant_cli.files import write_json
+    from sr_quant_cli.report.runs import CURVES, draw_curves, print_curves, print_run, read_run
+
+    if output is not None and output.suffix.lower() != ".png":
+        raise UsageError(f"{output}: a picture of curves ends in .png")
+    if output is not None and output.exists() and not overwrite:
+        raise UsageError(f"{output} exists; use --overwrite to replace it")
+    shown = read_run(run)
+    print_run(shown)
+    if shown.curves:
+        print_curves(shown)
+        picture = output or run / CURVES
+        draw_curves(shown, picture)
+        print(f"curves -> {picture}")
+    else:
+        print("no curves to draw: the log holds no values yet")
+    if json is not None:
+        write_json(json, {**shown.summary(), "curves": shown.curves})

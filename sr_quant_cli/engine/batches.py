@@ -1,0 +1,50 @@
+"""Batches of a training run, ready before they are needed."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from sr_quant_cli.data.sampler import DevicePatches, PatchSampler
+from sr_quant_cli.imaging.convert import to_tensor
+
+Batch = tuple[Tensor, Tensor]
+"""LR ``[N, 3, p, p]`` and HR ``[N, 3, sp, sp]``, float32 0..1, on the training device."""
+
+
+class Batches:
+    """Tensors of any step.
+
+    On CUDA all decoded photographs lie in the device's memory, where they fit into half of what is
+    free, and patches are cut there. Else a thread cuts the next batch while one is used.
+    """
+
+    def __init__(self, sampler: PatchSampler, device: torch.device) -> None:
+        self._device = device
+        self._patches: PatchSampler | DevicePatches = sampler
+        self._prefetch = True
+        if (
+            device.type == "cuda"
+            and sampler.store.pixels.nbytes < torch.cuda.mem_get_info(device)[0] / 2
+        ):
+            self._patches = DevicePatches(sampler, device)
+            self._prefetch = False
+
+    def __getitem__(self, step: int) -> Batch:
+        """The batch of one step, made now."""
+        lr, hr = self._patches.batch(step)
+        return to_tensor(lr, self._device), to_tensor(hr, self._device)
+
+    def of(self, steps: range) -> Iterator[Batch]:
+        """Batches of consecutive steps."""
+        if not self._prefetch:
+            yield from map(self.__getitem__, steps)
+            return
+        with ThreadPoolExecutor(1) as loader:
+            coming = loader.submit(self.__getitem__, steps.start)
+            for step in steps:
+                batch = coming.result()
+                if step + 1 < steps.stop:
+                    coming = loader.submit(self.__getitem__, step + 1)
+                yield batch
