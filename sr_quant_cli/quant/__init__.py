@@ -1,0 +1,1 @@
+"""Grids, gradients, ranges, quantizers and quantized layers: what methods are composed of."""
