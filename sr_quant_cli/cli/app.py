@@ -10,7 +10,18 @@ from types import FrameType
 import typer
 
 from sr_quant_cli import __version__
-from sr_quant_cli.cli import data, evaluate, info, pretrain, recipes, runs, upscale
+from sr_quant_cli.cli import (
+    bench,
+    data,
+    distill,
+    evaluate,
+    info,
+    pretrain,
+    quantize,
+    recipes,
+    runs,
+    upscale,
+)
 from sr_quant_cli.engine.distributed import world
 from sr_quant_cli.errors import SrqError
 
@@ -23,9 +34,12 @@ app = typer.Typer(
 app.command()(upscale.upscale)
 app.command("eval")(evaluate.evaluate)
 app.command()(pretrain.pretrain)
+app.command()(quantize.quantize)
+app.command()(distill.distill)
 app.command()(info.info)
 app.command()(info.pack)
 app.add_typer(runs.app, name="runs")
+app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
 

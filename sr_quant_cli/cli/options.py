@@ -24,3 +24,33 @@ DataRoot = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Folder of the data sets; else SRQ_DATA, else ./datasets."),
 ]
+
+# Of the commands that train.
+Photographs = Annotated[
+    str | None,
+    typer.Option(metavar="DIR|NAME", help="Folder of photographs, DIV2K, Flickr2K or sample."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe field; may be repeated."),
+]
+RunDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--run",
+        "--run-dir",  # torchrun takes --run for the beginning of an option of its own
+        metavar="DIR",
+        help="Run folder; default: below runs/, by what is made.",
+    ),
+]
+Resume = Annotated[
+    str, typer.Option(help="auto: continue what the run folder holds; no: refuse to.")
+]
+MaxTime = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Stop and save after this long: 90s, 30m, 2h.")
+]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard's files, too.")]
+Iters = Annotated[
+    int | None,
+    typer.Option(help="Training steps; the schedule is scaled to them."),
+]

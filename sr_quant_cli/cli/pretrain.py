@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from sr_quant_cli.cli.options import DataRoot, Device, Json, Threads
+from sr_quant_cli.cli.options import (
+    DataRoot,
+    Device,
+    Json,
+    MaxTime,
+    Overrides,
+    Photographs,
+    Resume,
+    RunDir,
+    TensorBoard,
+    Threads,
+)
 
 
 def pretrain(
@@ -13,41 +24,20 @@ def pretrain(
     scale: Annotated[
         int | None, typer.Option(help="Enlargement factor: 2, 3 or 4; default: the recipe's.")
     ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(metavar="DIR|NAME", help="Folder of photographs, DIV2K, Flickr2K or sample."),
-    ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(metavar="NAME|FILE", help="Recipe; default: pretrain-NETWORK."),
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a recipe field; may be repeated."),
-    ] = None,
-    run: Annotated[
-        Path | None,
-        typer.Option(
-            "--run",
-            "--run-dir",  # torchrun takes --run for the beginning of an option of its own
-            metavar="DIR",
-            help="Run folder; default: runs/NETWORK-xSCALE.",
-        ),
-    ] = None,
-    resume: Annotated[
-        str, typer.Option(help="auto: continue what the run folder holds; no: refuse to.")
-    ] = "auto",
+    overrides: Overrides = None,
+    data: Photographs = None,
+    run: RunDir = None,
+    resume: Resume = "auto",
     init: Annotated[
         Path | None,
         typer.Option(metavar="MODEL", help="Start from a model of any scale, as x4 from x2."),
     ] = None,
-    max_time: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Stop and save after this long: 90s, 30m, 2h."),
-    ] = None,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write TensorBoard's files, too.")
-    ] = False,
+    max_time: MaxTime = None,
+    tensorboard: TensorBoard = False,
     device: Device = "auto",
     threads: Threads = None,
     data_root: DataRoot = None,

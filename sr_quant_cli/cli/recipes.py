@@ -72,3 +72,16 @@ def copy(
     with replacing(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(f"{recipe} -> {target}")
+
+
+@app.command()
+def fields() -> None:
+    """Print the reference of all recipe fields, as Markdown.
+
+    \b
+    Example:
+      srq recipes fields > docs/recipes.md
+    """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.recipe.reference import reference
+
+    print(reference(), end="")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +12,13 @@ from sr_quant_cli.imaging.convert import to_tensor
 
 Batch = tuple[Tensor, Tensor]
 """LR ``[N, 3, p, p]`` and HR ``[N, 3, sp, sp]``, float32 0..1, on the training device."""
+
+
+class BatchSource(Protocol):
+    """What a training loop takes its batches from."""
+
+    def of(self, steps: range) -> Iterator[Batch]:
+        """Batches of consecutive steps."""
 
 
 class Batches:

@@ -1,12 +1,34 @@
-"""What a training step minimizes."""
+"""What a training step minimizes, and which parameters it changes."""
 
 from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sr_quant_cli.errors import UsageError
+from sr_quant_cli.methods.base import Group, Method
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.recipe.schema import TrainSection
+from sr_quant_cli.recipe.schema import (
+    DistillRecipe,
+    LossSection,
+    QuantizeRecipe,
+    TrainingRecipe,
+    TrainSection,
+)
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that share a learning rate: the recipe's, times a factor for each step."""
+
+    parameters: list[nn.Parameter]
+    lr: float
+    factor: Callable[[int], float] = lambda _step: 1.0
 
 
 class Objective(nn.Module):
@@ -15,22 +37,180 @@ class Objective(nn.Module):
     Losses are in float32 on values 0..255, whatever autocast does to the network.
     """
 
-    def __init__(self, network: Network) -> None:
+    partial: ClassVar[bool] = False
+    """whether a step may leave some parameters without a gradient"""
+
+    def __init__(self, network: Network, recipe: TrainingRecipe) -> None:
         super().__init__()
         self.network = network
+        self.recipe = recipe
 
     @abstractmethod
     def forward(self, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
         """Named scalar losses, to be summed: LR ``[N, 3, h, w]``, HR ``[N, 3, sh, sw]``, 0..1."""
 
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """What is trained."""
+        return [ParameterGroup(list(self.network.parameters()), self.recipe.optim.lr)]
+
+    def set_phase(self, network: Network, step: int) -> None:
+        """Make a network (this one, or its average) behave as at ``step``."""
+
+    def after_step(self) -> None:
+        """Bring parameters back into their ranges, after an update."""
+
 
 class PixelLoss(Objective):
     """Mean absolute or squared difference to HR."""
 
-    def __init__(self, network: Network, train: TrainSection) -> None:
-        super().__init__(network)
-        self._loss = F.l1_loss if train.loss == "l1" else F.mse_loss
-
     def forward(self, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
         """The loss under the name ``pixel``."""
-        return {"pixel": self._loss(self.network(lr).float() * 255, hr * 255)}
+        return {"pixel": pixel_loss(self.network(lr), hr, self.recipe.train)}
+
+
+class StudentLoss(Objective):
+    """Losses of a student: to HR or to a teacher, on outputs and on features.
+
+    Parameters
+    ----------
+    method
+        The one that quantized the student; None: it is float.
+    teacher
+        None where no loss needs it.
+
+    Raises
+    ------
+    UsageError
+        Features of student and teacher cannot be compared.
+    """
+
+    partial = True
+
+    def __init__(
+        self,
+        network: Network,
+        recipe: QuantizeRecipe | DistillRecipe,
+        method: Method | None,
+        teacher: Network | None,
+    ) -> None:
+        super().__init__(network, recipe)
+        self.recipe: QuantizeRecipe | DistillRecipe = recipe
+        self._method = method
+        if teacher is not None and recipe.loss.feature != "none":
+            ours, theirs = (len(n.features()[recipe.loss.points]) for n in (network, teacher))
+            if ours != theirs:
+                raise UsageError(
+                    f"loss.points = {recipe.loss.points}: the student has {ours} of them, the "
+                    f"teacher {theirs}; compare at pre_upsampler"
+                )
+        # In a tuple: the teacher is neither trained nor saved nor sent to other processes.
+        self._teacher = (teacher,)
+
+    def forward(self, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
+        """Losses ``pixel`` and ``feature``, and the method's own."""
+        loss = self.recipe.loss
+        (teacher,) = self._teacher
+        points = self.network.features()[loss.points] if loss.feature != "none" else ()
+        with features_of(self.network, points) as features:
+            sr = self.network(lr)
+        target, wanted = hr, []
+        if teacher is not None:
+            with torch.no_grad(), features_of(teacher, points) as wanted:
+                output = teacher(lr)
+            if loss.target == "teacher":
+                target = output.float()
+        losses = {"pixel": loss.pixel * pixel_loss(sr, target, self.recipe.train)}
+        if points:
+            distance = feature_distance(loss)
+            pairs = zip(features, wanted, strict=True)
+            losses["feature"] = loss.feature_weight * sum(
+                (distance(ours.float(), theirs.float()) for ours, theirs in pairs),
+                start=torch.zeros((), device=lr.device),
+            )
+        return losses | (self._method.regularizers(self.network) if self._method else {})
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The method's groups, each with its learning rate; those with rate 0 are frozen."""
+        method = self._method
+        if method is None:
+            return super().parameter_groups()
+        optim, iters = self.recipe.optim, self.recipe.train.iters
+        rates: dict[Group, float] = {
+            "weights": optim.lr,
+            "bounds": optim.lr_bounds,
+            "weight_bounds": optim.lr_weight_bounds,
+            "auxiliary": optim.lr_auxiliary,
+        }
+        groups = []
+        for name, parameters in method.parameter_groups(self.network).items():
+            for parameter in parameters:
+                parameter.requires_grad_(rates[name] > 0)
+            if rates[name] > 0:
+
+                def factor(step: int, group: Group = name) -> float:
+                    return method.rate_factor(group, step, iters)
+
+                groups.append(ParameterGroup(parameters, rates[name], factor))
+        return groups
+
+    def set_phase(self, network: Network, step: int) -> None:
+        """The method's phase."""
+        if self._method:
+            self._method.before_step(network, step, self.recipe.train.iters)
+
+    def after_step(self) -> None:
+        """The method's care for its ranges."""
+        if self._method:
+            self._method.after_step(self.network)
+
+
+def pixel_loss(sr: Tensor, target: Tensor, train: TrainSection) -> Tensor:
+    """Mean absolute (l1) or squared (l2) difference of pictures 0..1, on values 0..255."""
+    measure = F.l1_loss if train.loss == "l1" else F.mse_loss
+    return measure(sr.float() * 255, target * 255)
+
+
+def attention_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Attention transfer of PAMS: mean squared difference of normalized attention maps.
+
+    The map of a feature ``[N, C, H, W]`` is the mean over channels of its squares, flattened and
+    divided by its L2 norm, per sample.
+
+    >>> a = torch.tensor([[[[3.0, 0.0]], [[1.0, 0.0]]]])
+    >>> attention_distance(a, a * 7).item()
+    0.0
+    >>> attention_distance(a, a.flip(3)).item()
+    1.0
+    """
+    maps = [F.normalize(f.square().mean(1).flatten(1), dim=1) for f in (student, teacher)]
+    return (maps[0] - maps[1]).square().mean()
+
+
+def normalized_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Feature loss of 2DQuant: mean squared difference of features divided by their L2 norms.
+
+    Norms are per sample, over all of its values.
+    """
+    a, b = (F.normalize(f.flatten(1), dim=1) for f in (student, teacher))
+    return (a - b).square().mean()
+
+
+def feature_distance(loss: LossSection) -> Callable[[Tensor, Tensor], Tensor]:
+    """The distance that a recipe names."""
+    return attention_distance if loss.feature == "attention" else normalized_distance
+
+
+@contextmanager
+def features_of(network: nn.Module, paths: tuple[str, ...]) -> Iterator[list[Tensor]]:
+    """Collect the outputs of submodules, in the order in which they run in the block."""
+    outputs: list[Tensor] = []
+
+    def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        outputs.append(output)
+
+    handles = [network.get_submodule(path).register_forward_hook(hook) for path in paths]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()

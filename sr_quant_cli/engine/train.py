@@ -16,7 +16,7 @@ from tqdm import tqdm
 from sr_quant_cli import __version__
 from sr_quant_cli.data.sampler import PatchSampler
 from sr_quant_cli.data.store import PairStore
-from sr_quant_cli.engine.batches import Batches
+from sr_quant_cli.engine.batches import Batches, BatchSource
 from sr_quant_cli.engine.checkpoint import Checkpoints
 from sr_quant_cli.engine.device import Precision, autocast
 from sr_quant_cli.engine.distributed import collect, share, world
@@ -24,12 +24,12 @@ from sr_quant_cli.engine.divergence import LossWatch, first_bad_layer, most_grow
 from sr_quant_cli.engine.interrupt import DeferredInterrupts
 from sr_quant_cli.engine.objective import Objective
 from sr_quant_cli.engine.rundir import VALIDATION_PROTOCOL, RunLog
-from sr_quant_cli.engine.schedule import learning_rate
+from sr_quant_cli.engine.schedule import rate_factor
 from sr_quant_cli.errors import FailedError
 from sr_quant_cli.imaging.convert import to_pixels, to_tensor
 from sr_quant_cli.metrics import get_protocol, score
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.recipe.schema import EmaSection, PretrainRecipe
+from sr_quant_cli.recipe.schema import EmaSection
 
 CHECKPOINT_FORMAT = 2
 """Changes with what ``Trainer.state`` holds."""
@@ -70,7 +70,6 @@ class Trainer:
     def __init__(
         self,
         objective: Objective,
-        recipe: PretrainRecipe,
         train: PairStore,
         validation: PairStore,
         run_dir: Path,
@@ -79,14 +78,14 @@ class Trainer:
         *,
         tensorboard: bool = False,
     ) -> None:
-        self.recipe = recipe
+        self.recipe = recipe = objective.recipe
         self.device = device
         self.precision = precision
         self.network = objective.network.place(device)
         self.average = _averaged(self.network, recipe.ema)
+        self._groups = objective.parameter_groups()
         self.optimizer = torch.optim.Adam(
-            self.network.parameters(),
-            lr=recipe.optim.lr,
+            [{"params": group.parameters, "lr": group.lr} for group in self._groups],
             betas=(recipe.optim.betas[0], recipe.optim.betas[1]),
             eps=recipe.optim.eps,
         )
@@ -99,7 +98,7 @@ class Trainer:
             augment=recipe.data.augment,
             part=(here.rank, here.size),
         )
-        self.batches = Batches(sampler, device)
+        self.batches: BatchSource = Batches(sampler, device)
         self.validation = validation
         self.checkpoints = Checkpoints(run_dir)
         self._run_dir = run_dir
@@ -108,7 +107,9 @@ class Trainer:
         self._log: RunLog | None = None
         self._objective = objective.to(device)
         self._compute: nn.Module = (
-            DistributedDataParallel(objective) if here.size > 1 else objective
+            DistributedDataParallel(objective, find_unused_parameters=objective.partial)
+            if here.size > 1
+            else objective
         )
         self._watch = LossWatch()
         self._sums: dict[str, float] = {}
@@ -187,6 +188,8 @@ class Trainer:
                 bar.update()
                 if step.stop:
                     break
+            if train.iters == 0:
+                self._validate(bar)
             self._save()
         if interrupts.received:
             print(f"saved at step {self.step}; run the same command again to continue")
@@ -206,25 +209,30 @@ class Trainer:
 
     def _train_step(self, lr: Tensor, hr: Tensor, wants_stop: Callable[[], bool]) -> Step:
         recipe = self.recipe
-        rate = learning_rate(recipe.schedule, recipe.optim.lr, self.step, recipe.train.iters)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        factor = rate_factor(recipe.schedule, self.step, recipe.train.iters)
+        rates = [group.lr * factor * group.factor(self.step) for group in self._groups]
+        for rate, settings in zip(rates, self.optimizer.param_groups, strict=True):
+            settings["lr"] = rate
         self.network.train()
+        self._objective.set_phase(self.network, self.step)
         with autocast(self.precision, self.device):
             losses: dict[str, Tensor] = self._compute(lr, hr)
-        total = torch.stack(list(losses.values())).sum()
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        norm = torch.zeros((), device=self.device)
+        if any(rates):
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+            gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
         *values, length = torch.stack([*losses.values(), norm]).tolist()
         step = _agreed(dict(zip(losses, values, strict=True)), wants_stop())
         self._check(step.losses, length, lr)
-        if recipe.train.grad_clip:
-            torch.nn.utils.clip_grads_with_norm_(
-                self.network.parameters(), recipe.train.grad_clip, norm
-            )
-        self.optimizer.step()
+        if any(rates):
+            if recipe.train.grad_clip:
+                torch.nn.utils.clip_grads_with_norm_(
+                    self.network.parameters(), recipe.train.grad_clip, norm
+                )
+            self.optimizer.step()
+            self._objective.after_step()
         if self.average is not None:
             self.average.update_parameters(self.network)
         for name, value in step.losses.items():
@@ -288,6 +296,7 @@ class Trainer:
             )
 
     def _validate(self, bar: "tqdm[Any]") -> None:
+        self._objective.set_phase(self.trained, self.step)
         self.psnr = validation_psnr(
             self.trained, self.validation, self.recipe.validation.crop_hr, self.device
         )
@@ -306,7 +315,7 @@ class Trainer:
         bar: tqdm[Any] = tqdm(
             total=self.recipe.train.iters,
             initial=self.step,
-            desc=f"{self.recipe.network.name} x{self.recipe.network.scale}",
+            desc=f"{self.recipe.recipe.task} {self.network.config.name} x{self.network.scale}",
             unit="step",
             disable=None,
         )

@@ -1,13 +1,17 @@
 """What every network offers to the rest of srq."""
 
 from abc import abstractmethod
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from sr_quant_cli.errors import UsageError
+from sr_quant_cli.networks.sites import Site
+
+if TYPE_CHECKING:
+    from sr_quant_cli.quant.apply import Quantization
 
 SCALES = (2, 3, 4)
 """Enlargement factors that networks are built for."""
@@ -51,6 +55,8 @@ class Network(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
+        self.quantization: Quantization | None = None
+        """how it was quantized; None: it is float"""
 
     @property
     def scale(self) -> int:
@@ -66,6 +72,18 @@ class Network(nn.Module):
     @abstractmethod
     def floats_per_pixel(self) -> int:
         """Float values alive at once in a forward pass, per LR pixel: memory for tiling."""
+
+    @abstractmethod
+    def sites(self) -> tuple[Site, ...]:
+        """Places where values may be quantized, in the order in which they are computed."""
+
+    @abstractmethod
+    def features(self) -> dict[str, tuple[str, ...]]:
+        """Submodules whose outputs a student's features are compared at.
+
+        ``pre_upsampler``: the feature map in front of the upsampler; ``blocks``: the output of
+        every block of the body.
+        """
 
     def place(self, device: torch.device) -> Self:
         """Move to a device, in the memory layout that convolutions are fastest in."""

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sr_quant_cli.networks.base import Network, NetworkConfig
+from sr_quant_cli.networks.sites import Site
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean RGB of DIV2K's training pictures, range 0..1 [1]_."""
@@ -44,14 +45,18 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, n_feats: int, res_scale: float) -> None:
         super().__init__()
+        self.block_in = nn.Identity()
         self.conv1 = conv3x3(n_feats, n_feats)
         self.conv2 = conv3x3(n_feats, n_feats)
+        self.block_out = nn.Identity()
+        self.skip = nn.Identity()
         self.res_scale = res_scale
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
-        branch = self.conv2(self.conv1(x).relu_())
-        return torch.add(x, branch, alpha=self.res_scale)
+        x = self.block_in(x)
+        branch = self.block_out(self.conv2(self.conv1(x).relu_()))
+        return torch.add(self.skip(x), branch, alpha=self.res_scale)
 
 
 class Upsampler(nn.Sequential):
@@ -63,6 +68,8 @@ class Upsampler(nn.Sequential):
         for factor in stages:
             layers += [conv3x3(n_feats, factor**2 * n_feats), nn.PixelShuffle(factor)]
         super().__init__(*layers)
+        self.convolutions = range(0, len(layers), 2)
+        """Indices of the convolutions."""
 
 
 class EDSR(Network):
@@ -85,8 +92,42 @@ class EDSR(Network):
             *(ResidualBlock(n_feats, config.res_scale) for _ in range(config.n_blocks))
         )
         self.body_last = conv3x3(n_feats, n_feats)
+        self.long_skip = nn.Identity()
+        self.before_upsampler = nn.Identity()
         self.upsampler = Upsampler(n_feats, config.scale)
         self.tail = conv3x3(n_feats, 3)
+
+    def sites(self) -> tuple[Site, ...]:
+        """Head, five per block, end of body, long skip, upsampler, tail."""
+        n_feats = self.config.n_feats
+        blocks = [
+            site
+            for index in range(self.config.n_blocks)
+            for site in (
+                Site(f"body.{index}.block_in", "block_in", n_feats),
+                Site(f"body.{index}.conv1", "block_first", n_feats, quantized_by="block_in"),
+                Site(f"body.{index}.conv2", "block", n_feats, unsigned=True),
+                Site(f"body.{index}.block_out", "block_out", n_feats),
+                Site(f"body.{index}.skip", "skip", n_feats, quantized_by="block_in"),
+            )
+        ]
+        upsampler = [
+            Site(f"upsampler.{index}", "upsampler", n_feats)
+            for index in self.upsampler.convolutions
+        ]
+        return (
+            Site("head", "head", 3),
+            *blocks,
+            Site("body_last", "body_last", n_feats),
+            Site("long_skip", "long_skip", n_feats),
+            *upsampler,
+            Site("tail", "tail", n_feats),
+        )
+
+    def features(self) -> dict[str, tuple[str, ...]]:
+        """Input of the upsampler; output of every block."""
+        blocks = tuple(f"body.{index}" for index in range(self.config.n_blocks))
+        return {"pre_upsampler": ("before_upsampler",), "blocks": blocks}
 
     @property
     def receptive_radius(self) -> int:
@@ -103,6 +144,6 @@ class EDSR(Network):
     def forward(self, x: Tensor) -> Tensor:
         """Enlarge a batch: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""
         shallow = self.head((x - self.mean) * RANGE)
-        deep = self.body_last(self.body(shallow)) + shallow
-        enlarged: Tensor = self.tail(self.upsampler(deep))
+        deep = self.body_last(self.body(shallow)) + self.long_skip(shallow)
+        enlarged: Tensor = self.tail(self.upsampler(self.before_upsampler(deep)))
         return enlarged.float() / RANGE + self.mean

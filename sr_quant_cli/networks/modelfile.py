@@ -1,13 +1,16 @@
 """The one model file: ``.safetensors`` with all that rebuilds the network in its header.
 
 The header's metadata entry ``srq`` is JSON: format version, network name and configuration, the
-range and colour order of input and output, and the card. Loading never runs code.
+range and colour order of input and output, how it was quantized, and the card. Loading never runs
+code. A weight on a grid is stored as packed codes (``weight_codes``) with ``step``, ``origin`` and
+the first code of its grid.
 """
 
 import json
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -16,8 +19,18 @@ from torch import Tensor
 from sr_quant_cli import __version__
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.files import replacing
+from sr_quant_cli.methods import build as build_method
+from sr_quant_cli.methods import config_class as method_config_class
 from sr_quant_cli.networks import build, config_class
 from sr_quant_cli.networks.base import Network
+from sr_quant_cli.networks.sites import Kind, Operands
+from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.quant.grids import decode, encode
+from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear
+from sr_quant_cli.quant.packing import pack, unpack
+from sr_quant_cli.quant.quantizers import FrozenWeight, Quantizer
+
+_CODES = "weight_codes"
 
 
 class SetScore(BaseModel):
@@ -64,6 +77,17 @@ class Card(BaseModel):
     scores: list[SetScore] = Field(default_factory=list)
 
 
+class QuantizationHeader(BaseModel):
+    """How a network was quantized, as a model file says it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    method: dict[str, Any]
+    w: int
+    a: int
+    placement: dict[Kind, Operands]
+
+
 class Header(BaseModel):
     """The ``srq`` metadata entry of a model file."""
 
@@ -72,21 +96,36 @@ class Header(BaseModel):
     format: Literal[1] = 1
     version: str = __version__
     network: dict[str, Any]
+    quantization: QuantizationHeader | None = None
     input: str = "RGB, 0..1, NCHW"
     output: str = "RGB, 0..1, NCHW"
     card: Card = Field(default_factory=Card)
 
 
-def save_model(path: Path, network: Network, card: Card) -> None:
-    """Write a model file in float32, atomically.
+def save_model(path: Path, network: Network, card: Card, *, packed: bool = True) -> None:
+    """Write a model file, atomically: float32, and codes of the quantized weights.
+
+    Parameters
+    ----------
+    packed
+        False: keep the float weights behind the codes, so that training can go on.
 
     Raises
     ------
     FailedError
         The file cannot be written.
     """
-    tensors = {key: value.detach().float().cpu() for key, value in network.state_dict().items()}
-    _write(path, tensors, Header(network=network.config.model_dump(), card=card))
+    tensors = {key: value.detach().cpu() for key, value in network.state_dict().items()}
+    if packed:
+        for name, _, quantizer in quantized_weights(network):
+            _pack_weight(tensors, name, quantizer)
+    how, quantization = network.quantization, None
+    if how is not None:
+        quantization = QuantizationHeader(
+            method=how.method.model_dump(), w=how.bits.w, a=how.bits.a, placement=how.placement
+        )
+    header = Header(network=network.config.model_dump(), quantization=quantization, card=card)
+    _write(path, tensors, header)
 
 
 def pack_model(source: Path, target: Path, changes: dict[str, str], *, half: bool) -> None:
@@ -107,6 +146,8 @@ def pack_model(source: Path, target: Path, changes: dict[str, str], *, half: boo
         ``target`` cannot be written.
     """
     header, tensors = _read(source)
+    if half and header.quantization is not None:
+        raise UsageError(f"--half: {source} is quantized, its weights are codes already")
     if half:
         tensors = {key: value.half() for key, value in tensors.items()}
     card = header.card.model_copy(update=changes)
@@ -151,8 +192,24 @@ def read_header(path: Path) -> Header:
         raise UsageError(f"{path} is no readable srq model file: {first}") from error
 
 
+def is_packed(path: Path) -> bool:
+    """Tell whether a model file holds packed codes in the place of float weights.
+
+    Raises
+    ------
+    UsageError
+        The file is missing, damaged, or not srq's.
+    """
+    read_header(path)
+    with safe_open(path, framework="pt") as file:
+        return any(key.endswith(f".{_CODES}") for key in file.keys())  # noqa: SIM118 - no mapping
+
+
 def load_model(path: Path) -> tuple[Network, Header]:
     """Rebuild a network in float32, in evaluation mode, on the CPU.
+
+    Quantized weights are decoded to their levels: the outputs are those of the network that was
+    saved, bit for bit.
 
     Raises
     ------
@@ -163,11 +220,65 @@ def load_model(path: Path) -> tuple[Network, Header]:
     try:
         config = config_class(str(header.network.get("name"))).model_validate(header.network)
         network = build(config)
-        network.load_state_dict({key: value.float() for key, value in tensors.items()})
-    except (RuntimeError, ValidationError) as error:
+        if header.quantization is not None:
+            _quantize(network, header.quantization)
+            for name, layer, quantizer in quantized_weights(network):
+                if f"{name}.{_CODES}" in tensors:
+                    layer.weight_quantizer = _unpack_weight(
+                        tensors, name, layer.weight.shape, quantizer.bits
+                    )
+        network.load_state_dict({key: _float(value) for key, value in tensors.items()})
+    except (RuntimeError, ValueError, KeyError) as error:
         detail = " ".join(str(error).split())[:200]
         raise UsageError(f"{path} does not fit its network: {detail}") from error
     return network.eval(), header
+
+
+def quantized_weights(
+    network: Network,
+) -> list[tuple[str, QuantConv2d | QuantLinear, Quantizer]]:
+    """Paths, layers and quantizers of a network's quantized weights."""
+    return [
+        (name, module, module.weight_quantizer)
+        for name, module in network.named_modules()
+        if isinstance(module, QuantConv2d | QuantLinear)
+        and isinstance(module.weight_quantizer, Quantizer)
+    ]
+
+
+def _pack_weight(tensors: dict[str, Tensor], name: str, quantizer: Quantizer) -> None:
+    """Put codes and their grid in the place of a weight and its quantizer's state."""
+    weight = tensors.pop(f"{name}.weight").float()
+    with torch.no_grad():
+        grid = quantizer.grid(weight)
+    for key in [key for key in tensors if key.startswith(f"{name}.weight_quantizer.")]:
+        del tensors[key]
+    tensors[f"{name}.{_CODES}"] = pack(encode(weight, grid), grid.first, grid.bits)
+    tensors[f"{name}.weight_quantizer.step"] = grid.step.detach().clone()
+    tensors[f"{name}.weight_quantizer.origin"] = grid.origin.detach().clone()
+    tensors[f"{name}.weight_quantizer.first"] = torch.tensor(grid.first, dtype=torch.int16)
+
+
+def _unpack_weight(
+    tensors: dict[str, Tensor], name: str, shape: torch.Size, bits: int
+) -> FrozenWeight:
+    """Undo ``_pack_weight``: put the weight's levels back, and make what knows their grid."""
+    step, origin, first = (
+        tensors[f"{name}.weight_quantizer.{part}"] for part in ("step", "origin", "first")
+    )
+    frozen = FrozenWeight(bits, step, origin, first)
+    codes = unpack(tensors.pop(f"{name}.{_CODES}"), shape, int(first), bits)
+    tensors[f"{name}.weight"] = decode(codes, frozen.grid(step))
+    return frozen
+
+
+def _quantize(network: Network, how: QuantizationHeader) -> None:
+    config = method_config_class(str(how.method.get("name"))).model_validate(how.method)
+    quantize_network(network, build_method(config), how.placement, Bits(how.w, how.a))
+
+
+def _float(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value
 
 
 def _read(path: Path) -> tuple[Header, dict[str, Tensor]]:

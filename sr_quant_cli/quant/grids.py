@@ -26,6 +26,8 @@ from torch import Tensor
 MIN_BITS, MAX_BITS = 2, 8
 MIN_WIDTH = 1e-8
 """Smallest range: a dead channel has none, and its constant is kept."""
+MIN_RELATIVE_WIDTH = 2.0**-16
+"""Smallest range over its lower bound: below, float32 has no room for 2^8 levels."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,9 @@ def sym_full(step: Tensor, bits: int) -> Grid:
     """
     half = int(2 ** (check_bits(bits) - 1))
     step = step.clamp_min(MIN_WIDTH)
-    return Grid(step, torch.zeros_like(step), -half * step, (half - 1) * step, -half, half - 1, bits)
+    return Grid(
+        step, torch.zeros_like(step), -half * step, (half - 1) * step, -half, half - 1, bits
+    )
 
 
 def unsigned(step: Tensor, bits: int) -> Grid:
@@ -92,6 +96,12 @@ def unsigned(step: Tensor, bits: int) -> Grid:
     return Grid(step, zero, zero, last * step, 0, last, bits)
 
 
+def above(lower: Tensor, upper: Tensor) -> Tensor:
+    """``upper``, but so far above ``lower`` that there is a grid between them."""
+    width = (lower.abs() * MIN_RELATIVE_WIDTH).clamp_min(MIN_WIDTH)
+    return torch.maximum(upper, lower + width)
+
+
 def affine_int(lower: Tensor, upper: Tensor, bits: int) -> Grid:
     """A range with an integer zero point ``z = R(lower / step)`` (DDTB).
 
@@ -104,7 +114,7 @@ def affine_int(lower: Tensor, upper: Tensor, bits: int) -> Grid:
     [-2.0, 0.0, 2.0, 4.0]
     """
     last = 2 ** check_bits(bits) - 1
-    upper = torch.maximum(upper, lower + MIN_WIDTH)
+    upper = above(lower, upper)
     step = (upper - lower) / last
     origin = step * (lower / step).round().detach()
     return Grid(step, origin, lower, upper, 0, last, bits)
@@ -117,7 +127,7 @@ def affine_real(lower: Tensor, upper: Tensor, bits: int) -> Grid:
     [-1.0, 1.0, 3.0, 5.0]
     """
     last = 2 ** check_bits(bits) - 1
-    upper = torch.maximum(upper, lower + MIN_WIDTH)
+    upper = above(lower, upper)
     return Grid((upper - lower) / last, lower, lower, upper, 0, last, bits)
 
 

@@ -4,16 +4,31 @@ import tomllib
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from sr_quant_cli.errors import UsageError, unknown
+from sr_quant_cli.methods import config_class as method_config_class
+from sr_quant_cli.methods import method_names
 from sr_quant_cli.networks import config_class, network_names
-from sr_quant_cli.recipe.schema import PretrainRecipe
+from sr_quant_cli.recipe.schema import DistillRecipe, PretrainRecipe, QuantizeRecipe, TrainingRecipe
 from sr_quant_cli.resources import recipes_dir
+
+_KINDS: dict[str, type[TrainingRecipe]] = {
+    "pretrain": PretrainRecipe,
+    "quantize": QuantizeRecipe,
+    "distill": DistillRecipe,
+}
+_BY_NAME = (
+    ("network", config_class, network_names()),
+    ("method", method_config_class, method_names()),
+)
+"""Sections whose fields depend on their name."""
+
+R = TypeVar("R", bound=TrainingRecipe)
 
 
 def recipe_names() -> list[str]:
@@ -39,56 +54,75 @@ def recipe_path(name_or_file: str) -> Path:
     return recipes_dir() / f"{name_or_file}.toml"
 
 
-def load_recipe(name_or_file: str, overrides: Iterable[str] = ()) -> PretrainRecipe:
+@overload
+def load_recipe(name_or_file: str, overrides: Iterable[str] = ()) -> TrainingRecipe: ...
+@overload
+def load_recipe(name_or_file: str, overrides: Iterable[str], kind: type[R]) -> R: ...
+def load_recipe(
+    name_or_file: str, overrides: Iterable[str] = (), kind: type[TrainingRecipe] = TrainingRecipe
+) -> TrainingRecipe:
     """Read, override and validate a recipe.
 
     Parameters
     ----------
     overrides
         ``section.key=value`` with a TOML value; a value that is none is taken as text.
+    kind
+        Kind of recipe that is needed.
 
     Raises
     ------
     UsageError
-        With a line for every error: file, key path, value, what is allowed, nearest name.
+        With a line for every error: file, key path, value, what is allowed, nearest name; or the
+        recipe is for another command.
     """
     path = recipe_path(name_or_file)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise UsageError(f"{path}: not a readable TOML file: {error}") from error
+    if not issubclass(_kind_of(values), kind):
+        raise UsageError(f"{path}: is for 'srq {values['recipe']['task']}'")
     for override in overrides:
         _apply(values, override)
     return validate_recipe(values, str(path))
 
 
-def validate_recipe(values: dict[str, Any], origin: str) -> PretrainRecipe:
-    """Turn plain values into a recipe; ``origin`` names them in errors."""
+def validate_recipe(values: dict[str, Any], origin: str) -> TrainingRecipe:
+    """Turn plain values into a recipe of the kind that its task says; errors name ``origin``."""
+    model = _kind_of(values)
     problems = []
-    network = values.get("network")
-    if isinstance(network, dict) and network.get("name") in network_names():
-        # Validated here as well as inside the recipe, to report both sets of errors together.
-        try:
-            config_class(network["name"]).model_validate(network)
-        except ValidationError as error:
-            cls = config_class(network["name"])
-            problems += [_line(e, cls, "network.") for e in error.errors()]
+    for section, find, names in _BY_NAME:
+        table = values.get(section)
+        if section in model.model_fields and isinstance(table, dict) and table.get("name") in names:
+            # Validated here as well as inside the recipe, to report all errors together.
+            cls = find(table["name"])
+            try:
+                cls.model_validate(table)
+            except ValidationError as error:
+                problems += [_line(e, cls, f"{section}.") for e in error.errors()]
+    told = {problem.partition(".")[0] for problem in problems}
     try:
-        recipe = PretrainRecipe.model_validate(values)
+        recipe = model.model_validate(values)
     except ValidationError as error:
         problems += [
-            _line(e, PretrainRecipe)
-            for e in error.errors()
-            if not (problems and e["loc"][:1] == ("network",))
+            _line(e, model) for e in error.errors() if not (e["loc"] and e["loc"][0] in told)
         ]
     except UsageError as error:
-        problems.append(f"network.name: {error}")
+        problems.append(str(error))
     if problems:
         raise UsageError("\n".join(f"{origin}: {problem}" for problem in problems))
     return recipe
 
 
-def dump_recipe(recipe: PretrainRecipe) -> str:
+def _kind_of(values: dict[str, Any]) -> type[TrainingRecipe]:
+    """Class of a recipe by its task; that of pretraining where it names none."""
+    info = values.get("recipe")
+    task = info.get("task") if isinstance(info, dict) else None
+    return _KINDS.get(task, PretrainRecipe) if isinstance(task, str) else PretrainRecipe
+
+
+def dump_recipe(recipe: TrainingRecipe) -> str:
     """Write a recipe with every field as TOML that ``load_recipe`` reads back."""
     return tomli_w.dumps(recipe.model_dump(by_alias=True))
 

@@ -1,9 +1,13 @@
 """Recipes as types: every field with its meaning, its range and its default."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
+from sr_quant_cli.methods import config_class as method_config_class
+from sr_quant_cli.methods import method_names
+from sr_quant_cli.methods.base import MethodConfig
 from sr_quant_cli.networks import config_class, network_names
 from sr_quant_cli.networks.base import NetworkConfig
 
@@ -23,7 +27,7 @@ class RecipeInfo(Section):
 
     name: str
     """unique name"""
-    task: Literal["pretrain"]
+    task: Literal["pretrain", "quantize", "distill"]
     """command that the recipe is for"""
     description: str = ""
     """one line"""
@@ -86,13 +90,13 @@ class ScheduleSection(Section):
     """``[schedule]``: learning rate over time."""
 
     kind: Literal["step", "cosine", "constant"] = "step"
-    """step: times gamma every so many steps; cosine: down to final_lr at the last step"""
+    """step: times gamma every so many steps; cosine: down to the final factor at the last step"""
     every: Annotated[int, Field(ge=1)] = 200_000
     """steps between decays (step)"""
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.5
     """factor of a decay (step)"""
-    final_lr: Annotated[float, Field(ge=0)] = 1e-6
-    """learning rate at the end (cosine)"""
+    final: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """factor on the learning rate at the end (cosine)"""
     warmup: Annotated[int, Field(ge=0)] = 0
     """steps of linear rise from 0"""
 
@@ -115,8 +119,8 @@ class ValidationSection(Section):
     """photographs at most"""
 
 
-class PretrainRecipe(Section):
-    """A recipe of ``srq pretrain``."""
+class TrainingRecipe(Section):
+    """What every recipe of a command that trains has."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     """version of the recipe format"""
@@ -131,12 +135,8 @@ class PretrainRecipe(Section):
 
     @field_validator("network", mode="before")
     @classmethod
-    def _by_name(cls, value: Any) -> Any:
-        if isinstance(value, NetworkConfig):
-            return value
-        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-            raise ValueError(f"needs name = one of {', '.join(network_names())}")
-        return config_class(value["name"]).model_validate(value)
+    def _network_by_name(cls, value: Any) -> Any:
+        return _by_name(value, NetworkConfig, config_class, network_names())
 
     @model_validator(mode="after")
     def _patch_fits_scale(self) -> Self:
@@ -146,3 +146,124 @@ class PretrainRecipe(Section):
                 f"{self.network.scale}"
             )
         return self
+
+
+class PretrainRecipe(TrainingRecipe):
+    """A recipe of ``srq pretrain``."""
+
+
+class QuantizeTrainSection(TrainSection):
+    """``[train]`` of a quantized network."""
+
+    iters: Annotated[int, Field(ge=0)] = 0
+    """optimizer steps; 0: calibration alone"""
+
+
+class QuantizeOptimSection(OptimSection):
+    """``[optim]`` of a quantized network: a learning rate for each group of parameters."""
+
+    lr: Annotated[float, Field(ge=0)] = 1e-4
+    """of the network's weights; 0: they are not trained"""
+    lr_bounds: Annotated[float, Field(ge=0)] = 1e-2
+    """of the ranges of activations; 0: they stay as calibrated"""
+    lr_weight_bounds: Annotated[float, Field(ge=0)] = 1e-2
+    """of the ranges of weights, where they are learned"""
+    lr_auxiliary: Annotated[float, Field(ge=0)] = 1e-4
+    """of gates and selectors"""
+
+
+class BitsSection(Section):
+    """``[bits]``: of the operands that the placement makes low-bit."""
+
+    w: Annotated[int, Field(ge=2, le=8)] = 4
+    """bits of weights"""
+    a: Annotated[int, Field(ge=2, le=8)] = 4
+    """bits of activations"""
+
+
+PlacementName = Literal["paper", "full"]
+
+
+class SitesSection(Section):
+    """``[sites]``: where to quantize."""
+
+    placement: PlacementName = "paper"
+    """paper: where the method's paper does; full: every convolution, its ends at 8 bits"""
+
+
+class CalibrationSection(Section):
+    """``[calibration]``: LR pictures that ranges are found on before any training."""
+
+    images: Annotated[int, Field(ge=1)] = 32
+    """patches, drawn from the training photographs"""
+    patch_lr: Annotated[int, Field(ge=8)] = 64
+    """side of a patch in LR pixels"""
+    batch: Annotated[int, Field(ge=1)] = 32
+    """patches at once"""
+
+
+class QuantizeEmaSection(EmaSection):
+    """``[ema]`` of a quantized network: the papers keep the weights themselves."""
+
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """weight of the old average; it rises as (1 + step) / (10 + step) up to this; 0: no average"""
+
+
+class LossSection(Section):
+    """``[loss]``: what training minimizes beside the pixel loss of ``[train]``."""
+
+    target: Literal["hr", "teacher"] = "hr"
+    """what the output is compared with; the teacher is the full-precision model"""
+    pixel: Annotated[float, Field(ge=0)] = 1.0
+    """weight of the pixel loss, on values 0..255"""
+    feature: Literal["none", "attention", "normalized"] = "none"
+    """attention: PAMS's attention transfer; normalized: distance of normalized features"""
+    feature_weight: Annotated[float, Field(ge=0)] = 0.0
+    """weight of the feature loss"""
+    points: Literal["pre_upsampler", "blocks"] = "pre_upsampler"
+    """where features are compared"""
+
+
+class TeacherSection(Section):
+    """``[teacher]``: the model that is imitated."""
+
+    model: str = ""
+    """model file; given with --teacher"""
+
+
+class DistillRecipe(TrainingRecipe):
+    """A recipe of ``srq distill``."""
+
+    teacher: TeacherSection = TeacherSection()
+    optim: QuantizeOptimSection = QuantizeOptimSection()
+    loss: LossSection = LossSection()
+    ema: QuantizeEmaSection = QuantizeEmaSection()
+
+
+class QuantizeRecipe(TrainingRecipe):
+    """A recipe of ``srq quantize``."""
+
+    method: SerializeAsAny[MethodConfig]
+    bits: BitsSection = BitsSection()
+    sites: SitesSection = SitesSection()
+    calibration: CalibrationSection = CalibrationSection()
+    train: QuantizeTrainSection = QuantizeTrainSection()
+    optim: QuantizeOptimSection = QuantizeOptimSection()
+    loss: LossSection = LossSection()
+    ema: QuantizeEmaSection = QuantizeEmaSection()
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _method_by_name(cls, value: Any) -> Any:
+        return _by_name(value, MethodConfig, method_config_class, method_names())
+
+
+def _by_name(
+    value: Any, base: type[BaseModel], find: Callable[[str], type[BaseModel]], names: list[str]
+) -> Any:
+    """Validate a table by the class that its ``name`` stands for."""
+    if isinstance(value, base):
+        return value
+    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+        raise ValueError(f"needs name = one of {', '.join(names)}")
+    return find(value["name"]).model_validate(value)

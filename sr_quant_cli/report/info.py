@@ -7,7 +7,10 @@ from typing import Any
 from rich.table import Table
 
 from sr_quant_cli.errors import UsageError
+from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.modelfile import load_model
+from sr_quant_cli.quant.apply import count_operations, plan_sites
+from sr_quant_cli.quant.cost import bitops, operand_shares, storage_bytes
 from sr_quant_cli.report.table import print_table
 
 
@@ -32,6 +35,7 @@ def describe(path: Path, output_size: str) -> dict[str, Any]:
     width, height = (int(side) for side in match.groups())
     macs = network.macs(height // scale, width // scale)
     return {
+        **_quantization(network, height // scale, width // scale),
         "file": str(path),
         "bytes": path.stat().st_size,
         "format": header.format,
@@ -40,13 +44,82 @@ def describe(path: Path, output_size: str) -> dict[str, Any]:
         "scale": scale,
         "input": header.input,
         "output": header.output,
-        "parameters": network.parameter_count(),
+        "parameters": type(network)(network.config).parameter_count(),
         "receptive_radius": network.receptive_radius,
         "output_size": output_size,
         "macs_counted": macs,
         "macs_per_output_pixel_counted": round(macs / (height * width), 1),
         "card": header.card.model_dump(),
     }
+
+
+def _quantization(network: Network, height: int, width: int) -> dict[str, Any]:
+    """What was quantized and what it saves, counted for an LR picture of that size."""
+    how = network.quantization
+    if how is None:
+        return {"quantization": None}
+    operations = count_operations(network, height, width)
+    total = sum(operation.macs for operation in operations)
+    weights = sum(operation.weights for operation in operations)
+    parameters = type(network)(network.config).parameter_count()
+    shares = operand_shares(operations)
+    macs = {operation.name: operation.macs for operation in operations}
+    plan = plan_sites(type(network)(network.config), how.placement, how.bits)
+    return {
+        "quantization": {
+            "method": how.method.model_dump(),
+            "w": how.bits.w,
+            "a": how.bits.a,
+            "mac_shares_counted": {
+                "low": round(shares.low, 4),
+                "int8": round(shares.int8, 4),
+                "float": round(shares.float, 4),
+            },
+            "bitops_counted": bitops(operations),
+            "storage_bytes_counted": storage_bytes(operations, parameters - weights),
+            "sites": [
+                {
+                    "path": entry.site.path,
+                    "kind": entry.site.kind,
+                    "input_bits": entry.input_bits,
+                    "weight_bits": entry.weight_bits,
+                    "mac_share_counted": round(macs.get(entry.site.path, 0) / total, 5),
+                }
+                for entry in plan
+            ],
+        }
+    }
+
+
+def _print_quantization(quantization: dict[str, Any]) -> None:
+    method = ", ".join(f"{key} {value}" for key, value in quantization["method"].items())
+    shares = quantization["mac_shares_counted"]
+    lines = {
+        "quantized by": f"{method}; w{quantization['w']}a{quantization['a']}",
+        "operands": (
+            f"{shares['low']:.1%} of multiply-accumulates low-bit, {shares['int8']:.1%} 8-bit, "
+            f"{shares['float']:.1%} with a float operand (counted)"
+        ),
+        "bit operations": f"{quantization['bitops_counted'] / 1e12:.2f} T (counted)",
+        "papers' storage": f"{quantization['storage_bytes_counted']:,.0f} bytes (counted)",
+    }
+    for key, value in lines.items():
+        print(f"{key + ':':17}{value}")
+    table = Table("site", "kind", "input", "weight", "MACs (counted)")
+    for site in quantization["sites"]:
+        share = site["mac_share_counted"]
+        table.add_row(
+            site["path"],
+            site["kind"],
+            _bits(site["input_bits"]),
+            _bits(site["weight_bits"]),
+            f"{share:.2%}" if share else "",
+        )
+    print_table(table)
+
+
+def _bits(bits: int) -> str:
+    return {0: "", 32: "float"}.get(bits, f"{bits} bits")
 
 
 def print_description(description: dict[str, Any]) -> None:
@@ -73,6 +146,8 @@ def print_description(description: dict[str, Any]) -> None:
     for key, value in lines.items():
         if value != "":
             print(f"{key + ':':17}{value}")
+    if description["quantization"]:
+        _print_quantization(description["quantization"])
     for run in card["training"]:
         start = f" from {run['started_from']}" if run["started_from"] else ""
         psnr = run["validation_psnr"]

@@ -31,6 +31,7 @@ def request(photographs, run_dir, *overrides, **changes):
         overrides=(*SMALL, *overrides),
         run_dir=run_dir,
         device="cpu",
+        threads=1,
     )
     return replace(base, **changes)
 

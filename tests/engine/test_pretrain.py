@@ -11,7 +11,8 @@ from sr_quant_cli.data.store import pack_pairs
 from sr_quant_cli.engine.device import pick_device, pick_precision
 from sr_quant_cli.engine.interrupt import DeferredInterrupts
 from sr_quant_cli.engine.objective import PixelLoss
-from sr_quant_cli.engine.pretrain import Request, parse_duration, pretrain
+from sr_quant_cli.engine.pretrain import Request, pretrain
+from sr_quant_cli.engine.session import parse_duration
 from sr_quant_cli.engine.train import Trainer, validation_psnr
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.networks.modelfile import read_header
@@ -93,13 +94,7 @@ def test_the_average_ramps_up_to_its_decay(photographs, tmp_path):
     store = pack_pairs(find_photographs(data, 2).train, 2)
     network = tiny_edsr()
     trainer = Trainer(
-        PixelLoss(network, recipe.train),
-        recipe,
-        store,
-        store,
-        tmp_path,
-        torch.device("cpu"),
-        "fp32",
+        PixelLoss(network, recipe), store, store, tmp_path, torch.device("cpu"), "fp32"
     )
     bias = network.tail.bias
     history = []
@@ -149,7 +144,8 @@ def test_the_recipe_in_the_run_folder_repeats_the_run(photographs, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     pretrain(request("photographs", Path("a"), scale=3, init=Path("x2/model.safetensors")))
     monkeypatch.chdir(tmp_path / "x2")
-    pretrain(Request("edsr", None, None, "../a/recipe.toml", run_dir=tmp_path / "b", device="cpu"))
+    again = Request(network="edsr", recipe="../a/recipe.toml", run_dir=tmp_path / "b", device="cpu")
+    pretrain(again)
     assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
     assert read_header(tmp_path / "b/model.safetensors").network["scale"] == 3
 

@@ -8,6 +8,7 @@ import torch
 
 from sr_quant_cli.engine.pretrain import pretrain
 from tests.engine.runs import SMALL, entries, request, weights
+from tests.engine.test_quantize import SMALL as QUANTIZE
 
 FOUR = ("train.batch=4", "train.log_every=1", "train.iters=10", "optim.lr=1e-4")
 
@@ -32,7 +33,7 @@ def test_two_processes_train_as_one_and_one_goes_on_from_two(photographs, tmp_pa
     ended = together(2, photographs, tmp_path / "two", "train.iters=6")
     assert ended.returncode == 0, ended.stderr
     # Only the first process speaks.
-    assert ended.stdout.count("training edsr x2") == 1
+    assert ended.stdout.count("pretrain edsr-x2 on") == 1
     assert ended.stdout.count("step 6/6") == 1
     pretrain(request(photographs, tmp_path / "two", *FOUR, threads=1))
 
@@ -51,3 +52,23 @@ def test_a_batch_that_cannot_be_shared_is_refused_once(photographs, tmp_path):
     assert told[0] == (
         "srq: error: train.batch = 3: must be a multiple of the 2 processes that share it"
     )
+
+
+def test_quantized_networks_train_together(photographs, tmp_path, tiny_model):
+    # Gates and bounds get no gradient in the phases that leave them out.
+    sets = [word for value in QUANTIZE for word in ("--set", value)]
+    ended = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node", "2", "-m", "sr_quant_cli", "quantize", str(tiny_model)),
+            *("--method", "ddtb", "--w", "4", "--a", "4", "--iters", "24"),
+            *("--data", str(photographs), "--run-dir", str(tmp_path / "run")),
+            *("--device", "cpu", "--threads", "1", *sets, "--set", "method.statistics=0.1"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    steps = [entry["step"] for entry in entries(tmp_path / "run") if "loss" in entry]
+    assert steps[-1] == 24

@@ -1,0 +1,74 @@
+"""``srq bench train``."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from sr_quant_cli.cli.options import DataRoot, Device, Json, Overrides, Threads
+
+app = typer.Typer(help="Speed: time training steps.", rich_markup_mode=None)
+
+
+@app.command()
+def train(
+    network: Annotated[str, typer.Option(help="Network to train: edsr.")] = "edsr",
+    scale: Annotated[int, typer.Option(help="Enlargement factor: 2, 3 or 4.")] = 4,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Patches a step; default: the recipe's.")
+    ] = None,
+    patch: Annotated[
+        int | None, typer.Option(min=1, help="Side of an LR patch; default: the recipe's.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Timed steps of each variant.")] = 10,
+    data: Annotated[
+        str,
+        typer.Option(metavar="DIR|NAME", help="Folder of photographs, DIV2K, Flickr2K or sample."),
+    ] = "sample",
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Recipe; default: pretrain-NETWORK."),
+    ] = None,
+    overrides: Overrides = None,
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"] | None,
+        typer.Option(help="As train.precision; default: the recipe's."),
+    ] = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    data_root: DataRoot = None,
+    json: Json = None,
+) -> None:
+    """Time training steps, data loading included, beside those of a plain loop.
+
+    The plain loop trains as the papers' code does, in float32 with torch's defaults. Variants take
+    turns, a step each. Nothing is saved but decoded photographs in the cache.
+
+    \b
+    Examples:
+      srq bench train
+      srq bench train --network edsr --scale 2 --batch 4 --patch 24 --steps 30
+      srq bench train --data photos/ --precision bf16 --json speed.json
+    """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.engine.bench import TrainRequest, bench_train
+    from sr_quant_cli.files import write_json
+    from sr_quant_cli.report.bench import print_training_times
+
+    report = bench_train(
+        TrainRequest(
+            network=network,
+            recipe=recipe or f"pretrain-{network}",
+            scale=scale,
+            batch=batch,
+            patch=patch,
+            precision=precision,
+            steps=steps,
+            data=data,
+            overrides=tuple(overrides or ()),
+            device=device,
+            threads=threads,
+            data_root=data_root,
+        )
+    )
+    print_training_times(report)
+    if json is not None:
+        write_json(json, report)

@@ -1,0 +1,79 @@
+"""``srq distill``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sr_quant_cli.cli.options import (
+    DataRoot,
+    Device,
+    Iters,
+    Json,
+    MaxTime,
+    Overrides,
+    Photographs,
+    Resume,
+    RunDir,
+    TensorBoard,
+    Threads,
+)
+
+
+def distill(
+    student: Annotated[
+        Path, typer.Argument(metavar="STUDENT", help="Run folder, or model file with weights.")
+    ],
+    teacher: Annotated[
+        Path, typer.Option(metavar="MODEL", help="Model to imitate, of the same scale.")
+    ],
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Recipe; default: distill-NETWORK."),
+    ] = None,
+    overrides: Overrides = None,
+    iters: Iters = None,
+    data: Photographs = None,
+    run: RunDir = None,
+    resume: Resume = "auto",
+    max_time: MaxTime = None,
+    tensorboard: TensorBoard = False,
+    device: Device = "auto",
+    threads: Threads = None,
+    data_root: DataRoot = None,
+    json: Json = None,
+) -> None:
+    """Refine a quantized or smaller model to imitate a teacher.
+
+    Outputs are compared with the teacher's, and features where the recipe says. Of a quantized
+    student give the run folder: its packed model cannot be trained.
+
+    \b
+    Examples:
+      srq distill runs/edsr-x4-dobi-w4a4 --teacher edsr-x4.safetensors
+      srq distill runs/edsr-x4-pams-w2a2 --teacher edsr-x4.safetensors --iters 5000
+      srq distill small.safetensors --teacher large.safetensors --data photos/
+    """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.engine.distill import Request, distill
+    from sr_quant_cli.engine.distributed import world
+    from sr_quant_cli.files import write_json
+
+    report = distill(
+        Request(
+            student=student,
+            teacher=teacher,
+            recipe=recipe,
+            iters=iters,
+            data=data,
+            overrides=tuple(overrides or ()),
+            run_dir=run,
+            resume=resume,
+            max_time=max_time,
+            tensorboard=tensorboard,
+            device=device,
+            threads=threads,
+            data_root=data_root,
+        )
+    )
+    if json is not None and world().rank == 0:
+        write_json(json, report)

@@ -1,0 +1,99 @@
+"""``srq quantize``."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from sr_quant_cli.cli.options import (
+    DataRoot,
+    Device,
+    Iters,
+    Json,
+    MaxTime,
+    Overrides,
+    Photographs,
+    Resume,
+    RunDir,
+    TensorBoard,
+    Threads,
+)
+
+
+def quantize(
+    model: Annotated[
+        Path | None,
+        typer.Argument(metavar="[MODEL]", help="Full-precision model; default: the embedded one."),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="minmax, percentile, dbdc_pac, dobi, 2dquant, pams, daq, ddtb or quantsr."
+        ),
+    ] = None,
+    w: Annotated[int | None, typer.Option(help="Bits of weights, 2 to 8.")] = None,
+    a: Annotated[int | None, typer.Option(help="Bits of activations, 2 to 8.")] = None,
+    placement: Annotated[
+        Literal["paper", "full"] | None,
+        typer.Option(help="paper: as the method's paper; full: every convolution, to deploy."),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Recipe; default: METHOD-NETWORK."),
+    ] = None,
+    overrides: Overrides = None,
+    iters: Iters = None,
+    scale: Annotated[
+        int | None, typer.Option(help="Scale of the embedded model: 2, 3 or 4; default 4.")
+    ] = None,
+    data: Photographs = None,
+    run: RunDir = None,
+    resume: Resume = "auto",
+    max_time: MaxTime = None,
+    tensorboard: TensorBoard = False,
+    device: Device = "auto",
+    threads: Threads = None,
+    data_root: DataRoot = None,
+    json: Json = None,
+) -> None:
+    """Quantize a model to 2 to 8 bits.
+
+    Calibrates on training photographs, and trains where the recipe has training steps (--iters 0:
+    calibration alone). The run
+    folder holds what that of pretrain holds; its model.safetensors has packed codes, its
+    trainable.safetensors the float weights behind them.
+
+    \b
+    Examples:
+      srq quantize --method daq --w 2 --a 2
+      srq quantize --method minmax --w 4 --a 4 --data photos/
+      srq quantize runs/edsr-x4/model.safetensors --method pams --w 4 --a 4 --iters 2000
+      srq quantize --method 2dquant --w 4 --a 4 --placement full --data sample
+    """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.engine.distributed import world
+    from sr_quant_cli.engine.quantize import Request, quantize
+    from sr_quant_cli.files import write_json
+
+    report = quantize(
+        Request(
+            model=model,
+            scale=scale,
+            method=method,
+            recipe=recipe,
+            w=w,
+            a=a,
+            placement=placement,
+            iters=iters,
+            data=data,
+            overrides=tuple(overrides or ()),
+            run_dir=run,
+            resume=resume,
+            max_time=max_time,
+            tensorboard=tensorboard,
+            device=device,
+            threads=threads,
+            data_root=data_root,
+        )
+    )
+    if json is not None and world().rank == 0:
+        write_json(json, report)

@@ -1,0 +1,283 @@
+"""What ``srq bench`` does: ways to do the same work, timed in turns."""
+
+import os
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from sr_quant_cli.data.photographs import find_photographs
+from sr_quant_cli.data.sampler import PatchSampler
+from sr_quant_cli.data.store import PairStore, pack_pairs
+from sr_quant_cli.engine.batches import Batch, Batches, BatchSource
+from sr_quant_cli.engine.device import (
+    Precision,
+    PrecisionChoice,
+    pick_device,
+    pick_precision,
+    set_threads,
+)
+from sr_quant_cli.engine.distributed import world
+from sr_quant_cli.engine.objective import PixelLoss
+from sr_quant_cli.engine.pretrain import resolve
+from sr_quant_cli.engine.train import Step, Trainer
+from sr_quant_cli.errors import UsageError
+from sr_quant_cli.networks import build
+from sr_quant_cli.recipe.schema import PretrainRecipe
+
+LOADER_TARGET = 5.0
+"""Percent of a training step that its data may cost."""
+
+_WARM_UP = 2
+"""Rounds that do not count: memory is taken, kernels are made, files are read."""
+_NO_FOLDER = Path(os.devnull)
+_FEATURES = (
+    "avx2",
+    "avx512_f",
+    "avx512_bf16",
+    "avx512_vnni",
+    "amx_bf16",
+    "amx_int8",
+    "neon",
+    "sve",
+)
+"""What decides how fast a processor multiplies, as torch names it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """The options of ``srq bench train``, as given; None: the recipe's.
+
+    Parameters
+    ----------
+    patch
+        Side of an LR patch.
+    steps
+        Timed steps of each variant.
+    """
+
+    network: str
+    recipe: str
+    scale: int = 4
+    batch: int | None = None
+    patch: int | None = None
+    precision: PrecisionChoice | None = None
+    steps: int = 10
+    data: str = "sample"
+    overrides: tuple[str, ...] = ()
+    device: str = "auto"
+    threads: int | None = None
+    data_root: Path | None = None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to do the work: ``steps`` starts it, and every ``next`` does one step."""
+
+    label: str
+    steps: Callable[[], Generator[object, None, None]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Times of one variant, in seconds; ``speedup`` is the reference's median over this one."""
+
+    variant: str
+    median: float
+    minimum: float
+    steps_per_second: float
+    speedup: float
+    times: list[float]
+
+
+def bench_train(request: TrainRequest) -> dict[str, Any]:
+    """Time steps of our training loop beside those of a plain one, data loading included.
+
+    Nothing is written, but for decoded photographs in the cache.
+
+    Returns
+    -------
+    The report that ``--json`` writes: ``rows``, the plain loop first; ``loader_percent``, by which
+    a step on photographs takes longer than one on random tensors; ``work`` and ``machine``.
+
+    Raises
+    ------
+    UsageError
+        Unknown network, recipe key, data set or device; or several processes.
+    """
+    if world().size > 1:
+        raise UsageError("srq bench train times one process; start it without torchrun")
+    recipe = _resolve(request)
+    device = pick_device(request.device)
+    set_threads(request.threads)
+    precision = pick_precision(recipe.train.precision, device)
+    photographs = find_photographs(recipe.data, recipe.network.scale, request.data_root)
+    store = pack_pairs(photographs.train, recipe.network.scale, progress=True)
+
+    variants = training_variants(recipe, store, device, precision)
+    rows = compare(time_in_turns(variants, request.steps, device))
+    *_, loaded, unloaded = rows
+    return {
+        "rows": [asdict(row) for row in rows],
+        "loader_percent": 100 * (loaded.median / unloaded.median - 1),
+        "work": {
+            "network": recipe.network.model_dump(),
+            "batch": recipe.train.batch,
+            "patch": recipe.data.patch_hr // recipe.network.scale,
+            "data": photographs.name,
+            "photographs": len(store),
+        },
+        "machine": machine(device),
+    }
+
+
+def training_variants(
+    recipe: PretrainRecipe, store: PairStore, device: torch.device, precision: Precision
+) -> list[Variant]:
+    """Ways to train: plain first; last our loop in the precision, on photographs and without."""
+    ours = partial(_srq_steps, recipe, store, device)
+    precisions: list[Precision] = ["fp32"] if precision == "fp32" else ["fp32", precision]
+    return [
+        Variant("plain", partial(_plain_steps, recipe, store, device)),
+        *(Variant(f"srq {p}", partial(ours, p)) for p in precisions),
+        Variant("random tensors", partial(ours, precision, batches=RandomBatch(recipe, device))),
+    ]
+
+
+def time_in_turns(
+    variants: Sequence[Variant], rounds: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Seconds of every step: in each round every variant does one.
+
+    What else the machine does then falls on all of them alike. A batch that is loaded in a thread
+    for longer than its step would go on in another variant's time, and so seem to cost less.
+    """
+    times: dict[str, list[float]] = {variant.label: [] for variant in variants}
+    with ExitStack() as stack:
+        running = {v.label: stack.enter_context(closing(v.steps())) for v in variants}
+        for turn in tqdm(range(_WARM_UP + rounds), desc="rounds", disable=None):
+            for label, steps in running.items():
+                _wait_for(device)
+                begun = time.perf_counter()
+                next(steps)
+                _wait_for(device)
+                if turn >= _WARM_UP:
+                    times[label].append(time.perf_counter() - begun)
+    return times
+
+
+def compare(times: Mapping[str, list[float]]) -> list[Row]:
+    """Put times side by side; the first variant is the reference.
+
+    >>> [(row.median, row.speedup) for row in compare({"plain": [4.0, 2.0, 9.0], "srq": [1.0]})]
+    [(4.0, 1.0), (1.0, 4.0)]
+    """
+    reference = median(next(iter(times.values())))
+    return [
+        Row(label, median(t), min(t), 1 / median(t), reference / median(t), t)
+        for label, t in times.items()
+    ]
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What times depend on, beside the work."""
+    capabilities = torch.cpu.get_capabilities()
+    on_cuda = device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(device) if on_cuda else device.type,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "features": [name for name in _FEATURES if capabilities.get(name)],
+    }
+
+
+class RandomBatch:
+    """The same random tensors in every step, instead of photographs."""
+
+    def __init__(self, recipe: PretrainRecipe, device: torch.device) -> None:
+        def random(side: int) -> Tensor:
+            batch = torch.rand(recipe.train.batch, 3, side, side, device=device)
+            return batch.contiguous(memory_format=torch.channels_last)
+
+        hr = recipe.data.patch_hr
+        self._batch = random(hr // recipe.network.scale), random(hr)
+
+    def of(self, steps: range) -> Iterator[Batch]:
+        """The batch, for every step."""
+        for _ in steps:
+            yield self._batch
+
+
+def _resolve(request: TrainRequest) -> PretrainRecipe:
+    options = {
+        "data.train": request.data,
+        "data.patch_hr": request.patch and request.patch * request.scale,
+        "train.batch": request.batch,
+        "train.precision": request.precision,
+    }
+    given = [f"{key}={value}" for key, value in options.items() if value is not None]
+    endless = "train.iters=1_000_000_000"
+    overrides = [*given, *request.overrides, endless]
+    return resolve(request.network, request.recipe, request.scale, overrides)
+
+
+class _PlainBatches(Batches):
+    """Batches in the memory layout that data loaders commonly give, cut on the CPU."""
+
+    def __init__(self, sampler: PatchSampler, device: torch.device) -> None:
+        super().__init__(sampler, torch.device("cpu"))
+        self._target = device
+
+    def __getitem__(self, step: int) -> Batch:
+        lr, hr = super().__getitem__(step)
+        return lr.contiguous().to(self._target), hr.contiguous().to(self._target)
+
+
+def _plain_steps(
+    recipe: PretrainRecipe, store: PairStore, device: torch.device
+) -> Generator[None, None, None]:
+    """Train as the papers' code does: NCHW in float32, torch's own Adam, L1, nothing besides."""
+    network = build(recipe.network).to(device).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=recipe.optim.lr)
+    sampler = PatchSampler(
+        store,
+        seed=recipe.recipe.seed,
+        batch=recipe.train.batch,
+        patch_hr=recipe.data.patch_hr,
+        augment=recipe.data.augment,
+    )
+    for lr, hr in _PlainBatches(sampler, device).of(range(recipe.train.iters)):
+        optimizer.zero_grad()
+        F.l1_loss(network(lr), hr).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        yield
+
+
+def _srq_steps(
+    recipe: PretrainRecipe,
+    store: PairStore,
+    device: torch.device,
+    precision: Precision,
+    batches: BatchSource | None = None,
+) -> Generator[Step, None, None]:
+    """Train as ``srq pretrain`` does, on other batches where some are given."""
+    objective = PixelLoss(build(recipe.network), recipe)
+    # Nothing is validated or saved, so that neither pictures nor a folder are needed for it.
+    trainer = Trainer(objective, store, store, _NO_FOLDER, device, precision)
+    if batches is not None:
+        trainer.batches = batches
+    yield from trainer.steps()
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

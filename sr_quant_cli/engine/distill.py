@@ -1,0 +1,102 @@
+"""What ``srq distill`` does: a student refined to imitate a teacher."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sr_quant_cli.data.store import PairStore
+from sr_quant_cli.engine.objective import Objective, StudentLoss
+from sr_quant_cli.engine.quantize import TRAINABLE, scale_schedule
+from sr_quant_cli.engine.rundir import MODEL
+from sr_quant_cli.engine.session import Job, Options, locate, run_job
+from sr_quant_cli.errors import UsageError
+from sr_quant_cli.methods import build as build_method
+from sr_quant_cli.networks.base import Network
+from sr_quant_cli.networks.modelfile import (
+    Card,
+    is_packed,
+    load_model,
+    read_header,
+    save_model,
+)
+from sr_quant_cli.recipe.load import load_recipe, validate_recipe
+from sr_quant_cli.recipe.schema import DistillRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Options):
+    """The options of ``srq distill``, as given; None: as the recipe says."""
+
+    student: Path
+    teacher: Path
+    recipe: str | None = None
+    iters: int | None = None
+
+
+def distill(request: Request) -> dict[str, Any]:
+    """Train a student on a teacher's outputs and features, and write its model.
+
+    Returns
+    -------
+    The report that ``--json`` writes.
+
+    Raises
+    ------
+    UsageError
+        A file is no model, the student's weights are packed, the two do not go together.
+    FailedError
+        The run folder cannot be written, or training diverged.
+    """
+    student = _student_file(request.student)
+    header, teacher_header = read_header(student), read_header(request.teacher)
+    if header.network["scale"] != teacher_header.network["scale"]:
+        raise UsageError(
+            f"{student} enlarges by {header.network['scale']}, the teacher {request.teacher} by "
+            f"{teacher_header.network['scale']}"
+        )
+    recipe = _resolve(request, header.network, student)
+
+    def objective(_train: PairStore, device: torch.device, _resumed: bool) -> Objective:
+        network, _ = load_model(student)
+        teacher, _ = load_model(request.teacher)
+        how = network.quantization
+        method = None if how is None else build_method(how.method)
+        return StudentLoss(network.train(), recipe, method, teacher.place(device))
+
+    def save(path: Path, network: Network, card: Card) -> None:
+        save_model(path, network, card)
+        if network.quantization is not None:
+            save_model(path.with_name(TRAINABLE), network, card, packed=False)
+
+    start = header.card.model_copy(update={"name": header.card.name or student.stem})
+    return run_job(Job(recipe, f"{start.name}-distilled", objective, save, start), request)
+
+
+def _student_file(student: Path) -> Path:
+    if student.is_dir():
+        trainable = student / TRAINABLE
+        student = trainable if trainable.is_file() else student / MODEL
+    if is_packed(student):
+        raise UsageError(
+            f"{student} holds packed codes, which cannot be trained; name its run folder or the "
+            f"{TRAINABLE} beside it"
+        )
+    return student
+
+
+def _resolve(request: Request, network: dict[str, Any], student: Path) -> DistillRecipe:
+    origin = request.recipe or f"distill-{network['name']}"
+    recipe = load_recipe(origin, request.overrides, DistillRecipe)
+    values = recipe.model_dump(by_alias=True)
+    side = recipe.data.patch_hr // recipe.network.scale
+    if not any(override.startswith("data.patch_hr") for override in request.overrides):
+        values["data"]["patch_hr"] = side * network["scale"]
+    values["network"] = network
+    values["teacher"]["model"] = str(request.teacher.resolve())
+    if request.iters is not None:
+        scale_schedule(values, request.iters)
+    resolved = validate_recipe(values, origin)
+    assert isinstance(resolved, DistillRecipe)
+    return locate(resolved, request, student)

@@ -1,0 +1,111 @@
+"""What every quantization method states: quantizers, places, and what changes while it trains."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from sr_quant_cli.networks.base import Network
+from sr_quant_cli.networks.sites import Placement, Site
+from sr_quant_cli.quant.quantizers import Mode, Quantizer
+
+Variant = Literal["corrected", "paper", "code"]
+Group = Literal["weights", "bounds", "weight_bounds", "auxiliary"]
+"""Weights of the network; ranges of activations; ranges of weights; gates and selectors."""
+
+
+class MethodConfig(BaseModel):
+    """``[method]``: a method's own hyper-parameters; each method derives its own."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    name: str
+    """method"""
+    variant: Variant = "corrected"
+    """code: as released, defects included; paper: as written; corrected: defects removed"""
+
+
+class Method(ABC):
+    """A published method, composed of quantizers.
+
+    It makes a quantizer for every operand that a placement gives to it, and says what happens
+    around a training step. It never edits a network: ``quantize_network`` puts its quantizers in.
+    """
+
+    trains: ClassVar[bool]
+    """whether it has training stages"""
+
+    def __init__(self, config: MethodConfig) -> None:
+        self.config = config
+
+    @abstractmethod
+    def paper_placement(self) -> Placement:
+        """Where the paper (or, for variant ``code``, the released code) quantizes."""
+
+    @abstractmethod
+    def weight_quantizer(self, site: Site, weight: Tensor, bits: int) -> Quantizer:
+        """Quantizer of a weight ``[Cout, Cin, kh, kw]`` or ``[out, in]``."""
+
+    @abstractmethod
+    def input_quantizer(self, site: Site, bits: int) -> Quantizer:
+        """Quantizer of an activation: a layer's input, or the tensor of the site."""
+
+    def calibrate(self, network: Network, batches: Iterable[Tensor]) -> None:
+        """Find ranges from LR batches ``[N, 3, h, w]`` (0..1) with all operands in float.
+
+        Weights are observed once. Nothing changes for quantizers without a range of their own.
+        """
+        from sr_quant_cli.quant.apply import observe
+
+        observe(network, batches)
+
+    def parameter_groups(self, network: Network) -> dict[Group, list[nn.Parameter]]:
+        """Parameters to train; each group has a learning rate of its own in the recipe."""
+        groups: dict[Group, list[nn.Parameter]] = {
+            "weights": [],
+            "bounds": [],
+            "weight_bounds": [],
+            "auxiliary": [],
+        }
+        auxiliary = {id(p) for q in quantizers(network) for p in q.auxiliary()}
+        for name, parameter in network.named_parameters():
+            group: Group = "weights"
+            if id(parameter) in auxiliary:
+                group = "auxiliary"
+            elif ".weight_quantizer." in name:
+                group = "weight_bounds"
+            elif "_quantizer." in name:
+                group = "bounds"
+            groups[group].append(parameter)
+        return {group: parameters for group, parameters in groups.items() if parameters}
+
+    def rate_factor(self, group: Group, step: int, iters: int) -> float:
+        """Factor on a group's learning rate at a step; 0: a phase without it."""
+        return 1.0
+
+    def before_step(self, network: Network, step: int, iters: int) -> None:
+        """Set the phase of step ``step`` (from 0) of ``iters``; a function of these alone."""
+
+    def after_step(self, network: Network) -> None:
+        """Keep ranges valid after an update."""
+        for quantizer in quantizers(network):
+            quantizer.keep_valid()
+
+    def regularizers(self, network: Network) -> dict[str, Tensor]:
+        """Further losses of the step that was just computed, by name."""
+        return {}
+
+
+def quantizers(network: nn.Module) -> Iterator[Quantizer]:
+    """All quantizers of a network, in the order of its modules."""
+    return (module for module in network.modules() if isinstance(module, Quantizer))
+
+
+def set_mode(network: nn.Module, mode: Mode) -> None:
+    """Set the mode of all quantizers."""
+    for quantizer in quantizers(network):
+        quantizer.mode = mode

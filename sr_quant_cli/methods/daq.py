@@ -1,0 +1,196 @@
+"""DAQ: distribution-aware quantization, channel by channel.
+
+Weights and activations take the step that is best for Gaussian values of their deviation. That of a
+weight is one number. Activations are measured at run time, in every sample and channel, and their
+deviations are quantized themselves: ``qq`` bits for the deviations of a sample.
+
+=========  =====================================================================================
+variant    what differs
+=========  =====================================================================================
+corrected  the step for ``b`` bits is the best one for ``2^b`` levels; an input counts as one
+           after a ReLU where the network says so; there it has ``2^b`` levels, 0 the first; a
+           channel whose quantized deviation is not positive becomes 0, or its mean
+paper      as corrected
+code       the step for ``b`` bits is the best one for ``2^(b-1)`` levels; an input counts as one
+           after a ReLU if the smallest value of the whole batch is 0, so that a sample may be
+           treated otherwise in other company; there the levels go on without a limit; a channel
+           whose quantized deviation is negative becomes a constant that is off 0, or off its mean
+=========  =====================================================================================
+
+Half-way between two levels the released code takes the other one. Its ``finetune`` switch, which
+uses the steps for 2 bits (and 8 of the deviations) at any number of bits, is left out.
+
+References
+----------
+.. [1] C. Hong, H. Kim, S. Baik, J. Oh, K. M. Lee, "DAQ: Channel-Wise Distribution-Aware
+       Quantization for Deep Image Super-Resolution Networks", WACV 2022.
+"""
+
+import math
+from dataclasses import replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from sr_quant_cli.methods.base import Method, MethodConfig
+from sr_quant_cli.networks.sites import RESIDUAL_CONVOLUTIONS, Placement, Site
+from sr_quant_cli.quant.grids import MIN_WIDTH, Grid, midrise, quantize, unsigned
+from sr_quant_cli.quant.quantizers import Quantizer, WeightRangeQuantizer
+from sr_quant_cli.quant.ranges import gaussian_step
+
+FLOAT = 32
+"""Bits of a deviation that is not quantized."""
+
+
+class DAQConfig(MethodConfig):
+    """DAQ [1]_. The authors' full EDSR at 2 bits has ``qq`` 8."""
+
+    name: Literal["daq"] = "daq"
+    """method"""
+    qq: Literal[2, 3, 4, 5, 6, 7, 8, 32] = 4
+    """bits of the deviations of a sample's channels; 32: not quantized"""
+
+
+class ChannelStatistics(Quantizer):
+    """A step for each channel of each sample, from its deviation at run time [1]_.
+
+    With ``s`` the best step for unit variance and ``sigma`` the deviation of a channel, quantized
+    to ``qq`` bits on the mid-rise grid around the mean of the sample's deviations:
+
+    * after a ReLU ``x_hat = d min(R(x / d), 2^b - 1)`` with ``d = s sigma``, and ``sigma`` is that
+      of the positive values and a single zero, whatever their number;
+    * else ``x_hat = mu + d (clip(R(v - 1/2), -2^(b-1), 2^(b-1) - 1) + 1/2)``, ``v = (x - mu) / d``.
+
+    The gradient passes unchanged, of clipped values too; none goes through the statistics.
+
+    Parameters
+    ----------
+    qq
+        Bits of the deviations; 32: they are not quantized.
+    positive
+        The input comes from a ReLU.
+    channel
+        Dimension of the channels: 1 in ``[N, C, H, W]``, -1 in ``[N, ..., C]``.
+
+    Examples
+    --------
+    Two channels, the second with ten times the deviation of the first:
+
+    >>> x = torch.tensor([[-3.0, -1.0, 1.0, 3.0], [-30.0, -10.0, 10.0, 30.0]]).view(1, 2, 2, 2)
+    >>> quantizer = ChannelStatistics(2, qq=32, positive=False)
+    >>> [[round(value, 2) for value in channel] for channel in quantizer(x).flatten(2)[0].tolist()]
+    [[-3.86, -1.29, 1.29, 3.86], [-38.57, -12.86, 12.86, 38.57]]
+    """
+
+    table: ClassVar[Literal["optimal", "daq"]] = "optimal"
+
+    def __init__(self, bits: int, qq: int, positive: bool, channel: int = 1) -> None:
+        super().__init__(bits, "ste")
+        self.qq, self.positive, self.channel = qq, positive, channel
+
+    def is_positive(self, x: Tensor) -> bool:
+        """Whether the input is treated as one after a ReLU."""
+        return self.positive
+
+    @torch.no_grad()
+    def grid(self, x: Tensor) -> Grid:
+        """The grids of all samples and channels, of size 1 in the other dimensions."""
+        x = x.float()
+        pixels = tuple(d for d in range(1, x.ndim) if d != self.channel % x.ndim)
+        if self.is_positive(x):
+            return self.from_zero(self.step(_positive_deviation(x, pixels)))
+        mean = x.mean(pixels, keepdim=True)
+        return self.around(mean, self.step(_deviation(x, mean, pixels)))
+
+    def step(self, deviation: Tensor) -> Tensor:
+        """Step of each channel by its deviation, which is quantized first."""
+        if self.qq != FLOAT:
+            mean = deviation.mean(self.channel, keepdim=True)
+            spread = _deviation(deviation, mean, (self.channel,))
+            step = gaussian_step(spread, self.qq, self.table)
+            deviation = quantize(deviation, _shift(midrise(step, self.qq), mean))
+        return gaussian_step(deviation, self.bits, self.table)
+
+    def from_zero(self, step: Tensor) -> Grid:
+        """``2^b`` levels from 0 upwards; 0 alone where the step is not positive."""
+        grid = unsigned(step, self.bits)
+        return replace(grid, upper=grid.last * step.clamp_min(0))
+
+    def around(self, mean: Tensor, step: Tensor) -> Grid:
+        """``2^b`` levels around the mean; the mean alone where the step is not positive."""
+        return _shift(midrise(step, self.bits), mean)
+
+
+class ReleasedStatistics(ChannelStatistics):
+    """As the released code does it."""
+
+    table = "daq"
+
+    def is_positive(self, x: Tensor) -> bool:
+        """Whether the smallest value of the batch is 0."""
+        return bool(x.amin() == 0)
+
+    def from_zero(self, step: Tensor) -> Grid:
+        """Levels from 0 upwards, without end."""
+        stray = self._stray(step)
+        upper = torch.where(step > 0, math.inf, stray)
+        return Grid(step.clamp_min(MIN_WIDTH), stray, stray, upper, 0, 2**62, self.bits)
+
+    def around(self, mean: Tensor, step: Tensor) -> Grid:
+        """``2^b`` levels around the mean; a constant above it where the step is negative."""
+        return super().around(mean - self._stray(step), step)
+
+    def _stray(self, step: Tensor) -> Tensor:
+        # The thresholds change places when the step is negative, and clip all values to one.
+        return (2.0 ** (self.bits - 1) - 0.5) * step.clamp_max(0)
+
+
+def _shift(grid: Grid, mean: Tensor) -> Grid:
+    """Move a grid to a mean."""
+    return replace(
+        grid, origin=grid.origin + mean, lower=grid.lower + mean, upper=grid.upper + mean
+    )
+
+
+def _deviation(x: Tensor, mean: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Unbiased standard deviation; 0 of a single value."""
+    # Not torch.std, which takes as long as the convolution behind it.
+    count = math.prod(x.shape[d] for d in dims)
+    squares: Tensor = (x - mean).square_().sum(dims, keepdim=True)
+    return squares.div_(max(count - 1, 1)).sqrt_()
+
+
+def _positive_deviation(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Standard deviation of the positive values and one zero; ``x`` is not negative."""
+    scratch = x.square()
+    squares = scratch.sum(dims, keepdim=True)
+    count = torch.sign(x, out=scratch).sum(dims, keepdim=True).add_(1)
+    mean = x.sum(dims, keepdim=True).div_(count)
+    return squares.div_(count).sub_(mean.square_()).clamp_min_(0).sqrt_()
+
+
+class DAQ(Method):
+    """Steps that follow the distribution of every channel [1]_."""
+
+    trains = True
+    config: DAQConfig
+
+    def paper_placement(self) -> Placement:
+        """Both convolutions of a block, weights and inputs."""
+        return RESIDUAL_CONVOLUTIONS
+
+    def weight_quantizer(self, site: Site, weight: Tensor, bits: int) -> Quantizer:
+        """Mid-rise grid by the deviation of the whole weight; all weights get their gradient."""
+        table = self._statistics().table
+        return WeightRangeQuantizer(
+            bits, "ste", lambda w, b: midrise(gaussian_step(w.std(), b, table), b)
+        )
+
+    def input_quantizer(self, site: Site, bits: int) -> Quantizer:
+        """Statistics at run time; channels come last in the operands of linear layers."""
+        channel = -1 if site.kind in ("linear", "matmul") else 1
+        return self._statistics()(bits, self.config.qq, site.unsigned, channel)
+
+    def _statistics(self) -> type[ChannelStatistics]:
+        return ReleasedStatistics if self.config.variant == "code" else ChannelStatistics

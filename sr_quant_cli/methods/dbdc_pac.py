@@ -1,0 +1,127 @@
+"""DBDC+PaC: density-based dual clipping and pixel-aware calibration.
+
+Weights lie on ``affine_real`` per output channel, activations per tensor.
+
+*DBDC* takes the histogram of an activation over its range in a calibration batch, and drops the
+outermost bin of the end that is less dense, again and again, as long as no more than a share ``p``
+of the values is lost. The bounds are the mean over the calibration batches. Weights keep their
+smallest and largest value.
+
+*PaC* trains the bounds towards the full-precision network, on its output and the features of its
+blocks: those of activations in the first half of the training, those of weights in the second. In
+each half the learning rate falls along a cosine of its own, from 5e-3 to 2e-3 and from 5e-6 to 2e-6
+in the released code; the recipe's schedule is to be constant. The gradient of a bound is divided by
+``sqrt(numel (2^(b-1) - 1))``, with the number of values of the tensor that is quantized.
+
+=========  =====================================================================================
+variant    what differs
+=========  =====================================================================================
+corrected  bounds of activations are the outer edges of the bins that are kept
+paper      as corrected, as far as is known
+code       the lower bound is one bin higher, so that a 0 after ReLU is clipped; below 8 bits
+           p = 1e-4, and no weight is clipped: neither value of its configuration arrives
+=========  =====================================================================================
+
+In all variants the recipe decides on the losses. In the released code features are detached, and
+their loss has no gradient; it also drops one bin more than told, which is not repeated here.
+
+References
+----------
+.. [1] Z. Tu, J. Hu, H. Chen, Y. Wang, "Toward Accurate Post-Training Quantization for Image Super
+       Resolution", CVPR 2023.
+"""
+
+import math
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from sr_quant_cli.methods.base import Group, Method, MethodConfig
+from sr_quant_cli.networks.sites import BLOCKS, Operands, Placement, Site
+from sr_quant_cli.quant.fake import scale_gradient
+from sr_quant_cli.quant.grids import Grid, affine_real
+from sr_quant_cli.quant.quantizers import BoundsQuantizer, Quantizer
+from sr_quant_cli.quant.ranges import Bounds, histogram_clip, min_max, percentile
+
+BINS = 2048
+
+
+class DBDCPaCConfig(MethodConfig):
+    """DBDC+PaC [1]_."""
+
+    name: Literal["dbdc_pac"] = "dbdc_pac"
+    """method"""
+    dropped: Annotated[float, Field(ge=0, lt=1)] = 5e-4
+    """share of an activation's values to clip below 8 bits; variant code: 1e-4 whatever it says"""
+    dropped_int8: Annotated[float, Field(ge=0, lt=1)] = 1e-5
+    """share of an activation's values to clip at 8 bits"""
+    weight_clip: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """share of a channel's weights to clip at either end; variant code: none whatever it says"""
+    final: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """learning rate at the end of each half of the training, as a share of its start"""
+
+
+class ScaledBounds(BoundsQuantizer):
+    """Bounds whose gradient is divided by ``sqrt(numel (2^(b-1) - 1))``."""
+
+    def grid(self, x: Tensor) -> Grid:
+        """The range on its grid; only the scale of the gradient depends on ``x``."""
+        grid = super().grid(x)
+        factor = 1 / math.sqrt(x.numel() * (2 ** (self.bits - 1) - 1))
+        lower, upper = (scale_gradient(bound, factor) for bound in (grid.lower, grid.upper))
+        return replace(grid, lower=lower, upper=upper)
+
+
+class DBDCPaC(Method):
+    """Clipped by density, trained in two phases [1]_."""
+
+    trains = True
+    config: DBDCPaCConfig
+
+    def paper_placement(self) -> Placement:
+        """Every convolution, the first and the last at 8 bits; linear layers and products."""
+        low, int8 = Operands("low", "low"), Operands("int8", "int8")
+        ends: Placement = {"head": int8, "tail": int8}
+        return {**BLOCKS, **ends, "body_last": low, "fusion": low, "upsampler": low}
+
+    def weight_quantizer(self, site: Site, weight: Tensor, bits: int) -> Quantizer:
+        """Smallest to largest weight of each output channel, or percentiles."""
+        clip = 0.0 if self.config.variant == "code" else self.config.weight_clip
+        estimate = partial(percentile, percent=100 * (1 - clip), dim=0)
+        shape = (len(weight), *[1] * (weight.ndim - 1))
+        return ScaledBounds(bits, "clip", affine_real, estimate, shape)
+
+    def input_quantizer(self, site: Site, bits: int) -> Quantizer:
+        """Density-based dual clipping, averaged over batches."""
+        dropped = self.config.dropped_int8 if bits == 8 else self.config.dropped
+        estimate = partial(histogram_clip, dropped=dropped, bins=BINS)
+        if self.config.variant == "code":
+            estimate = partial(released_clip, dropped=dropped if bits == 8 else 1e-4)
+        return ScaledBounds(bits, "clip", affine_real, estimate)
+
+    def rate_factor(self, group: Group, step: int, iters: int) -> float:
+        """Bounds of activations in the first half, of weights in the second, along cosines.
+
+        >>> pac = DBDCPaC(DBDCPaCConfig())
+        >>> [pac.rate_factor("bounds", step, 500) for step in (0, 125, 250)]
+        [1.0, 0.7, 0.0]
+        >>> [pac.rate_factor("weight_bounds", step, 500) for step in (249, 250, 375)]
+        [0.0, 1.0, 0.7]
+        """
+        if group not in ("bounds", "weight_bounds"):
+            return 1.0
+        progress = 2 * step / iters - (group == "weight_bounds")
+        if not 0 <= progress < 1:
+            return 0.0
+        final = self.config.final
+        return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def released_clip(x: Tensor, dropped: float) -> Bounds:
+    """Dual clipping as released: the lower bound is the upper edge of its bin."""
+    lower, upper = histogram_clip(x, dropped, BINS)
+    smallest, largest = min_max(x)
+    return lower + (largest - smallest) / BINS, upper

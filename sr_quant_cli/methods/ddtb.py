@@ -1,0 +1,350 @@
+"""DDTB: dynamic dual trainable bounds.
+
+Every activation lies on ``affine_int`` between two trainable bounds. Where the largest and smallest
+values change most from batch to batch, a small gate multiplies the bounds by factors of its own for
+every sample. A weight takes its 1st and 99th percentile anew in each forward pass.
+
+Training has three phases, here shares of its length (published: epoch 1, 2 to 5, and 6 to 60):
+
+1. statistics: everything is in full precision and nothing is trained; every activation's largest
+   and smallest value are recorded, and the activations with the largest
+   ``var(max) + var(min)`` get their gates
+2. gates are computed, pulled to factors of 1 by a loss, and not applied
+3. gates are applied
+
+=========  =====================================================================================
+variant    what differs
+=========  =====================================================================================
+corrected  bounds start at percentiles of the calibration; all layers of a gate learn; its inner
+           quantizers take their ranges per sample, its normalization the running statistics: a
+           sample's factors do not depend on its batch, and one sample is a batch
+paper      the gate's inner ranges and its normalization in training are those of the batch,
+           which must have two samples or more
+code       as paper; of a gate only the last layer learns, its input is detached; bounds start at
+           percentiles only at 2 bits, behind layers that are quantized already, and otherwise at
+           -10 and 10; the first convolution of a block reads the unquantized block input
+=========  =====================================================================================
+
+The released code forgets its gates in evaluation unless a flag is set; here it is saved with the
+network whether they are applied. All variants keep the upper bound above the lower one. A picture
+that is enlarged in tiles gets the factors of each tile.
+
+References
+----------
+.. [1] Y. Zhong, M. Lin, X. Li, K. Li, Y. Shen, F. Chao, Y. Wu, R. Ji, "Dynamic Dual Trainable
+       Bounds for Ultra-low Precision Super-Resolution Networks", ECCV 2022.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from sr_quant_cli.methods.base import Group, Method, MethodConfig, quantizers
+from sr_quant_cli.networks.base import Network
+from sr_quant_cli.networks.sites import RELEASED_RESIDUAL_BLOCKS, RESIDUAL_BLOCKS, Placement, Site
+from sr_quant_cli.quant.grids import Grid, affine_int, sym_narrow
+from sr_quant_cli.quant.layers import QuantLinear
+from sr_quant_cli.quant.quantizers import BoundsQuantizer, Quantizer, WeightRangeQuantizer
+from sr_quant_cli.quant.ranges import Bounds, max_abs, min_max, percentile
+
+GATE_BITS, GATE_WIDTH = 2, 32
+MOMENTUM, EPS = 0.1, 1e-5
+"""Of the gates' normalization, as usual."""
+
+
+class DDTBConfig(MethodConfig):
+    """DDTB [1]_; the defaults are those for EDSR."""
+
+    name: Literal["ddtb"] = "ddtb"
+    """method"""
+    weight_percentile: Annotated[float, Field(gt=50, le=100)] = 99.0
+    """percentile that weights are clipped to, above and below; 100: not clipped (RDN)"""
+    activation_percentile: Annotated[float, Field(gt=50, le=100)] = 99.0
+    """percentile that the bounds of activations start at (RDN: 95)"""
+    dynamic_ratio: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """share of the activations that get a gate, rounded down (SRResNet: 0.1, RDN: 0.5)"""
+    statistics: Annotated[float, Field(gt=0, lt=1)] = 1 / 60
+    """share of the training in which extremes are recorded, in full precision"""
+    gates_from: Annotated[float, Field(gt=0, lt=1)] = 5 / 60
+    """share of the training after which gates are applied"""
+    gate_weight: Annotated[float, Field(ge=0)] = 1.0
+    """weight of the loss that pulls gates to 1 until then"""
+
+    @model_validator(mode="after")
+    def _phases_in_order(self) -> Self:
+        if self.gates_from < self.statistics:
+            raise ValueError(f"gates_from = {self.gates_from}: must be at least statistics")
+        return self
+
+
+class RunningNorm(nn.Module):
+    """Batch normalization by running statistics, in training as in evaluation.
+
+    What a sample gives does not depend on its batch. The running variance is that around the
+    running mean, and so is found from batches of one sample, too, whose own variance is 0.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("variance", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C]`` -> ``[N, C]``."""
+        y = (x - self.mean) * (self.variance + EPS).rsqrt() * self.weight + self.bias
+        if self.training:
+            with torch.no_grad():
+                from_old_mean = x - self.mean
+                self.mean.lerp_(x.mean(0), MOMENTUM)
+                self.variance.lerp_((from_old_mean * (x - self.mean)).mean(0), MOMENTUM)
+        return y
+
+
+class Gate(nn.Module):
+    """Factors of the two bounds of an activation, for every sample, from its channels' means.
+
+    The 1x1 convolutions of the globally pooled map are linear layers here. Their weights are on
+    ``sym_narrow``, their inputs on ``affine_int`` between the smallest value and the largest.
+
+    Parameters
+    ----------
+    channels
+        Of the activation.
+    learns
+        False: only the last layer gets a gradient.
+    per_sample
+        A sample's factors do not depend on its batch.
+
+    Examples
+    --------
+    Means 0, 1.2 and 3 become 0, 1 and 3. Each hidden unit adds them to 4, which a fresh
+    normalization leaves; the logits are the mean of the units and its negative:
+
+    >>> gate = Gate(3, learns=True, per_sample=True).eval()
+    >>> gate.reduce.weight.data[:] = 1.0
+    >>> gate.expand.weight.data[:] = torch.tensor([[1 / 32], [-1 / 32]])
+    >>> logits = gate(torch.tensor([0, 1.2, 3]).view(1, 3, 1, 1))
+    >>> [round(value, 2) for value in logits[0].tolist()]
+    [4.0, -4.0]
+    """
+
+    def __init__(self, channels: int, *, learns: bool, per_sample: bool) -> None:
+        super().__init__()
+        self._learns, self._per_sample = learns, per_sample
+        self.reduce = self._layer(channels, GATE_WIDTH)
+        self.norm = RunningNorm(GATE_WIDTH) if per_sample else nn.BatchNorm1d(GATE_WIDTH)
+        self.expand = self._layer(GATE_WIDTH, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of the factors of the upper and lower bound: ``[N, C, H, W]`` -> ``[N, 2]``."""
+        with torch.autocast(x.device.type, enabled=False):
+            means = x.detach().mean((2, 3), dtype=torch.float32)
+            hidden = torch.relu(self.norm(self.reduce(means)))
+            logits: Tensor = self.expand(hidden if self._learns else hidden.detach())
+        return logits
+
+    def _layer(self, inputs: int, outputs: int) -> QuantLinear:
+        dim = 0 if self._per_sample else None
+        return QuantLinear(
+            nn.Linear(inputs, outputs, bias=False),
+            WeightRangeQuantizer(GATE_BITS, "ste", lambda w, b: sym_narrow(max_abs(w), b)),
+            WeightRangeQuantizer(GATE_BITS, "ste", lambda x, b: affine_int(*min_max(x, dim), b)),
+        )
+
+
+class Resting(Quantizer):
+    """A quantizer that lets its input pass in the training steps of phase 1.
+
+    Evaluation quantizes then, too: no figure of a float network may pass for one of a quantized.
+    """
+
+    rests = False
+
+    def record(self, x: Tensor) -> None:
+        """Take a batch into the statistics; of a weight there are none."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape, float32 where it is quantized."""
+        if not (self.rests and self.training):
+            return super().forward(x)
+        self.record(x)
+        return x
+
+
+class PercentileWeight(Resting, WeightRangeQuantizer):
+    """A weight between percentiles of its own; clipped weights get no gradient.
+
+    >>> PercentileWeight(2, percent=100)(torch.tensor([-2.0, -0.8, 1.2, 4.0])).tolist()
+    [-2.0, 0.0, 2.0, 4.0]
+    """
+
+    def __init__(self, bits: int, percent: float) -> None:
+        super().__init__(bits, "half", lambda w, b: affine_int(*percentile(w, percent), b))
+
+
+class DynamicBounds(Resting, BoundsQuantizer):
+    """Two trainable bounds, and a gate that multiplies them where it was chosen [1]_.
+
+    With the factors ``(g_u, g_l) = 2 sigmoid(gate(x))``, or 1, and ``u = g_u upper``,
+    ``l = g_l lower``: ``s = (u - l) / (2^b - 1)``, ``z = R(l / s)``,
+    ``x_hat = s (R(clip(x, l, u) / s - z) + z)``.
+
+    Attributes
+    ----------
+    gate
+        None: never dynamic.
+    seen, means, squares
+        Number of batches recorded, and of their smallest and largest values the means and the sums
+        of squared deviations, ``[2]``.
+    dynamic
+        The gate was chosen.
+    applied
+        A chosen gate multiplies the bounds; else it is only computed.
+    logits
+        Of the latest forward pass, where a gate was only computed.
+
+    Examples
+    --------
+    >>> quantizer = DynamicBounds(2, min_max)
+    >>> quantizer.observe(torch.tensor([-2.0, 4.0]))
+    >>> quantizer(torch.tensor([-3.0, -0.9, 3.2, 9.0])).tolist()
+    [-2.0, 0.0, 4.0, 4.0]
+    """
+
+    seen: Tensor
+    means: Tensor
+    squares: Tensor
+    dynamic: Tensor
+    applied: Tensor
+
+    def __init__(
+        self, bits: int, estimate: Callable[[Tensor], Bounds], gate: Gate | None = None
+    ) -> None:
+        super().__init__(bits, "half", affine_int, estimate)
+        self.gate = gate
+        self.logits: Tensor | None = None
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("means", torch.zeros(2))
+        self.register_buffer("squares", torch.zeros(2))
+        self.register_buffer("dynamic", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("applied", torch.zeros((), dtype=torch.bool))
+
+    @torch.no_grad()
+    def record(self, x: Tensor) -> None:
+        """Take the smallest and largest value of a batch into their variances."""
+        extremes = torch.stack(torch.aminmax(x)).float()
+        self.seen += 1
+        from_old_mean = extremes - self.means
+        self.means += from_old_mean / self.seen
+        self.squares += from_old_mean * (extremes - self.means)
+        if self.gate is not None:
+            self.gate(x)  # Its normalization finds its statistics.
+
+    def variation(self) -> float:
+        """``var(max) + var(min)`` over the recorded batches."""
+        return float(self.squares.sum() / self.seen.clamp_min(1))
+
+    def grid(self, x: Tensor) -> Grid:
+        """One grid, or one for each sample."""
+        static = super().grid(x)
+        if self.gate is None or not self.dynamic:
+            return static
+        logits = self.gate(x)
+        if not self.applied:
+            self.logits = logits
+            return static
+        upper, lower = (2 * logits.sigmoid()).view(-1, 2, 1, 1, 1).unbind(1)
+        return affine_int(lower * self.lower, upper * self.upper, self.bits)
+
+    def auxiliary(self) -> list[nn.Parameter]:
+        """Parameters of the gate, chosen or not."""
+        return [] if self.gate is None else list(self.gate.parameters())
+
+
+class DDTB(Method):
+    """Trainable bounds, dynamic where the data are [1]_."""
+
+    trains = True
+    config: DDTBConfig
+
+    def paper_placement(self) -> Placement:
+        """Both convolutions of a block, its input or shortcut, and the output of the branch."""
+        return RELEASED_RESIDUAL_BLOCKS if self.config.variant == "code" else RESIDUAL_BLOCKS
+
+    def weight_quantizer(self, site: Site, weight: Tensor, bits: int) -> Quantizer:
+        """Percentiles of each step's weight."""
+        return PercentileWeight(bits, self.config.weight_percentile)
+
+    def input_quantizer(self, site: Site, bits: int) -> Quantizer:
+        """Trainable bounds, with a gate where the input is a map ``[N, C, H, W]``."""
+        config, gate = self.config, None
+        if site.kind not in ("linear", "matmul"):
+            learns, per_sample = config.variant != "code", config.variant == "corrected"
+            gate = Gate(site.channels, learns=learns, per_sample=per_sample)
+        quantizer = DynamicBounds(bits, lambda x: percentile(x, config.activation_percentile), gate)
+        if config.variant == "code" and bits > 2:
+            quantizer.lower.data.fill_(-10)
+            quantizer.upper.data.fill_(10)
+            quantizer.batches.fill_(1)
+        return quantizer
+
+    def calibrate(self, network: Network, batches: Iterable[Tensor]) -> None:
+        """Find the first bounds from LR batches ``[N, 3, h, w]`` (0..1).
+
+        For the released code from one batch, layer by layer behind quantized ones.
+        """
+        if self.config.variant != "code":
+            super().calibrate(network, batches)
+            return
+        # Every quantizer takes its bounds just before it quantizes by them.
+        hooks = [
+            quantizer.register_forward_pre_hook(lambda module, inputs: module.observe(*inputs))
+            for quantizer in _activations(network)
+            if not quantizer.batches
+        ]
+        with torch.no_grad():
+            network.eval()(next(iter(batches)))
+        for hook in hooks:
+            hook.remove()
+
+    def rate_factor(self, group: Group, step: int, iters: int) -> float:
+        """Nothing is trained in phase 1."""
+        return 0.0 if step < self.config.statistics * iters else 1.0
+
+    def before_step(self, network: Network, step: int, iters: int) -> None:
+        """Set the phase, and choose the gates after the last step of phase 1."""
+        for quantizer in quantizers(network):
+            if isinstance(quantizer, Resting):
+                quantizer.rests = step < self.config.statistics * iters
+            if isinstance(quantizer, DynamicBounds):
+                quantizer.applied.fill_(step >= self.config.gates_from * iters)
+        if step == math.ceil(self.config.statistics * iters):
+            self.choose([a for a in _activations(network) if a.gate is not None])
+
+    def choose(self, activations: list[DynamicBounds]) -> None:
+        """Make those dynamic whose extremes vary most between batches [1]_."""
+        ranked = sorted(activations, key=DynamicBounds.variation, reverse=True)
+        for rank, activation in enumerate(ranked):
+            activation.dynamic.fill_(rank < int(self.config.dynamic_ratio * len(ranked)))
+
+    def regularizers(self, network: Network) -> dict[str, Tensor]:
+        """Phase 2: mean of the gates' squared logits, which are 0 where the factors are 1."""
+        terms = []
+        for activation in _activations(network):
+            if activation.logits is not None:
+                terms.append(activation.logits.square().mean())
+                activation.logits = None
+        return {"gate": self.config.gate_weight * torch.stack(terms).mean()} if terms else {}
+
+
+def _activations(network: Network) -> Iterator[DynamicBounds]:
+    return (module for module in network.modules() if isinstance(module, DynamicBounds))

@@ -1,0 +1,43 @@
+"""MinMax: the widest range that was seen. The simplest baseline of post-training quantization.
+
+Weights and activations lie on ``affine_real``: the smallest value is the first level, the largest
+the last. Both ranges are per tensor; that of an activation spans all calibration batches. Nothing
+is trained, and there is nothing that variants could differ in.
+
+2DQuant's Table 3 has this baseline on SwinIR-light.
+"""
+
+from typing import Literal
+
+from torch import Tensor
+
+from sr_quant_cli.methods.base import Method, MethodConfig
+from sr_quant_cli.networks.sites import BLOCKS, Placement, Site
+from sr_quant_cli.quant.grids import affine_real
+from sr_quant_cli.quant.quantizers import BoundsQuantizer, Quantizer
+from sr_quant_cli.quant.ranges import min_max
+
+
+class MinMaxConfig(MethodConfig):
+    """MinMax has no hyper-parameters."""
+
+    name: Literal["minmax"] = "minmax"
+    """method"""
+
+
+class MinMax(Method):
+    """Range of the data, per tensor."""
+
+    trains = False
+
+    def paper_placement(self) -> Placement:
+        """As 2DQuant: linear layers and products; in convolutional networks, residual blocks."""
+        return BLOCKS
+
+    def weight_quantizer(self, site: Site, weight: Tensor, bits: int) -> Quantizer:
+        """Smallest to largest weight."""
+        return BoundsQuantizer(bits, "clip", affine_real, min_max)
+
+    def input_quantizer(self, site: Site, bits: int) -> Quantizer:
+        """Smallest to largest value of all calibration batches."""
+        return BoundsQuantizer(bits, "clip", affine_real, min_max, average=False)

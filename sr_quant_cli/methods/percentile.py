@@ -1,0 +1,50 @@
+"""Percentile: a range that leaves out the outermost activations. A baseline without training.
+
+Weights and activations lie on ``affine_real`` and both ranges are per tensor, as in the code base
+of 2DQuant, whose Table 3 has this baseline without stating the percentile. Activations are clipped
+to the percentiles ``100 - percent`` and ``percent`` of a calibration batch, of several batches to
+the mean of these; weights keep their smallest and largest value. AdaBM, from whose code the default
+is taken, averages exponentially over batches instead. There is nothing that variants could differ
+in.
+"""
+
+from functools import partial
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from sr_quant_cli.methods.base import Method, MethodConfig
+from sr_quant_cli.networks.sites import BLOCKS, Placement, Site
+from sr_quant_cli.quant.grids import affine_real
+from sr_quant_cli.quant.quantizers import BoundsQuantizer, Quantizer
+from sr_quant_cli.quant.ranges import min_max, percentile
+
+
+class PercentileConfig(MethodConfig):
+    """Percentile."""
+
+    name: Literal["percentile"] = "percentile"
+    """method"""
+    percent: Annotated[float, Field(gt=50, le=100)] = 99.0
+    """upper percentile of activations; the lower one is 100 - percent"""
+
+
+class Percentile(Method):
+    """Range of most of the data, per tensor."""
+
+    trains = False
+    config: PercentileConfig
+
+    def paper_placement(self) -> Placement:
+        """As 2DQuant: linear layers and products; in convolutional networks, residual blocks."""
+        return BLOCKS
+
+    def weight_quantizer(self, site: Site, weight: Tensor, bits: int) -> Quantizer:
+        """Smallest to largest weight."""
+        return BoundsQuantizer(bits, "clip", affine_real, min_max)
+
+    def input_quantizer(self, site: Site, bits: int) -> Quantizer:
+        """Between two percentiles, averaged over batches."""
+        estimate = partial(percentile, percent=self.config.percent)
+        return BoundsQuantizer(bits, "clip", affine_real, estimate)

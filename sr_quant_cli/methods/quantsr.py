@@ -1,0 +1,162 @@
+"""QuantSR: a learned step, and a learned shift of every input channel in front of it.
+
+This is its quantizer, RLQ. The depth-dynamic part belongs to the network QuantSR-C, not to a
+quantizer: 32 blocks with learned factors on their shortcuts, of which some may be skipped.
+
+=========  =====================================================================================
+variant    what differs
+=========  =====================================================================================
+corrected  an input has codes from 0 upwards where the network says that it comes from a ReLU;
+           steps start from the mean over all calibration batches
+paper      as corrected
+code       sign and step of an input are those of the first calibration batch: codes from 0
+           upwards if none of its values is below -1e-5
+=========  =====================================================================================
+
+After a ReLU the shift makes values negative where it is so itself. They become 0: the shift is then
+a threshold below which a channel is silent. In all variants steps are kept positive and found by
+calibration, and that they were is saved. In the released code a step may turn negative under
+training, which turns its grid around, and one that was never found is whatever memory held.
+
+References
+----------
+.. [1] H. Qin, Y. Zhang, Y. Ding, Y. Liu, X. Liu, M. Danelljan, F. Yu, "QuantSR: Accurate Low-bit
+       Quantization for Efficient Image Super-Resolution", NeurIPS 2023.
+.. [2] S. K. Esser, J. L. McKinstry, D. Bablani, R. Appuswamy, D. S. Modha, "Learned Step Size
+       Quantization", ICLR 2020.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sr_quant_cli.methods.base import Method, MethodConfig
+from sr_quant_cli.networks.sites import RESIDUAL_CONVOLUTIONS, TENSORS, Operands, Placement, Site
+from sr_quant_cli.quant.fake import scale_gradient
+from sr_quant_cli.quant.grids import Grid, sym_full, unsigned
+from sr_quant_cli.quant.quantizers import Quantizer, ScaleQuantizer
+from sr_quant_cli.quant.ranges import lsq_step
+
+StepToGrid = Callable[[Tensor, int], Grid]
+
+
+class QuantSRConfig(MethodConfig):
+    """QuantSR has no hyper-parameters [1]_."""
+
+    name: Literal["quantsr"] = "quantsr"
+    """method"""
+
+
+class LearnedStep(ScaleQuantizer):
+    """``x_hat = alpha clip(R(x / alpha), Qn, Qp)`` with a trainable ``alpha`` [2]_.
+
+    It starts at ``2 mean|x| / sqrt(Qp)``; its gradient is divided by ``sqrt(numel Qp)``. Rounding
+    has the slope of a soft staircase [1]_.
+
+    Parameters
+    ----------
+    to_grid
+        ``sym_full`` (Qn = -2^(b-1), Qp = 2^(b-1) - 1) or ``unsigned`` (Qn = 0, Qp = 2^b - 1).
+
+    Examples
+    --------
+    >>> x = torch.tensor([-4.0, -1.0, 0.0, 3.0])
+    >>> quantizer = LearnedStep(2, sym_full)
+    >>> quantizer.observe(x)
+    >>> quantizer.value.item(), quantizer(x).tolist()
+    (4.0, [-4.0, 0.0, 0.0, 4.0])
+    """
+
+    def __init__(self, bits: int, to_grid: StepToGrid) -> None:
+        super().__init__(bits, "tanh", to_grid, self._initial)
+
+    def _initial(self, x: Tensor) -> Tensor:
+        last = self._to_grid(torch.ones(()), self.bits).last
+        return lsq_step(x, last)
+
+    def grid(self, x: Tensor) -> Grid:
+        """The grid by its step, which gets a scaled gradient."""
+        grid = super().grid(x)
+        factor = 1 / math.sqrt(x.numel() * grid.last)
+        # Scaled where the gradient enters, so that the step keeps its very last bit.
+        return replace(
+            grid,
+            lower=scale_gradient(grid.lower, factor),
+            upper=scale_gradient(grid.upper, factor),
+        )
+
+
+class ShiftedStep(LearnedStep):
+    """``x_hat = alpha clip(R((x + tau_c) / alpha), Qn, Qp)``: the shift is never removed [1]_.
+
+    Parameters
+    ----------
+    shape
+        Shape of the trainable shift ``tau``: ``(C, 1, 1)``, or ``(C,)`` where channels come last.
+
+    Examples
+    --------
+    >>> x = torch.tensor([0.0, 1.0, 2.0, 3.0]).view(1, 2, 1, 2)
+    >>> quantizer = ShiftedStep(2, unsigned, (2, 1, 1))
+    >>> quantizer.value.data.fill_(1.0), quantizer.batches.fill_(1)
+    (tensor(1.), tensor(1))
+    >>> quantizer.shift.data[0] = 0.75
+    >>> quantizer(x).flatten().tolist()
+    [1.0, 2.0, 2.0, 3.0]
+    """
+
+    def __init__(self, bits: int, to_grid: StepToGrid, shape: tuple[int, ...]) -> None:
+        super().__init__(bits, to_grid)
+        self.shift = nn.Parameter(torch.zeros(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]``, or ``[..., C]``: same shape, float32."""
+        return super().forward(x + self.shift if self.mode == "quantize" else x)
+
+
+class ReleasedStep(ShiftedStep):
+    """As the released code does it: one batch decides on the sign and the step."""
+
+    signed: Tensor
+
+    def __init__(self, bits: int, shape: tuple[int, ...]) -> None:
+        super().__init__(bits, self._by_sign, shape)
+        self.register_buffer("signed", torch.tensor(False))
+
+    def _by_sign(self, step: Tensor, bits: int) -> Grid:
+        return (sym_full if self.signed else unsigned)(step, bits)
+
+    def observe(self, x: Tensor) -> None:
+        """Take sign and step of the first batch."""
+        if not self.batches:
+            self.signed.copy_(x.amin() < -1e-5)
+            super().observe(x)
+
+
+class QuantSR(Method):
+    """Redistribution-driven learnable quantizer [1]_."""
+
+    trains = True
+
+    def paper_placement(self) -> Placement:
+        """Both convolutions of a block; in transformers the linear layers."""
+        return {**RESIDUAL_CONVOLUTIONS, "linear": Operands("low", "low")}
+
+    def weight_quantizer(self, site: Site, weight: Tensor, bits: int) -> Quantizer:
+        """A learned step, no shift."""
+        return LearnedStep(bits, sym_full)
+
+    def input_quantizer(self, site: Site, bits: int) -> Quantizer:
+        """A learned step, with a shift for the input of a convolution or linear layer."""
+        to_grid = unsigned if site.unsigned else sym_full
+        if site.kind in (*TENSORS, "matmul"):
+            return LearnedStep(bits, to_grid)
+        # Four dimensions in channels_last break the broadcast of buffers between processes.
+        shape = (site.channels,) if site.kind == "linear" else (site.channels, 1, 1)
+        if self.config.variant == "code":
+            return ReleasedStep(bits, shape)
+        return ShiftedStep(bits, to_grid, shape)

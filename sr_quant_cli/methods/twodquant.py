@@ -1,0 +1,100 @@
+"""2DQuant: dual-stage low-bit post-training quantization.
+
+Weights and activations lie on ``affine_real``, per tensor, between bounds ``l`` and ``u``:
+
+    x_c = clip(x, l, u),    s = (u - l) / (2^b - 1),    x_hat = s R((x_c - l) / s) + l
+
+*DOBI*, the first stage, tries K pairs of bounds on the calibration batch and takes the pair with
+the smallest L2 norm of ``x - x_hat``. Bell-shaped tensors shrink from both ends, tensors whose
+values crowd at their smallest one (after ReLU, GELU, softmax) from above alone:
+
+    two-sided    l_i = min + i d,  u_i = max - i d,  d = (max - min) / 2K,  i = 0 .. K - 1
+    one-sided    l_i = min,        u_i = max - i d
+
+*DQC*, the second stage, trains all bounds, of weights too, towards the full-precision network; the
+network's own weights stay. Losses and learning rates are the recipe's. The method ``dobi`` is the
+first stage alone.
+
+=========  =====================================================================================
+variant    what differs
+=========  =====================================================================================
+corrected  one-sided search with ``d = (max - min) / K``: upper bounds over the whole range
+paper      one-sided search with ``d = (max - min) / 2K``: no upper bound below the middle
+code       two-sided search everywhere: the flag of the one-sided one is never set
+=========  =====================================================================================
+
+At few bits the best upper bound of a long tail lies below the middle of its range, where the
+paper's search does not get to; the larger step is that of the released, unused, one-sided search.
+
+Bounds are the paper's where calibration is one batch, as it is there (32 patches); of several
+batches, each searched by itself, they are the mean.
+
+References
+----------
+.. [1] K. Liu, H. Qin, Y. Guo, X. Yuan, L. Kong, G. Chen, Y. Zhang, "2DQuant: Low-bit Post-Training
+       Quantization for Image Super-Resolution", NeurIPS 2024.
+"""
+
+from functools import partial
+from typing import Annotated, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from sr_quant_cli.methods.base import Method, MethodConfig
+from sr_quant_cli.networks.sites import BLOCKS, Placement, Site
+from sr_quant_cli.quant.grids import affine_real
+from sr_quant_cli.quant.quantizers import BoundsQuantizer, Quantizer
+from sr_quant_cli.quant.ranges import search_one_sided, search_two_sided
+
+
+class BoundSearchConfig(MethodConfig):
+    """What both methods of this file have."""
+
+    candidates: Annotated[int, Field(ge=1)] = 100
+    """pairs of bounds that are tried (K)"""
+
+
+class DOBIConfig(BoundSearchConfig):
+    """The first stage of 2DQuant [1]_."""
+
+    name: Literal["dobi"] = "dobi"
+    """method"""
+
+
+class TwoDQuantConfig(BoundSearchConfig):
+    """2DQuant [1]_."""
+
+    name: Literal["2dquant"] = "2dquant"
+    """method"""
+
+
+class DOBI(Method):
+    """Bounds of least error, per tensor: distribution-oriented bound initialization [1]_."""
+
+    trains = False
+    config: BoundSearchConfig
+
+    def paper_placement(self) -> Placement:
+        """Linear layers and products; in convolutional networks, residual blocks."""
+        return BLOCKS
+
+    def weight_quantizer(self, site: Site, weight: Tensor, bits: int) -> Quantizer:
+        """Two-sided search."""
+        estimate = partial(search_two_sided, bits=bits, candidates=self.config.candidates)
+        return BoundsQuantizer(bits, "clip", affine_real, estimate)
+
+    def input_quantizer(self, site: Site, bits: int) -> Quantizer:
+        """One-sided search after ReLU, GELU and softmax, except as released; or two-sided."""
+        variant, candidates = self.config.variant, self.config.candidates
+        estimate = partial(search_two_sided, bits=bits, candidates=candidates)
+        if variant != "code" and (site.unsigned or site.after_gelu):
+            reach = 0.5 if variant == "paper" else 1.0
+            estimate = partial(search_one_sided, bits=bits, candidates=candidates, reach=reach)
+        return BoundsQuantizer(bits, "clip", affine_real, estimate)
+
+
+class TwoDQuant(DOBI):
+    """The bounds of DOBI, trained [1]_."""
+
+    trains = True

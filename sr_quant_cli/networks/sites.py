@@ -1,0 +1,121 @@
+"""Sites: the places of a network where values may be quantized, and how each is to be.
+
+A network declares its sites; a placement says for each kind of site in which precision its operands
+are; a method says how. The kinds, as the networks of the literature have them:
+
+==============  ====================================================================================
+kind            what
+==============  ====================================================================================
+head            first convolution, on the picture
+block_in        tensor entering a residual block, for the branch and the shortcut alike
+skip            tensor carried by a block's shortcut
+block_first     first convolution of a block
+block           further convolutions of a block
+block_out       output of a block's branch, before the addition
+body_last       convolution that ends the body
+long_skip       tensor carried by the skip around the body
+fusion          convolution that merges features
+upsampler       convolution in front of a PixelShuffle
+tail            last convolution, giving the picture
+linear          linear layer of a transformer
+matmul          product of two activations
+==============  ====================================================================================
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal[
+    "head",
+    "block_in",
+    "skip",
+    "block_first",
+    "block",
+    "block_out",
+    "body_last",
+    "long_skip",
+    "fusion",
+    "upsampler",
+    "tail",
+    "linear",
+    "matmul",
+]
+
+TENSORS = ("block_in", "skip", "block_out", "long_skip")
+"""Kinds that are a tensor alone: the network has an ``nn.Identity`` there."""
+
+Precision = Literal["fp32", "int8", "low"]
+"""Float, 8 bits, or the bits that are asked for."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place: the path of a submodule, its kind, and what is known of its input."""
+
+    path: str
+    kind: Kind
+    channels: int
+    """of its input"""
+    unsigned: bool = False
+    """its input is never negative, after a ReLU; of a product, the left one, after a softmax"""
+    after_gelu: bool = False
+    """its input is hardly negative, after a GELU"""
+    quantized_by: Kind | None = None
+    """kind of the tensor site whose output its input is, where there is one"""
+
+
+@dataclass(frozen=True)
+class Operands:
+    """Precision of the operands at one kind of site; a tensor site has an input alone."""
+
+    input: Precision = "fp32"
+    weight: Precision = "fp32"
+
+
+Placement = dict[Kind, Operands]
+"""Kinds that are not named stay float."""
+
+RESIDUAL_CONVOLUTIONS: Placement = {
+    "block_first": Operands("low", "low"),
+    "block": Operands("low", "low"),
+}
+"""Both operands of the convolutions of residual blocks, nothing else."""
+
+RESIDUAL_BLOCKS: Placement = {
+    **RESIDUAL_CONVOLUTIONS,
+    "block_in": Operands("low"),
+    "block_out": Operands("low"),
+    "fusion": Operands("low", "low"),
+}
+"""Their convolutions and the tensors around these, as PAMS and its successors have it."""
+
+RELEASED_RESIDUAL_BLOCKS: Placement = {
+    **RESIDUAL_CONVOLUTIONS,
+    "skip": Operands("low"),
+    "block_first": Operands("fp32", "low"),
+    "block_out": Operands("low"),
+    "fusion": Operands("low", "low"),
+}
+"""As their released code has it: only the shortcut gets the quantized input of the block."""
+
+BLOCKS: Placement = {
+    **RESIDUAL_CONVOLUTIONS,
+    "linear": Operands("low", "low"),
+    "matmul": Operands("low", "low"),
+}
+"""All products inside blocks: of residual blocks the convolutions, of a transformer the rest."""
+
+FULL: Placement = {
+    "head": Operands("int8", "int8"),
+    "skip": Operands("int8"),
+    "block_first": Operands("low", "low"),
+    "block": Operands("low", "low"),
+    "body_last": Operands("low", "low"),
+    "long_skip": Operands("int8"),
+    "fusion": Operands("low", "low"),
+    "upsampler": Operands("int8", "int8"),
+    "tail": Operands("int8", "int8"),
+    "linear": Operands("low", "low"),
+    "matmul": Operands("low", "low"),
+}
+"""Every convolution on integers: what is deployed. Shortcuts carry 8 bits to the additions."""

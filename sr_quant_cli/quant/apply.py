@@ -1,0 +1,179 @@
+"""Putting quantizers into a network, and finding their ranges."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from sr_quant_cli.networks.base import Network
+from sr_quant_cli.networks.sites import TENSORS, Operands, Placement, Precision, Site
+from sr_quant_cli.quant.cost import Operation
+from sr_quant_cli.quant.layers import MatMul, QuantConv2d, QuantLinear, QuantMatMul, QuantTensor
+
+if TYPE_CHECKING:
+    from sr_quant_cli.methods.base import Method, MethodConfig
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Bit-widths asked for: of weights and of activations where precision is ``low``."""
+
+    w: int
+    a: int
+
+    def __str__(self) -> str:
+        return f"w{self.w}a{self.a}"
+
+    def weight(self, precision: Precision) -> int:
+        """Bits of a weight; 32: float."""
+        return {"fp32": 32, "int8": 8, "low": self.w}[precision]
+
+    def input(self, precision: Precision) -> int:
+        """Bits of an activation; 32: float."""
+        return {"fp32": 32, "int8": 8, "low": self.a}[precision]
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How a network was quantized: enough to do it again."""
+
+    method: "MethodConfig"
+    placement: Placement
+    bits: Bits
+
+
+@dataclass(frozen=True)
+class SiteBits:
+    """What became of a site: bits of its operands, 32 where float, 0 where there is none."""
+
+    site: Site
+    input_bits: int
+    weight_bits: int
+
+
+def quantize_network(
+    network: Network, method: "Method", placement: Placement, bits: Bits
+) -> list[SiteBits]:
+    """Replace the modules at a network's sites by quantized ones, in place.
+
+    A layer whose input was already quantized to the same precision by a tensor site in front of it
+    gets no quantizer of its own.
+
+    Returns
+    -------
+    What every site got, in the order of ``Network.sites``.
+
+    Raises
+    ------
+    ValueError
+        The placement quantizes nothing of this network.
+    """
+    plan = plan_sites(network, placement, bits)
+    if all(min(entry.input_bits, entry.weight_bits or 32) == 32 for entry in plan):
+        raise ValueError(
+            f"the placement quantizes {', '.join(placement)}; the network's sites are "
+            f"{', '.join(dict.fromkeys(site.kind for site in network.sites()))}"
+        )
+    for entry in plan:
+        site = entry.site
+        module = network.get_submodule(site.path)
+        operands = placement.get(site.kind, Operands())
+        if operands == Operands():
+            continue
+
+        def input_quantizer(
+            site: Site = site, entry: SiteBits = entry, operands: Operands = operands
+        ) -> nn.Module:
+            before = placement.get(site.quantized_by) if site.quantized_by else None
+            if entry.input_bits == 32 or (before and before.input == operands.input):
+                return nn.Identity()
+            return method.input_quantizer(site, entry.input_bits)
+
+        quantized: nn.Module
+        if isinstance(module, MatMul):
+            # A softmax gives the left operand alone.
+            right = replace(site, unsigned=False)
+            quantized = QuantMatMul(input_quantizer(), input_quantizer(right))
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            weight = (
+                nn.Identity()
+                if entry.weight_bits == 32
+                else method.weight_quantizer(site, module.weight, entry.weight_bits)
+            )
+            quantized = (
+                QuantConv2d(module, weight, input_quantizer())
+                if isinstance(module, nn.Conv2d)
+                else QuantLinear(module, weight, input_quantizer())
+            )
+        else:
+            inner = input_quantizer()
+            quantized = inner if isinstance(inner, nn.Identity) else QuantTensor(inner)
+        network.set_submodule(site.path, quantized)
+    network.quantization = Quantization(method.config, placement, bits)
+    return plan
+
+
+def plan_sites(network: Network, placement: Placement, bits: Bits) -> list[SiteBits]:
+    """Bits of the operands at every site of a network under a placement."""
+    plan = []
+    for site in network.sites():
+        operands = placement.get(site.kind, Operands())
+        no_weight = site.kind in TENSORS or site.kind == "matmul"
+        weight_bits = 0 if no_weight else bits.weight(operands.weight)
+        plan.append(SiteBits(site, bits.input(operands.input), weight_bits))
+    return plan
+
+
+def count_operations(network: Network, height: int, width: int) -> list[Operation]:
+    """Operations at the sites of a network, float or quantized, for an LR picture of that size.
+
+    Counted by tracing a float twin on meta tensors, nothing is computed.
+    """
+    how = network.quantization
+    twin = type(network)(network.config).to("meta").eval()
+    plan = plan_sites(twin, how.placement if how else {}, how.bits if how else Bits(8, 8))
+    operations = []
+
+    def note(
+        entry: SiteBits, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
+    ) -> None:
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            weights = module.weight.numel()
+            macs = output.numel() * module.weight[0].numel()
+        else:
+            weights, macs = 0, output.numel() * inputs[0].shape[-1]
+        weight_bits = entry.weight_bits or entry.input_bits
+        operations.append(Operation(entry.site.path, macs, weights, weight_bits, entry.input_bits))
+
+    for entry in plan:
+        if entry.site.kind not in TENSORS:
+            module = twin.get_submodule(entry.site.path)
+            module.register_forward_hook(partial(note, entry))
+    with torch.no_grad():
+        twin(torch.empty(1, 3, height, width, device="meta"))
+    return operations
+
+
+@torch.no_grad()
+def observe(network: Network, batches: Iterable[Tensor]) -> None:
+    """Show weights and calibration batches to all quantizers, every operand in float.
+
+    Parameters
+    ----------
+    batches
+        LR pictures ``[N, 3, h, w]``, 0..1.
+    """
+    from sr_quant_cli.methods.base import set_mode
+
+    network.eval()
+    set_mode(network, "observe")
+    for batch in batches:
+        network(batch)
+        # Weights do not change from batch to batch.
+        for module in network.modules():
+            if isinstance(module, QuantConv2d | QuantLinear):
+                set_mode(module.weight_quantizer, "off")
+    set_mode(network, "quantize")

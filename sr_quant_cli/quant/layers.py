@@ -1,0 +1,93 @@
+"""Layers whose operands are quantized."""
+
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class QuantConv2d(nn.Module):
+    """A convolution on a quantized input and a quantized weight; the bias stays float.
+
+    Parameters
+    ----------
+    conv
+        Its weight ``[Cout, Cin / groups, kh, kw]`` and bias are taken over, not copied.
+    weight_quantizer, input_quantizer
+        ``nn.Identity`` where an operand stays as it is.
+    """
+
+    weight: Tensor
+    weight_quantizer: nn.Module
+
+    def __init__(
+        self, conv: nn.Conv2d, weight_quantizer: nn.Module, input_quantizer: nn.Module
+    ) -> None:
+        super().__init__()
+        self.weight, self.bias = conv.weight, conv.bias
+        self.weight_quantizer, self.input_quantizer = weight_quantizer, input_quantizer
+        self._convolve = partial(
+            F.conv2d,
+            stride=conv.stride,
+            padding=conv.padding,
+            dilation=conv.dilation,
+            groups=conv.groups,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, Cin, H, W]`` -> ``[N, Cout, H', W']``."""
+        return self._convolve(
+            self.input_quantizer(x), self.weight_quantizer(self.weight), self.bias
+        )
+
+
+class QuantLinear(nn.Module):
+    """A linear layer on a quantized input and a quantized weight ``[out, in]``."""
+
+    weight: Tensor
+    weight_quantizer: nn.Module
+
+    def __init__(
+        self, linear: nn.Linear, weight_quantizer: nn.Module, input_quantizer: nn.Module
+    ) -> None:
+        super().__init__()
+        self.weight, self.bias = linear.weight, linear.bias
+        self.weight_quantizer, self.input_quantizer = weight_quantizer, input_quantizer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., in]`` -> ``[..., out]``."""
+        return F.linear(self.input_quantizer(x), self.weight_quantizer(self.weight), self.bias)
+
+
+class MatMul(nn.Module):
+    """Product of two activations, as a module so that it can be quantized."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """``[..., n, k]`` and ``[..., k, m]`` -> ``[..., n, m]``."""
+        return a @ b
+
+
+class QuantMatMul(nn.Module):
+    """Product of two quantized activations."""
+
+    def __init__(self, left_quantizer: nn.Module, right_quantizer: nn.Module) -> None:
+        super().__init__()
+        self.left_quantizer, self.right_quantizer = left_quantizer, right_quantizer
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """``[..., n, k]`` and ``[..., k, m]`` -> ``[..., n, m]``."""
+        product: Tensor = self.left_quantizer(a) @ self.right_quantizer(b)
+        return product
+
+
+class QuantTensor(nn.Module):
+    """A tensor that is quantized in passing: a shortcut, the output of a branch."""
+
+    def __init__(self, input_quantizer: nn.Module) -> None:
+        super().__init__()
+        self.input_quantizer = input_quantizer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape, float32."""
+        y: Tensor = self.input_quantizer(x)
+        return y

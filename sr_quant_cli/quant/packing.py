@@ -1,0 +1,92 @@
+"""Dense bit packing of integer codes: 2 to 8 bits a code, without gaps.
+
+Codes are stored as their distance from the lowest code of their grid. The distances follow each
+other in one stream of bits, lowest bit first, and the stream fills each byte from its lowest bit
+upwards; only the last byte is padded, with zeros. ``n`` codes of ``b`` bits take
+``ceil(n * b / 8)`` bytes.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sr_quant_cli.quant.grids import check_bits
+
+
+def pack(codes: Tensor, first: int, bits: int) -> Tensor:
+    """Pack codes in the order of their elements: int16, any shape -> uint8 ``[bytes]``, on the CPU.
+
+    Parameters
+    ----------
+    codes
+        Integers from ``first`` to ``first + 2^bits - 1``.
+    first
+        The lowest code of the grid.
+    bits
+        Bits a code: 2 to 8.
+
+    Raises
+    ------
+    ValueError
+        A code does not fit, or ``bits`` is not between 2 and 8.
+
+    Examples
+    --------
+    Three codes of three bits, 1, 4 and 7 above the lowest, fill 9 bits of two bytes:
+
+    >>> packed = pack(torch.tensor([-3, 0, 3], dtype=torch.int16), first=-4, bits=3)
+    >>> [f"{byte:08b}" for byte in packed.tolist()]
+    ['11100001', '00000001']
+    """
+    check_bits(bits)
+    # Wider than int16, in which a stray code's distance could wrap round and pass for a good one.
+    distances = codes.flatten().cpu().numpy().astype(np.int32) - first
+    if (distances >> bits).any():
+        raise ValueError(
+            f"codes {distances.min() + first} to {distances.max() + first}: "
+            f"{bits} bits hold {first} to {first + 2**bits - 1}"
+        )
+    column = distances.astype(np.uint8)[:, None]
+    stream = np.unpackbits(column, axis=1, count=bits, bitorder="little")
+    return torch.from_numpy(np.packbits(stream, bitorder="little"))
+
+
+def unpack(packed: Tensor, shape: Sequence[int], first: int, bits: int) -> Tensor:
+    """Undo ``pack``: uint8 ``[bytes]`` -> int16 of the given shape, on the CPU.
+
+    Parameters
+    ----------
+    packed
+        What ``pack`` gave.
+    shape
+        Shape of the codes.
+    first
+        The lowest code of the grid.
+    bits
+        Bits a code: 2 to 8.
+
+    Raises
+    ------
+    ValueError
+        ``packed`` is not as long as that many codes are, or ``bits`` is not between 2 and 8.
+
+    Examples
+    --------
+    >>> packed = torch.tensor([0b11100001, 0b00000001], dtype=torch.uint8)
+    >>> unpack(packed, (3,), first=-4, bits=3).tolist()
+    [-3, 0, 3]
+    """
+    check_bits(bits)
+    count = math.prod(shape)
+    size = math.ceil(count * bits / 8)
+    if packed.shape != (size,):
+        raise ValueError(
+            f"packed codes of shape {list(packed.shape)}: "
+            f"{count} codes of {bits} bits are {size} bytes"
+        )
+    stream = np.unpackbits(packed.cpu().numpy(), count=count * bits, bitorder="little")
+    distances = np.packbits(stream.reshape(count, bits), axis=1, bitorder="little")
+    return torch.from_numpy(distances.astype(np.int16) + np.int16(first)).reshape(tuple(shape))

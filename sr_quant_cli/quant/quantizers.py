@@ -1,0 +1,243 @@
+"""Quantizers: modules that put one tensor on a grid.
+
+A quantizer is a grid with a range and a rule for its gradient. Where the range comes from is what
+methods differ in: they derive their own quantizers from these and state ``grid``.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, distributed, nn
+
+from sr_quant_cli.quant.fake import Rule, fake_quantize
+from sr_quant_cli.quant.grids import MIN_WIDTH, Grid, above, check_bits
+from sr_quant_cli.quant.ranges import Bounds
+
+Mode = Literal["quantize", "observe", "off"]
+
+
+class Quantizer(nn.Module):
+    """Fake-quantizes its input: any floating type -> float32 of the same shape.
+
+    In mode ``observe`` the input is looked at and given back as it is, ``off``: given back.
+    The mode is set from outside and is no part of the state.
+
+    Raises
+    ------
+    ValueError
+        The bits are not between 2 and 8.
+    """
+
+    def __init__(self, bits: int, rule: Rule) -> None:
+        super().__init__()
+        self.bits = check_bits(bits)
+        self.rule = rule
+        self.mode: Mode = "quantize"
+
+    @abstractmethod
+    def grid(self, x: Tensor) -> Grid:
+        """Grid for a float32 tensor; of a static quantizer it does not depend on ``x``."""
+
+    def observe(self, x: Tensor) -> None:
+        """Take a calibration batch into account; nothing where the range follows from ``x``."""
+
+    def keep_valid(self) -> None:
+        """Keep a learned range valid, after a training step."""
+
+    def auxiliary(self) -> list[nn.Parameter]:
+        """Parameters that are no range: of a gate, a selector."""
+        return []
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Values on the grid, or ``x`` itself while the mode is not ``quantize``."""
+        if self.mode == "quantize":
+            return fake_quantize(x, self.grid(x), self.rule)
+        if self.mode == "observe":
+            with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+                self.observe(x.float())
+        return x
+
+    def extra_repr(self) -> str:
+        """Bits and rule, for printing."""
+        return f"bits={self.bits}, rule={self.rule}"
+
+
+class BoundsQuantizer(Quantizer):
+    """A static range ``[lower, upper]``, found from data and possibly learned.
+
+    Whether the range was found is part of the state: a fresh model never takes a test picture for
+    calibration data.
+
+    Parameters
+    ----------
+    to_grid
+        ``affine_real`` or ``affine_int``.
+    estimate
+        Bounds of one observed tensor.
+    shape
+        Shape of each bound: ``()``, or ``(C, 1, 1, 1)`` for one per output channel.
+    average
+        Bounds of several batches: their mean, or (False) the widest.
+    """
+
+    lower: nn.Parameter
+    upper: nn.Parameter
+    batches: Tensor
+
+    def __init__(
+        self,
+        bits: int,
+        rule: Rule,
+        to_grid: Callable[[Tensor, Tensor, int], Grid],
+        estimate: Callable[[Tensor], Bounds],
+        shape: tuple[int, ...] = (),
+        *,
+        average: bool = True,
+    ) -> None:
+        super().__init__(bits, rule)
+        self._to_grid = to_grid
+        self._estimate = estimate
+        self._average = average
+        self.lower = nn.Parameter(torch.zeros(shape))
+        self.upper = nn.Parameter(torch.zeros(shape))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+
+    def observe(self, x: Tensor) -> None:
+        """Take the bounds of one batch, or of a weight, into the range."""
+        lower, upper = self._estimate(x)
+        seen = int(self.batches)
+        if seen and self._average:
+            lower, upper = (
+                old + (new - old) / (seen + 1)
+                for old, new in ((self.lower, lower), (self.upper, upper))
+            )
+        elif seen:
+            lower, upper = torch.minimum(self.lower, lower), torch.maximum(self.upper, upper)
+        self.lower.data.copy_(lower)
+        self.upper.data.copy_(upper)
+        self.batches.add_(1)
+
+    def grid(self, x: Tensor) -> Grid:
+        """The range on its grid.
+
+        Raises
+        ------
+        RuntimeError
+            No range was found yet.
+        """
+        if not self.batches:
+            raise RuntimeError("the range of a quantizer was never found: calibrate first")
+        return self._to_grid(self.lower, self.upper, self.bits)
+
+    @torch.no_grad()
+    def keep_valid(self) -> None:
+        """Keep the upper bound above the lower one, after a training step."""
+        self.upper.copy_(above(self.lower, self.upper))
+
+
+class ScaleQuantizer(Quantizer):
+    """A static range given by one positive value: a bound ``alpha``, or a step.
+
+    Parameters
+    ----------
+    to_grid
+        ``sym_narrow`` (of alpha), ``sym_full`` or ``unsigned`` (of a step).
+    estimate
+        The value for one observed tensor; several batches are averaged.
+    """
+
+    value: nn.Parameter
+    batches: Tensor
+
+    def __init__(
+        self,
+        bits: int,
+        rule: Rule,
+        to_grid: Callable[[Tensor, int], Grid],
+        estimate: Callable[[Tensor], Tensor],
+        shape: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__(bits, rule)
+        self._to_grid = to_grid
+        self._estimate = estimate
+        self.value = nn.Parameter(torch.zeros(shape))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+
+    def observe(self, x: Tensor) -> None:
+        """Take the value of one batch, or of a weight, into the average."""
+        new = self._estimate(x)
+        self.value.data.add_((new - self.value) / (int(self.batches) + 1))
+        self.batches.add_(1)
+
+    def grid(self, x: Tensor) -> Grid:
+        """The range on its grid.
+
+        Raises
+        ------
+        RuntimeError
+            No range was found yet.
+        """
+        if not self.batches:
+            raise RuntimeError("the range of a quantizer was never found: calibrate first")
+        return self._to_grid(self.value, self.bits)
+
+    @torch.no_grad()
+    def keep_valid(self) -> None:
+        """Keep the value positive, after a training step."""
+        self.value.clamp_(min=MIN_WIDTH)
+
+
+class WeightRangeQuantizer(Quantizer):
+    """A range that is computed from the tensor itself each time: for weights.
+
+    Parameters
+    ----------
+    grid_of
+        Grid of a tensor; no gradient goes through the range.
+    """
+
+    def __init__(self, bits: int, rule: Rule, grid_of: Callable[[Tensor, int], Grid]) -> None:
+        super().__init__(bits, rule)
+        self._grid_of = grid_of
+
+    def grid(self, x: Tensor) -> Grid:
+        """The grid of this tensor."""
+        with torch.no_grad():
+            return self._grid_of(x.float(), self.bits)
+
+
+class FrozenWeight(Quantizer):
+    """Stands in for a weight's quantizer where the weight already lies on its grid.
+
+    It knows the grid, so that codes can be read off again, and changes nothing.
+    """
+
+    step: Tensor
+    origin: Tensor
+    first: Tensor
+
+    def __init__(self, bits: int, step: Tensor, origin: Tensor, first: Tensor) -> None:
+        super().__init__(bits, "ste")
+        self.register_buffer("step", step)
+        self.register_buffer("origin", origin)
+        self.register_buffer("first", first)
+
+    def grid(self, x: Tensor) -> Grid:
+        """The grid that the weight lies on, whatever ``x`` is."""
+        first = int(self.first)
+        last = first + 2**self.bits - 1
+        lower, upper = (self.step * code + self.origin for code in (first, last))
+        return Grid(self.step, self.origin, lower, upper, first, last, self.bits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` itself."""
+        return x
+
+
+def average_processes(value: Tensor) -> None:
+    """Replace a value by its mean over the processes that train together, for ranges from data."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(value.data)
+        value.data /= distributed.get_world_size()

@@ -1,0 +1,102 @@
+"""The reference of all recipe fields, generated from the schema."""
+
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from sr_quant_cli.methods import config_class as method_config_class
+from sr_quant_cli.methods import method_names
+from sr_quant_cli.networks import config_class, network_names
+from sr_quant_cli.recipe.schema import (
+    DistillRecipe,
+    PretrainRecipe,
+    QuantizeRecipe,
+    TrainingRecipe,
+)
+
+_RECIPES: dict[str, type[TrainingRecipe]] = {
+    "pretrain": PretrainRecipe,
+    "quantize": QuantizeRecipe,
+    "distill": DistillRecipe,
+}
+
+
+def reference() -> str:
+    """All tables and fields of all kinds of recipes, as a Markdown page."""
+    parts = [
+        "# Recipe fields",
+        "",
+        "Written by `srq recipes fields`. A recipe is a TOML file; what it leaves out has the",
+        "default given here. Unknown fields and wrong types are errors. `--set table.field=value`",
+        "changes one field.",
+    ]
+    seen: dict[type[BaseModel], str] = {}
+    for task, recipe in _RECIPES.items():
+        parts += ["", f"## srq {task}"]
+        elsewhere, here = [], []
+        for name, field in recipe.model_fields.items():
+            section = field.annotation
+            if name in ("network", "method"):
+                elsewhere.append(f"- `[{name}]`: see [{name}s](#{name}s)")
+            elif isinstance(section, type) and issubclass(section, BaseModel):
+                if section in seen:
+                    elsewhere.append(f"- `[{name}]`: as for `srq {seen[section]}`")
+                    continue
+                seen[section] = task
+                here += ["", f"### [{name}] of {task}", "", *_table(section)]
+        parts += ["", *elsewhere, *here]
+    for kind, names, find in (
+        ("network", network_names(), config_class),
+        ("method", method_names(), method_config_class),
+    ):
+        parts += ["", f"## {kind.capitalize()}s"]
+        for name in names:
+            parts += ["", f'### name = "{name}"', "", *_table(find(name))]
+    return "\n".join(parts) + "\n"
+
+
+def _table(section: type[BaseModel]) -> Iterator[str]:
+    yield "| field | type | default | meaning |"
+    yield "| --- | --- | --- | --- |"
+    for name, field in section.model_fields.items():
+        default = (
+            "required"
+            if field.is_required()
+            else f"`{_toml(field.get_default(call_default_factory=True))}`"
+        )
+        meaning = (field.description or "").replace("\n", " ").replace("|", "\\|")
+        yield f"| `{field.alias or name}` | {_type(field)} | {default} | {meaning} |"
+
+
+def _type(field: FieldInfo) -> str:
+    text = _type_name(field.annotation)
+    signs = {Ge: ">=", Gt: ">", Le: "<=", Lt: "<", MinLen: "at least", MaxLen: "at most"}
+    limits = [
+        f"{sign} {getattr(limit, kind.__name__.lower().replace('len', '_length'))}"
+        for limit in field.metadata
+        for kind, sign in signs.items()
+        if isinstance(limit, kind)
+    ]
+    return f"{text}, {', '.join(limits)}" if limits else text
+
+
+def _type_name(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return " or ".join(f"`{_toml(value)}`" for value in get_args(annotation))
+    if get_origin(annotation) is list:
+        return f"list of {_type_name(get_args(annotation)[0])}"
+    names = {int: "integer", float: "number", str: "text", bool: "true or false"}
+    return names.get(annotation, str(annotation))
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return str(value)

@@ -1,0 +1,36 @@
+"""Times of ``srq bench`` on the terminal."""
+
+from typing import Any
+
+from rich.table import Table
+
+from sr_quant_cli.engine.bench import LOADER_TARGET
+from sr_quant_cli.report.table import print_table
+
+
+def print_training_times(report: dict[str, Any]) -> None:
+    """Print what ``bench_train`` returned: a row a variant, the loader's part, the machine."""
+    work, where = report["work"], report["machine"]
+    network = work["network"]
+    table = Table(title=f"Training step, {network['name']} x{network['scale']}")
+    table.add_column("variant")
+    for column in ("median s/step", "minimum", "steps/s", "times as fast as plain"):
+        table.add_column(column, justify="right")
+    for row in report["rows"]:
+        table.add_row(
+            row["variant"],
+            f"{row['median']:.4g}",
+            f"{row['minimum']:.4g}",
+            f"{row['steps_per_second']:.4g}",
+            f"{row['speedup']:.2f}",
+        )
+    print_table(table)
+    print(f"loader: {report['loader_percent']:+.1f} % (target: at most {LOADER_TARGET:g} %)")
+    print(
+        f"batch {work['batch']}, LR patch {work['patch']}, {work['photographs']} photographs of "
+        f"{work['data']}; {len(report['rows'][0]['times'])} steps each, in turns"
+    )
+    print(
+        f"{where['device']}, {where['threads']} threads, torch {where['torch']}, "
+        f"processor features: {', '.join(where['features']) or 'none that matter'}"
+    )

@@ -1,0 +1,215 @@
+import json
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from sr_quant_cli.engine.objective import (
+    StudentLoss,
+    attention_distance,
+    features_of,
+    normalized_distance,
+)
+from sr_quant_cli.engine.quantize import Request, default_recipe, quantize
+from sr_quant_cli.errors import UsageError
+from sr_quant_cli.methods import build
+from sr_quant_cli.methods.pams import PAMSConfig
+from sr_quant_cli.networks.modelfile import load_model, read_header
+from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.recipe.load import load_recipe
+from sr_quant_cli.recipe.schema import QuantizeRecipe
+from tests.engine.runs import entries, equal, weights
+from tests.helpers import picture, tiny_edsr
+
+SMALL = (
+    "data.patch_hr=24",
+    "calibration.patch_lr=12",
+    "calibration.images=4",
+    "calibration.batch=2",
+    "train.batch=2",
+    "train.log_every=2",
+    "train.checkpoint_every=3",
+    "train.precision=fp32",
+    "validation.every=4",
+    "validation.crop_hr=32",
+)
+
+
+def request(model, photographs, run, *overrides, **changes):
+    settings = {"method": "minmax", "w": 4, "a": 4} | changes
+    return Request(
+        model=model,
+        data=str(photographs),
+        run_dir=run,
+        overrides=(*SMALL, *overrides),
+        device="cpu",
+        threads=1,
+        **settings,
+    )
+
+
+def test_calibration_alone_gives_a_model_that_enlarges(tiny_model, photographs, tmp_path):
+    report = quantize(request(tiny_model, photographs, tmp_path / "run"))
+    assert report["complete"]
+    assert report["steps"] == 0
+    assert report["validation_psnr"] > 5
+    network, header = load_model(tmp_path / "run/model.safetensors")
+    assert header.quantization.method["name"] == "minmax"
+    assert header.card.training[-1].task == "quantize"
+    assert header.card.training[-1].started_from == "tiny"
+    with torch.no_grad():
+        assert network(torch.rand(1, 3, 9, 7)).shape == (1, 3, 18, 14)
+
+
+def test_training_lowers_the_loss_and_resumes_exactly(tiny_model, photographs, tmp_path):
+    long = ("optim.lr=1e-3", "loss.feature_weight=0.0")
+    quantize(request(tiny_model, photographs, tmp_path / "a", *long, method="pams", iters=40))
+    losses = [entry["loss"] for entry in entries(tmp_path / "a") if "loss" in entry]
+    assert losses[-1] < losses[0]
+    for limit in ("0.001s", "0.001s", None):
+        quantize(
+            request(
+                tiny_model,
+                photographs,
+                tmp_path / "b",
+                *long,
+                method="pams",
+                iters=40,
+                max_time=limit,
+            )
+        )
+    assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert entries(tmp_path / "a") == entries(tmp_path / "b")
+
+
+def test_the_log_names_every_loss(tiny_model, photographs, tmp_path):
+    quantize(request(tiny_model, photographs, tmp_path / "run", method="pams", iters=2))
+    first = next(entry for entry in entries(tmp_path / "run") if "loss" in entry)
+    assert first["loss"] == pytest.approx(first["pixel"] + first["feature"], abs=1e-4)
+    assert first["feature"] > 0
+
+
+def test_iters_scale_the_schedule_and_set_does_not(tiny_model, photographs, tmp_path):
+    quantize(request(tiny_model, photographs, tmp_path / "scaled", method="pams", iters=3))
+    recipe = load_recipe(str(tmp_path / "scaled/recipe.toml"))
+    assert (recipe.train.iters, recipe.schedule.every) == (3, 1)
+    quantize(request(tiny_model, photographs, tmp_path / "set", "train.iters=3", method="pams"))
+    recipe = load_recipe(str(tmp_path / "set/recipe.toml"))
+    assert (recipe.train.iters, recipe.schedule.every) == (3, 10_000)
+
+
+def test_the_recipe_in_the_run_folder_repeats_the_run(tiny_model, photographs, tmp_path):
+    quantize(request(tiny_model, photographs, tmp_path / "a", method="pams", iters=5))
+    again = Request(
+        model=tiny_model, recipe=str(tmp_path / "a/recipe.toml"), run_dir=tmp_path / "b"
+    )
+    quantize(again)
+    assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def test_the_patch_keeps_its_side_in_lr(tiny_model, photographs, tmp_path):
+    for index in range(3):
+        from sr_quant_cli.imaging.io import write_rgb
+
+        write_rgb(photographs / f"large{index}.png", picture(120, 120, seed=index))
+        (photographs / f"p{index}.png").unlink()
+    for index in range(3, 6):
+        (photographs / f"p{index}.png").unlink()
+    wanted = Request(
+        model=tiny_model,
+        data=str(photographs),
+        run_dir=tmp_path / "run",
+        method="minmax",
+        overrides=("calibration.patch_lr=12",),
+    )
+    quantize(wanted)
+    recipe = load_recipe(str(tmp_path / "run/recipe.toml"))
+    assert (recipe.network.scale, recipe.data.patch_hr) == (2, 96)
+
+
+def test_a_quantized_model_is_not_quantized_again(tiny_model, photographs, tmp_path):
+    quantize(request(tiny_model, photographs, tmp_path / "run"))
+    with pytest.raises(UsageError, match="is quantized already"):
+        quantize(request(tmp_path / "run/model.safetensors", photographs, tmp_path / "again"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "pasm"}, "did you mean 'pams'"),
+        ({"method": None}, "--method or --recipe is needed"),
+        ({"w": 9}, r"bits\.w = 9: .*less than or equal to 8"),
+        ({"a": 1}, r"bits\.a = 1: .*greater than or equal to 2"),
+        ({"scale": 3}, "enlarges by 2, not by 3"),
+        ({"recipe": "pretrain-edsr"}, "is for 'srq pretrain'"),
+        ({"recipe": "pams-edsr"}, "is for pams, not for minmax"),
+        ({"iters": -1}, "--iters -1"),
+    ],
+)
+def test_wrong_requests_are_refused_before_anything_is_written(
+    tiny_model, photographs, tmp_path, changes, message
+):
+    with pytest.raises(UsageError, match=message):
+        quantize(request(tiny_model, photographs, tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_method_has_a_recipe_for_edsr():
+    from sr_quant_cli.methods import method_names
+
+    for method in method_names():
+        name = default_recipe(method, {"name": "edsr", "n_feats": 64})
+        recipe = load_recipe(name)
+        assert isinstance(recipe, QuantizeRecipe)
+        assert recipe.method.name == method
+        assert build(recipe.method).trains == (recipe.train.iters > 0)
+
+
+def test_attention_by_hand():
+    student = torch.tensor([[[[1.0, 2.0]], [[3.0, 0.0]]]])
+    teacher = torch.tensor([[[[0.0, 1.0]], [[0.0, 1.0]]]])
+    # Maps (5, 2) and (0, 1), divided by their norms.
+    ours = torch.tensor([5.0, 2.0]) / 29**0.5
+    expected = ((ours - torch.tensor([0.0, 1.0])) ** 2).mean()
+    assert attention_distance(student, teacher).item() == pytest.approx(expected.item())
+
+
+def test_normalized_distance_compares_samples_with_themselves():
+    a = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    scaled = a * torch.tensor([2.0, 7.0]).view(2, 1, 1, 1)
+    assert normalized_distance(scaled, a).item() == pytest.approx(0, abs=1e-12)
+    b = a.flip(3)
+    expected = ((F.normalize(a.flatten(1)) - F.normalize(b.flatten(1))) ** 2).mean()
+    assert normalized_distance(a, b).item() == pytest.approx(expected.item())
+
+
+def test_features_reach_the_loss_with_their_gradient():
+    recipe = load_recipe("pams-edsr", ["network.scale=2", "loss.pixel=0.0", "train.iters=10"])
+    network, teacher = tiny_edsr(), tiny_edsr(seed=1)
+    method = build(PAMSConfig())
+    quantize_network(network, method, method.paper_placement(), Bits(4, 4))
+    lr, hr = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 16, 16)
+    method.calibrate(network, [lr])
+    losses = StudentLoss(network, recipe, method, teacher)(lr, hr)
+    with features_of(network, ("before_upsampler",)) as ours:
+        network(lr)
+    with features_of(teacher, ("before_upsampler",)) as theirs:
+        teacher(lr)
+    assert losses["feature"].item() == pytest.approx(
+        1000 * attention_distance(ours[0], theirs[0]).item(), rel=1e-4
+    )
+    losses["feature"].backward()
+    assert network.body[0].conv1.weight.grad.abs().max() > 0
+    assert network.tail.weight.grad is None
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_frozen_groups_are_not_trained(tiny_model, photographs, tmp_path):
+    frozen = ("optim.lr=0.0", "loss.feature_weight=0.0")
+    quantize(request(tiny_model, photographs, tmp_path / "run", *frozen, method="pams", iters=30))
+    trained, _ = load_model(tmp_path / "run/trainable.safetensors")
+    start, _ = load_model(tiny_model)
+    assert torch.equal(trained.body[0].conv1.weight, start.body[0].conv1.weight)
+    log = (tmp_path / "run/log.jsonl").read_text().splitlines()
+    assert "validation_psnr" in json.loads(log[-1])
+    assert read_header(tmp_path / "run/model.safetensors").quantization.w == 4

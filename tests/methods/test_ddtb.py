@@ -1,0 +1,567 @@
+"""DDTB against hand-computed values: bounds, gates, their choice, and the phases of training."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from sr_quant_cli.methods.base import quantizers
+from sr_quant_cli.methods.ddtb import (
+    DDTB,
+    DDTBConfig,
+    DynamicBounds,
+    Gate,
+    PercentileWeight,
+    RunningNorm,
+)
+from sr_quant_cli.networks import build
+from sr_quant_cli.networks.edsr import EDSRConfig
+from sr_quant_cli.networks.modelfile import Card, load_model, save_model
+from sr_quant_cli.networks.sites import FULL
+from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.quant.ranges import min_max
+from tests.helpers import tiny_edsr
+
+VARIANTS = ["code", "paper", "corrected"]
+ITERS = 12
+PHASES = {"statistics": 0.25, "gates_from": 0.5}
+"""Steps 0-2, 3-5 and 6-11 of 12."""
+
+
+def lr_batch(seed=0):
+    """Two pictures, a bright and a dark one."""
+    pictures = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(seed))
+    return pictures * torch.tensor([1.0, 0.3]).view(2, 1, 1, 1)
+
+
+def quantized(variant="corrected", bits=4, **config):
+    network, method = tiny_edsr(), DDTB(DDTBConfig(variant=variant, **{**PHASES, **config}))
+    quantize_network(network, method, method.paper_placement(), Bits(bits, bits))
+    method.calibrate(network, [lr_batch(1)])
+    return network, method
+
+
+def activations(network):
+    return [module for module in network.modules() if isinstance(module, DynamicBounds)]
+
+
+def step(network, method, number, rate=0.0, batch=None):
+    """One step of gradient descent; gives the method's own losses."""
+    network.train()
+    network.zero_grad()
+    method.before_step(network, number, ITERS)
+    out = network(lr_batch(number) if batch is None else batch)
+    losses = method.regularizers(network)
+    (out.square().mean() + sum(losses.values())).backward()
+    with torch.no_grad():
+        for group, parameters in method.parameter_groups(network).items():
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter -= (
+                        rate * method.rate_factor(group, number, ITERS) * parameter.grad.sign()
+                    )
+    method.after_step(network)
+    return losses
+
+
+def train(network, method, steps, rate=1e-3):
+    return [step(network, method, number, rate) for number in steps]
+
+
+def bounds(bits, lower, upper, gate=None):
+    quantizer = DynamicBounds(bits, min_max, gate)
+    quantizer.observe(torch.tensor([lower, upper]))
+    return quantizer
+
+
+class Fixed(torch.nn.Module):
+    """Stands in for a gate, with given factors ``[N, 2]``."""
+
+    def __init__(self, factors):
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.logit(torch.tensor(factors) / 2))
+
+    def forward(self, x):
+        return self.logits
+
+
+def gated(bits, lower, upper, factors):
+    quantizer = bounds(bits, lower, upper, Fixed(factors))
+    quantizer.dynamic.fill_(True)
+    quantizer.applied.fill_(True)
+    return quantizer
+
+
+# Bounds of weights and activations.
+
+
+def test_weights_are_clipped_to_percentiles_and_clipped_ones_get_no_gradient():
+    w = torch.randn(40, 7, 3, 3, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    quantizer = PercentileWeight(3, 99)
+    out = quantizer(w)
+    lower, upper = np.percentile(w.detach().numpy(), [1, 99])
+    s = (upper - lower) / 7
+    z = np.round(lower / s)
+    expected = s * (np.round(np.clip(w.detach().numpy(), lower, upper) / s - z) + z)
+    assert torch.allclose(out, torch.from_numpy(expected).float(), atol=1e-5)
+    assert len(out.unique()) == 8
+    out.sum().backward()
+    inside = (w > float(lower)) & (w < float(upper))
+    assert torch.equal(w.grad == 1, inside)
+    assert (w.grad[~inside] == 0).all()
+
+
+def test_the_range_of_a_weight_follows_it():
+    quantizer = PercentileWeight(2, 100)
+    assert quantizer(torch.tensor([-1.0, 2.0])).tolist() == [-1.0, 2.0]
+    assert quantizer(torch.tensor([-10.0, 20.0])).tolist() == [-10.0, 20.0]
+
+
+def test_gradients_of_the_two_bounds():
+    # Steps of 2, zero point -1: levels -2, 0, 2, 4.
+    quantizer = bounds(2, -2.0, 4.0)
+    x = torch.tensor([-3.0, -2.0, 0.6, 2.5, 4.0, 7.0], requires_grad=True)
+    out = quantizer(x)
+    assert out.tolist() == [-2.0, -2.0, 0.0, 2.0, 4.0, 4.0]
+    out.sum().backward()
+    assert x.grad.tolist() == [0.0, 0.5, 1.0, 1.0, 0.5, 0.0]
+    error = (0.6 - 0.0) / 6 + (2.5 - 2.0) / 6
+    assert quantizer.upper.grad.item() == pytest.approx(1.5 - error)
+    assert quantizer.lower.grad.item() == pytest.approx(1.5 + error)
+
+
+@pytest.mark.parametrize("variant", ["paper", "corrected"])
+@pytest.mark.parametrize("bits", [2, 4])
+def test_bounds_start_at_percentiles_of_float_activations(variant, bits):
+    network, _ = quantized(variant, bits, activation_percentile=95)
+    first = activations(network)[0]
+    with torch.no_grad():
+        x = tiny_edsr().head((lr_batch(1) - network.mean) * 255)
+    lower, upper = np.percentile(x.numpy(), [5, 95])
+    assert first.lower.item() == pytest.approx(lower, rel=1e-4)
+    assert first.upper.item() == pytest.approx(upper, rel=1e-4)
+
+
+@pytest.mark.parametrize("bits", [3, 4])
+def test_released_bounds_start_at_ten(bits):
+    network, _ = quantized("code", bits)
+    assert {(q.lower.item(), q.upper.item()) for q in activations(network)} == {(-10.0, 10.0)}
+
+
+def test_released_bounds_of_two_bits_start_behind_quantized_layers():
+    network, _ = quantized("code", 2)
+    conv1, conv2 = network.body[0].conv1, network.body[0].conv2
+    assert isinstance(conv1.input_quantizer, torch.nn.Identity)
+    with torch.no_grad():
+        raw = network.head((lr_batch(1) - network.mean) * 255)
+        x = torch.relu(conv1(raw))
+    upper = np.percentile(x.numpy(), 99)
+    assert conv2.input_quantizer.upper.item() == pytest.approx(upper, rel=1e-4)
+    assert all(q.batches == 1 and q.upper > q.lower for q in activations(network))
+
+
+def test_mixed_bits_of_the_released_code_are_found_where_they_are_two():
+    network, method = tiny_edsr(), DDTB(DDTBConfig(variant="code"))
+    quantize_network(network, method, FULL, Bits(2, 2))
+    method.calibrate(network, [lr_batch(1)])
+    for quantizer in activations(network):
+        assert (quantizer.upper.item() == 10) == (quantizer.bits == 8)
+
+
+# Gates.
+
+
+def two_bits(x, lower, upper):
+    step = (upper - lower) / 3
+    zero = np.round(lower / step)
+    return step * (np.round(np.clip(x, lower, upper) / step - zero) + zero)
+
+
+def three_levels(w):
+    return np.round(w / np.abs(w).max()) * np.abs(w).max()
+
+
+@pytest.mark.parametrize("per_sample", [True, False])
+def test_logits_by_hand(per_sample):
+    torch.manual_seed(0)
+    gate = Gate(6, learns=True, per_sample=per_sample).eval()
+    statistics = list(gate.norm.buffers())[:2]
+    statistics[0].normal_()
+    statistics[1].uniform_(0.5, 2)
+    gate.norm.weight.data.normal_()
+    gate.norm.bias.data.normal_()
+    x = torch.randn(4, 6, 5, 7)
+    means = x.numpy().mean((2, 3))
+    axis = {"axis": 1, "keepdims": True} if per_sample else {}
+
+    hidden = two_bits(means, means.min(**axis), means.max(**axis))
+    hidden = hidden @ three_levels(gate.reduce.weight.detach().numpy()).T
+    mean, variance = (value.numpy() for value in statistics)
+    hidden = (hidden - mean) / np.sqrt(variance + 1e-5)
+    hidden = hidden * gate.norm.weight.detach().numpy() + gate.norm.bias.detach().numpy()
+    hidden = np.maximum(hidden, 0)
+    hidden = two_bits(hidden, hidden.min(**axis), hidden.max(**axis))
+    expected = hidden @ three_levels(gate.expand.weight.detach().numpy()).T
+
+    assert np.allclose(gate(x).detach().numpy(), expected, atol=1e-5)
+
+
+def test_a_corrected_gate_sees_one_sample_alone():
+    torch.manual_seed(0)
+    gate = Gate(6, learns=True, per_sample=True)
+    # Without this, hidden units are multiples of one value, and lie half-way between levels.
+    gate.norm.mean.normal_()
+    x = torch.randn(4, 6, 5, 5)
+    for training in (True, False):
+        gate.train(training)
+        state = {key: value.clone() for key, value in gate.state_dict().items()}
+        together = gate(x)
+        gate.load_state_dict(state)
+        alone = gate(x[2:3])
+        gate.load_state_dict(state)
+        assert torch.allclose(alone, together[2:3], atol=1e-6)
+
+
+def test_a_released_gate_sees_the_batch():
+    torch.manual_seed(0)
+    gate = Gate(6, learns=True, per_sample=False).eval()
+    x = torch.randn(4, 6, 5, 5)
+    assert not torch.allclose(gate(x[2:3]), gate(x)[2:3], atol=1e-3)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_running_statistics_are_those_of_the_data_whatever_the_batch(batch):
+    torch.manual_seed(0)
+    norm = RunningNorm(2)
+    x = torch.randn(4000, 2) * torch.tensor([0.5, 3.0]) + torch.tensor([5.0, -2.0])
+    means, variances = [], []
+    for part in x.split(batch):
+        norm(part)
+        means.append(norm.mean.clone())
+        variances.append(norm.variance.clone())
+    late = slice(len(means) // 2, None)
+    mean, variance = (torch.stack(values[late]).mean(0) for values in (means, variances))
+    assert torch.allclose(mean, torch.tensor([5.0, -2.0]), atol=0.3)
+    assert torch.allclose(variance.sqrt(), torch.tensor([0.5, 3.0]), rtol=0.1)
+
+
+def test_running_statistics_normalize_in_training_as_in_evaluation():
+    torch.manual_seed(0)
+    norm, x = RunningNorm(3), torch.randn(5, 3)
+    norm.eval()
+    evaluated = norm(x)
+    assert torch.equal(norm.mean, torch.zeros(3))
+    assert torch.equal(norm.train()(x), evaluated)
+    assert torch.allclose(norm.mean, 0.1 * x.mean(0))
+
+
+@pytest.mark.parametrize(("variant", "learning"), [("code", 1), ("paper", 4), ("corrected", 4)])
+def test_which_layers_of_a_gate_learn(variant, learning):
+    torch.manual_seed(0)
+    gate = Gate(6, learns=variant != "code", per_sample=variant == "corrected")
+    gate(torch.randn(4, 6, 5, 5)).square().sum().backward()
+    moved = [n for n, p in gate.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
+    assert len(moved) == learning
+    assert moved[-1] == "expand.weight"
+
+
+def test_factors_multiply_the_bounds_of_each_sample():
+    quantizer = gated(2, -2.0, 4.0, [[1.0, 1.0], [0.25, 1.0], [1.5, 0.5]])
+    x = torch.tensor([-9.0, 0.4, 1.4, 9.0]).view(1, 1, 2, 2).repeat(3, 1, 1, 1).requires_grad_()
+    out = quantizer(x)
+    # Bounds (-2, 4), (-2, 1), (-1, 6): steps 2, 1 and 7/3, zero points -1, -2 and 0.
+    expected = [[-2.0, 0.0, 2.0, 4.0], [-2.0, 0.0, 1.0, 1.0], [0.0, 0.0, 7 / 3, 7.0]]
+    for ours, wanted in zip(out.flatten(1).tolist(), expected, strict=True):
+        assert ours == pytest.approx(wanted, abs=1e-5)
+
+    out[1].sum().backward()
+    # Of the second sample's own bounds: two values above, one below, one off its level by 0.4.
+    upper, lower = 2 - 0.4 / 3, 1 + 0.4 / 3
+    assert quantizer.upper.grad.item() == pytest.approx(0.25 * upper, abs=1e-5)
+    assert quantizer.lower.grad.item() == pytest.approx(1.0 * lower, abs=1e-5)
+    # The slope of a factor f = 2 sigmoid(logit) is f (1 - f / 2).
+    slopes = quantizer.gate.logits.grad
+    assert (slopes[[0, 2]] == 0).all()
+    assert slopes[1, 0].item() == pytest.approx(4 * upper * 0.25 * 0.875, abs=1e-5)
+    assert slopes[1, 1].item() == pytest.approx(-2 * lower * 1.0 * 0.5, abs=1e-5)
+
+
+@pytest.mark.parametrize(("lower", "upper"), [(5.0, 6.0), (-6.0, -5.0), (0.0, 0.0), (300.0, 300.0)])
+def test_factors_that_turn_the_bounds_around_leave_the_lower_one(lower, upper):
+    quantizer = gated(2, lower, upper, [[0.2, 1.9], [1.9, 0.2], [1.0, 1.0]])
+    x = torch.linspace(-10, 10, 48).view(3, 1, 4, 4).requires_grad_()
+    out = quantizer(x)
+    out.square().sum().backward()
+    values = [out, x.grad, quantizer.upper.grad, quantizer.lower.grad, quantizer.gate.logits.grad]
+    assert all(torch.isfinite(value).all() for value in values)
+    crossed = 0 if upper > 0 else 1
+    bound = lower * [1.9, 0.2][crossed]
+    assert torch.allclose(out[crossed], torch.tensor(bound), rtol=1e-3, atol=1e-3)
+
+
+def test_bounds_that_cross_are_put_apart_and_can_part_again():
+    quantizer = bounds(2, 300.0, 299.0)
+    quantizer.keep_valid()
+    assert quantizer.upper > quantizer.lower
+    quantizer(torch.tensor([290.0, 310.0])).square().sum().backward()
+    assert quantizer.upper.grad > 0
+    assert quantizer.lower.grad > 0
+
+
+# Which gates, and when.
+
+
+def test_variation_is_numpys_variance_of_the_extremes():
+    quantizer = bounds(4, 0.0, 1.0)
+    batches = [100 + torch.randn(2, 3, 5, 5) * (1 + n) for n in range(7)]
+    for x in batches:
+        quantizer.record(x)
+    expected = sum(np.var([float(f(x)) for x in batches]) for f in (torch.amax, torch.amin))
+    assert quantizer.variation() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "count", "dynamic"), [(0.3, 48, 14), (0.1, 32, 3), (0.5, 145, 72)]
+)
+def test_the_released_counts(ratio, count, dynamic):
+    all_of_them = [bounds(4, 0.0, 1.0, Fixed([[1.0, 1.0]])) for _ in range(count)]
+    order = np.random.default_rng(0).permutation(count)
+    for rank, index in enumerate(order):
+        # The higher the rank, the smaller the variance.
+        for value in (0.0, 1.0 / (1 + rank)):
+            all_of_them[index].record(torch.tensor([-value, value]))
+    DDTB(DDTBConfig(dynamic_ratio=ratio)).choose(all_of_them)
+    chosen = {index for index, q in enumerate(all_of_them) if q.dynamic}
+    assert chosen == set(order[:dynamic])
+
+
+def test_the_counts_on_edsr():
+    network, method = build(EDSRConfig(n_feats=4)), DDTB(DDTBConfig(**PHASES))
+    quantize_network(network, method, method.paper_placement(), Bits(4, 4))
+    method.calibrate(network, [lr_batch(1)])
+    assert len(activations(network)) == 48
+    with torch.no_grad():
+        for number in range(4):
+            method.before_step(network.train(), number, ITERS)
+            network(lr_batch(number) * number)
+    dynamic = [q for q in activations(network) if q.dynamic]
+    assert len(dynamic) == 14
+    static = max(q.variation() for q in activations(network) if not q.dynamic)
+    assert min(q.variation() for q in dynamic) >= static > 0
+
+
+@pytest.mark.parametrize(
+    ("iters", "statistics", "pulled"), [(60, 1, 5), (600, 10, 50), (60_000, 1000, 5000), (7, 1, 1)]
+)
+def test_published_shares_of_any_training(iters, statistics, pulled):
+    network, _ = quantized()
+    method = DDTB(DDTBConfig())
+    network.train()
+    for number in sorted({0, statistics - 1, statistics, pulled - 1, pulled, iters - 1}):
+        method.before_step(network, number, iters)
+        phase = 1 + (number >= statistics) + (number >= pulled)
+        assert all(q.rests == (phase == 1) for q in quantizers(network) if hasattr(q, "rests"))
+        assert all(bool(q.applied) == (phase == 3) for q in activations(network))
+        assert method.rate_factor("weights", number, iters) == float(phase > 1)
+        assert sum(int(q.dynamic) for q in activations(network)) == (
+            int(6 * 0.3) if phase > 1 else 0
+        )
+
+
+def test_the_first_phase_is_in_full_precision_and_changes_nothing():
+    network, method = quantized(bits=2)
+    before = {name: p.clone() for name, p in network.named_parameters()}
+    method.before_step(network, 0, ITERS)
+    x = lr_batch()
+    with torch.no_grad():
+        assert torch.allclose(network.train()(x), tiny_edsr()(x), atol=1e-6)
+        assert all(q.seen == 1 for q in activations(network))
+        assert all(q.gate.norm.mean.any() for q in activations(network))
+        # A validation shows the quantized network and is not recorded.
+        assert not torch.allclose(network.eval()(x), tiny_edsr()(x), atol=1e-3)
+        assert all(q.seen == 1 for q in activations(network))
+    train(network, method, range(3))
+    assert all(torch.equal(p, before[name]) for name, p in network.named_parameters())
+    assert all(q.seen == 4 for q in activations(network))
+
+
+def test_gates_are_pulled_to_one_in_the_second_phase_and_applied_in_the_third():
+    network, method = quantized(dynamic_ratio=0.5, gate_weight=2.0)
+    assert train(network, method, range(3)) == [{}] * 3
+    assert not any(q.dynamic for q in activations(network))
+
+    method.before_step(network.train(), 3, ITERS)
+    dynamic = [q for q in activations(network) if q.dynamic]
+    assert len(dynamic) == 3
+    seen = []
+    for quantizer in dynamic:
+        quantizer.gate.register_forward_hook(lambda _module, _inputs, logits: seen.append(logits))
+    with torch.no_grad():
+        ungated = network.eval()(lr_batch())
+        network.train()(lr_batch())
+    losses = method.regularizers(network)
+    expected = 2.0 * sum(logits.square().mean() for logits in seen[3:]) / 3
+    assert losses["gate"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert method.regularizers(network) == {}
+
+    method.before_step(network, 6, ITERS)
+    with torch.no_grad():
+        assert not torch.allclose(network.eval()(lr_batch()), ungated, atol=1e-5)
+        network.train()(lr_batch())
+    assert method.regularizers(network) == {}
+
+
+def test_the_pull_brings_factors_to_one():
+    network, method = quantized(dynamic_ratio=1.0, gate_weight=1e6)
+    train(network, method, range(4))
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(".gate." in name)
+    losses = [step(network, method, 4, 3e-3)["gate"].item() for _ in range(40)]
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_gates_act_alike_in_training_and_evaluation_of_a_single_sample():
+    network, method = quantized()
+    train(network, method, range(8))
+    with torch.no_grad():
+        x = lr_batch()
+        together = network.eval()(x)
+        state = {key: value.clone() for key, value in network.state_dict().items()}
+        assert torch.allclose(network.train()(x), together, atol=1e-5)
+        network.load_state_dict(state)
+        assert torch.allclose(network.train()(x[1:]), together[1:], atol=1e-5)
+
+
+def test_training_goes_on_with_batches_of_one_sample():
+    network, method = quantized()
+    for number in range(ITERS):
+        step(network, method, number, 1e-3, lr_batch(number)[:1])
+    assert all(torch.isfinite(value).all() for value in network.state_dict().values())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("stop", [1, 3, 4, 6, 9])
+def test_a_resumed_training_equals_an_uninterrupted_one(variant, stop):
+    whole, method = quantized(variant, bits=2)
+    for number in range(ITERS):
+        if number == stop:
+            state = {key: value.clone() for key, value in whole.state_dict().items()}
+        step(whole, method, number, 1e-3)
+    resumed, method = tiny_edsr(), DDTB(method.config)
+    quantize_network(resumed, method, method.paper_placement(), Bits(2, 2))
+    resumed.load_state_dict(state)
+    train(resumed, method, range(stop, ITERS))
+    for key, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[key], value), key
+
+
+# In a network.
+
+
+@pytest.mark.parametrize(
+    ("variant", "kinds"),
+    [
+        ("code", {"skip", "block", "block_out"}),
+        ("paper", {"block_in", "block", "block_out"}),
+        ("corrected", {"block_in", "block", "block_out"}),
+    ],
+)
+def test_places(variant, kinds):
+    network, method = tiny_edsr(), DDTB(DDTBConfig(variant=variant))
+    plan = quantize_network(network, method, method.paper_placement(), Bits(4, 3))
+    assert {e.site.kind for e in plan if e.input_bits == 3} - {"block_first"} == kinds
+    assert {e.input_bits for e in plan if e.site.kind == "block_first"} == (
+        {32} if variant == "code" else {3}
+    )
+    assert sum(entry.weight_bits == 4 for entry in plan) == 4
+    assert len(activations(network)) == 6
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_trainable_parameter_gets_a_gradient_in_the_last_phase(variant):
+    network, method = quantized(variant, dynamic_ratio=1.0)
+    groups = method.parameter_groups(network)
+    assert {group: len(parameters) for group, parameters in groups.items()} == {
+        "weights": len(list(tiny_edsr().parameters())),
+        "bounds": 2 * 6,
+        "auxiliary": 4 * 6,
+    }
+    train(network, method, range(8))
+    still = {
+        name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum()
+    }
+    detached = {
+        name
+        for name, _ in network.named_parameters()
+        if ".gate." in name and not name.endswith("expand.weight")
+    }
+    assert still == (detached if variant == "code" else set())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gates_that_were_not_chosen_do_not_learn(variant):
+    network, method = quantized(variant, dynamic_ratio=0.0)
+    train(network, method, range(8))
+    for quantizer in activations(network):
+        assert all(parameter.grad is None for parameter in quantizer.auxiliary())
+        assert quantizer.upper.grad is not None
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("steps", [2, 5, 9])
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_saved_network_gives_equal_outputs(tmp_path, variant, steps, packed):
+    network, method = quantized(variant, bits=2)
+    train(network, method, range(steps))
+    method.before_step(network, steps, ITERS)
+    save_model(tmp_path / "q.safetensors", network.eval(), Card(), packed=packed)
+    loaded, _ = load_model(tmp_path / "q.safetensors")
+    with torch.no_grad():
+        assert torch.equal(loaded(lr_batch()), network(lr_batch()))
+    assert sum(bool(q.dynamic & q.applied) for q in activations(loaded)) == (1 if steps == 9 else 0)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("constant", [0.0, 0.5])
+def test_dead_channels_and_constant_pictures_give_numbers(variant, constant):
+    network, method = tiny_edsr(), DDTB(DDTBConfig(variant=variant, dynamic_ratio=1.0, **PHASES))
+    with torch.no_grad():
+        network.body[0].conv1.bias.fill_(-1e4)
+        network.head.weight[:4] = 0
+        network.body[1].conv1.weight.fill_(0.3)
+    quantize_network(network, method, method.paper_placement(), Bits(2, 2))
+    flat = torch.full((2, 3, 12, 12), constant)
+    method.calibrate(network, [flat])
+    for number in range(ITERS):
+        step(network, method, number, 1e-3, flat)
+        assert torch.isfinite(network(lr_batch())).all()
+    assert all(torch.isfinite(value).all() for value in network.state_dict().values())
+
+
+def test_autocast_leaves_bounds_and_gates_in_float32():
+    network, method = quantized(dynamic_ratio=1.0)
+    train(network, method, range(8))
+    quantizer = activations(network)[0].eval()
+    x = torch.randn(2, 8, 6, 6).bfloat16()
+    with torch.no_grad():
+        expected = quantizer(x.float())
+        with torch.autocast("cpu", torch.bfloat16):
+            out = quantizer(x)
+    assert out.dtype == torch.float32
+    assert torch.equal(out, expected)
+
+
+def test_operands_of_linear_layers_have_no_gate():
+    method = DDTB(DDTBConfig())
+    site = tiny_edsr().sites()[0]
+    quantizer = method.input_quantizer(replace(site, kind="linear"), 4)
+    assert quantizer.auxiliary() == []
+    quantizer.observe(torch.tensor([-1.0, 1.0]))
+    assert quantizer(torch.randn(2, 5, 3)).shape == (2, 5, 3)
+
+
+def test_phases_in_the_wrong_order_are_refused():
+    with pytest.raises(ValidationError, match="must be at least statistics"):
+        DDTBConfig(statistics=0.2, gates_from=0.1)
