@@ -2,8 +2,8 @@
 
 The header's metadata entry ``srq`` is JSON: format version, network name and configuration, the
 range and colour order of input and output, how it was quantized, and the card. Loading never runs
-code. A weight on a grid is stored as packed codes (``weight_codes``) with ``step``, ``origin`` and
-the first code of its grid.
+code. A weight on a grid is stored as packed codes (``weight_codes``) with the step, the origin and
+the first code of its grid (``weight_quantizer.levels``).
 """
 
 import json
@@ -31,6 +31,7 @@ from sr_quant_cli.quant.packing import pack, unpack
 from sr_quant_cli.quant.quantizers import FrozenWeight, Quantizer
 
 _CODES = "weight_codes"
+_LEVELS = "weight_quantizer.levels"
 
 
 class SetScore(BaseModel):
@@ -254,21 +255,18 @@ def _pack_weight(tensors: dict[str, Tensor], name: str, quantizer: Quantizer) ->
     for key in [key for key in tensors if key.startswith(f"{name}.weight_quantizer.")]:
         del tensors[key]
     tensors[f"{name}.{_CODES}"] = pack(encode(weight, grid), grid.first, grid.bits)
-    tensors[f"{name}.weight_quantizer.step"] = grid.step.detach().clone()
-    tensors[f"{name}.weight_quantizer.origin"] = grid.origin.detach().clone()
-    tensors[f"{name}.weight_quantizer.first"] = torch.tensor(grid.first, dtype=torch.int16)
+    first = torch.full_like(grid.step, grid.first)
+    tensors[f"{name}.{_LEVELS}"] = torch.stack([grid.step, grid.origin, first]).detach()
 
 
 def _unpack_weight(
     tensors: dict[str, Tensor], name: str, shape: torch.Size, bits: int
 ) -> FrozenWeight:
     """Undo ``_pack_weight``: put the weight's levels back, and make what knows their grid."""
-    step, origin, first = (
-        tensors[f"{name}.weight_quantizer.{part}"] for part in ("step", "origin", "first")
-    )
-    frozen = FrozenWeight(bits, step, origin, first)
-    codes = unpack(tensors.pop(f"{name}.{_CODES}"), shape, int(first), bits)
-    tensors[f"{name}.weight"] = decode(codes, frozen.grid(step))
+    frozen = FrozenWeight(bits, tensors[f"{name}.{_LEVELS}"])
+    grid = frozen.grid(frozen.levels)
+    codes = unpack(tensors.pop(f"{name}.{_CODES}"), shape, grid.first, bits)
+    tensors[f"{name}.weight"] = decode(codes, grid)
     return frozen
 
 

@@ -212,24 +212,28 @@ class FrozenWeight(Quantizer):
     """Stands in for a weight's quantizer where the weight already lies on its grid.
 
     It knows the grid, so that codes can be read off again, and changes nothing.
+
+    Parameters
+    ----------
+    levels
+        Step, origin and first code of the grid, one above the other: ``[3]`` or
+        ``[3, C, 1, 1, 1]``.
     """
 
-    step: Tensor
-    origin: Tensor
-    first: Tensor
+    levels: Tensor
 
-    def __init__(self, bits: int, step: Tensor, origin: Tensor, first: Tensor) -> None:
+    def __init__(self, bits: int, levels: Tensor) -> None:
         super().__init__(bits, "ste")
-        self.register_buffer("step", step)
-        self.register_buffer("origin", origin)
-        self.register_buffer("first", first)
+        self.register_buffer("levels", levels)
 
     def grid(self, x: Tensor) -> Grid:
         """The grid that the weight lies on, whatever ``x`` is."""
-        first = int(self.first)
+        step, origin, codes = self.levels
+        first = int(codes.flatten()[0])
         last = first + 2**self.bits - 1
-        lower, upper = (self.step * code + self.origin for code in (first, last))
-        return Grid(self.step, self.origin, lower, upper, first, last, self.bits)
+        return Grid(
+            step, origin, step * first + origin, step * last + origin, first, last, self.bits
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` itself."""
