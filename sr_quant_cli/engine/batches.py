@@ -26,10 +26,18 @@ class Batches:
 
     On CUDA all decoded photographs lie in the device's memory, where they fit into half of what is
     free, and patches are cut there. Else a thread cuts the next batch while one is used.
+
+    Parameters
+    ----------
+    layout
+        Of the tensors in memory.
     """
 
-    def __init__(self, sampler: PatchSampler, device: torch.device) -> None:
+    def __init__(
+        self, sampler: PatchSampler, device: torch.device, layout: torch.memory_format
+    ) -> None:
         self._device = device
+        self._layout = layout
         self._patches: PatchSampler | DevicePatches = sampler
         self._prefetch = True
         if (
@@ -41,8 +49,8 @@ class Batches:
 
     def __getitem__(self, step: int) -> Batch:
         """The batch of one step, made now."""
-        lr, hr = self._patches.batch(step)
-        return to_tensor(lr, self._device), to_tensor(hr, self._device)
+        lr, hr = (to_tensor(pixels, self._device) for pixels in self._patches.batch(step))
+        return lr.contiguous(memory_format=self._layout), hr.contiguous(memory_format=self._layout)
 
     def of(self, steps: range) -> Iterator[Batch]:
         """Batches of consecutive steps."""

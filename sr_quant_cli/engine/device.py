@@ -1,6 +1,7 @@
 """Where and in which precision a network runs."""
 
 import contextlib
+import ctypes
 import os
 from typing import Literal
 
@@ -68,6 +69,32 @@ def set_threads(count: int | None) -> None:
     limit = thread_limit(count)
     if limit is not None:
         torch.set_num_threads(limit)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep the memory that a training step frees, for the next one.
+
+    By default glibc hands large blocks back to the system, which then has to clear and map their
+    pages anew in every step. Nothing is done where the library is another one.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_MAX, 0)
+        library.mallopt(_M_TRIM_THRESHOLD, -1)
+
+
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
+
+
+def training_layout(device: torch.device) -> torch.memory_format:
+    """Memory layout that a network is trained fastest in: channels last on most devices.
+
+    On processors without AVX-512 the gradients of weights take up to twice as long in it.
+    """
+    if device.type == "cpu" and not torch.cpu.get_capabilities().get("avx512_f"):
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 def has_fast_bf16(device: torch.device) -> bool:

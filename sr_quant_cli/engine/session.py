@@ -13,7 +13,7 @@ from sr_quant_cli import __version__
 from sr_quant_cli.data.photographs import Photographs, find_photographs, is_named_set
 from sr_quant_cli.data.store import PairStore, pack_pairs
 from sr_quant_cli.engine.checkpoint import Checkpoints, read
-from sr_quant_cli.engine.device import pick_device, pick_precision, set_threads
+from sr_quant_cli.engine.device import keep_freed_memory, pick_device, pick_precision, set_threads
 from sr_quant_cli.engine.distributed import first_of_machine, from_first, process_group, world
 from sr_quant_cli.engine.objective import Objective
 from sr_quant_cli.engine.rundir import MODEL, RECIPE, locked
@@ -127,6 +127,7 @@ def run_job(job: Job[R], options: Options) -> dict[str, Any]:
     limit = None if options.max_time is None else parse_duration(options.max_time)
     device = pick_device(options.device)
     set_threads(options.threads)
+    keep_freed_memory()
     if recipe.train.batch % world().size:
         raise UsageError(
             f"train.batch = {recipe.train.batch}: must be a multiple of the {world().size} "

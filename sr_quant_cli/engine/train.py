@@ -18,7 +18,7 @@ from sr_quant_cli.data.sampler import PatchSampler
 from sr_quant_cli.data.store import PairStore
 from sr_quant_cli.engine.batches import Batches, BatchSource
 from sr_quant_cli.engine.checkpoint import Checkpoints
-from sr_quant_cli.engine.device import Precision, autocast
+from sr_quant_cli.engine.device import Precision, autocast, training_layout
 from sr_quant_cli.engine.distributed import collect, share, world
 from sr_quant_cli.engine.divergence import LossWatch, first_bad_layer, most_grown_layer
 from sr_quant_cli.engine.interrupt import DeferredInterrupts
@@ -81,7 +81,8 @@ class Trainer:
         self.recipe = recipe = objective.recipe
         self.device = device
         self.precision = precision
-        self.network = objective.network.place(device)
+        layout = training_layout(device)
+        self.network = objective.network.place(device, layout)
         self.average = _averaged(self.network, recipe.ema)
         self._groups = objective.parameter_groups()
         self.optimizer = torch.optim.Adam(
@@ -98,7 +99,7 @@ class Trainer:
             augment=recipe.data.augment,
             part=(here.rank, here.size),
         )
-        self.batches: BatchSource = Batches(sampler, device)
+        self.batches: BatchSource = Batches(sampler, device, layout)
         self.validation = validation
         self.checkpoints = Checkpoints(run_dir)
         self._run_dir = run_dir

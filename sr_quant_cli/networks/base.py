@@ -85,9 +85,11 @@ class Network(nn.Module):
         every block of the body.
         """
 
-    def place(self, device: torch.device) -> Self:
-        """Move to a device, in the memory layout that convolutions are fastest in."""
-        return self.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    def place(
+        self, device: torch.device, layout: torch.memory_format = torch.channels_last
+    ) -> Self:
+        """Move to a device and into a memory layout; channels last runs fastest."""
+        return self.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
     def parameter_count(self) -> int:
         """Trainable values."""

@@ -26,6 +26,7 @@ COMMANDS = [
     ["recipes", "copy"],
     ["runs", "list"],
     ["runs", "show"],
+    ["bench", "train"],
 ]
 
 
@@ -142,6 +143,18 @@ def test_pretrain_runs_on_the_sample_photographs(srq, tmp_path):
     assert (tmp_path / "run/model.safetensors").is_file()
 
 
+def test_bench_train_prints_and_writes_its_times(srq, tmp_path):
+    code, out, _ = srq(
+        *("bench", "train", "--scale", 2, "--batch", 1, "--patch", 8, "--steps", 2),
+        *("--set", "network.n_blocks=1", "--set", "network.n_feats=4", "--precision", "fp32"),
+        *("--json", tmp_path / "b.json"),
+    )
+    assert code == 0
+    for expected in ("plain", "srq fp32", "random tensors", "loader: ", "LR patch 8", "threads"):
+        assert expected in out
+    assert len(json.loads((tmp_path / "b.json").read_text())["rows"]) == 3
+
+
 def test_recipes_are_listed_shown_and_copied(srq, tmp_path):
     code, out, _ = srq("recipes", "list", "--json", tmp_path / "l.json")
     assert code == 0
@@ -184,6 +197,10 @@ WRONG = [
     (["pretrain", "edsr", "--scale", "7"], "--scale 7"),
     (["pretrain", "edsr", "--set", "train.itres=1"], "did you mean 'iters'"),
     (["pretrain", "edsr", "--data", "nowhere"], "/nowhere: get them with"),
+    (["bench", "train", "--network", "esdr"], "did you mean 'edsr'"),
+    (["bench", "train", "--steps", "0"], "--steps"),
+    (["bench", "train", "--precision", "int8"], "--precision"),
+    (["bench", "train", "--data", "nowhere"], "no training pictures in nowhere"),
     (["info", "TEXT"], "no readable srq model"),
     (["info", "MODEL", "--size", "huge"], "WIDTHxHEIGHT"),
     (["recipes", "show", "edsr-pretrain"], "unknown recipe"),
