@@ -59,9 +59,8 @@ def quantize(
     """Quantize a model to 2 to 8 bits.
 
     Calibrates on training photographs, and trains where the recipe has training steps (--iters 0:
-    calibration alone). The run
-    folder holds what that of pretrain holds; its model.safetensors has packed codes, its
-    trainable.safetensors the float weights behind them.
+    calibration alone). The run folder holds what that of pretrain holds; its model.safetensors has
+    packed codes, its trainable.safetensors the float weights behind them.
 
     \b
     Examples:
@@ -69,6 +68,7 @@ def quantize(
       srq quantize --method minmax --w 4 --a 4 --data photos/
       srq quantize runs/edsr-x4/model.safetensors --method pams --w 4 --a 4 --iters 2000
       srq quantize --method 2dquant --w 4 --a 4 --placement full --data sample
+      srq quantize --method dobi --w 4 --a 4 --set sites.upsampler=int8
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.engine.distributed import world
     from sr_quant_cli.engine.quantize import Request, quantize

@@ -17,9 +17,11 @@ from sr_quant_cli.imaging.convert import to_tensor
 from sr_quant_cli.inference.models import embedded_model
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods import method_names
+from sr_quant_cli.methods.base import Method
+from sr_quant_cli.networks import build
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.modelfile import Card, Header, load_model, read_header, save_model
-from sr_quant_cli.networks.sites import FULL
+from sr_quant_cli.networks.sites import FULL, Placement
 from sr_quant_cli.quant.apply import Bits, quantize_network
 from sr_quant_cli.recipe.load import load_recipe, recipe_names, validate_recipe
 from sr_quant_cli.recipe.schema import QuantizeRecipe
@@ -67,7 +69,7 @@ def quantize(request: Request) -> dict[str, Any]:
         )
     recipe = locate(_resolve(request, header, model), request, model)
     method = build_method(recipe.method)
-    placement = FULL if recipe.sites.placement == "full" else method.paper_placement()
+    placement = choose_placement(recipe, method)
     bits = Bits(recipe.bits.w, recipe.bits.a)
 
     def objective(train: PairStore, device: torch.device, resumed: bool) -> Objective:
@@ -94,6 +96,26 @@ def quantize(request: Request) -> dict[str, Any]:
     full = "-full" if recipe.sites.placement == "full" else ""
     name = f"{recipe.network.name}-x{recipe.network.scale}-{recipe.method.name}-{bits}{full}"
     return run_job(Job(recipe, name, objective, save, start), request)
+
+
+def choose_placement(recipe: QuantizeRecipe, method: Method) -> Placement:
+    """Precision of every kind of site: the placement that the recipe names, and its changes.
+
+    Raises
+    ------
+    UsageError
+        The recipe sets a kind of site that the network does not have.
+    """
+    with torch.device("meta"):
+        sites = build(recipe.network).sites()
+    known = dict.fromkeys(site.kind for site in sites)
+    for kind in recipe.sites.changes():
+        if kind not in known:
+            raise UsageError(
+                f"sites.{kind}: {recipe.network.name} has no such site; it has {', '.join(known)}"
+            )
+    named = FULL if recipe.sites.placement == "full" else method.paper_placement()
+    return recipe.sites.change(named)
 
 
 def default_recipe(method: str, network: dict[str, Any]) -> str:

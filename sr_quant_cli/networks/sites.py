@@ -1,25 +1,7 @@
 """Sites: the places of a network where values may be quantized, and how each is to be.
 
 A network declares its sites; a placement says for each kind of site in which precision its operands
-are; a method says how. The kinds, as the networks of the literature have them:
-
-==============  ====================================================================================
-kind            what
-==============  ====================================================================================
-head            first convolution, on the picture
-block_in        tensor entering a residual block, for the branch and the shortcut alike
-skip            tensor carried by a block's shortcut
-block_first     first convolution of a block
-block           further convolutions of a block
-block_out       output of a block's branch, before the addition
-body_last       convolution that ends the body
-long_skip       tensor carried by the skip around the body
-fusion          convolution that merges features
-upsampler       convolution in front of a PixelShuffle
-tail            last convolution, giving the picture
-linear          linear layer of a transformer
-matmul          product of two activations
-==============  ====================================================================================
+are; a method says how.
 """
 
 from dataclasses import dataclass
@@ -40,6 +22,23 @@ Kind = Literal[
     "linear",
     "matmul",
 ]
+
+KINDS: dict[Kind, str] = {
+    "head": "first convolution, on the picture",
+    "block_in": "tensor entering a residual block, for the branch and the shortcut alike",
+    "skip": "tensor carried by a block's shortcut",
+    "block_first": "first convolution of a block",
+    "block": "further convolutions of a block",
+    "block_out": "output of a block's branch, before the addition",
+    "body_last": "convolution that ends the body",
+    "long_skip": "tensor carried by the skip around the body",
+    "fusion": "convolution that merges features",
+    "upsampler": "convolution in front of a PixelShuffle",
+    "tail": "last convolution, giving the picture",
+    "linear": "linear layer of a transformer",
+    "matmul": "product of two activations",
+}
+"""What the kinds are, as the networks of the literature have them."""
 
 TENSORS = ("block_in", "skip", "block_out", "long_skip")
 """Kinds that are a tensor alone: the network has an ``nn.Identity`` there."""

@@ -73,8 +73,9 @@ def quantize_network(
     """
     plan = plan_sites(network, placement, bits)
     if all(min(entry.input_bits, entry.weight_bits or 32) == 32 for entry in plan):
+        kinds = [kind for kind, operands in placement.items() if operands != Operands()]
         raise ValueError(
-            f"the placement quantizes {', '.join(placement)}; the network's sites are "
+            f"the placement quantizes {', '.join(kinds) or 'nothing'}; the network's sites are "
             f"{', '.join(dict.fromkeys(site.kind for site in network.sites()))}"
         )
     for entry in plan:

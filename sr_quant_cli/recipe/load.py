@@ -149,7 +149,7 @@ def _line(error: ErrorDetails, model: type[BaseModel], prefix: str = "") -> str:
     if error["type"] == "extra_forbidden":
         known = _fields_at(model, path[:-1])
         near = get_close_matches(path[-1], known, n=1)
-        hint = f", did you mean '{near[0]}'?" if near else ""
+        hint = f", did you mean '{near[0]}'?" if near else ","
         return f"{where}: unknown key{hint} allowed here: {', '.join(known)}"
     if error["type"] == "missing":
         return f"{where}: is missing"

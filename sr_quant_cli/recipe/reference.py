@@ -88,6 +88,10 @@ def _type_name(annotation: Any) -> str:
         return " or ".join(f"`{_toml(value)}`" for value in get_args(annotation))
     if get_origin(annotation) is list:
         return f"list of {_type_name(get_args(annotation)[0])}"
+    if get_origin(annotation) is dict:
+        keys, values = get_args(annotation)
+        operands = " and ".join(f"`{key}`" for key in get_args(keys))
+        return f"{_type_name(values)}, or a table of these for {operands}"
     names = {int: "integer", float: "number", str: "text", bool: "true or false"}
     return names.get(annotation, str(annotation))
 

@@ -1,15 +1,27 @@
 """Recipes as types: every field with its meaning, its range and its default."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, Self
+from dataclasses import replace
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from sr_quant_cli.methods import config_class as method_config_class
 from sr_quant_cli.methods import method_names
 from sr_quant_cli.methods.base import MethodConfig
 from sr_quant_cli.networks import config_class, network_names
 from sr_quant_cli.networks.base import NetworkConfig
+from sr_quant_cli.networks.sites import KINDS, Kind, Operands, Placement, Precision
 
 Augmentation = Literal["hflip", "vflip", "transpose"]
 
@@ -184,11 +196,77 @@ class BitsSection(Section):
 PlacementName = Literal["paper", "full"]
 
 
+def _operands(*names: str) -> BeforeValidator:
+    """Read a precision for all operands of a kind of site, or a table with one for each."""
+
+    def read(value: Any) -> Any:
+        table = dict.fromkeys(names, value) if isinstance(value, str) else value
+        allowed = get_args(Precision)
+        if (
+            not isinstance(table, dict)
+            or not set(table) <= set(names)
+            or any(precision not in allowed for precision in table.values())
+        ):
+            raise ValueError(
+                f"must be one of {', '.join(allowed)}, or a table with one of these for "
+                f"{' and '.join(names)}{'' if 'weight' in names else ', it has no weight'}"
+            )
+        return table
+
+    return BeforeValidator(read)
+
+
+LayerOperands = Annotated[dict[Literal["input", "weight"], Precision], _operands("input", "weight")]
+TensorOperands = Annotated[dict[Literal["input"], Precision], _operands("input")]
+
+
 class SitesSection(Section):
     """``[sites]``: where to quantize."""
 
     placement: PlacementName = "paper"
-    """paper: where the method's paper does; full: every convolution, its ends at 8 bits"""
+    """paper: where the method's paper does; full: every convolution, its ends at 8 bits. The other
+    fields change operands of one kind of site each"""
+    head: LayerOperands = Field(default={}, description=KINDS["head"])
+    block_in: TensorOperands = Field(default={}, description=KINDS["block_in"])
+    skip: TensorOperands = Field(default={}, description=KINDS["skip"])
+    block_first: LayerOperands = Field(default={}, description=KINDS["block_first"])
+    block: LayerOperands = Field(default={}, description=KINDS["block"])
+    block_out: TensorOperands = Field(default={}, description=KINDS["block_out"])
+    body_last: LayerOperands = Field(default={}, description=KINDS["body_last"])
+    long_skip: TensorOperands = Field(default={}, description=KINDS["long_skip"])
+    fusion: LayerOperands = Field(default={}, description=KINDS["fusion"])
+    upsampler: LayerOperands = Field(default={}, description=KINDS["upsampler"])
+    tail: LayerOperands = Field(default={}, description=KINDS["tail"])
+    linear: LayerOperands = Field(default={}, description=KINDS["linear"])
+    matmul: TensorOperands = Field(default={}, description=KINDS["matmul"])
+
+    @model_serializer(mode="wrap")
+    def _what_is_set(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialize(self).items() if value}
+
+    def changes(self) -> dict[Kind, dict[str, Precision]]:
+        """Operands of the kinds of sites that are set beside the placement."""
+        return {kind: getattr(self, kind) for kind in KINDS if getattr(self, kind)}
+
+    def change(self, placement: Placement) -> Placement:
+        """A placement with the changes made.
+
+        >>> sites = SitesSection.model_validate({"upsampler": "int8", "block": {"input": "fp32"}})
+        >>> changed = sites.change({"block": Operands("low", "low")})
+        >>> for kind, operands in changed.items():
+        ...     print(kind, operands.input, operands.weight)
+        block fp32 low
+        upsampler int8 int8
+        """
+        changed = dict(placement)
+        for kind, operands in self.changes().items():
+            before = placement.get(kind, Operands())
+            changed[kind] = replace(
+                before,
+                input=operands.get("input", before.input),
+                weight=operands.get("weight", before.weight),
+            )
+        return changed
 
 
 class CalibrationSection(Section):

@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from sr_quant_cli.engine.objective import (
@@ -15,6 +16,7 @@ from sr_quant_cli.errors import UsageError
 from sr_quant_cli.methods import build
 from sr_quant_cli.methods.pams import PAMSConfig
 from sr_quant_cli.networks.modelfile import load_model, read_header
+from sr_quant_cli.networks.sites import Operands
 from sr_quant_cli.quant.apply import Bits, quantize_network
 from sr_quant_cli.recipe.load import load_recipe
 from sr_quant_cli.recipe.schema import QuantizeRecipe
@@ -125,6 +127,23 @@ def test_the_patch_keeps_its_side_in_lr(tiny_model, photographs, tmp_path):
     quantize(wanted)
     recipe = load_recipe(str(tmp_path / "run/recipe.toml"))
     assert (recipe.network.scale, recipe.data.patch_hr) == (2, 96)
+
+
+def test_sites_that_are_set_are_saved_with_the_model(tiny_model, photographs, tmp_path):
+    sites = ("sites.upsampler=int8", "sites.block_first.input=fp32")
+    quantize(request(tiny_model, photographs, tmp_path / "run", *sites, w=3))
+    network, header = load_model(tmp_path / "run/model.safetensors")
+    assert header.quantization.placement["upsampler"] == Operands("int8", "int8")
+    assert header.quantization.placement["block_first"] == Operands("fp32", "low")
+    assert network.upsampler[0].input_quantizer.bits == 8
+    assert isinstance(network.body[0].conv1.input_quantizer, nn.Identity)
+    assert network.body[0].conv1.weight_quantizer.bits == 3
+
+
+def test_a_site_that_the_network_does_not_have_is_refused(tiny_model, photographs, tmp_path):
+    with pytest.raises(UsageError, match=r"sites\.linear: edsr has no such site; it has head, blo"):
+        quantize(request(tiny_model, photographs, tmp_path / "run", "sites.linear=low"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_quantized_model_is_not_quantized_again(tiny_model, photographs, tmp_path):

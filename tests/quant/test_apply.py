@@ -105,6 +105,8 @@ def test_a_placement_without_a_site_is_refused():
         ValueError, match="quantizes linear; the network's sites are head, block_in"
     ):
         quantized("minmax", Bits(4, 4), {"linear": Operands("low", "low")})
+    with pytest.raises(ValueError, match="quantizes nothing; the network's"):
+        quantized("minmax", Bits(4, 4), {"block": Operands()})
 
 
 def test_ranges_that_were_never_found_are_an_error():

@@ -3,7 +3,9 @@ import tomllib
 import pytest
 
 from sr_quant_cli.errors import UsageError
+from sr_quant_cli.networks.sites import KINDS, TENSORS
 from sr_quant_cli.recipe.load import dump_recipe, load_recipe, recipe_names, validate_recipe
+from sr_quant_cli.recipe.schema import QuantizeRecipe, SitesSection
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -63,6 +65,46 @@ def test_every_error_is_reported_at_once_with_place_value_and_nearest_name():
 def test_single_errors(override, message):
     with pytest.raises(UsageError, match=message):
         load_recipe("pretrain-edsr", [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("sites.upsampler=int8", {"input": "int8", "weight": "int8"}),
+        ("sites.upsampler.weight=low", {"weight": "low"}),
+        ("sites.upsampler={input='fp32', weight='low'}", {"input": "fp32", "weight": "low"}),
+    ],
+)
+def test_a_kind_of_site_takes_one_precision_or_a_table(tmp_path, override, expected):
+    recipe = load_recipe("minmax-edsr", [override], QuantizeRecipe)
+    assert recipe.sites.changes() == {"upsampler": expected}
+    (tmp_path / "r.toml").write_text(dump_recipe(recipe))
+    assert load_recipe(str(tmp_path / "r.toml")) == recipe
+
+
+def test_every_kind_of_site_can_be_set():
+    assert set(SitesSection.model_fields) == {"placement", *KINDS}
+    for kind in KINDS:
+        recipe = load_recipe("minmax-edsr", [f"sites.{kind}=int8"], QuantizeRecipe)
+        (operands,) = recipe.sites.changes().values()
+        assert ("weight" in operands) == (kind not in (*TENSORS, "matmul"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sites.upsampler=int4", r"sites\.upsampler = 'int4': must be one of fp32, int8, low, or"),
+        ("sites.upsampler.bias=low", r"sites\.upsampler: .* for input and weight$"),
+        ("sites.upsampler.input=['low']", r"sites\.upsampler: must be one of"),
+        ("sites.skip.weight=low", r"sites\.skip: .* for input, it has no weight$"),
+        ("sites.matmul.weight=low", r"sites\.matmul: .* it has no weight$"),
+        ("sites.upsamplr=int8", "did you mean 'upsampler'"),
+    ],
+)
+def test_nonsense_at_a_site_is_told_in_one_line(override, message):
+    with pytest.raises(UsageError, match=message) as refused:
+        load_recipe("minmax-edsr", [override])
+    assert "\n" not in str(refused.value)
 
 
 def test_a_recipe_without_a_network_says_so():
