@@ -47,8 +47,13 @@ class Method(ABC):
         """Where the paper (or, for variant ``code``, the released code) quantizes."""
 
     @abstractmethod
-    def weight_quantizer(self, site: Site, weight: Tensor, bits: int) -> Quantizer:
-        """Quantizer of a weight ``[Cout, Cin, kh, kw]`` or ``[out, in]``."""
+    def weight_quantizer(
+        self, site: Site, weight: Tensor, bits: int, dim: int | None = None
+    ) -> Quantizer:
+        """Quantizer of a weight ``[Cout, Cin, kh, kw]`` or ``[out, in]``.
+
+        ``dim`` 0 asks for a range of each output channel, ``None`` for one of the tensor.
+        """
 
     @abstractmethod
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:

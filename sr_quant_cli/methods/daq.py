@@ -180,11 +180,16 @@ class DAQ(Method):
         """Both convolutions of a block, weights and inputs."""
         return RESIDUAL_CONVOLUTIONS
 
-    def weight_quantizer(self, site: Site, weight: Tensor, bits: int) -> Quantizer:
-        """Mid-rise grid by the deviation of the whole weight; all weights get their gradient."""
+    def weight_quantizer(
+        self, site: Site, weight: Tensor, bits: int, dim: int | None = None
+    ) -> Quantizer:
+        """Mid-rise grid by the deviation of the weights; all of them get their gradient."""
         table = self._statistics().table
+        dims = tuple(range(dim is not None, weight.ndim))
         return WeightRangeQuantizer(
-            bits, "ste", lambda w, b: midrise(gaussian_step(w.std(), b, table), b)
+            bits,
+            "ste",
+            lambda w, b: midrise(gaussian_step(w.std(dims, keepdim=dim is not None), b, table), b),
         )
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:

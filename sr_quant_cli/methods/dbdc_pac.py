@@ -44,7 +44,7 @@ from sr_quant_cli.networks.sites import BLOCKS, Operands, Placement, Site
 from sr_quant_cli.quant.fake import scale_gradient
 from sr_quant_cli.quant.grids import Grid, affine_real
 from sr_quant_cli.quant.quantizers import BoundsQuantizer, Quantizer
-from sr_quant_cli.quant.ranges import Bounds, histogram_clip, min_max, percentile
+from sr_quant_cli.quant.ranges import Bounds, histogram_clip, min_max, percentile, range_shape
 
 BINS = 2048
 
@@ -87,12 +87,13 @@ class DBDCPaC(Method):
         ends: Placement = {"head": int8, "tail": int8}
         return {**BLOCKS, **ends, "body_last": low, "fusion": low, "upsampler": low}
 
-    def weight_quantizer(self, site: Site, weight: Tensor, bits: int) -> Quantizer:
-        """Smallest to largest weight of each output channel, or percentiles."""
+    def weight_quantizer(
+        self, site: Site, weight: Tensor, bits: int, dim: int | None = None
+    ) -> Quantizer:
+        """Smallest to largest weight of each output channel, or percentiles; whatever ``dim``."""
         clip = 0.0 if self.config.variant == "code" else self.config.weight_clip
         estimate = partial(percentile, percent=100 * (1 - clip), dim=0)
-        shape = (len(weight), *[1] * (weight.ndim - 1))
-        return ScaledBounds(bits, "clip", affine_real, estimate, shape)
+        return ScaledBounds(bits, "clip", affine_real, estimate, range_shape(weight, dim=0))
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
         """Density-based dual clipping, averaged over batches."""

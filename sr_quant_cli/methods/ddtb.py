@@ -187,8 +187,8 @@ class PercentileWeight(Resting, WeightRangeQuantizer):
     [-2.0, 0.0, 2.0, 4.0]
     """
 
-    def __init__(self, bits: int, percent: float) -> None:
-        super().__init__(bits, "half", lambda w, b: affine_int(*percentile(w, percent), b))
+    def __init__(self, bits: int, percent: float, dim: int | None = None) -> None:
+        super().__init__(bits, "half", lambda w, b: affine_int(*percentile(w, percent, dim), b))
 
 
 class DynamicBounds(Resting, BoundsQuantizer):
@@ -280,9 +280,11 @@ class DDTB(Method):
         """Both convolutions of a block, its input or shortcut, and the output of the branch."""
         return RELEASED_RESIDUAL_BLOCKS if self.config.variant == "code" else RESIDUAL_BLOCKS
 
-    def weight_quantizer(self, site: Site, weight: Tensor, bits: int) -> Quantizer:
+    def weight_quantizer(
+        self, site: Site, weight: Tensor, bits: int, dim: int | None = None
+    ) -> Quantizer:
         """Percentiles of each step's weight."""
-        return PercentileWeight(bits, self.config.weight_percentile)
+        return PercentileWeight(bits, self.config.weight_percentile, dim)
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
         """Trainable bounds, with a gate where the input is a map ``[N, C, H, W]``."""

@@ -7,6 +7,7 @@ is trained, and there is nothing that variants could differ in.
 2DQuant's Table 3 has this baseline on SwinIR-light.
 """
 
+from functools import partial
 from typing import Literal
 
 from torch import Tensor
@@ -15,7 +16,7 @@ from sr_quant_cli.methods.base import Method, MethodConfig
 from sr_quant_cli.networks.sites import BLOCKS, Placement, Site
 from sr_quant_cli.quant.grids import affine_real
 from sr_quant_cli.quant.quantizers import BoundsQuantizer, Quantizer
-from sr_quant_cli.quant.ranges import min_max
+from sr_quant_cli.quant.ranges import min_max, range_shape
 
 
 class MinMaxConfig(MethodConfig):
@@ -34,9 +35,12 @@ class MinMax(Method):
         """As 2DQuant: linear layers and products; in convolutional networks, residual blocks."""
         return BLOCKS
 
-    def weight_quantizer(self, site: Site, weight: Tensor, bits: int) -> Quantizer:
+    def weight_quantizer(
+        self, site: Site, weight: Tensor, bits: int, dim: int | None = None
+    ) -> Quantizer:
         """Smallest to largest weight."""
-        return BoundsQuantizer(bits, "clip", affine_real, min_max)
+        estimate = partial(min_max, dim=dim)
+        return BoundsQuantizer(bits, "clip", affine_real, estimate, range_shape(weight, dim))
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
         """Smallest to largest value of all calibration batches."""

@@ -113,9 +113,13 @@ class PAMS(Method):
         """Both convolutions of a block, its input or shortcut, and the output of the branch."""
         return RELEASED_RESIDUAL_BLOCKS if self.config.variant == "code" else RESIDUAL_BLOCKS
 
-    def weight_quantizer(self, site: Site, weight: Tensor, bits: int) -> Quantizer:
+    def weight_quantizer(
+        self, site: Site, weight: Tensor, bits: int, dim: int | None = None
+    ) -> Quantizer:
         """Largest absolute weight of each step; all weights get their gradient."""
-        return WeightRangeQuantizer(bits, "ste", lambda w, b: sym_narrow(max_abs(w) + MIN_WIDTH, b))
+        return WeightRangeQuantizer(
+            bits, "ste", lambda w, b: sym_narrow(max_abs(w, dim) + MIN_WIDTH, b)
+        )
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
         """A trainable maximum scale."""

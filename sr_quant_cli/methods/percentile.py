@@ -18,7 +18,7 @@ from sr_quant_cli.methods.base import Method, MethodConfig
 from sr_quant_cli.networks.sites import BLOCKS, Placement, Site
 from sr_quant_cli.quant.grids import affine_real
 from sr_quant_cli.quant.quantizers import BoundsQuantizer, Quantizer
-from sr_quant_cli.quant.ranges import min_max, percentile
+from sr_quant_cli.quant.ranges import min_max, percentile, range_shape
 
 
 class PercentileConfig(MethodConfig):
@@ -40,9 +40,12 @@ class Percentile(Method):
         """As 2DQuant: linear layers and products; in convolutional networks, residual blocks."""
         return BLOCKS
 
-    def weight_quantizer(self, site: Site, weight: Tensor, bits: int) -> Quantizer:
+    def weight_quantizer(
+        self, site: Site, weight: Tensor, bits: int, dim: int | None = None
+    ) -> Quantizer:
         """Smallest to largest weight."""
-        return BoundsQuantizer(bits, "clip", affine_real, min_max)
+        estimate = partial(min_max, dim=dim)
+        return BoundsQuantizer(bits, "clip", affine_real, estimate, range_shape(weight, dim))
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
         """Between two percentiles, averaged over batches."""

@@ -39,7 +39,7 @@ from sr_quant_cli.networks.sites import RESIDUAL_CONVOLUTIONS, TENSORS, Operands
 from sr_quant_cli.quant.fake import scale_gradient
 from sr_quant_cli.quant.grids import Grid, sym_full, unsigned
 from sr_quant_cli.quant.quantizers import Quantizer, ScaleQuantizer
-from sr_quant_cli.quant.ranges import lsq_step
+from sr_quant_cli.quant.ranges import lsq_step, range_shape
 
 StepToGrid = Callable[[Tensor, int], Grid]
 
@@ -54,13 +54,15 @@ class QuantSRConfig(MethodConfig):
 class LearnedStep(ScaleQuantizer):
     """``x_hat = alpha clip(R(x / alpha), Qn, Qp)`` with a trainable ``alpha`` [2]_.
 
-    It starts at ``2 mean|x| / sqrt(Qp)``; its gradient is divided by ``sqrt(numel Qp)``. Rounding
-    has the slope of a soft staircase [1]_.
+    It starts at ``2 mean|x| / sqrt(Qp)``; its gradient is divided by ``sqrt(numel Qp)``, with the
+    number of values that share the step. Rounding has the slope of a soft staircase [1]_.
 
     Parameters
     ----------
     to_grid
         ``sym_full`` (Qn = -2^(b-1), Qp = 2^(b-1) - 1) or ``unsigned`` (Qn = 0, Qp = 2^b - 1).
+    shape
+        Of the step: ``()``, or ``(C, 1, 1, 1)`` for one per output channel of a weight.
 
     Examples
     --------
@@ -71,17 +73,17 @@ class LearnedStep(ScaleQuantizer):
     (4.0, [-4.0, 0.0, 0.0, 4.0])
     """
 
-    def __init__(self, bits: int, to_grid: StepToGrid) -> None:
-        super().__init__(bits, "tanh", to_grid, self._initial)
+    def __init__(self, bits: int, to_grid: StepToGrid, shape: tuple[int, ...] = ()) -> None:
+        super().__init__(bits, "tanh", to_grid, self._initial, shape)
 
     def _initial(self, x: Tensor) -> Tensor:
         last = self._to_grid(torch.ones(()), self.bits).last
-        return lsq_step(x, last)
+        return lsq_step(x, last, dim=0 if self.value.ndim else None)
 
     def grid(self, x: Tensor) -> Grid:
         """The grid by its step, which gets a scaled gradient."""
         grid = super().grid(x)
-        factor = 1 / math.sqrt(x.numel() * grid.last)
+        factor = 1 / math.sqrt(x.numel() / grid.step.numel() * grid.last)
         # Scaled where the gradient enters, so that the step keeps its very last bit.
         return replace(
             grid,
@@ -146,9 +148,11 @@ class QuantSR(Method):
         """Both convolutions of a block; in transformers the linear layers."""
         return {**RESIDUAL_CONVOLUTIONS, "linear": Operands("low", "low")}
 
-    def weight_quantizer(self, site: Site, weight: Tensor, bits: int) -> Quantizer:
+    def weight_quantizer(
+        self, site: Site, weight: Tensor, bits: int, dim: int | None = None
+    ) -> Quantizer:
         """A learned step, no shift."""
-        return LearnedStep(bits, sym_full)
+        return LearnedStep(bits, sym_full, range_shape(weight, dim))
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
         """A learned step, with a shift for the input of a convolution or linear layer."""

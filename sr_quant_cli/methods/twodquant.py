@@ -45,7 +45,7 @@ from sr_quant_cli.methods.base import Method, MethodConfig
 from sr_quant_cli.networks.sites import BLOCKS, Placement, Site
 from sr_quant_cli.quant.grids import affine_real
 from sr_quant_cli.quant.quantizers import BoundsQuantizer, Quantizer
-from sr_quant_cli.quant.ranges import search_one_sided, search_two_sided
+from sr_quant_cli.quant.ranges import range_shape, search_one_sided, search_two_sided
 
 
 class BoundSearchConfig(MethodConfig):
@@ -79,10 +79,13 @@ class DOBI(Method):
         """Linear layers and products; in convolutional networks, residual blocks."""
         return BLOCKS
 
-    def weight_quantizer(self, site: Site, weight: Tensor, bits: int) -> Quantizer:
+    def weight_quantizer(
+        self, site: Site, weight: Tensor, bits: int, dim: int | None = None
+    ) -> Quantizer:
         """Two-sided search."""
-        estimate = partial(search_two_sided, bits=bits, candidates=self.config.candidates)
-        return BoundsQuantizer(bits, "clip", affine_real, estimate)
+        candidates = self.config.candidates
+        estimate = partial(search_two_sided, bits=bits, candidates=candidates, dim=dim)
+        return BoundsQuantizer(bits, "clip", affine_real, estimate, range_shape(weight, dim))
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
         """One-sided search after ReLU, GELU and softmax, except as released; or two-sided."""

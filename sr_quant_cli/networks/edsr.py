@@ -33,6 +33,10 @@ class EDSRConfig(NetworkConfig):
     """features of every hidden convolution"""
     res_scale: Annotated[float, Field(gt=0)] = 1.0
     """factor on each residual branch"""
+    upsampler: Literal["shuffle", "direct"] = "shuffle"
+    """shuffle: PixelShuffles to HR features, and a tail; direct: a single one, to RGB"""
+    mean_shift: bool = True
+    """subtract DIV2K's mean colour, and add it to the output"""
 
 
 def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
@@ -86,7 +90,8 @@ class EDSR(Network):
         super().__init__(config)
         self.config: EDSRConfig = config
         n_feats = config.n_feats
-        self.register_buffer("mean", torch.tensor(DIV2K_MEAN).view(3, 1, 1), persistent=False)
+        mean = torch.tensor(DIV2K_MEAN) * config.mean_shift
+        self.register_buffer("mean", mean.view(3, 1, 1), persistent=False)
         self.head = conv3x3(3, n_feats)
         self.body = nn.Sequential(
             *(ResidualBlock(n_feats, config.res_scale) for _ in range(config.n_blocks))
@@ -94,8 +99,13 @@ class EDSR(Network):
         self.body_last = conv3x3(n_feats, n_feats)
         self.long_skip = nn.Identity()
         self.before_upsampler = nn.Identity()
-        self.upsampler = Upsampler(n_feats, config.scale)
-        self.tail = conv3x3(n_feats, 3)
+        self.upsampler: Upsampler | nn.Identity = nn.Identity()
+        if config.upsampler == "shuffle":
+            self.upsampler = Upsampler(n_feats, config.scale)
+            self.tail: nn.Module = conv3x3(n_feats, 3)
+        else:
+            rgb = conv3x3(n_feats, 3 * config.scale**2)
+            self.tail = nn.Sequential(rgb, nn.PixelShuffle(config.scale))
 
     def sites(self) -> tuple[Site, ...]:
         """Head, five per block, end of body, long skip, upsampler, tail."""
@@ -111,17 +121,17 @@ class EDSR(Network):
                 Site(f"body.{index}.skip", "skip", n_feats, quantized_by="block_in"),
             )
         ]
-        upsampler = [
-            Site(f"upsampler.{index}", "upsampler", n_feats)
-            for index in self.upsampler.convolutions
-        ]
+        ends = [Site("tail.0", "tail", n_feats)]
+        if isinstance(self.upsampler, Upsampler):
+            convolutions = self.upsampler.convolutions
+            ends = [Site(f"upsampler.{i}", "upsampler", n_feats) for i in convolutions]
+            ends.append(Site("tail", "tail", n_feats))
         return (
             Site("head", "head", 3),
             *blocks,
             Site("body_last", "body_last", n_feats),
             Site("long_skip", "long_skip", n_feats),
-            *upsampler,
-            Site("tail", "tail", n_feats),
+            *ends,
         )
 
     def features(self) -> dict[str, tuple[str, ...]]:
@@ -134,11 +144,13 @@ class EDSR(Network):
         """Head, two per block, end of body; then 1 per upsampler stage and tail, at their scale."""
         # After an enlargement a 3x3 kernel reaches at most one LR pixel further in all: at x4
         # 1 + 1/2 + 1/4 LR pixels behind the body, at x2 1 + 1/2, at x3 1 + 1/3.
-        return 2 * self.config.n_blocks + 4
+        return 2 * self.config.n_blocks + (4 if self.config.upsampler == "shuffle" else 3)
 
     @property
     def floats_per_pixel(self) -> int:
-        """Input and output of the last PixelShuffle, and the feature map before it."""
+        """Features around the last PixelShuffle and before it; or, without one, of a block."""
+        if self.config.upsampler == "direct":
+            return 4 * self.config.n_feats
         return int(2.25 * self.scale**2 * self.config.n_feats)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -69,6 +69,8 @@ class Operands:
 
     input: Precision = "fp32"
     weight: Precision = "fp32"
+    per_channel: bool = False
+    """whether each output channel of the weight has a range of its own"""
 
 
 Placement = dict[Kind, Operands]
@@ -104,17 +106,20 @@ BLOCKS: Placement = {
 }
 """All products inside blocks: of residual blocks the convolutions, of a transformer the rest."""
 
+_BODY = Operands("low", "low", per_channel=True)
+_ENDS = Operands("int8", "int8", per_channel=True)
+
 FULL: Placement = {
-    "head": Operands("int8", "int8"),
+    "head": _ENDS,
     "skip": Operands("int8"),
-    "block_first": Operands("low", "low"),
-    "block": Operands("low", "low"),
-    "body_last": Operands("low", "low"),
+    "block_first": _BODY,
+    "block": _BODY,
+    "body_last": _BODY,
     "long_skip": Operands("int8"),
-    "fusion": Operands("low", "low"),
-    "upsampler": Operands("int8", "int8"),
-    "tail": Operands("int8", "int8"),
-    "linear": Operands("low", "low"),
+    "fusion": _BODY,
+    "upsampler": _ENDS,
+    "tail": _ENDS,
+    "linear": _BODY,
     "matmul": Operands("low", "low"),
 }
 """Every convolution on integers: what is deployed. Shortcuts carry 8 bits to the additions."""

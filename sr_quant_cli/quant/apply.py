@@ -102,7 +102,9 @@ def quantize_network(
             weight = (
                 nn.Identity()
                 if entry.weight_bits == 32
-                else method.weight_quantizer(site, module.weight, entry.weight_bits)
+                else method.weight_quantizer(
+                    site, module.weight, entry.weight_bits, 0 if operands.per_channel else None
+                )
             )
             quantized = (
                 QuantConv2d(module, weight, input_quantizer())

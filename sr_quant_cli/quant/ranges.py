@@ -240,13 +240,25 @@ def gaussian_step(deviation: Tensor, bits: int, table: Literal["optimal", "daq"]
     return deviation * _GAUSSIAN_STEP[check_bits(bits) - (1 if table == "optimal" else 2)]
 
 
-def _rows(x: Tensor, dim: int | None) -> tuple[Tensor, tuple[int, ...]]:
-    """Values of each range in a row ``[R, n]``, and the shape of a result for the ``R`` rows."""
+def range_shape(x: Tensor, dim: int | None) -> tuple[int, ...]:
+    """Shape of the ranges of ``x``.
+
+    >>> range_shape(torch.zeros(8, 4, 3, 3), dim=0), range_shape(torch.zeros(8, 4), dim=None)
+    ((8, 1, 1, 1), ())
+    """
     if dim is None:
-        return x.reshape(1, -1), ()
+        return ()
     shape = [1] * x.ndim
     shape[dim] = x.shape[dim]
-    return x.movedim(dim, 0).reshape(x.shape[dim], -1).contiguous(), tuple(shape)
+    return tuple(shape)
+
+
+def _rows(x: Tensor, dim: int | None) -> tuple[Tensor, tuple[int, ...]]:
+    """Values of each range in a row ``[R, n]``, and the shape of a result for the ``R`` rows."""
+    shape = range_shape(x, dim)
+    if dim is None:
+        return x.reshape(1, -1), shape
+    return x.movedim(dim, 0).reshape(x.shape[dim], -1).contiguous(), shape
 
 
 def _sorted(x: Tensor) -> Tensor:
