@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from sr_quant_cli.data.benchmark import Pair, data_root, pair_up
+from sr_quant_cli.data.benchmark import BENCHMARKS, Pair, data_root, pair_up, usual_name
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.io import picture_files
 from sr_quant_cli.recipe.schema import DataSection
@@ -37,7 +37,8 @@ def find_photographs(section: DataSection, scale: int, root: Path | None = None)
     Raises
     ------
     UsageError
-        No pictures are there, or none is left to train or to validate on.
+        No pictures are there, or none is left to train or to validate on; or the folder is one of
+        the test sets that figures are given on.
     """
     match section.train.lower():
         case "sample":
@@ -81,6 +82,12 @@ def _div2k(section: DataSection, scale: int, folder: Path) -> Photographs:
 
 
 def _folder(section: DataSection, scale: int, folder: Path, name: str) -> Photographs:
+    for part in folder.resolve().parts[-2:]:
+        if usual_name(part) in BENCHMARKS:
+            raise UsageError(
+                f"data.train = {folder}: {usual_name(part)} is a test set; train and validate on "
+                "other photographs"
+            )
     hr = folder / "HR" if (folder / "HR").is_dir() else folder
     pairs = _pairs(hr, folder / "LR_bicubic" / f"X{scale}", section)
     return _split(name, pairs, section)

@@ -1,11 +1,11 @@
 """Checkpoints of a training run: written whole, the newest two and the best kept."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sr_quant_cli.engine.distributed import warn
 from sr_quant_cli.engine.rundir import CHECKPOINTS
 from sr_quant_cli.files import replacing
 
@@ -54,7 +54,7 @@ class Checkpoints:
             try:
                 return read(path)
             except Exception:  # a damaged pickle may raise any of many
-                warnings.warn(f"{path} is damaged; trying the one before it", stacklevel=2)
+                warn(f"{path} is damaged; trying the one before it")
         return None
 
 

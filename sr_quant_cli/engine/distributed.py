@@ -43,6 +43,12 @@ def world() -> World:
 
 
 @contextmanager
+def warn(message: str) -> None:
+    """Tell on stderr what does not stop the work; of several processes the first one does."""
+    if world().rank == 0:
+        print(f"srq: warning: {message}", file=sys.stderr)
+
+
 def process_group(device: "torch.device") -> Iterator[World]:
     """Join the other processes for the length of the block: gloo on a CPU, NCCL on CUDA.
 

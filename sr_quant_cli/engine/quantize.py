@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sr_quant_cli.data.sampler import PatchSampler
 from sr_quant_cli.data.store import PairStore
+from sr_quant_cli.engine.distributed import warn
 from sr_quant_cli.engine.objective import Objective, StudentLoss
 from sr_quant_cli.engine.session import Job, Options, locate, run_job
 from sr_quant_cli.errors import UsageError, unknown
@@ -71,6 +72,13 @@ def quantize(request: Request) -> dict[str, Any]:
     method = build_method(recipe.method)
     placement = choose_placement(recipe, method)
     bits = Bits(recipe.bits.w, recipe.bits.a)
+    for caution in method.cautions(bits):
+        warn(f"{recipe.method.name} at {bits}: {caution}")
+    if recipe.train.iters and not method.trains:
+        warn(
+            f"{recipe.method.name} has no training of its own: {recipe.train.iters} steps train "
+            "weights and ranges at the recipe's learning rates"
+        )
 
     def objective(train: PairStore, device: torch.device, resumed: bool) -> Objective:
         network, _ = load_model(model)

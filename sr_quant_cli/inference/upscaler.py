@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from sr_quant_cli.data.bicubic import enlarge
 from sr_quant_cli.engine.device import Precision, autocast, thread_limit
+from sr_quant_cli.engine.distributed import warn
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.convert import to_pixels, to_tensor
 from sr_quant_cli.imaging.tiling import core_size, spans
+from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.networks.base import Network
 
 Pixels = NDArray[np.uint8]
@@ -54,6 +56,9 @@ class BicubicUpscaler(Upscaler):
 class NetworkUpscaler(Upscaler):
     """A network in torch, run tile by tile with a result that equals the whole picture's.
 
+    Where a method has dynamic ranges, these are of each tile, and the first picture with tiles
+    gives a warning.
+
     Parameters
     ----------
     tile
@@ -74,6 +79,8 @@ class NetworkUpscaler(Upscaler):
         self._device = device
         self._precision = precision
         self._tile = tile
+        how = network.quantization
+        self._tiles_matter = how is not None and build_method(how.method).dynamic
 
     def tile_size(self, height: int, width: int) -> int:
         """LR pixels per side that a tile of a ``height`` x ``width`` picture keeps."""
@@ -101,6 +108,9 @@ class NetworkUpscaler(Upscaler):
         Bands of rows from the top, uint8 ``[h, scale * width, 3]``.
         """
         core, halo = self.tile_size(height, width), self._network.receptive_radius
+        if self._tiles_matter and core < max(height, width):
+            warn(f"{self.name}: its ranges are those of each tile, not of the whole picture")
+            self._tiles_matter = False  # once is enough
         for rows in spans(height, core, halo):
             band = np.empty(
                 ((rows.last - rows.first) * self.scale, width * self.scale, 3), np.uint8

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.sites import Placement, Site
 from sr_quant_cli.quant.quantizers import Mode, Quantizer
+
+if TYPE_CHECKING:
+    from sr_quant_cli.quant.apply import Bits
 
 Variant = Literal["corrected", "paper", "code"]
 Group = Literal["weights", "bounds", "weight_bounds", "auxiliary"]
@@ -38,9 +41,15 @@ class Method(ABC):
 
     trains: ClassVar[bool]
     """whether it has training stages"""
+    dynamic: ClassVar[bool] = False
+    """whether ranges follow from the picture at run time, and so from the tile it is cut into"""
 
     def __init__(self, config: MethodConfig) -> None:
         self.config = config
+
+    def cautions(self, bits: "Bits") -> list[str]:
+        """What one should know before quantizing to these bits, a line each."""
+        return []
 
     @abstractmethod
     def paper_placement(self) -> Placement:

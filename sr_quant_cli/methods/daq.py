@@ -174,6 +174,7 @@ class DAQ(Method):
     """Steps that follow the distribution of every channel [1]_."""
 
     trains = True
+    dynamic = True
     config: DAQConfig
 
     def paper_placement(self) -> Placement:

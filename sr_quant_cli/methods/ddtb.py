@@ -46,6 +46,7 @@ from torch import Tensor, nn
 from sr_quant_cli.methods.base import Group, Method, MethodConfig, quantizers
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.sites import RELEASED_RESIDUAL_BLOCKS, RESIDUAL_BLOCKS, Placement, Site
+from sr_quant_cli.quant.apply import Bits
 from sr_quant_cli.quant.grids import Grid, affine_int, sym_narrow
 from sr_quant_cli.quant.layers import QuantLinear
 from sr_quant_cli.quant.quantizers import BoundsQuantizer, Quantizer, WeightRangeQuantizer
@@ -285,6 +286,7 @@ class DDTB(Method):
     ) -> Quantizer:
         """Percentiles of each step's weight."""
         return PercentileWeight(bits, self.config.weight_percentile, dim)
+    dynamic = True
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
         """Trainable bounds, with a gate where the input is a map ``[N, C, H, W]``."""

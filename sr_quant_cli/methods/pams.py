@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from sr_quant_cli.methods.base import Method, MethodConfig, quantizers
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.sites import RELEASED_RESIDUAL_BLOCKS, RESIDUAL_BLOCKS, Placement, Site
+from sr_quant_cli.quant.apply import Bits
 from sr_quant_cli.quant.grids import MIN_WIDTH, Grid, sym_narrow
 from sr_quant_cli.quant.quantizers import Quantizer, WeightRangeQuantizer, average_processes
 from sr_quant_cli.quant.ranges import max_abs
@@ -112,6 +113,12 @@ class PAMS(Method):
     def paper_placement(self) -> Placement:
         """Both convolutions of a block, its input or shortcut, and the output of the branch."""
         return RELEASED_RESIDUAL_BLOCKS if self.config.variant == "code" else RESIDUAL_BLOCKS
+
+    def cautions(self, bits: Bits) -> list[str]:
+        """Levels of the symmetric grid at 2 bits."""
+        operands = {"weights have three levels": bits.w, "activations two after a ReLU": bits.a}
+        few = [text for text, width in operands.items() if width == 2]
+        return [f"on the symmetric grid 2-bit {' and '.join(few)}"] if few else []
 
     def weight_quantizer(
         self, site: Site, weight: Tensor, bits: int, dim: int | None = None

@@ -50,6 +50,14 @@ def test_a_failed_packing_leaves_nothing(photographs):
     assert list((cache_dir() / "pairs").iterdir()) == []
 
 
+@pytest.mark.parametrize(("folder", "name"), [("set5/HR", "Set5"), ("BSDS100", "B100")])
+def test_nothing_is_trained_or_validated_on_a_test_set(photographs, tmp_path, folder, name):
+    shutil.copytree(photographs, tmp_path / folder)
+    for train in (tmp_path / folder, (tmp_path / folder.partition("/")[0])):
+        with pytest.raises(UsageError, match=rf"data\.train = .*: {name} is a test set"):
+            find_photographs(DataSection(train=str(train)), 2)
+
+
 def sampler(store, augment=("hflip", "vflip", "transpose"), **changes):
     settings = {"seed": 0, "patch_hr": 16, "batch": 8} | changes
     return PatchSampler(store, augment=augment, **settings)

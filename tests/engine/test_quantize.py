@@ -146,6 +146,29 @@ def test_a_site_that_the_network_does_not_have_is_refused(tiny_model, photograph
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "overrides", "caution"),
+    [
+        (
+            {"method": "pams", "w": 2, "a": 2},
+            (),
+            "pams at w2a2: on the symmetric grid 2-bit weights have three levels and activations",
+        ),
+        ({"method": "pams", "a": 2}, (), "2-bit activations two after a ReLU"),
+        ({"method": "pams"}, (), ""),
+        ({"method": "ddtb"}, ("method.variant=code",), "ddtb at w4a4: bounds start at -10 and 10"),
+        ({"method": "ddtb", "a": 2}, ("method.variant=code",), ""),
+        ({"iters": 1}, (), "minmax has no training of its own: 1 steps"),
+    ],
+)
+def test_cautions(tiny_model, photographs, tmp_path, capsys, changes, overrides, caution):
+    settings = {"iters": 0} | changes
+    quantize(request(tiny_model, photographs, tmp_path / "run", *overrides, **settings))
+    told = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert len(told) == bool(caution)
+    assert caution in "".join(told)
+
+
 def test_a_quantized_model_is_not_quantized_again(tiny_model, photographs, tmp_path):
     quantize(request(tiny_model, photographs, tmp_path / "run"))
     with pytest.raises(UsageError, match="is quantized already"):

@@ -13,6 +13,11 @@ from sr_quant_cli.inference.upscale import (
     upscale_file,
 )
 from sr_quant_cli.inference.upscaler import NetworkUpscaler
+from sr_quant_cli.methods import build
+from sr_quant_cli.methods.daq import DAQConfig
+from sr_quant_cli.methods.ddtb import DDTBConfig
+from sr_quant_cli.methods.minmax import MinMaxConfig
+from sr_quant_cli.quant.apply import Bits, quantize_network
 from tests.helpers import picture, tiny_edsr
 
 CPU = torch.device("cpu")
@@ -30,6 +35,22 @@ def test_tiles_join_to_the_whole_picture_on_odd_sizes(scale, height, width, tile
     assert whole.shape == (height * scale, width * scale, 3)
     assert (np.abs(whole.astype(int) - tiled) > 0).mean() <= 1e-4
     assert np.abs(whole.astype(int) - tiled).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("config", "warned"), [(DAQConfig(), True), (DDTBConfig(), True), (MinMaxConfig(), False)]
+)
+def test_tiles_of_a_dynamic_method_are_warned_of_once(config, warned, capsys):
+    network, method = tiny_edsr(), build(config)
+    quantize_network(network, method, method.paper_placement(), Bits(4, 4))
+    method.calibrate(network, [torch.rand(2, 3, 12, 12)])
+    lr = picture(20, 30)
+    NetworkUpscaler(network, "q", CPU)(lr)
+    assert capsys.readouterr().err == ""
+    tiled = NetworkUpscaler(network, "q", CPU, tile=16)
+    tiled(lr)
+    tiled(lr)
+    assert capsys.readouterr().err.count("srq: warning: q: its ranges are those of") == warned
 
 
 def test_tiles_of_floats_differ_only_by_summation_order():
