@@ -6,6 +6,7 @@ torchrun there is one process, and nothing here does anything.
 """
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,13 +43,13 @@ def world() -> World:
     return World(*(int(os.environ.get(name, default)) for name, default in names))
 
 
-@contextmanager
 def warn(message: str) -> None:
     """Tell on stderr what does not stop the work; of several processes the first one does."""
     if world().rank == 0:
         print(f"srq: warning: {message}", file=sys.stderr)
 
 
+@contextmanager
 def process_group(device: "torch.device") -> Iterator[World]:
     """Join the other processes for the length of the block: gloo on a CPU, NCCL on CUDA.
 

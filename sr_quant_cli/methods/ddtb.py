@@ -289,6 +289,15 @@ class DDTB(Method):
     dynamic = True
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
+    def cautions(self, bits: Bits) -> list[str]:
+        """The released start at -10 and 10."""
+        if self.config.variant == "code" and bits.a > 2:
+            return [
+                "bounds start at -10 and 10 and clip most of the features of a network on 0..255; "
+                "variant corrected starts at percentiles"
+            ]
+        return []
+
         """Trainable bounds, with a gate where the input is a map ``[N, C, H, W]``."""
         config, gate = self.config, None
         if site.kind not in ("linear", "matmul"):
