@@ -57,11 +57,12 @@ class Method(ABC):
 
     @abstractmethod
     def weight_quantizer(
-        self, site: Site, weight: Tensor, bits: int, dim: int | None = None
+        self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
     ) -> Quantizer:
         """Quantizer of a weight ``[Cout, Cin, kh, kw]`` or ``[out, in]``.
 
-        ``dim`` 0 asks for a range of each output channel, ``None`` for one of the tensor.
+        ``per_channel`` asks for what integer kernels take: a range of its own for each output
+        channel, with an integer multiple of the step for every level, and zero as code 0.
         """
 
     @abstractmethod

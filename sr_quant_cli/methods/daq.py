@@ -35,7 +35,7 @@ from torch import Tensor
 
 from sr_quant_cli.methods.base import Method, MethodConfig
 from sr_quant_cli.networks.sites import RESIDUAL_CONVOLUTIONS, Placement, Site
-from sr_quant_cli.quant.grids import MIN_WIDTH, Grid, midrise, quantize, unsigned
+from sr_quant_cli.quant.grids import MIN_WIDTH, Grid, midrise, quantize, sym_full, unsigned
 from sr_quant_cli.quant.quantizers import Quantizer, WeightRangeQuantizer
 from sr_quant_cli.quant.ranges import gaussian_step
 
@@ -182,16 +182,19 @@ class DAQ(Method):
         return RESIDUAL_CONVOLUTIONS
 
     def weight_quantizer(
-        self, site: Site, weight: Tensor, bits: int, dim: int | None = None
+        self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
     ) -> Quantizer:
-        """Mid-rise grid by the deviation of the weights; all of them get their gradient."""
+        """Step by the deviation of all weights, which all get their gradient, or of a channel's."""
         table = self._statistics().table
-        dims = tuple(range(dim is not None, weight.ndim))
-        return WeightRangeQuantizer(
-            bits,
-            "ste",
-            lambda w, b: midrise(gaussian_step(w.std(dims, keepdim=dim is not None), b, table), b),
-        )
+
+        def whole(weight: Tensor, bits: int) -> Grid:
+            return midrise(gaussian_step(weight.std(), bits, table), bits)
+
+        def channels(weight: Tensor, bits: int) -> Grid:
+            deviation = weight.std(tuple(range(1, weight.ndim)), keepdim=True)
+            return sym_full(gaussian_step(deviation, bits, table), bits)
+
+        return WeightRangeQuantizer(bits, "ste", channels if per_channel else whole)
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
         """Statistics at run time; channels come last in the operands of linear layers."""

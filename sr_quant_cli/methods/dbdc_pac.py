@@ -32,18 +32,18 @@ References
 """
 
 import math
-from dataclasses import replace
 from functools import partial
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from sr_quant_cli.methods.base import Group, Method, MethodConfig
 from sr_quant_cli.networks.sites import BLOCKS, Operands, Placement, Site
 from sr_quant_cli.quant.fake import scale_gradient
-from sr_quant_cli.quant.grids import Grid, affine_real
-from sr_quant_cli.quant.quantizers import BoundsQuantizer, Quantizer
+from sr_quant_cli.quant.grids import Grid, affine_real, sym_narrow
+from sr_quant_cli.quant.quantizers import BoundsQuantizer, Quantizer, ScaleQuantizer
 from sr_quant_cli.quant.ranges import Bounds, histogram_clip, min_max, percentile, range_shape
 
 BINS = 2048
@@ -65,14 +65,23 @@ class DBDCPaCConfig(MethodConfig):
 
 
 class ScaledBounds(BoundsQuantizer):
-    """Bounds whose gradient is divided by ``sqrt(numel (2^(b-1) - 1))``."""
+    """Two bounds whose gradient is divided by ``sqrt(numel (2^(b-1) - 1))``."""
 
     def grid(self, x: Tensor) -> Grid:
         """The range on its grid; only the scale of the gradient depends on ``x``."""
-        grid = super().grid(x)
-        factor = 1 / math.sqrt(x.numel() * (2 ** (self.bits - 1) - 1))
-        lower, upper = (scale_gradient(bound, factor) for bound in (grid.lower, grid.upper))
-        return replace(grid, lower=lower, upper=upper)
+        return _scaled(super().grid(x), x)
+
+
+class ScaledScale(ScaleQuantizer):
+    """The same, with one bound for both sides of zero."""
+
+    def grid(self, x: Tensor) -> Grid:
+        """The range on its grid; only the scale of the gradient depends on ``x``."""
+        return _scaled(super().grid(x), x)
+
+
+def _scaled(grid: Grid, x: Tensor) -> Grid:
+    return scale_gradient(grid, 1 / math.sqrt(x.numel() * (2 ** (grid.bits - 1) - 1)))
 
 
 class DBDCPaC(Method):
@@ -88,12 +97,20 @@ class DBDCPaC(Method):
         return {**BLOCKS, **ends, "body_last": low, "fusion": low, "upsampler": low}
 
     def weight_quantizer(
-        self, site: Site, weight: Tensor, bits: int, dim: int | None = None
+        self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
     ) -> Quantizer:
-        """Smallest to largest weight of each output channel, or percentiles; whatever ``dim``."""
+        """Smallest to largest weight of each output channel, or percentiles."""
         clip = 0.0 if self.config.variant == "code" else self.config.weight_clip
-        estimate = partial(percentile, percent=100 * (1 - clip), dim=0)
-        return ScaledBounds(bits, "clip", affine_real, estimate, range_shape(weight, dim=0))
+        bounds = partial(percentile, percent=100 * (1 - clip), dim=0)
+        shape = range_shape(weight, dim=0)
+        if per_channel:
+
+            def scale(weight: Tensor) -> Tensor:
+                lower, upper = bounds(weight)
+                return torch.maximum(-lower, upper)
+
+            return ScaledScale(bits, "clip", sym_narrow, scale, shape)
+        return ScaledBounds(bits, "clip", affine_real, bounds, shape)
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
         """Density-based dual clipping, averaged over batches."""

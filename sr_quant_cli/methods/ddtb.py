@@ -188,8 +188,15 @@ class PercentileWeight(Resting, WeightRangeQuantizer):
     [-2.0, 0.0, 2.0, 4.0]
     """
 
-    def __init__(self, bits: int, percent: float, dim: int | None = None) -> None:
-        super().__init__(bits, "half", lambda w, b: affine_int(*percentile(w, percent, dim), b))
+    def __init__(self, bits: int, percent: float, *, per_channel: bool = False) -> None:
+        def whole(weight: Tensor, bits: int) -> Grid:
+            return affine_int(*percentile(weight, percent), bits)
+
+        def channels(weight: Tensor, bits: int) -> Grid:
+            lower, upper = percentile(weight, percent, dim=0)
+            return sym_narrow(torch.maximum(-lower, upper), bits)
+
+        super().__init__(bits, "half", channels if per_channel else whole)
 
 
 class DynamicBounds(Resting, BoundsQuantizer):
@@ -266,6 +273,10 @@ class DynamicBounds(Resting, BoundsQuantizer):
         upper, lower = (2 * logits.sigmoid()).view(-1, 2, 1, 1, 1).unbind(1)
         return affine_int(lower * self.lower, upper * self.upper, self.bits)
 
+    def static_grid(self) -> Grid | None:
+        """The grid without a gate; None where one was chosen."""
+        return None if self.gate is not None and self.dynamic else super().static_grid()
+
     def auxiliary(self) -> list[nn.Parameter]:
         """Parameters of the gate, chosen or not."""
         return [] if self.gate is None else list(self.gate.parameters())
@@ -275,20 +286,9 @@ class DDTB(Method):
     """Trainable bounds, dynamic where the data are [1]_."""
 
     trains = True
+    dynamic = True
     config: DDTBConfig
 
-    def paper_placement(self) -> Placement:
-        """Both convolutions of a block, its input or shortcut, and the output of the branch."""
-        return RELEASED_RESIDUAL_BLOCKS if self.config.variant == "code" else RESIDUAL_BLOCKS
-
-    def weight_quantizer(
-        self, site: Site, weight: Tensor, bits: int, dim: int | None = None
-    ) -> Quantizer:
-        """Percentiles of each step's weight."""
-        return PercentileWeight(bits, self.config.weight_percentile, dim)
-    dynamic = True
-
-    def input_quantizer(self, site: Site, bits: int) -> Quantizer:
     def cautions(self, bits: Bits) -> list[str]:
         """The released start at -10 and 10."""
         if self.config.variant == "code" and bits.a > 2:
@@ -298,6 +298,17 @@ class DDTB(Method):
             ]
         return []
 
+    def paper_placement(self) -> Placement:
+        """Both convolutions of a block, its input or shortcut, and the output of the branch."""
+        return RELEASED_RESIDUAL_BLOCKS if self.config.variant == "code" else RESIDUAL_BLOCKS
+
+    def weight_quantizer(
+        self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
+    ) -> Quantizer:
+        """Percentiles of each step's weight."""
+        return PercentileWeight(bits, self.config.weight_percentile, per_channel=per_channel)
+
+    def input_quantizer(self, site: Site, bits: int) -> Quantizer:
         """Trainable bounds, with a gate where the input is a map ``[N, C, H, W]``."""
         config, gate = self.config, None
         if site.kind not in ("linear", "matmul"):

@@ -15,8 +15,8 @@ from torch import Tensor
 from sr_quant_cli.methods.base import Method, MethodConfig
 from sr_quant_cli.networks.sites import BLOCKS, Placement, Site
 from sr_quant_cli.quant.grids import affine_real
-from sr_quant_cli.quant.quantizers import BoundsQuantizer, Quantizer
-from sr_quant_cli.quant.ranges import min_max, range_shape
+from sr_quant_cli.quant.quantizers import BoundsQuantizer, Quantizer, channel_scale
+from sr_quant_cli.quant.ranges import max_abs, min_max
 
 
 class MinMaxConfig(MethodConfig):
@@ -36,11 +36,12 @@ class MinMax(Method):
         return BLOCKS
 
     def weight_quantizer(
-        self, site: Site, weight: Tensor, bits: int, dim: int | None = None
+        self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
     ) -> Quantizer:
-        """Smallest to largest weight."""
-        estimate = partial(min_max, dim=dim)
-        return BoundsQuantizer(bits, "clip", affine_real, estimate, range_shape(weight, dim))
+        """Smallest to largest weight; of a channel, its largest magnitude on either side."""
+        if per_channel:
+            return channel_scale(bits, "clip", partial(max_abs, dim=0), weight)
+        return BoundsQuantizer(bits, "clip", affine_real, min_max)
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
         """Smallest to largest value of all calibration batches."""

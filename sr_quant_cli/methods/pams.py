@@ -90,6 +90,10 @@ class MaxScale(Quantizer):
         wide = {name: BEYOND * getattr(grid, name) for name in ("lower", "upper", "first", "last")}
         return replace(grid, **wide)
 
+    def static_grid(self) -> Grid:
+        """The grid up to ``alpha``."""
+        return sym_narrow(self.alpha, self.bits)
+
     def forward(self, x: Tensor) -> Tensor:
         """Same shape, float32."""
         if self.mode == "quantize" and self.follows and self.training:
@@ -110,20 +114,21 @@ class PAMS(Method):
     trains = True
     config: PAMSConfig
 
-    def paper_placement(self) -> Placement:
-        """Both convolutions of a block, its input or shortcut, and the output of the branch."""
-        return RELEASED_RESIDUAL_BLOCKS if self.config.variant == "code" else RESIDUAL_BLOCKS
-
     def cautions(self, bits: Bits) -> list[str]:
         """Levels of the symmetric grid at 2 bits."""
         operands = {"weights have three levels": bits.w, "activations two after a ReLU": bits.a}
         few = [text for text, width in operands.items() if width == 2]
         return [f"on the symmetric grid 2-bit {' and '.join(few)}"] if few else []
 
+    def paper_placement(self) -> Placement:
+        """Both convolutions of a block, its input or shortcut, and the output of the branch."""
+        return RELEASED_RESIDUAL_BLOCKS if self.config.variant == "code" else RESIDUAL_BLOCKS
+
     def weight_quantizer(
-        self, site: Site, weight: Tensor, bits: int, dim: int | None = None
+        self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
     ) -> Quantizer:
         """Largest absolute weight of each step; all weights get their gradient."""
+        dim = 0 if per_channel else None
         return WeightRangeQuantizer(
             bits, "ste", lambda w, b: sym_narrow(max_abs(w, dim) + MIN_WIDTH, b)
         )

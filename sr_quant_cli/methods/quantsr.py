@@ -28,7 +28,6 @@ References
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -84,12 +83,7 @@ class LearnedStep(ScaleQuantizer):
         """The grid by its step, which gets a scaled gradient."""
         grid = super().grid(x)
         factor = 1 / math.sqrt(x.numel() / grid.step.numel() * grid.last)
-        # Scaled where the gradient enters, so that the step keeps its very last bit.
-        return replace(
-            grid,
-            lower=scale_gradient(grid.lower, factor),
-            upper=scale_gradient(grid.upper, factor),
-        )
+        return scale_gradient(grid, factor)
 
 
 class ShiftedStep(LearnedStep):
@@ -114,6 +108,10 @@ class ShiftedStep(LearnedStep):
     def __init__(self, bits: int, to_grid: StepToGrid, shape: tuple[int, ...]) -> None:
         super().__init__(bits, to_grid)
         self.shift = nn.Parameter(torch.zeros(shape))
+
+    def static_grid(self) -> Grid | None:
+        """None: the shift comes before the grid."""
+        return None
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]``, or ``[..., C]``: same shape, float32."""
@@ -149,10 +147,10 @@ class QuantSR(Method):
         return {**RESIDUAL_CONVOLUTIONS, "linear": Operands("low", "low")}
 
     def weight_quantizer(
-        self, site: Site, weight: Tensor, bits: int, dim: int | None = None
+        self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
     ) -> Quantizer:
         """A learned step, no shift."""
-        return LearnedStep(bits, sym_full, range_shape(weight, dim))
+        return LearnedStep(bits, sym_full, range_shape(weight, 0 if per_channel else None))
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
         """A learned step, with a shift for the input of a convolution or linear layer."""

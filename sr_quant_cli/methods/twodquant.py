@@ -43,9 +43,14 @@ from torch import Tensor
 
 from sr_quant_cli.methods.base import Method, MethodConfig
 from sr_quant_cli.networks.sites import BLOCKS, Placement, Site
-from sr_quant_cli.quant.grids import affine_real
-from sr_quant_cli.quant.quantizers import BoundsQuantizer, Quantizer
-from sr_quant_cli.quant.ranges import range_shape, search_one_sided, search_two_sided
+from sr_quant_cli.quant.grids import affine_real, sym_narrow
+from sr_quant_cli.quant.quantizers import BoundsQuantizer, Quantizer, channel_scale
+from sr_quant_cli.quant.ranges import (
+    max_abs,
+    search_one_sided,
+    search_scale,
+    search_two_sided,
+)
 
 
 class BoundSearchConfig(MethodConfig):
@@ -80,12 +85,19 @@ class DOBI(Method):
         return BLOCKS
 
     def weight_quantizer(
-        self, site: Site, weight: Tensor, bits: int, dim: int | None = None
+        self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
     ) -> Quantizer:
-        """Two-sided search."""
+        """Two-sided search; of a channel, with one bound for both sides."""
         candidates = self.config.candidates
-        estimate = partial(search_two_sided, bits=bits, candidates=candidates, dim=dim)
-        return BoundsQuantizer(bits, "clip", affine_real, estimate, range_shape(weight, dim))
+        if per_channel:
+
+            def best(weight: Tensor) -> Tensor:
+                start = max_abs(weight, dim=0)
+                return search_scale(weight, sym_narrow, bits, start, candidates, dim=0)
+
+            return channel_scale(bits, "clip", best, weight)
+        estimate = partial(search_two_sided, bits=bits, candidates=candidates)
+        return BoundsQuantizer(bits, "clip", affine_real, estimate)
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
         """One-sided search after ReLU, GELU and softmax, except as released; or two-sided."""

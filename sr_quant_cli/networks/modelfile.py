@@ -2,8 +2,9 @@
 
 The header's metadata entry ``srq`` is JSON: format version, network name and configuration, the
 range and colour order of input and output, how it was quantized, and the card. Loading never runs
-code. A weight on a grid is stored as packed codes (``weight_codes``) with the step, the origin and
-the first code of its grid (``weight_quantizer.levels``).
+code. A weight on a grid is stored as packed codes (``weight_codes``) with first code, origin and
+step of its grid (``weight_quantizer.levels``), the range of an activation, where it does not depend
+on the input, as its grid (``input_quantizer.levels``), whatever parameters it came from.
 """
 
 import json
@@ -28,10 +29,10 @@ from sr_quant_cli.quant.apply import Bits, quantize_network
 from sr_quant_cli.quant.grids import decode, encode
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear
 from sr_quant_cli.quant.packing import pack, unpack
-from sr_quant_cli.quant.quantizers import FrozenWeight, Quantizer
+from sr_quant_cli.quant.quantizers import FrozenInput, FrozenWeight, Quantizer
 
 _CODES = "weight_codes"
-_LEVELS = "weight_quantizer.levels"
+_LEVELS = "levels"
 
 
 class SetScore(BaseModel):
@@ -120,6 +121,8 @@ def save_model(path: Path, network: Network, card: Card, *, packed: bool = True)
     if packed:
         for name, _, quantizer in quantized_weights(network):
             _pack_weight(tensors, name, quantizer)
+        for name, quantizer in _input_quantizers(network):
+            _pack_input(tensors, name, quantizer)
     how, quantization = network.quantization, None
     if how is not None:
         quantization = QuantizationHeader(
@@ -225,9 +228,10 @@ def load_model(path: Path) -> tuple[Network, Header]:
             _quantize(network, header.quantization)
             for name, layer, quantizer in quantized_weights(network):
                 if f"{name}.{_CODES}" in tensors:
-                    layer.weight_quantizer = _unpack_weight(
-                        tensors, name, layer.weight.shape, quantizer.bits
-                    )
+                    layer.weight_quantizer = _unpack_weight(tensors, name, layer, quantizer.bits)
+            for name, quantizer in _input_quantizers(network):
+                if (levels := tensors.get(f"{name}.{_LEVELS}")) is not None:
+                    network.set_submodule(name, FrozenInput(quantizer.bits, levels))
         network.load_state_dict({key: _float(value) for key, value in tensors.items()})
     except (RuntimeError, ValueError, KeyError) as error:
         detail = " ".join(str(error).split())[:200]
@@ -247,27 +251,50 @@ def quantized_weights(
     ]
 
 
+def _input_quantizers(network: Network) -> list[tuple[str, Quantizer]]:
+    """Paths and quantizers of a network's activations."""
+    of_weights = {id(quantizer) for _, _, quantizer in quantized_weights(network)}
+    return [
+        (name, module)
+        for name, module in network.named_modules()
+        if isinstance(module, Quantizer) and id(module) not in of_weights
+    ]
+
+
 def _pack_weight(tensors: dict[str, Tensor], name: str, quantizer: Quantizer) -> None:
     """Put codes and their grid in the place of a weight and its quantizer's state."""
     weight = tensors.pop(f"{name}.weight").float()
     with torch.no_grad():
         grid = quantizer.grid(weight)
-    for key in [key for key in tensors if key.startswith(f"{name}.weight_quantizer.")]:
-        del tensors[key]
     tensors[f"{name}.{_CODES}"] = pack(encode(weight, grid), grid.first, grid.bits)
-    first = torch.full_like(grid.step, grid.first)
-    tensors[f"{name}.{_LEVELS}"] = torch.stack([grid.step, grid.origin, first]).detach()
+    _replace_state(tensors, f"{name}.weight_quantizer", FrozenWeight.of(grid, weight))
 
 
 def _unpack_weight(
-    tensors: dict[str, Tensor], name: str, shape: torch.Size, bits: int
+    tensors: dict[str, Tensor], name: str, layer: QuantConv2d | QuantLinear, bits: int
 ) -> FrozenWeight:
     """Undo ``_pack_weight``: put the weight's levels back, and make what knows their grid."""
-    frozen = FrozenWeight(bits, tensors[f"{name}.{_LEVELS}"])
-    grid = frozen.grid(frozen.levels)
-    codes = unpack(tensors.pop(f"{name}.{_CODES}"), shape, grid.first, bits)
+    levels = tensors[f"{name}.weight_quantizer.{_LEVELS}"]
+    frozen = FrozenWeight(bits, levels, layer.weight)
+    grid = frozen.grid(levels)
+    codes = unpack(tensors.pop(f"{name}.{_CODES}"), layer.weight.shape, grid.first, bits)
     tensors[f"{name}.weight"] = decode(codes, grid)
     return frozen
+
+
+def _pack_input(tensors: dict[str, Tensor], name: str, quantizer: Quantizer) -> None:
+    """Put the grid of an activation in the place of its quantizer's state."""
+    with torch.no_grad():
+        grid = quantizer.static_grid()
+    if grid is not None and grid.step.ndim == 0:
+        _replace_state(tensors, name, FrozenInput.of(grid))
+
+
+def _replace_state(tensors: dict[str, Tensor], name: str, frozen: Quantizer) -> None:
+    for key in [key for key in tensors if key.startswith(f"{name}.")]:
+        del tensors[key]
+    for key, value in frozen.state_dict().items():
+        tensors[f"{name}.{key}"] = value.detach().cpu()
 
 
 def _quantize(network: Network, how: QuantizationHeader) -> None:

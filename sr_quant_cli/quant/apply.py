@@ -103,7 +103,7 @@ def quantize_network(
                 nn.Identity()
                 if entry.weight_bits == 32
                 else method.weight_quantizer(
-                    site, module.weight, entry.weight_bits, 0 if operands.per_channel else None
+                    site, module.weight, entry.weight_bits, per_channel=operands.per_channel
                 )
             )
             quantized = (

@@ -20,6 +20,7 @@ of the step, for ``u = -l = alpha`` PAMS's of ``alpha``: every trainable range i
 """
 
 import math
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -55,10 +56,15 @@ def fake_quantize(x: Tensor, grid: Grid, rule: Rule) -> Tensor:
     return out
 
 
-def scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """Identity whose gradient is multiplied by ``factor`` (LSQ's gradient scale)."""
-    value = x.detach()
-    return value + (x - value) * factor
+def scale_gradient(grid: Grid, factor: float) -> Grid:
+    """The same grid; the gradient of its range is multiplied by ``factor`` (LSQ)."""
+
+    def scaled(bound: Tensor) -> Tensor:
+        value = bound.detach()
+        return value + (bound - value) * factor
+
+    # Scaled where the gradient enters, so that the step keeps its very last bit.
+    return replace(grid, lower=scaled(grid.lower), upper=scaled(grid.upper))
 
 
 class _FakeQuantize(torch.autograd.Function):

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, distributed, nn
 
 from sr_quant_cli.quant.fake import Rule, fake_quantize
-from sr_quant_cli.quant.grids import MIN_WIDTH, Grid, above, check_bits
-from sr_quant_cli.quant.ranges import Bounds
+from sr_quant_cli.quant.grids import MIN_WIDTH, Grid, above, check_bits, sym_narrow
+from sr_quant_cli.quant.ranges import Bounds, range_shape
 
 Mode = Literal["quantize", "observe", "off"]
 
@@ -39,6 +39,10 @@ class Quantizer(nn.Module):
     @abstractmethod
     def grid(self, x: Tensor) -> Grid:
         """Grid for a float32 tensor; of a static quantizer it does not depend on ``x``."""
+
+    def static_grid(self) -> Grid | None:
+        """The grid of whatever comes; None where it depends on the input, or more is done to it."""
+        return None
 
     def observe(self, x: Tensor) -> None:
         """Take a calibration batch into account; nothing where the range follows from ``x``."""
@@ -131,6 +135,10 @@ class BoundsQuantizer(Quantizer):
             raise RuntimeError("the range of a quantizer was never found: calibrate first")
         return self._to_grid(self.lower, self.upper, self.bits)
 
+    def static_grid(self) -> Grid | None:
+        """The range on its grid."""
+        return self.grid(self.lower)
+
     @torch.no_grad()
     def keep_valid(self) -> None:
         """Keep the upper bound above the lower one, after a training step."""
@@ -183,10 +191,24 @@ class ScaleQuantizer(Quantizer):
             raise RuntimeError("the range of a quantizer was never found: calibrate first")
         return self._to_grid(self.value, self.bits)
 
+    def static_grid(self) -> Grid | None:
+        """The range on its grid."""
+        return self.grid(self.value)
+
     @torch.no_grad()
     def keep_valid(self) -> None:
         """Keep the value positive, after a training step."""
         self.value.clamp_(min=MIN_WIDTH)
+
+
+def channel_scale(
+    bits: int, rule: Rule, estimate: Callable[[Tensor], Tensor], weight: Tensor
+) -> ScaleQuantizer:
+    """Quantizer of a weight with one bound for both sides of zero of each output channel.
+
+    ``estimate`` gives the bounds ``[C, 1, 1, 1]`` of a weight ``[C, Cin, kh, kw]``.
+    """
+    return ScaleQuantizer(bits, rule, sym_narrow, estimate, range_shape(weight, dim=0))
 
 
 class WeightRangeQuantizer(Quantizer):
@@ -216,21 +238,35 @@ class FrozenWeight(Quantizer):
     Parameters
     ----------
     levels
-        Step, origin and first code of the grid, one above the other: ``[3]`` or
-        ``[3, C, 1, 1, 1]``.
+        First code, origin and step, float32, one after the other: one of each, or a step, or an
+        origin and a step, for every output channel of the weight.
+    weight
+        ``[C, ...]``
     """
 
     levels: Tensor
 
-    def __init__(self, bits: int, levels: Tensor) -> None:
+    def __init__(self, bits: int, levels: Tensor, weight: Tensor) -> None:
         super().__init__(bits, "ste")
         self.register_buffer("levels", levels)
+        self._shape = range_shape(weight, dim=0)
+
+    @staticmethod
+    def of(grid: Grid, weight: Tensor) -> "FrozenWeight":
+        """Keep the grid of a weight."""
+        origin = grid.origin.flatten()
+        if (origin == origin[0]).all():
+            origin = origin[:1]
+        first = torch.full_like(origin[:1], grid.first)
+        return FrozenWeight(grid.bits, torch.cat([first, origin, grid.step.flatten()]), weight)
 
     def grid(self, x: Tensor) -> Grid:
         """The grid that the weight lies on, whatever ``x`` is."""
-        step, origin, codes = self.levels
-        first = int(codes.flatten()[0])
-        last = first + 2**self.bits - 1
+        first, last = int(self.levels[0]), int(self.levels[0]) + 2**self.bits - 1
+        values = self.levels[1:]
+        steps = self._shape[0] if len(values) > 2 else 1
+        origin, step = values[:-steps], values[-steps:]
+        origin, step = (v.view(self._shape if len(v) > 1 else ()) for v in (origin, step))
         return Grid(
             step, origin, step * first + origin, step * last + origin, first, last, self.bits
         )
@@ -238,6 +274,39 @@ class FrozenWeight(Quantizer):
     def forward(self, x: Tensor) -> Tensor:
         """``x`` itself."""
         return x
+
+
+class FrozenInput(Quantizer):
+    """A range of an activation that changes no more.
+
+    Parameters
+    ----------
+    levels
+        First code, lower and upper bound, origin and step, float32 ``[5]``.
+    """
+
+    levels: Tensor
+
+    def __init__(self, bits: int, levels: Tensor) -> None:
+        super().__init__(bits, "clip")
+        self.register_buffer("levels", levels)
+
+    @staticmethod
+    def of(grid: Grid) -> "FrozenInput":
+        """Keep a grid that has one range."""
+        first = torch.full_like(grid.step, grid.first)
+        values = torch.stack([first, grid.lower, grid.upper, grid.origin, grid.step])
+        return FrozenInput(grid.bits, values)
+
+    def grid(self, x: Tensor) -> Grid:
+        """The grid, whatever ``x`` is."""
+        _, lower, upper, origin, step = self.levels
+        first = int(self.levels[0])
+        return Grid(step, origin, lower, upper, first, first + 2**self.bits - 1, self.bits)
+
+    def static_grid(self) -> Grid:
+        """The grid."""
+        return self.grid(self.levels)
 
 
 def average_processes(value: Tensor) -> None:

@@ -172,8 +172,9 @@ def test_float32_inside_autocast():
     assert y.item() == 100.0
 
 
-def test_a_gradient_is_scaled_and_the_value_kept():
-    x = torch.tensor(3.0, requires_grad=True)
-    y = scale_gradient(x, 0.25)
-    y.backward()
-    assert (y.item(), x.grad.item()) == (3.0, 0.25)
+def test_a_gradient_is_scaled_and_the_range_kept():
+    alpha = torch.tensor(3.0, requires_grad=True)
+    grid = scale_gradient(sym_narrow(alpha, 3), 0.25)
+    assert (grid.lower.item(), grid.upper.item()) == (-3.0, 3.0)
+    (2 * grid.upper - grid.lower).backward()
+    assert alpha.grad == 0.75
