@@ -1,4 +1,4 @@
-"""``srq recipes list|show|copy``."""
+"""``srq recipes list|show|copy|fields|methods``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,10 @@ import typer
 
 from sr_quant_cli.cli.options import Json
 
-app = typer.Typer(help="Built-in recipes: list, show, copy.", rich_markup_mode=None)
+app = typer.Typer(
+    help="Built-in recipes: list, show, copy; what fields and methods there are.",
+    rich_markup_mode=None,
+)
 
 
 @app.command("list")
@@ -85,3 +88,22 @@ def fields() -> None:
     from sr_quant_cli.recipe.reference import reference
 
     print(reference(), end="")
+
+
+@app.command()
+def methods(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write the pages into.")],
+) -> None:
+    """Write a page on every method, as Markdown: formulas, variants, sites, recipes, fields.
+
+    \b
+    Example:
+      srq recipes methods docs/methods
+    """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.files import replacing
+    from sr_quant_cli.recipe.pages import method_pages
+
+    for name, text in method_pages().items():
+        with replacing(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    print(folder)

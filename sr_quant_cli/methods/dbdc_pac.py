@@ -1,6 +1,8 @@
 """DBDC+PaC: density-based dual clipping and pixel-aware calibration.
 
-Weights lie on ``affine_real`` per output channel, activations per tensor.
+Weights lie on ``affine_real`` per output channel, activations per tensor:
+
+    s = (u - l) / (2^b - 1),    x_hat = s R((clip(x, l, u) - l) / s) + l
 
 *DBDC* takes the histogram of an activation over its range in a calibration batch, and drops the
 outermost bin of the end that is less dense, again and again, as long as no more than a share ``p``
@@ -10,8 +12,12 @@ smallest and largest value.
 *PaC* trains the bounds towards the full-precision network, on its output and the features of its
 blocks: those of activations in the first half of the training, those of weights in the second. In
 each half the learning rate falls along a cosine of its own, from 5e-3 to 2e-3 and from 5e-6 to 2e-6
-in the released code; the recipe's schedule is to be constant. The gradient of a bound is divided by
-``sqrt(numel (2^(b-1) - 1))``, with the number of values of the tensor that is quantized.
+in the released code; the recipe's schedule is to be constant. The network's own weights stay. With
+``e = (clip(x, l, u) - x_hat) / (u - l)`` and the number of values of the tensor that is quantized:
+
+    d x_hat / d x    1 inside and on a bound, 0 outside
+    d x_hat / d u    (1[x >= u] - e) / sqrt(numel (2^(b-1) - 1))
+    d x_hat / d l    (1[x <= l] + e) / sqrt(numel (2^(b-1) - 1))
 
 =========  =====================================================================================
 variant    what differs

@@ -1,7 +1,21 @@
 """PAMS: parameterized max scale.
 
 Every activation has a trainable bound ``alpha``; weights take their largest absolute value. Both
-lie on the symmetric grid with ``2^b - 1`` levels, after a ReLU too.
+lie on the symmetric grid ``sym_narrow`` with ``2^b - 1`` levels, after a ReLU too, where half of
+them are left unused. With ``q = 2^(b-1) - 1``:
+
+    activations    x_hat = R(clip(x, -alpha, alpha) q / alpha) alpha / q
+    weights        w_hat = R(w q / m) m / q,                 m the largest absolute weight
+
+    d x_hat / d x        1 inside, 0 outside, 1/2 on a bound
+    d x_hat / d alpha    (R(v) - v) / q inside, v = x q / alpha; the sign of x outside
+    d w_hat / d w        1; m is computed anew in each step and gets no gradient
+
+For a first share of the training (``warmup``; published: epoch 1 of 30) nothing is clipped, and
+``alpha`` follows the data: it is the mean over a batch's samples of their largest absolute value.
+From then on it is learned. The loss is L1 to HR and 1000 times the attention transfer of the
+feature in front of the upsampler, towards the full-precision network, from which the student
+starts. The released code loads that into the teacher alone.
 
 =========  =====================================================================================
 variant    what differs
@@ -50,7 +64,7 @@ BEYOND = 2**16
 
 
 class MaxScale(Quantizer):
-    """``x_hat = R(clip(x, -alpha, alpha) q / alpha) alpha / q`` with ``q = 2^(b-1) - 1`` [1]_.
+    """A trainable bound of both signs [1]_.
 
     While it follows the data, ``alpha`` is the mean over the samples of a batch of their largest
     absolute values, and nothing is clipped: codes go on beyond ``q``.

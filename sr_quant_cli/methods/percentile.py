@@ -1,11 +1,15 @@
-"""Percentile: a range that leaves out the outermost activations. A baseline without training.
+"""Percentile: a range that leaves out the outermost activations.
 
-Weights and activations lie on ``affine_real`` and both ranges are per tensor, as in the code base
-of 2DQuant, whose Table 3 has this baseline without stating the percentile. Activations are clipped
-to the percentiles ``100 - percent`` and ``percent`` of a calibration batch, of several batches to
-the mean of these; weights keep their smallest and largest value. AdaBM, from whose code the default
-is taken, averages exponentially over batches instead. There is nothing that variants could differ
-in.
+A baseline without training; Table 3 of 2DQuant has it on SwinIR-light without stating the
+percentile. Weights and activations lie on ``affine_real``, per tensor:
+
+    s = (u - l) / (2^b - 1),    x_hat = s R((clip(x, l, u) - l) / s) + l
+
+The bounds ``l`` and ``u`` of an activation are the percentiles ``100 - percent`` and ``percent`` of
+a calibration batch, of several batches the mean of these; percentiles are interpolated linearly.
+Weights keep their smallest and largest value. AdaBM, from whose code the default 99 is taken,
+averages exponentially over batches instead. Nothing is trained; with training steps all the same,
+bounds get the gradients of 2DQuant's. There is nothing that variants could differ in.
 """
 
 from functools import partial

@@ -46,7 +46,7 @@ def reference() -> str:
                     elsewhere.append(f"- `[{name}]`: as for `srq {seen[section]}`")
                     continue
                 seen[section] = task
-                here += ["", f"### [{name}] of {task}", "", *_table(section)]
+                here += ["", f"### [{name}] of {task}", "", *field_table(section)]
         parts += ["", *elsewhere, *here]
     for kind, names, find in (
         ("network", network_names(), config_class),
@@ -54,18 +54,19 @@ def reference() -> str:
     ):
         parts += ["", f"## {kind.capitalize()}s"]
         for name in names:
-            parts += ["", f'### name = "{name}"', "", *_table(find(name))]
+            parts += ["", f'### name = "{name}"', "", *field_table(find(name))]
     return "\n".join(parts) + "\n"
 
 
-def _table(section: type[BaseModel]) -> Iterator[str]:
+def field_table(section: type[BaseModel]) -> Iterator[str]:
+    """Rows of a Markdown table with every field of a section."""
     yield "| field | type | default | meaning |"
     yield "| --- | --- | --- | --- |"
     for name, field in section.model_fields.items():
         default = (
             "required"
             if field.is_required()
-            else f"`{_toml(field.get_default(call_default_factory=True))}`"
+            else f"`{toml(field.get_default(call_default_factory=True))}`"
         )
         meaning = (field.description or "").replace("\n", " ").replace("|", "\\|")
         yield f"| `{field.alias or name}` | {_type(field)} | {default} | {meaning} |"
@@ -85,7 +86,7 @@ def _type(field: FieldInfo) -> str:
 
 def _type_name(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
-        return " or ".join(f"`{_toml(value)}`" for value in get_args(annotation))
+        return " or ".join(f"`{toml(value)}`" for value in get_args(annotation))
     if get_origin(annotation) is list:
         return f"list of {_type_name(get_args(annotation)[0])}"
     if get_origin(annotation) is dict:
@@ -96,11 +97,12 @@ def _type_name(annotation: Any) -> str:
     return names.get(annotation, str(annotation))
 
 
-def _toml(value: Any) -> str:
+def toml(value: Any) -> str:
+    """Write a value as in a recipe."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
         return f'"{value}"'
     if isinstance(value, list):
-        return f"[{', '.join(map(_toml, value))}]"
+        return f"[{', '.join(map(toml, value))}]"
     return str(value)
