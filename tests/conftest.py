@@ -1,10 +1,12 @@
 """Fixtures that several test modules use."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from sr_quant_cli.cli.app import main
 from sr_quant_cli.imaging.io import write_rgb
 from sr_quant_cli.networks.modelfile import Card, save_model
 from tests.helpers import picture, tiny_edsr
@@ -39,3 +41,17 @@ def photographs(tmp_path) -> Path:
     for index in range(6):
         write_rgb(folder / f"p{index}.png", picture(40 + 2 * index, 52, seed=index))
     return folder
+
+
+@pytest.fixture
+def srq(monkeypatch, capsys):
+    """Run a command line in this process; returns exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["srq", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return ended.value.code, captured.out, captured.err
+
+    return run

@@ -15,6 +15,7 @@ from sr_quant_cli.cli import (
     data,
     distill,
     evaluate,
+    importing,
     info,
     pretrain,
     quantize,
@@ -36,6 +37,7 @@ app.command("eval")(evaluate.evaluate)
 app.command()(pretrain.pretrain)
 app.command()(quantize.quantize)
 app.command()(distill.distill)
+app.command("import")(importing.import_)
 app.command()(info.info)
 app.command()(info.pack)
 app.add_typer(runs.app, name="runs")

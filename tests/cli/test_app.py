@@ -17,6 +17,7 @@ COMMANDS = [
     ["upscale"],
     ["eval"],
     ["pretrain"],
+    ["import"],
     ["info"],
     ["pack"],
     ["data", "get"],
@@ -28,20 +29,6 @@ COMMANDS = [
     ["runs", "show"],
     ["bench", "train"],
 ]
-
-
-@pytest.fixture
-def srq(monkeypatch, capsys):
-    """Run a command line in this process; returns exit code, stdout and stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["srq", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return ended.value.code, captured.out, captured.err
-
-    return run
 
 
 @pytest.mark.parametrize(
