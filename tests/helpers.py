@@ -1,13 +1,19 @@
 """Small pictures and networks that several test modules use."""
 
+from typing import Literal
+
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 from sr_quant_cli.networks import build
+from sr_quant_cli.networks.base import Network, NetworkConfig
 from sr_quant_cli.networks.edsr import EDSR, EDSRConfig
+from sr_quant_cli.networks.sites import Site
+from sr_quant_cli.quant.layers import MatMul
 
 
 def tiny_edsr(scale: int = 2, seed: int = 0) -> EDSR:
@@ -16,6 +22,53 @@ def tiny_edsr(scale: int = 2, seed: int = 0) -> EDSR:
     network = build(EDSRConfig(scale=scale, n_blocks=2, n_feats=8))
     assert isinstance(network, EDSR)
     return network.eval()
+
+
+class BlockConfig(NetworkConfig):
+    """Of a network that no user has."""
+
+    name: Literal["block"] = "block"
+
+
+class Block(Network):
+    """A block of a transformer on 16 tokens of 8 features, without norms, between convolutions."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.head = nn.Conv2d(3, 8, 3, padding=1)
+        self.q, self.k, self.v, self.proj = (nn.Linear(8, 8) for _ in range(4))
+        self.scores, self.mix = MatMul(), MatMul()
+        self.fc1, self.fc2 = nn.Linear(8, 16), nn.Linear(16, 8)
+        self.tail = nn.Sequential(nn.Conv2d(8, 12, 3, padding=1), nn.PixelShuffle(2))
+
+    def sites(self):
+        return (
+            Site("head", "head", 3),
+            *(Site(path, "linear", 8) for path in ("q", "k", "v")),
+            Site("scores", "matmul", 8),
+            Site("mix", "matmul", 16, unsigned=True),
+            Site("proj", "linear", 8),
+            Site("fc1", "linear", 8),
+            Site("fc2", "linear", 16, after_gelu=True),
+            Site("tail.0", "upsampler", 8),
+        )
+
+    def features(self):
+        return {}
+
+    def forward(self, x):
+        features = self.head(x)
+        tokens = features.flatten(2).mT
+        attention = self.scores(self.q(tokens), self.k(tokens).mT * 2).softmax(dim=-1)
+        tokens = tokens + self.proj(self.mix(attention, self.v(tokens)))
+        tokens = tokens + self.fc2(nn.functional.gelu(self.fc1(tokens)))
+        return self.tail(tokens.mT.unflatten(2, features.shape[2:]))
+
+
+def tiny_block() -> Block:
+    """The block, with weights that make its output vary."""
+    torch.manual_seed(3)
+    return Block(BlockConfig(scale=2)).eval()
 
 
 def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:

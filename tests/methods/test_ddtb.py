@@ -480,27 +480,6 @@ def test_places(variant, kinds):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_trainable_parameter_gets_a_gradient_in_the_last_phase(variant):
-    network, method = quantized(variant, dynamic_ratio=1.0)
-    groups = method.parameter_groups(network)
-    assert {group: len(parameters) for group, parameters in groups.items()} == {
-        "weights": len(list(tiny_edsr().parameters())),
-        "bounds": 2 * 6,
-        "auxiliary": 4 * 6,
-    }
-    train(network, method, range(8))
-    still = {
-        name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum()
-    }
-    detached = {
-        name
-        for name, _ in network.named_parameters()
-        if ".gate." in name and not name.endswith("expand.weight")
-    }
-    assert still == (detached if variant == "code" else set())
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
 def test_gates_that_were_not_chosen_do_not_learn(variant):
     network, method = quantized(variant, dynamic_ratio=0.0)
     train(network, method, range(8))

@@ -10,7 +10,6 @@ from sr_quant_cli.methods.base import quantizers
 from sr_quant_cli.methods.pams import PAMS, MaxScale, PAMSConfig
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.edsr import EDSRConfig
-from sr_quant_cli.networks.modelfile import Card, load_model, save_model
 from sr_quant_cli.quant.apply import Bits, quantize_network
 from tests.helpers import tiny_edsr
 
@@ -184,17 +183,6 @@ def test_a_resumed_training_equals_an_uninterrupted_one(stop):
     train(second, PAMS(config), range(stop, 10))
     for key, value in whole.state_dict().items():
         assert torch.equal(second.state_dict()[key], value), key
-
-
-@pytest.mark.parametrize("variant", ["code", "paper", "corrected"])
-@pytest.mark.parametrize("packed", [True, False])
-def test_a_saved_network_gives_equal_outputs(tmp_path, variant, packed):
-    network, method = quantized(variant, bits=2)
-    step(network, method, 0, 30)
-    save_model(tmp_path / "q.safetensors", network.eval(), Card(), packed=packed)
-    loaded, _ = load_model(tmp_path / "q.safetensors")
-    with torch.no_grad():
-        assert torch.equal(loaded(lr_batch()), network(lr_batch()))
 
 
 TOGETHER = """

@@ -2,7 +2,6 @@
 of a transformer."""
 
 import math
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,14 +14,13 @@ from sr_quant_cli.methods.dbdc_pac import DBDCPaCConfig, ScaledBounds
 from sr_quant_cli.methods.minmax import MinMaxConfig
 from sr_quant_cli.methods.percentile import PercentileConfig
 from sr_quant_cli.methods.twodquant import DOBIConfig, TwoDQuantConfig
-from sr_quant_cli.networks.base import Network, NetworkConfig
 from sr_quant_cli.networks.sites import FULL, Operands, Site
 from sr_quant_cli.quant.apply import Bits, quantize_network
 from sr_quant_cli.quant.grids import affine_real
-from sr_quant_cli.quant.layers import MatMul, QuantConv2d, QuantLinear, QuantMatMul
+from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul
 from sr_quant_cli.quant.quantizers import BoundsQuantizer
 from sr_quant_cli.quant.ranges import search_one_sided, search_two_sided
-from tests.helpers import picture, tiny_edsr
+from tests.helpers import picture, tiny_block, tiny_edsr
 
 CONFIGS = {
     "minmax": MinMaxConfig(),
@@ -34,50 +32,6 @@ CONFIGS = {
 W4A4 = Bits(4, 4)
 TRAINED = ("2dquant", "dbdc_pac")
 each_method = pytest.mark.parametrize("name", CONFIGS)
-
-
-class BlockConfig(NetworkConfig):
-    name: Literal["block"] = "block"
-
-
-class Block(Network):
-    """A block of a transformer on 16 tokens of 8 features, without norms, between convolutions."""
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.head = nn.Conv2d(3, 8, 3, padding=1)
-        self.q, self.k, self.v, self.proj = (nn.Linear(8, 8) for _ in range(4))
-        self.scores, self.mix = MatMul(), MatMul()
-        self.fc1, self.fc2 = nn.Linear(8, 16), nn.Linear(16, 8)
-        self.tail = nn.Sequential(nn.Conv2d(8, 12, 3, padding=1), nn.PixelShuffle(2))
-
-    def sites(self):
-        return (
-            Site("head", "head", 3),
-            *(Site(path, "linear", 8) for path in ("q", "k", "v")),
-            Site("scores", "matmul", 8),
-            Site("mix", "matmul", 16, unsigned=True),
-            Site("proj", "linear", 8),
-            Site("fc1", "linear", 8),
-            Site("fc2", "linear", 16, after_gelu=True),
-            Site("tail.0", "upsampler", 8),
-        )
-
-    def features(self):
-        return {}
-
-    def forward(self, x):
-        features = self.head(x)
-        tokens = features.flatten(2).mT
-        attention = self.scores(self.q(tokens), self.k(tokens).mT * 2).softmax(dim=-1)
-        tokens = tokens + self.proj(self.mix(attention, self.v(tokens)))
-        tokens = tokens + self.fc2(nn.functional.gelu(self.fc1(tokens)))
-        return self.tail(tokens.mT.unflatten(2, features.shape[2:]))
-
-
-def tiny_block():
-    torch.manual_seed(3)
-    return Block(BlockConfig(scale=2)).eval()
 
 
 NETWORKS = {"edsr": tiny_edsr, "transformer": tiny_block}
@@ -193,38 +147,6 @@ def test_ranges_of_weights(name):
             axes = (1, 2, 3) if name == "dbdc_pac" else None
             expected = [how(weight, axis=axes, keepdims=bool(axes)) for how in (np.min, np.max)]
         assert np.allclose(bounds_of(layer.weight_quantizer), expected, atol=1e-6)
-
-
-@each_method
-@each_network
-@pytest.mark.parametrize("bits", [2, 3, 8])
-def test_operands_have_no_more_levels_than_their_bits_give(name, make, bits):
-    network = quantized(CONFIGS[name], make, Bits(bits, bits))
-    found = {}
-    for path, module in network.named_modules():
-        if isinstance(module, BoundsQuantizer):
-            module.register_forward_hook(
-                lambda module, _x, y, path=path: found.update({path: (module, y)})
-            )
-    with torch.no_grad():
-        assert network(lr_batches()[1] * 3).isfinite().all()
-    assert len(found) == len(list(quantizers(network)))
-    for path, (quantizer, y) in found.items():
-        rows = y.flatten(1) if quantizer.lower.ndim else [y]
-        assert max(len(row.unique()) for row in rows) <= 2**quantizer.bits, path
-
-
-@each_method
-@each_network
-def test_the_state_carries_all_ranges(name, make):
-    network = quantized(CONFIGS[name], make)
-    fresh, method = make(), build(CONFIGS[name])
-    quantize_network(fresh, method, method.paper_placement(), W4A4)
-    with pytest.raises(RuntimeError, match="calibrate first"):
-        fresh(lr_batches()[0])
-    fresh.load_state_dict(network.state_dict())
-    with torch.no_grad():
-        assert torch.equal(fresh(lr_batches()[0]), network(lr_batches()[0]))
 
 
 @pytest.mark.parametrize("name", TRAINED)

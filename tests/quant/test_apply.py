@@ -29,14 +29,10 @@ def quantized(name, bits, placement=None):
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-@pytest.mark.parametrize("bits", range(2, 9))
-def test_a_saved_network_gives_the_same_outputs_bit_for_bit(tmp_path, name, bits):
-    network = quantized(name, Bits(bits, 10 - bits))
-    save_model(tmp_path / "q.safetensors", network, Card())
+def test_a_loaded_network_is_saved_as_the_same_file(tmp_path, name):
+    save_model(tmp_path / "q.safetensors", quantized(name, Bits(3, 7)), Card())
     loaded, header = load_model(tmp_path / "q.safetensors")
-    with torch.no_grad():
-        assert torch.equal(loaded(lr_batch()), network(lr_batch()))
-    assert header.quantization.w == bits
+    assert (header.quantization.w, header.quantization.a) == (3, 7)
     save_model(tmp_path / "again.safetensors", loaded, header.card)
     assert (tmp_path / "again.safetensors").read_bytes() == (
         tmp_path / "q.safetensors"

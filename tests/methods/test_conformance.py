@@ -1,0 +1,221 @@
+"""What every method keeps on every network: levels, files, gradients, independence of samples."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sr_quant_cli import networks
+from sr_quant_cli.engine.objective import StudentLoss
+from sr_quant_cli.errors import UsageError
+from sr_quant_cli.methods import build, config_class, method_names
+from sr_quant_cli.networks.modelfile import Card, load_model, read_header, save_model
+from sr_quant_cli.networks.sites import FULL
+from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.quant.quantizers import Quantizer
+from sr_quant_cli.recipe.load import load_recipe
+from tests.helpers import Block, BlockConfig, picture, tiny_block
+
+VARIANTS = ("corrected", "paper", "code")
+SMALL = {"scale": 2, "n_blocks": 2, "n_feats": 8, "candidates": 10, "dynamic_ratio": 1.0}
+NETWORKS = (*networks.network_names(), "block")
+"""All that are registered, and a transformer's block."""
+
+UNSUPPORTED = {("daq", "block"), ("ddtb", "block"), ("pams", "block")}
+"""Methods whose paper has nothing to quantize in a network."""
+
+COMBINATIONS = [
+    combination
+    for combination in product(method_names(), NETWORKS, ("paper", "full"))
+    if combination[:2] not in UNSUPPORTED or combination[2] == "full"
+]
+each_combination = pytest.mark.parametrize(("name", "network", "placement"), COMBINATIONS)
+each_variant = pytest.mark.parametrize("variant", VARIANTS)
+
+
+@pytest.fixture(autouse=True)
+def _block_is_registered(monkeypatch):
+    monkeypatch.setitem(networks._REGISTRY, "block", (Block, BlockConfig))
+
+
+def small(cls, **changes):
+    return cls(**changes, **{key: SMALL[key] for key in SMALL.keys() & cls.model_fields})
+
+
+def fresh(network):
+    if network == "block":
+        return tiny_block()
+    torch.manual_seed(0)
+    return networks.build(small(networks.config_class(network))).eval()
+
+
+def lr_batch(count, first=0):
+    pictures = [picture(12, 12, seed) for seed in range(first, first + count)]
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+
+
+def quantized(name, network, placement, bits, variant="corrected"):
+    student, method = fresh(network), build(small(config_class(name), variant=variant))
+    sites = FULL if placement == "full" else method.paper_placement()
+    quantize_network(student, method, sites, Bits(bits, bits))
+    method.calibrate(student, [lr_batch(2), lr_batch(2, first=2)])
+    return student.eval(), method
+
+
+def operands(student):
+    """Quantizers of the operands of a network, without those inside a gate."""
+    modules = student.named_modules()
+    return [q for path, q in modules if isinstance(q, Quantizer) and ".gate." not in path]
+
+
+def levels_of_each_range(quantizer, x, y):
+    """Number of levels in ``y`` that each range of a quantizer gives."""
+    step = quantizer.grid(x.float()).step
+    own = [d for d in range(step.ndim) if step.shape[d] > 1]
+    rows = y.movedim(own, list(range(len(own)))).flatten(0, max(len(own) - 1, 0))
+    return [len(row.unique()) for row in (rows if own else [y])]
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@each_combination
+def test_levels_and_packed_files(tmp_path, name, network, placement, bits):
+    student, _ = quantized(name, network, placement, bits)
+    levels = []
+    hooks = [
+        quantizer.register_forward_hook(
+            lambda q, inputs, y: levels.append((q.bits, levels_of_each_range(q, *inputs, y)))
+        )
+        for quantizer in operands(student)
+    ]
+    lr = lr_batch(3, first=4) * 1.5
+    with torch.no_grad():
+        sr = student(lr)
+    for hook in hooks:
+        hook.remove()
+    assert sr.isfinite().all()
+    assert sr.std() > 0
+    assert len(levels) == len(hooks) > 0
+    assert {bits} <= {width for width, _ in levels} <= {bits, 8}
+    assert all(max(counts) <= 2**width for width, counts in levels)
+
+    path = tmp_path / "q.safetensors"
+    save_model(path, student, Card())
+    loaded, _ = load_model(path)
+    with torch.no_grad():
+        assert torch.equal(loaded(lr), sr)
+
+
+@each_variant
+@each_combination
+def test_trainable_files(tmp_path, name, network, placement, variant):
+    student, _ = quantized(name, network, placement, 3, variant)
+    path = tmp_path / "t.safetensors"
+    save_model(path, student, Card(), packed=False)
+    loaded, _ = load_model(path)
+    assert loaded.state_dict().keys() == student.state_dict().keys()
+    assert all(torch.equal(loaded.state_dict()[k], v) for k, v in student.state_dict().items())
+    with torch.no_grad():
+        assert torch.equal(loaded(lr_batch(2)), student(lr_batch(2)))
+
+
+@pytest.mark.parametrize(("name", "network"), sorted(UNSUPPORTED))
+def test_where_a_paper_has_nothing_to_quantize_the_sites_that_are_there_are_told(name, network):
+    with pytest.raises(ValueError, match="the network's sites are head, linear, matmul, upsampler"):
+        quantized(name, network, "paper", 4)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("name", method_names())
+def test_a_tensor_too_few_or_too_many_is_refused(tmp_path, name, network, packed):
+    student, _ = quantized(name, network, "full", 3)
+    path = tmp_path / "q.safetensors"
+    save_model(path, student, Card(), packed=packed)
+    header = {"srq": read_header(path).model_dump_json()}
+    tensors = load_file(path)
+    kinds = {key.rpartition(".")[2]: key for key in tensors}
+    for key in kinds.values():
+        fewer = {other: value for other, value in tensors.items() if other != key}
+        save_file(fewer, path, metadata=header)
+        with pytest.raises(UsageError, match="does not fit its network"):
+            load_model(path)
+    save_file(tensors | {"head.stray": torch.zeros(1)}, path, metadata=header)
+    with pytest.raises(UsageError, match=r"does not fit its network: .*head\.stray"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("placement", ["paper", "full"])
+@each_variant
+@pytest.mark.parametrize("network", networks.network_names())
+@pytest.mark.parametrize("name", [n for n in method_names() if build(config_class(n)()).trains])
+def test_every_trainable_parameter_gets_a_gradient(name, network, variant, placement):
+    recipe = load_recipe(f"{name}-edsr", ["train.iters=60"])
+    student, method = quantized(name, network, placement, 3, variant)
+    objective = StudentLoss(student.train(), recipe, method, fresh(network))
+    groups = objective.parameter_groups()
+    names = {p: key for key, p in student.named_parameters()}
+    waiting = {names[p] for group in groups for p in group.parameters}
+    # The released gates learn in their last layer alone.
+    silent = {"reduce.weight", "norm.weight", "norm.bias"} if variant == "code" else set()
+    expected = {key for key in names.values() if key.partition(".gate.")[2] in silent}
+    for step in (*range(8), 30):
+        objective.set_phase(student, step)
+        student.zero_grad()
+        losses = objective(lr_batch(2), lr_batch(2).repeat(1, 1, 2, 2))
+        sum(losses.values()).backward()
+        waiting -= {
+            names[p]
+            for group in groups
+            if group.factor(step)
+            for p in group.parameters
+            if p.grad is not None and p.grad.abs().max() > 0
+        }
+    assert waiting == expected
+
+
+def lifted(student, lr):
+    """Raise the first convolutions of blocks until nothing of ``lr`` is cut off by their ReLUs."""
+
+    def lift(layer, _inputs, output):
+        by = 1 - output.amin().clamp_max(0)
+        layer.bias.data += by
+        return output + by
+
+    for site in student.sites():
+        if site.kind == "block_first":
+            hook = student.get_submodule(site.path).register_forward_hook(lift)
+            with torch.no_grad():
+                student(lr)
+            hook.remove()
+    return student
+
+
+def depends_on_its_batch(name, network, variant):
+    student, method = quantized(name, network, "paper", 3, variant)
+    # The last step of a training: what is dynamic is applied.
+    for step in (0, 1, 59):
+        method.before_step(student, step, 60)
+    student.eval()
+    one = lr_batch(1, first=7)
+    lifted(student, one)
+    # Beside copies of itself: the kernels of a batch of one sum up in another order.
+    alone = torch.cat([one] * 3)
+    company = torch.cat([one, 3 * lr_batch(2, first=8)])
+    with torch.no_grad():
+        return not torch.equal(student(alone)[:1], student(company)[:1])
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_samples_depend_on_their_batch_only_where_the_papers_code_has_it(network):
+    found = {
+        (name, variant)
+        for name, variant in product(method_names(), VARIANTS)
+        if (name, network) not in UNSUPPORTED and depends_on_its_batch(name, network, variant)
+    }
+    dynamic = {("daq", "code"), ("ddtb", "paper"), ("ddtb", "code")}
+    assert found == (set() if network == "block" else dynamic)
+    assert {name for name, _ in dynamic} == {
+        name for name in method_names() if build(config_class(name)()).dynamic
+    }
