@@ -13,6 +13,17 @@ app = typer.Typer(help="Speed: time training steps.", rich_markup_mode=None)
 def train(
     network: Annotated[str, typer.Option(help="Network to train: edsr.")] = "edsr",
     scale: Annotated[int, typer.Option(help="Enlargement factor: 2, 3 or 4.")] = 4,
+    method: Annotated[
+        str | None,
+        typer.Option(help="Time fake-quantized steps of this method beside full-precision ones."),
+    ] = None,
+    w: Annotated[int | None, typer.Option(help="Bits of weights; default: the recipe's.")] = None,
+    a: Annotated[
+        int | None, typer.Option(help="Bits of activations; default: the recipe's.")
+    ] = None,
+    placement: Annotated[
+        Literal["paper", "full"] | None, typer.Option(help="As for 'srq quantize'.")
+    ] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Patches a step; default: the recipe's.")
     ] = None,
@@ -26,7 +37,9 @@ def train(
     ] = "sample",
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="Recipe; default: pretrain-NETWORK."),
+        typer.Option(
+            metavar="NAME|FILE", help="Recipe; default: pretrain-NETWORK or METHOD-NETWORK."
+        ),
     ] = None,
     overrides: Overrides = None,
     precision: Annotated[
@@ -40,14 +53,16 @@ def train(
 ) -> None:
     """Time training steps, data loading included, beside those of a plain loop.
 
-    The plain loop trains as the papers' code does, in float32 with torch's defaults. Variants take
-    turns, a step each. Nothing is saved but decoded photographs in the cache.
+    The plain loop trains as the papers' code does, in float32 with torch's defaults. With --method,
+    fake-quantized steps are timed beside full-precision ones instead. Variants take turns, a step
+    each. Nothing is saved but decoded photographs in the cache.
 
     \b
     Examples:
       srq bench train
       srq bench train --network edsr --scale 2 --batch 4 --patch 24 --steps 30
       srq bench train --data photos/ --precision bf16 --json speed.json
+      srq bench train --method pams --w 4 --a 4 --batch 4
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.engine.bench import TrainRequest, bench_train
     from sr_quant_cli.files import write_json
@@ -56,7 +71,11 @@ def train(
     report = bench_train(
         TrainRequest(
             network=network,
-            recipe=recipe or f"pretrain-{network}",
+            recipe=recipe,
+            method=method,
+            w=w,
+            a=a,
+            placement=placement,
             scale=scale,
             batch=batch,
             patch=patch,

@@ -29,15 +29,34 @@ from sr_quant_cli.engine.device import (
     training_layout,
 )
 from sr_quant_cli.engine.distributed import world
-from sr_quant_cli.engine.objective import PixelLoss
+from sr_quant_cli.engine.objective import Objective, PixelLoss, StudentLoss
 from sr_quant_cli.engine.pretrain import resolve
+from sr_quant_cli.engine.quantize import (
+    calibration_batches,
+    choose_placement,
+    default_recipe,
+    needs_teacher,
+)
 from sr_quant_cli.engine.train import Step, Trainer
 from sr_quant_cli.errors import UsageError
+from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.networks import build
-from sr_quant_cli.recipe.schema import PretrainRecipe
+from sr_quant_cli.networks.base import Network, check_scale
+from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.recipe.load import load_recipe
+from sr_quant_cli.recipe.schema import (
+    LossSection,
+    OptimSection,
+    PretrainRecipe,
+    QuantizeRecipe,
+    TrainingRecipe,
+)
 
 LOADER_TARGET = 5.0
 """Percent of a training step that its data may cost."""
+
+QUANTIZED_TARGET = 2.0
+"""How many times as long as a full-precision step a fake-quantized one may take."""
 
 WARM_UP = 3
 """Rounds that do not count: memory is taken, kernels are made, files are read."""
@@ -55,12 +74,20 @@ _FEATURES = (
 """What decides how fast a processor multiplies, as torch names it."""
 
 
+MakeObjective = Callable[[Network, Any], Objective]
+"""An objective from a fresh network and a recipe of the kind that it needs."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest:
     """The options of ``srq bench train``, as given; None: the recipe's.
 
     Parameters
     ----------
+    recipe
+        None: of the method, else of pretraining.
+    method
+        Time its fake-quantized steps; None: those of pretraining.
     patch
         Side of an LR patch.
     steps
@@ -68,7 +95,11 @@ class TrainRequest:
     """
 
     network: str
-    recipe: str
+    recipe: str | None = None
+    method: str | None = None
+    w: int | None = None
+    a: int | None = None
+    placement: str | None = None
     scale: int = 4
     batch: int | None = None
     patch: int | None = None
@@ -104,17 +135,20 @@ class Row:
 def bench_train(request: TrainRequest) -> dict[str, Any]:
     """Time steps of our training loop beside those of a plain one, data loading included.
 
-    Nothing is written, but for decoded photographs in the cache.
+    With a method: its fake-quantized steps beside full-precision ones. Nothing is written, but for
+    decoded photographs in the cache.
 
     Returns
     -------
-    The report that ``--json`` writes: ``rows``, the plain loop first; ``loader_percent``, by which
-    a step on photographs takes longer than one on random tensors; ``work`` and ``machine``.
+    The report that ``--json`` writes: ``rows``, the reference first; ``work`` and ``machine``.
+    Without a method ``loader_percent``, by which a step on photographs takes longer than one on
+    random tensors. With one ``quantized_ratio``, how many times as long as a full-precision step
+    the fake-quantized one takes.
 
     Raises
     ------
     UsageError
-        Unknown network, recipe key, data set or device; or several processes.
+        Unknown network, method, recipe key, data set or device; or several processes.
     """
     if world().size > 1:
         raise UsageError("srq bench train times one process; start it without torchrun")
@@ -126,13 +160,23 @@ def bench_train(request: TrainRequest) -> dict[str, Any]:
     photographs = find_photographs(recipe.data, recipe.network.scale, request.data_root)
     store = pack_pairs(photographs.train, recipe.network.scale, progress=True)
 
-    variants = training_variants(recipe, store, device, precision)
-    rows = compare(time_in_turns(variants, request.steps, device))
-    *_, loaded, unloaded = rows
+    finding: dict[str, float]
+    quantization: dict[str, Any] = {}
+    if isinstance(recipe, QuantizeRecipe):
+        variants = quantized_variants(recipe, store, device, precision)
+        rows = compare(time_in_turns(variants, request.steps, device))
+        finding = {"quantized_ratio": typical_ratio(rows[1].times, rows[0].times)}
+        quantization = {"method": recipe.method.model_dump(), **recipe.bits.model_dump()}
+    else:
+        variants = training_variants(recipe, store, device, precision)
+        rows = compare(time_in_turns(variants, request.steps, device))
+        *_, loaded, unloaded = rows
+        finding = {"loader_percent": 100 * (typical_ratio(loaded.times, unloaded.times) - 1)}
     return {
         "rows": [asdict(row) for row in rows],
-        "loader_percent": 100 * (typical_ratio(loaded.times, unloaded.times) - 1),
+        **finding,
         "work": {
+            **quantization,
             "network": recipe.network.model_dump(),
             "batch": recipe.train.batch,
             "patch": recipe.data.patch_hr // recipe.network.scale,
@@ -147,12 +191,46 @@ def training_variants(
     recipe: PretrainRecipe, store: PairStore, device: torch.device, precision: Precision
 ) -> list[Variant]:
     """Ways to train: plain first; last our loop in the precision, on photographs and without."""
-    ours = partial(_srq_steps, recipe, store, device)
+    ours = partial(_srq_steps, recipe, PixelLoss, store, device)
     precisions: list[Precision] = ["fp32"] if precision == "fp32" else ["fp32", precision]
     return [
         Variant("plain", partial(_plain_steps, recipe, store, device)),
         *(Variant(f"srq {p}", partial(ours, p)) for p in precisions),
         Variant("random tensors", partial(ours, precision, batches=RandomBatch(recipe, device))),
+    ]
+
+
+def quantized_variants(
+    recipe: QuantizeRecipe, store: PairStore, device: torch.device, precision: Precision
+) -> list[Variant]:
+    """Full precision first; fake-quantized; and this with a teacher, where the recipe has one.
+
+    All are of fresh weights. Phases of the method pass as in a training of that many steps.
+    """
+
+    def student(network: Network, recipe: QuantizeRecipe) -> Objective:
+        method = build_method(recipe.method)
+        placement, bits = choose_placement(recipe, method), Bits(recipe.bits.w, recipe.bits.a)
+        try:
+            quantize_network(network, method, placement, bits)
+        except ValueError as error:
+            raise UsageError(f"{recipe.method.name} on {recipe.network.name}: {error}") from error
+        method.calibrate(network, calibration_batches(store, recipe))
+        teacher = build(recipe.network).place(device) if needs_teacher(recipe) else None
+        return StudentLoss(network, recipe, method, teacher)
+
+    label = f"{recipe.method.name} {Bits(recipe.bits.w, recipe.bits.a)}"
+    alone = recipe.model_copy(update={"loss": LossSection()})
+    full = alone.model_copy(update={"optim": OptimSection()})
+    tasks: list[tuple[str, QuantizeRecipe, MakeObjective]] = [
+        ("full precision", full, PixelLoss),
+        (label, alone, student),
+    ]
+    if needs_teacher(recipe):
+        tasks.append((f"{label}, teacher", recipe, student))
+    return [
+        Variant(name, partial(_srq_steps, what, make, store, device, precision))
+        for name, what, make in tasks
     ]
 
 
@@ -215,7 +293,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 class RandomBatch:
     """The same random tensors in every step, instead of photographs."""
 
-    def __init__(self, recipe: PretrainRecipe, device: torch.device) -> None:
+    def __init__(self, recipe: TrainingRecipe, device: torch.device) -> None:
         def random(side: int) -> Tensor:
             batch = torch.rand(recipe.train.batch, 3, side, side, device=device)
             return batch.contiguous(memory_format=training_layout(device))
@@ -229,17 +307,39 @@ class RandomBatch:
             yield self._batch
 
 
-def _resolve(request: TrainRequest) -> PretrainRecipe:
+def _resolve(request: TrainRequest) -> PretrainRecipe | QuantizeRecipe:
     options = {
         "data.train": request.data,
         "data.patch_hr": request.patch and request.patch * request.scale,
         "train.batch": request.batch,
         "train.precision": request.precision,
     }
-    given = [f"{key}={value}" for key, value in options.items() if value is not None]
-    endless = "train.iters=1_000_000_000"
-    overrides = [*given, *request.overrides, endless]
-    return resolve(request.network, request.recipe, request.scale, overrides)
+    quantized = {"bits.w": request.w, "bits.a": request.a, "sites.placement": request.placement}
+    if request.method is None:
+        for key, value in quantized.items():
+            if value is not None:
+                raise UsageError(f"--{key.rpartition('.')[2]} {value}: needs --method")
+        endless = "train.iters=1_000_000_000"
+        overrides = [*_given(options), *request.overrides, endless]
+        name = request.recipe or f"pretrain-{request.network}"
+        return resolve(request.network, name, request.scale, overrides)
+    check_scale(request.scale)
+    name = request.recipe or default_recipe(request.method, {"name": request.network})
+    options |= {"network.scale": request.scale} | quantized
+    whole = f"train.iters={WARM_UP + request.steps}"
+    overrides = [*_given(options), *request.overrides, whole]
+    recipe = load_recipe(name, overrides, QuantizeRecipe)
+    if (recipe.network.name, recipe.method.name) != (request.network, request.method):
+        raise UsageError(
+            f"recipe {name} is for {recipe.method.name} on {recipe.network.name}, not for "
+            f"{request.method} on {request.network}"
+        )
+    return recipe
+
+
+def _given(options: Mapping[str, Any]) -> list[str]:
+    """Options as overrides of a recipe, those that were given."""
+    return [f"{key}={value}" for key, value in options.items() if value is not None]
 
 
 def _plain_steps(
@@ -264,14 +364,15 @@ def _plain_steps(
 
 
 def _srq_steps(
-    recipe: PretrainRecipe,
+    recipe: TrainingRecipe,
+    make: MakeObjective,
     store: PairStore,
     device: torch.device,
     precision: Precision,
     batches: BatchSource | None = None,
 ) -> Generator[Step, None, None]:
-    """Train as ``srq pretrain`` does, on other batches where some are given."""
-    objective = PixelLoss(build(recipe.network), recipe)
+    """Train as srq's commands do, on other batches where some are given."""
+    objective = make(build(recipe.network), recipe)
     # Nothing is validated or saved, so that neither pictures nor a folder are needed for it.
     trainer = Trainer(objective, store, store, _NO_FOLDER, device, precision)
     if batches is not None:

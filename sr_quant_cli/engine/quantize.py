@@ -90,9 +90,9 @@ def quantize(request: Request) -> dict[str, Any]:
                 f"{recipe.network.name}: {error}; try --placement full"
             ) from error
         if not resumed:
-            method.calibrate(network, _calibration_batches(train, recipe))
+            method.calibrate(network, calibration_batches(train, recipe))
         teacher = None
-        if recipe.loss.target == "teacher" or recipe.loss.feature != "none":
+        if needs_teacher(recipe):
             teacher = load_model(model)[0].place(device)
         return StudentLoss(network, recipe, method, teacher)
 
@@ -124,6 +124,11 @@ def choose_placement(recipe: QuantizeRecipe, method: Method) -> Placement:
             )
     named = FULL if recipe.sites.placement == "full" else method.paper_placement()
     return recipe.sites.change(named)
+
+
+def needs_teacher(recipe: QuantizeRecipe) -> bool:
+    """Whether a loss compares with the full-precision model."""
+    return recipe.loss.target == "teacher" or recipe.loss.feature != "none"
 
 
 def default_recipe(method: str, network: dict[str, Any]) -> str:
@@ -188,7 +193,7 @@ def scale_schedule(values: dict[str, Any], iters: int) -> None:
     values["train"]["iters"] = iters
 
 
-def _calibration_batches(train: PairStore, recipe: QuantizeRecipe) -> Iterator[Tensor]:
+def calibration_batches(train: PairStore, recipe: QuantizeRecipe) -> Iterator[Tensor]:
     """LR batches ``[N, 3, p, p]``, 0..1, the same on every process."""
     calibration = recipe.calibration
     batch = min(calibration.batch, calibration.images)

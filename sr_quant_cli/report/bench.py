@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.table import Table
 
-from sr_quant_cli.engine.bench import LOADER_TARGET
+from sr_quant_cli.engine.bench import LOADER_TARGET, QUANTIZED_TARGET
 from sr_quant_cli.report.table import print_table
 
 
@@ -14,7 +14,8 @@ def print_training_times(report: dict[str, Any]) -> None:
     network = work["network"]
     table = Table(title=f"Training step, {network['name']} x{network['scale']}")
     table.add_column("variant")
-    for column in ("median s/step", "minimum", "steps/s", "times as fast as plain"):
+    speedup = f"times as fast as {report['rows'][0]['variant']}"
+    for column in ("median s/step", "minimum", "steps/s", speedup):
         table.add_column(column, justify="right")
     for row in report["rows"]:
         table.add_row(
@@ -25,7 +26,13 @@ def print_training_times(report: dict[str, Any]) -> None:
             f"{row['speedup']:.2f}",
         )
     print_table(table)
-    print(f"loader: {report['loader_percent']:+.1f} % (target: at most {LOADER_TARGET:g} %)")
+    if "quantized_ratio" in report:
+        print(
+            f"a fake-quantized step takes {report['quantized_ratio']:.2f} times as long as a "
+            f"full-precision one (target: at most {QUANTIZED_TARGET:g})"
+        )
+    else:
+        print(f"loader: {report['loader_percent']:+.1f} % (target: at most {LOADER_TARGET:g} %)")
     print(
         f"batch {work['batch']}, LR patch {work['patch']}, {work['photographs']} photographs of "
         f"{work['data']}; {len(report['rows'][0]['times'])} steps each, in turns"

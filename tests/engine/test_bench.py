@@ -18,6 +18,7 @@ from sr_quant_cli.engine.bench import (
 )
 from sr_quant_cli.engine.pretrain import resolve
 from sr_quant_cli.errors import UsageError
+from sr_quant_cli.report.bench import print_training_times
 
 CPU = torch.device("cpu")
 
@@ -62,6 +63,34 @@ def test_bf16_has_a_row_where_it_is_asked_for(tiny):
     assert labels == ["plain", "srq fp32", "srq bf16", "random tensors"]
     (loaded,), (unloaded,) = (row["times"] for row in report["rows"][-2:])
     assert report["loader_percent"] == 100 * (loaded / unloaded - 1)
+
+
+def quantized(tiny, method, **changes):
+    overrides = (*tiny.overrides, "calibration.images=2", "calibration.patch_lr=8")
+    return replace(tiny, recipe=None, method=method, overrides=overrides, **changes)
+
+
+@pytest.mark.parametrize(
+    ("method", "variants"),
+    [
+        ("pams", ["full precision", "pams w4a3", "pams w4a3, teacher"]),
+        ("ddtb", ["full precision", "ddtb w4a3", "ddtb w4a3, teacher"]),
+        ("daq", ["full precision", "daq w4a3"]),
+        ("dbdc_pac", ["full precision", "dbdc_pac w4a3", "dbdc_pac w4a3, teacher"]),
+    ],
+)
+def test_fake_quantized_steps_beside_full_precision(tiny, method, variants, capsys):
+    report = bench_train(quantized(tiny, method, w=4, a=3, placement="full"))
+    rows = report["rows"]
+    assert [row["variant"] for row in rows] == variants
+    assert all(len(row["times"]) == 3 for row in rows)
+    assert report["quantized_ratio"] == typical_ratio(rows[1]["times"], rows[0]["times"])
+    work = report["work"]
+    assert (work["method"]["name"], work["w"], work["a"], work["batch"]) == (method, 4, 3, 2)
+    assert json.loads(json.dumps(report)) == report
+    print_training_times(report)
+    ratio = f"takes {report['quantized_ratio']:.2f} times as long as a full-precision one"
+    assert ratio in capsys.readouterr().out
 
 
 def test_set_comes_after_the_options_and_the_steps_are_as_many_as_asked_for(tiny):
@@ -123,6 +152,11 @@ def test_the_random_batch_has_the_shape_of_the_loaders_batches():
         ({"data": "nowhere"}, "no training pictures"),
         ({"device": "tpu"}, "--device tpu"),
         ({"recipe": "minmax-edsr"}, "srq quantize"),
+        ({"w": 4}, "--w 4: needs --method"),
+        ({"recipe": None, "method": "pasm"}, "did you mean 'pams'"),
+        ({"recipe": None, "method": "pams", "w": 9}, "bits.w = 9"),
+        ({"recipe": "pams-edsr", "method": "daq"}, "is for pams on edsr, not for daq on edsr"),
+        ({"recipe": "pretrain-edsr", "method": "daq"}, "is for 'srq pretrain'"),
         ({"overrides": ("train.itres=1",)}, "did you mean 'iters'"),
     ],
 )
