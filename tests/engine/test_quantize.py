@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -144,6 +145,30 @@ def test_a_site_that_the_network_does_not_have_is_refused(tiny_model, photograph
     with pytest.raises(UsageError, match=r"sites\.linear: edsr has no such site; it has head, blo"):
         quantize(request(tiny_model, photographs, tmp_path / "run", "sites.linear=low"))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_copied_recipe_is_edited_and_used(srq, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert srq("recipes", "copy", "daq-edsr", "my.toml")[0] == 0
+    mine = Path("my.toml")
+    mine.write_text(mine.read_text().replace("qq = 4", "qq = 8").replace("batch = 16", "batch = 2"))
+    small = [part for override in SMALL for part in ("--set", override)]
+    command = ("quantize", tiny_model, "--recipe", "my.toml", "--set", "train.iters=2", *small)
+    code, out, err = srq(*command, "--data", "sample", "--json", "report.json")
+    assert (code, err) == (0, "")
+    assert "step 2 of 2" in out
+    assert json.loads(Path("report.json").read_text())["steps"] == 2
+    model = Path("runs/edsr-x2-daq-w4a4/model.safetensors")
+    assert read_header(model).quantization.method["qq"] == 8
+    code, out, _ = srq("info", model)
+    assert code == 0
+    assert "daq, variant corrected, qq 8; w4a4" in out
+    mine.write_text(mine.read_text().replace("qq = 8", "qq = 9"))
+    code, _, err = srq(*command, "--data", "sample", "--run", "other")
+    assert code == 2
+    assert err == (
+        "srq: error: my.toml: method.qq = 9: input should be 2, 3, 4, 5, 6, 7, 8 or 32\n"
+    )
 
 
 @pytest.mark.parametrize(
