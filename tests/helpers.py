@@ -12,6 +12,7 @@ from torch import nn
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.base import Network, NetworkConfig
 from sr_quant_cli.networks.edsr import EDSR, EDSRConfig
+from sr_quant_cli.networks.quantsr import QuantSRC, QuantSRCConfig
 from sr_quant_cli.networks.sites import Site
 from sr_quant_cli.quant.layers import MatMul
 
@@ -69,6 +70,19 @@ def tiny_block() -> Block:
     """The block, with weights that make its output vary."""
     torch.manual_seed(3)
     return Block(BlockConfig(scale=2)).eval()
+
+
+def ranked_quantsr_c(
+    scale: int = 2, n_blocks: int = 4, n_feats: int = 4, variant: str = "corrected"
+) -> QuantSRC:
+    """A small network that runs at all its depths."""
+    torch.manual_seed(0)
+    network = build(
+        QuantSRCConfig(scale=scale, n_blocks=n_blocks, n_feats=n_feats, variant=variant)
+    )
+    assert isinstance(network, QuantSRC)
+    network.rank_blocks([torch.rand(2, 3, 8, 8)])
+    return network.eval()
 
 
 def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:

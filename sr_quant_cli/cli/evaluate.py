@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sr_quant_cli.cli.options import DataRoot, Device, Json, Threads
+from sr_quant_cli.cli.options import DataRoot, Depth, Device, Json, Threads
 
 
 def evaluate(
@@ -27,6 +27,7 @@ def evaluate(
     record: Annotated[
         bool, typer.Option("--record", help="Store the scores in the card of each srq model file.")
     ] = False,
+    depth: Depth = "full",
     device: Device = "auto",
     threads: Threads = None,
     data_root: DataRoot = None,
@@ -40,6 +41,7 @@ def evaluate(
     Examples:
       srq eval --bench Set5+Urban100
       srq eval runs/edsr-x2/model.safetensors --bench Set5+Set14 --json scores.json
+      srq eval runs/quantsr_c-x4/model.safetensors --depth half --bench Set5
       srq eval network.onnx --scale 4 --protocol basicsr
       srq eval --sr-dir results/ --bench Set5 --scale 4
       torchrun --nproc-per-node 2 -m sr_quant_cli eval --bench Urban100
@@ -60,13 +62,17 @@ def evaluate(
     foreign = [str(path) for path in models or () if path.suffix.lower() == ".onnx"]
     if record and foreign:
         raise UsageError(f"--record: only srq model files store scores, not {', '.join(foreign)}")
+    if depth != "full" and record:
+        raise UsageError(f"--depth {depth}: --record stores scores of full depth only")
+    if depth != "full" and not models:
+        raise UsageError(f"--depth {depth}: name a model that runs at several depths")
     chosen = get_protocol(protocol)
     names = parse_sets(bench)
     where = pick_device(device)
     set_threads(threads)
     if not models and not sr_dir:
         models = [embedded_model(scale or 4)]
-    upscalers = [open_model(path, where, threads) for path in models or ()]
+    upscalers = [open_model(path, where, threads, depth) for path in models or ()]
     scale = common_scale(upscalers, scale)
     sets = [find_set(name, scale, root_of(data_root)) for name in names]
     candidates = core.distinct(

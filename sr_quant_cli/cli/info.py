@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sr_quant_cli.cli.options import Json
+from sr_quant_cli.cli.options import Depth, Json
 
 
 def info(
@@ -13,6 +13,7 @@ def info(
     size: Annotated[
         str, typer.Option(metavar="WxH", help="Output size that operations are counted for.")
     ] = "1280x720",
+    depth: Depth = "full",
     json: Json = None,
 ) -> None:
     """Show what a model file holds.
@@ -27,7 +28,7 @@ def info(
     from sr_quant_cli.files import write_json
     from sr_quant_cli.report.info import describe, print_description
 
-    description = describe(model, size)
+    description = describe(model, size, depth)
     print_description(description)
     if json is not None:
         write_json(json, description)

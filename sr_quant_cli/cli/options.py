@@ -20,6 +20,10 @@ Threads = Annotated[
         help="CPU threads; default: as many as cores, for each process of torchrun an equal part.",
     ),
 ]
+Depth = Annotated[
+    Literal["full", "half", "quarter"],
+    typer.Option(help="Blocks that a network of several depths executes."),
+]
 DataRoot = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Folder of the data sets; else SRQ_DATA, else ./datasets."),

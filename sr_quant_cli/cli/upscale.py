@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sr_quant_cli.cli.options import Device, Json, Precision, Threads
+from sr_quant_cli.cli.options import Depth, Device, Json, Precision, Threads
 
 
 def upscale(
@@ -26,6 +26,7 @@ def upscale(
     tile: Annotated[
         int | None, typer.Option(min=1, help="Pixels per side of a tile; default: by memory.")
     ] = None,
+    depth: Depth = "full",
     precision: Precision = "auto",
     device: Device = "auto",
     threads: Threads = None,
@@ -49,7 +50,7 @@ def upscale(
 
     where = pick_device(device)
     set_threads(threads)
-    upscaler = open_network(model or embedded_model(scale or 4), where, precision, tile)
+    upscaler = open_network(model or embedded_model(scale or 4), where, precision, tile, depth)
     common_scale([upscaler], scale)
     jobs = plan_jobs(image, upscaler.scale, output)
     with process_group(where) as here:

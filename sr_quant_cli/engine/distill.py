@@ -8,7 +8,7 @@ import torch
 
 from sr_quant_cli.data.store import PairStore
 from sr_quant_cli.engine.objective import Objective, StudentLoss
-from sr_quant_cli.engine.quantize import TRAINABLE, scale_schedule
+from sr_quant_cli.engine.quantize import TRAINABLE, builtin_recipe, scale_schedule
 from sr_quant_cli.engine.rundir import MODEL
 from sr_quant_cli.engine.session import Job, Options, locate, run_job
 from sr_quant_cli.errors import UsageError
@@ -87,7 +87,7 @@ def _student_file(student: Path) -> Path:
 
 
 def _resolve(request: Request, network: dict[str, Any], student: Path) -> DistillRecipe:
-    origin = request.recipe or f"distill-{network['name']}"
+    origin = request.recipe or builtin_recipe("distill", network["name"])
     recipe = load_recipe(origin, request.overrides, DistillRecipe)
     values = recipe.model_dump(by_alias=True)
     side = recipe.data.patch_hr // recipe.network.scale

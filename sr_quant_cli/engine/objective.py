@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.methods.base import Group, Method
-from sr_quant_cli.networks.base import Network
+from sr_quant_cli.networks.base import Depth, Network
 from sr_quant_cli.recipe.schema import (
+    DepthSection,
     DistillRecipe,
     LossSection,
     QuantizeRecipe,
@@ -31,6 +32,14 @@ class ParameterGroup:
     factor: Callable[[int], float] = lambda _step: 1.0
 
 
+@dataclass(frozen=True)
+class Goal:
+    """What the output of a step, 0..1 ``[N, 3, sh, sw]``, and features are compared with."""
+
+    picture: Tensor
+    features: list[Tensor] = field(default_factory=list)
+
+
 class Objective(nn.Module):
     """A network and the losses on its output; the unit that is trained, on one process or many.
 
@@ -45,9 +54,37 @@ class Objective(nn.Module):
         self.network = network
         self.recipe = recipe
 
-    @abstractmethod
     def forward(self, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
-        """Named scalar losses, to be summed: LR ``[N, 3, h, w]``, HR ``[N, 3, sh, sw]``, 0..1."""
+        """Named scalar losses, to be summed: LR ``[N, 3, h, w]``, HR ``[N, 3, sh, sw]``, 0..1.
+
+        A network of several depths runs at each that the recipe trains. Losses are those of a depth
+        times its share; the names of those of lower depths end in it. ``distill`` is the distance
+        of their output to that of the full depth.
+        """
+        goal = self.goal(lr, hr)
+        depth, train = self.recipe.depth, self.recipe.train
+        total: dict[str, Tensor] = {}
+        deepest: Tensor | None = None
+        for name, share in trained_depths(self.network, depth).items():
+            self.network.set_depth(name)
+            sr, losses = self.losses(lr, goal)
+            if deepest is None:
+                total = {loss: share * value for loss, value in losses.items()}
+                deepest = sr.detach().float()
+                continue
+            total |= {f"{loss}_{name}": share * value for loss, value in losses.items()}
+            if depth.distill_weight:
+                total[f"distill_{name}"] = depth.distill_weight * pixel_loss(sr, deepest, train)
+        self.network.set_depth("full")
+        return total
+
+    def goal(self, lr: Tensor, hr: Tensor) -> Goal:
+        """What the batch is to come to, at every depth."""
+        return Goal(hr)
+
+    @abstractmethod
+    def losses(self, lr: Tensor, goal: Goal) -> tuple[Tensor, dict[str, Tensor]]:
+        """Output at the network's present depth, and its named losses."""
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """What is trained."""
@@ -63,9 +100,10 @@ class Objective(nn.Module):
 class PixelLoss(Objective):
     """Mean absolute or squared difference to HR."""
 
-    def forward(self, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
+    def losses(self, lr: Tensor, goal: Goal) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss under the name ``pixel``."""
-        return {"pixel": pixel_loss(self.network(lr), hr, self.recipe.train)}
+        sr = self.network(lr)
+        return sr, {"pixel": pixel_loss(sr, goal.picture, self.recipe.train)}
 
 
 class StudentLoss(Objective):
@@ -103,31 +141,34 @@ class StudentLoss(Objective):
                     f"loss.points = {recipe.loss.points}: the student has {ours} of them, the "
                     f"teacher {theirs}; compare at pre_upsampler"
                 )
+        loss = recipe.loss
+        self._points = network.features()[loss.points] if loss.feature != "none" else ()
         # In a tuple: the teacher is neither trained nor saved nor sent to other processes.
         self._teacher = (teacher,)
 
-    def forward(self, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
+    def goal(self, lr: Tensor, hr: Tensor) -> Goal:
+        """HR, or what the teacher makes of LR; its features."""
+        (teacher,) = self._teacher
+        if teacher is None:
+            return Goal(hr)
+        with torch.no_grad(), features_of(teacher, self._points) as features:
+            output = teacher(lr)
+        return Goal(output.float() if self.recipe.loss.target == "teacher" else hr, features)
+
+    def losses(self, lr: Tensor, goal: Goal) -> tuple[Tensor, dict[str, Tensor]]:
         """Losses ``pixel`` and ``feature``, and the method's own."""
         loss = self.recipe.loss
-        (teacher,) = self._teacher
-        points = self.network.features()[loss.points] if loss.feature != "none" else ()
-        with features_of(self.network, points) as features:
+        with features_of(self.network, self._points) as features:
             sr = self.network(lr)
-        target, wanted = hr, []
-        if teacher is not None:
-            with torch.no_grad(), features_of(teacher, points) as wanted:
-                output = teacher(lr)
-            if loss.target == "teacher":
-                target = output.float()
-        losses = {"pixel": loss.pixel * pixel_loss(sr, target, self.recipe.train)}
-        if points:
+        losses = {"pixel": loss.pixel * pixel_loss(sr, goal.picture, self.recipe.train)}
+        if self._points:
             distance = feature_distance(loss)
-            pairs = zip(features, wanted, strict=True)
+            pairs = zip(features, goal.features, strict=True)
             losses["feature"] = loss.feature_weight * sum(
                 (distance(ours.float(), theirs.float()) for ours, theirs in pairs),
                 start=torch.zeros((), device=lr.device),
             )
-        return losses | (self._method.regularizers(self.network) if self._method else {})
+        return sr, losses | (self._method.regularizers(self.network) if self._method else {})
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The method's groups, each with its learning rate; those with rate 0 are frozen."""
@@ -162,6 +203,17 @@ class StudentLoss(Objective):
         """The method's care for its ranges."""
         if self._method:
             self._method.after_step(self.network)
+
+
+def trained_depths(network: Network, depth: DepthSection) -> dict[Depth, float]:
+    """Depths that a network can run at and the recipe trains, each with the share of its losses.
+
+    Shares sum to 1. The full depth comes first.
+    """
+    pairs = zip(network.depths, depth.weights, strict=False)
+    weights = {name: weight for name, weight in pairs if weight}
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}
 
 
 def pixel_loss(sr: Tensor, target: Tensor, train: TrainSection) -> Tensor:

@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 
+from sr_quant_cli.data.sampler import PatchSampler
 from sr_quant_cli.data.store import PairStore
 from sr_quant_cli.engine.objective import Objective, PixelLoss
 from sr_quant_cli.engine.session import Job, Options, locate, run_job
 from sr_quant_cli.errors import UsageError, unknown
+from sr_quant_cli.imaging.convert import to_tensor
 from sr_quant_cli.networks import build, network_names
 from sr_quant_cli.networks.base import check_scale
 from sr_quant_cli.networks.modelfile import load_model, save_model
@@ -50,7 +52,7 @@ def pretrain(request: Request) -> dict[str, Any]:
         other, header = load_model(path)
         start = header.card.model_copy(update={"name": header.card.name or path.stem})
 
-    def objective(_train: PairStore, _device: torch.device, _resumed: bool) -> Objective:
+    def objective(train: PairStore, _device: torch.device, resumed: bool) -> Objective:
         network = build(recipe.network)
         if start is not None:
             try:
@@ -59,6 +61,16 @@ def pretrain(request: Request) -> dict[str, Any]:
                 raise UsageError(
                     f"{path}, to start from, is a different network: {error}"
                 ) from error
+        if recipe.depth.includes_lower and not resumed:
+            sampler = PatchSampler(
+                train,
+                seed=recipe.recipe.seed,
+                batch=recipe.train.batch,
+                patch_hr=recipe.data.patch_hr,
+                augment=(),
+            )
+            lr, _ = sampler.batch(0)
+            network.rank_blocks([to_tensor(lr, torch.device("cpu"))])
         return PixelLoss(network, recipe)
 
     name = f"{recipe.network.name}-x{recipe.network.scale}"

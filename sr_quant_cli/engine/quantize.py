@@ -19,7 +19,7 @@ from sr_quant_cli.inference.models import embedded_model
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods import method_names
 from sr_quant_cli.methods.base import Method
-from sr_quant_cli.networks import build
+from sr_quant_cli.networks import build, config_class
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.modelfile import Card, Header, load_model, read_header, save_model
 from sr_quant_cli.networks.sites import FULL, Placement
@@ -82,6 +82,8 @@ def quantize(request: Request) -> dict[str, Any]:
 
     def objective(train: PairStore, device: torch.device, resumed: bool) -> Objective:
         network, _ = load_model(model)
+        if recipe.depth.includes_lower and not resumed:
+            network.rank_blocks(calibration_batches(train, recipe))
         try:
             quantize_network(network, method, placement, bits)
         except ValueError as error:
@@ -131,6 +133,16 @@ def needs_teacher(recipe: QuantizeRecipe) -> bool:
     return recipe.loss.target == "teacher" or recipe.loss.feature != "none"
 
 
+def builtin_recipe(task: str, network: str) -> str:
+    """Name that the recipe of a task or method has for a network, or for one that it is made from.
+
+    >>> builtin_recipe("quantsr", "quantsr_c"), builtin_recipe("pams", "quantsr_c")
+    ('quantsr-quantsr_c', 'pams-edsr')
+    """
+    name, base = f"{task}-{network}", config_class(network).base
+    return f"{task}-{base}" if base and name not in recipe_names() else name
+
+
 def default_recipe(method: str, network: dict[str, Any]) -> str:
     """Name of the built-in recipe of a method for a network.
 
@@ -141,7 +153,7 @@ def default_recipe(method: str, network: dict[str, Any]) -> str:
     """
     if method not in method_names():
         raise unknown("method", method, method_names())
-    name = f"{method}-{network['name']}"
+    name = builtin_recipe(method, network["name"])
     if network.get("n_feats", 0) > 64 and f"{name}-full" in recipe_names():
         return f"{name}-full"
     if name not in recipe_names():
@@ -164,10 +176,9 @@ def _resolve(request: Request, header: Header, model: Path) -> QuantizeRecipe:
     recipe = load_recipe(origin, [*given, *request.overrides], QuantizeRecipe)
     if request.method not in (None, recipe.method.name):
         raise UsageError(f"recipe {origin} is for {recipe.method.name}, not for {request.method}")
-    if recipe.network.name != header.network["name"]:
-        raise UsageError(
-            f"recipe {origin} is for {recipe.network.name}; {model} is {header.network['name']}"
-        )
+    network = header.network["name"]
+    if recipe.network.name not in (network, config_class(network).base):
+        raise UsageError(f"recipe {origin} is for {recipe.network.name}; {model} is {network}")
     values = recipe.model_dump(by_alias=True)
     # The LR side of a patch is what counts: a recipe for x4 serves at x2.
     side = recipe.data.patch_hr // recipe.network.scale

@@ -22,7 +22,7 @@ from sr_quant_cli.errors import UsageError
 from sr_quant_cli.files import replacing
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.modelfile import Card, TrainingRun
-from sr_quant_cli.recipe.load import dump_recipe
+from sr_quant_cli.recipe.load import dump_recipe, validate_recipe
 from sr_quant_cli.recipe.schema import DistillRecipe, TrainingRecipe
 
 _MAY_CHANGE = ("train.iters", "train.log_every", "train.checkpoint_every", "validation.every")
@@ -220,7 +220,9 @@ def _state_to_resume(
             f"{checkpoints.folder} holds checkpoints of another version of srq "
             f"({state.get('version')}, this is {__version__}); choose another folder with --run"
         )
-    was, now = _flat(state["recipe"]), _flat(recipe.model_dump(by_alias=True))
+    # Fields that are new since an older version wrote the checkpoint have their defaults.
+    before = validate_recipe(state["recipe"], f"recipe of {checkpoints.folder}")
+    was, now = (_flat(r.model_dump(by_alias=True)) for r in (before, recipe))
     changed = [
         f"{key} ({was.get(key)!r} -> {now.get(key)!r})"
         for key in sorted(was.keys() | now.keys())

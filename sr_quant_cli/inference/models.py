@@ -8,8 +8,8 @@ import torch
 from sr_quant_cli.engine.device import PrecisionChoice, pick_precision
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.inference.upscaler import NetworkUpscaler, OnnxUpscaler, Upscaler
-from sr_quant_cli.networks.base import check_scale
-from sr_quant_cli.networks.modelfile import load_model
+from sr_quant_cli.networks.base import Depth, Network, check_scale
+from sr_quant_cli.networks.modelfile import Header, load_model
 from sr_quant_cli.resources import models_dir
 
 
@@ -28,20 +28,41 @@ def embedded_model(scale: int) -> Path:
     return path
 
 
+def load_at_depth(path: Path, depth: Depth) -> tuple[Network, Header]:
+    """Load an srq model file to run at a depth.
+
+    Raises
+    ------
+    UsageError
+        The file is not usable, or its network cannot run at that depth.
+    """
+    network, header = load_model(path)
+    try:
+        network.set_depth(depth)
+    except ValueError as error:
+        raise UsageError(f"--depth {depth}: {path}: {error}") from error
+    return network, header
+
+
 def open_network(
-    path: Path, device: torch.device, precision: PrecisionChoice, tile: int | None = None
+    path: Path,
+    device: torch.device,
+    precision: PrecisionChoice,
+    tile: int | None = None,
+    depth: Depth = "full",
 ) -> NetworkUpscaler:
     """Load an srq model file for inference.
 
     Raises
     ------
     UsageError
-        The file is not usable.
+        The file is not usable, or its network cannot run at that depth.
     """
-    network, header = load_model(path)
-    return NetworkUpscaler(
-        network, header.card.name or path.stem, device, pick_precision(precision, device), tile
-    )
+    network, header = load_at_depth(path, depth)
+    name = header.card.name or path.stem
+    if depth != "full":
+        name = f"{name}, {depth} depth"
+    return NetworkUpscaler(network, name, device, pick_precision(precision, device), tile)
 
 
 def common_scale(upscalers: Sequence[Upscaler], scale: int | None) -> int:
@@ -61,14 +82,18 @@ def common_scale(upscalers: Sequence[Upscaler], scale: int | None) -> int:
     return scale
 
 
-def open_model(path: Path, device: torch.device, threads: int | None = None) -> Upscaler:
+def open_model(
+    path: Path, device: torch.device, threads: int | None = None, depth: Depth = "full"
+) -> Upscaler:
     """Load a model for measuring, in float32: an srq file, or ONNX by its suffix.
 
     Raises
     ------
     UsageError
-        The file is not usable.
+        The file is not usable, or its network cannot run at that depth.
     """
-    if path.suffix.lower() == ".onnx":
-        return OnnxUpscaler(path, threads)
-    return open_network(path, device, "fp32")
+    if path.suffix.lower() != ".onnx":
+        return open_network(path, device, "fp32", depth=depth)
+    if depth != "full":
+        raise UsageError(f"--depth {depth}: {path} is an ONNX file, whose depth is fixed")
+    return OnnxUpscaler(path, threads)

@@ -3,6 +3,7 @@
 from sr_quant_cli.errors import unknown
 from sr_quant_cli.networks.base import Network, NetworkConfig
 from sr_quant_cli.networks.edsr import EDSR, EDSRConfig
+from sr_quant_cli.networks.quantsr import QuantSRC, QuantSRCConfig
 
 _REGISTRY: dict[str, tuple[type[Network], type[NetworkConfig]]] = {}
 
@@ -22,6 +23,7 @@ def register(network: type[Network], config: type[NetworkConfig]) -> None:
 
 
 register(EDSR, EDSRConfig)
+register(QuantSRC, QuantSRCConfig)
 
 
 def network_names() -> list[str]:

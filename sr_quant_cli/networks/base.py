@@ -1,6 +1,7 @@
 """What every network offers to the rest of srq."""
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import torch
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 SCALES = (2, 3, 4)
 """Enlargement factors that networks are built for."""
+
+
+Depth = Literal["full", "half", "quarter"]
+"""How much of its body a network executes: everything, or about that part of the blocks."""
 
 
 def check_scale(scale: int) -> None:
@@ -35,6 +40,11 @@ class NetworkConfig(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
     )
+
+    depths: ClassVar[tuple[Depth, ...]] = ("full",)
+    """depths that such a network is made for, the deepest first"""
+    base: ClassVar[str] = ""
+    """network that it is made from, whose recipes serve where it has none of its own"""
 
     name: str
     """network"""
@@ -57,6 +67,8 @@ class Network(nn.Module):
         self.config = config
         self.quantization: Quantization | None = None
         """how it was quantized; None: it is float"""
+        self.depth: Depth = "full"
+        """at which it runs; ``set_depth`` changes it"""
 
     @property
     def scale(self) -> int:
@@ -85,6 +97,29 @@ class Network(nn.Module):
         every block of the body.
         """
 
+    @property
+    def depths(self) -> tuple[Depth, ...]:
+        """Depths that it can run at now, the deepest first."""
+        return ("full",)
+
+    def set_depth(self, depth: Depth) -> None:
+        """Run at a depth from now on. It is no part of the state: a loaded network runs in full.
+
+        Raises
+        ------
+        ValueError
+            It cannot run at that depth.
+        """
+        if depth not in self.depths:
+            raise ValueError(f"this {self.config.name} runs at full depth only")
+        self.depth = depth
+
+    def rank_blocks(self, batches: Iterable[Tensor]) -> None:
+        """Find from LR batches ``[N, 3, h, w]`` (0..1) what depths below the full one leave out.
+
+        Nothing changes in a network of one depth, or where it is known already.
+        """
+
     def place(
         self, device: torch.device, layout: torch.memory_format = torch.channels_last
     ) -> Self:
@@ -95,6 +130,10 @@ class Network(nn.Module):
         """Trainable values."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
+    def twin(self) -> Self:
+        """Float network of the same configuration and depth on meta tensors, to count with."""
+        return type(self)(self.config).to("meta").eval()
+
     def macs(self, height: int, width: int) -> int:
         """Count multiply-accumulates of one forward pass on an LR picture of that size.
 
@@ -102,9 +141,8 @@ class Network(nn.Module):
         """
         from torch.utils.flop_counter import FlopCounterMode
 
-        twin = type(self)(self.config).to("meta").eval()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            twin(torch.empty(1, 3, height, width, device="meta"))
+            self.twin()(torch.empty(1, 3, height, width, device="meta"))
         return int(counter.get_total_flops()) // 2
 
     def start_from(self, other: "Network") -> None:
@@ -123,8 +161,12 @@ class Network(nn.Module):
             match = theirs.get(key)
             if match is not None and match.shape == value.shape:
                 value.copy_(match)
-            elif not key.startswith(self.scale_dependent):
+            elif not self.may_stay_fresh(key, other):
                 raise ValueError(f"{key} does not match")
+
+    def may_stay_fresh(self, key: str, other: "Network") -> bool:
+        """Whether a tensor may keep its value if that of ``other`` does not fit or is missing."""
+        return key.startswith(self.scale_dependent)
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:

@@ -60,7 +60,12 @@ class ResidualBlock(nn.Module):
         """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
         x = self.block_in(x)
         branch = self.block_out(self.conv2(self.conv1(x).relu_()))
-        return torch.add(self.skip(x), branch, alpha=self.res_scale)
+        return torch.add(self.shortcut(x), branch, alpha=self.res_scale)
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """What the branch is added to."""
+        y: Tensor = self.skip(x)
+        return y
 
 
 class Upsampler(nn.Sequential):

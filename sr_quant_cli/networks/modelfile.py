@@ -153,7 +153,10 @@ def pack_model(source: Path, target: Path, changes: dict[str, str], *, half: boo
     if half and header.quantization is not None:
         raise UsageError(f"--half: {source} is quantized, its weights are codes already")
     if half:
-        tensors = {key: value.half() for key, value in tensors.items()}
+        tensors = {
+            key: value.half() if value.is_floating_point() else value
+            for key, value in tensors.items()
+        }
     card = header.card.model_copy(update=changes)
     _write(target, tensors, header.model_copy(update={"card": card}))
 

@@ -133,31 +133,32 @@ def plan_sites(network: Network, placement: Placement, bits: Bits) -> list[SiteB
 def count_operations(network: Network, height: int, width: int) -> list[Operation]:
     """Operations at the sites of a network, float or quantized, for an LR picture of that size.
 
-    Counted by tracing a float twin on meta tensors, nothing is computed.
+    Counted by tracing a float twin on meta tensors, nothing is computed. Sites that the network's
+    depth leaves out have no multiply-accumulates.
     """
     how = network.quantization
-    twin = type(network)(network.config).to("meta").eval()
+    twin = network.twin()
     plan = plan_sites(twin, how.placement if how else {}, how.bits if how else Bits(8, 8))
-    operations = []
+    operations: dict[str, Operation] = {}
 
-    def note(
-        entry: SiteBits, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
-    ) -> None:
+    def note(path: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if isinstance(module, nn.Conv2d | nn.Linear):
-            weights = module.weight.numel()
             macs = output.numel() * module.weight[0].numel()
         else:
-            weights, macs = 0, output.numel() * inputs[0].shape[-1]
-        weight_bits = entry.weight_bits or entry.input_bits
-        operations.append(Operation(entry.site.path, macs, weights, weight_bits, entry.input_bits))
+            macs = output.numel() * inputs[0].shape[-1]
+        operations[path] = replace(operations[path], macs=macs)
 
     for entry in plan:
+        path = entry.site.path
         if entry.site.kind not in TENSORS:
-            module = twin.get_submodule(entry.site.path)
-            module.register_forward_hook(partial(note, entry))
+            module = twin.get_submodule(path)
+            weights = module.weight.numel() if isinstance(module, nn.Conv2d | nn.Linear) else 0
+            weight_bits = entry.weight_bits or entry.input_bits
+            operations[path] = Operation(path, 0, weights, weight_bits, entry.input_bits)
+            module.register_forward_hook(partial(note, path))
     with torch.no_grad():
         twin(torch.empty(1, 3, height, width, device="meta"))
-    return operations
+    return list(operations.values())
 
 
 @torch.no_grad()

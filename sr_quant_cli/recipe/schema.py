@@ -131,6 +131,27 @@ class ValidationSection(Section):
     """photographs at most"""
 
 
+class DepthSection(Section):
+    """``[depth]``: of networks that run at several depths; each batch trains all of them."""
+
+    weights: Annotated[list[float], Field(min_length=3, max_length=3)] = [1.0, 1.0, 1.0]
+    """of the losses at full, half and quarter depth, relative to their sum; 0: it is not trained"""
+    distill_weight: Annotated[float, Field(ge=0)] = 1e-4
+    """weight of the distance of lower depths' output to the full one's, as the pixel loss has it"""
+
+    @field_validator("weights")
+    @classmethod
+    def _full_depth_is_trained(cls, weights: list[float]) -> list[float]:
+        if min(weights) < 0 or weights[0] == 0:
+            raise ValueError("must be 0 or more, that of full depth more than 0")
+        return weights
+
+    @property
+    def includes_lower(self) -> bool:
+        """A depth below the full one is trained."""
+        return any(self.weights[1:])
+
+
 class TrainingRecipe(Section):
     """What every recipe of a command that trains has."""
 
@@ -143,6 +164,7 @@ class TrainingRecipe(Section):
     optim: OptimSection = OptimSection()
     schedule: ScheduleSection = ScheduleSection()
     ema: EmaSection = EmaSection()
+    depth: DepthSection = DepthSection()
     validation: ValidationSection = ValidationSection()
 
     @field_validator("network", mode="before")
@@ -157,6 +179,12 @@ class TrainingRecipe(Section):
                 f"data.patch_hr = {self.data.patch_hr}: must be a multiple of the scale "
                 f"{self.network.scale}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _depth_is_of_use(self) -> Self:
+        if len(self.network.depths) == 1 and self.depth != DepthSection():
+            raise ValueError(f"depth: {self.network.name} has one depth; leave [depth] out")
         return self
 
 

@@ -7,28 +7,30 @@ from typing import Any
 from rich.table import Table
 
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.networks.base import Network
-from sr_quant_cli.networks.modelfile import load_model
+from sr_quant_cli.inference.models import load_at_depth
+from sr_quant_cli.networks.base import Depth, Network
 from sr_quant_cli.quant.apply import count_operations, plan_sites
 from sr_quant_cli.quant.cost import bitops, operand_shares, storage_bytes
 from sr_quant_cli.report.table import print_table
 
 
-def describe(path: Path, output_size: str) -> dict[str, Any]:
+def describe(path: Path, output_size: str, depth: Depth = "full") -> dict[str, Any]:
     """Describe a model file.
 
     Parameters
     ----------
     output_size
         ``WIDTHxHEIGHT`` of the picture that operations are counted for.
+    depth
+        At which operations are counted.
 
     Raises
     ------
     UsageError
-        The file is no model, or the size no size.
+        The file is no model or has no such depth, or the size is no size.
     """
     match = re.fullmatch(r"(\d+)x(\d+)", output_size)
-    network, header = load_model(path)
+    network, header = load_at_depth(path, depth)
     scale = network.scale
     if match is None or min(map(int, match.groups())) < scale:
         raise UsageError(f"--size {output_size}: must be WIDTHxHEIGHT, as 1280x720")
@@ -46,6 +48,8 @@ def describe(path: Path, output_size: str) -> dict[str, Any]:
         "output": header.output,
         "parameters": type(network)(network.config).parameter_count(),
         "receptive_radius": network.receptive_radius,
+        "depths": list(network.depths),
+        "depth": depth,
         "output_size": output_size,
         "macs_counted": macs,
         "macs_per_output_pixel_counted": round(macs / (height * width), 1),
@@ -125,6 +129,8 @@ def _bits(bits: int) -> str:
 def print_description(description: dict[str, Any]) -> None:
     """Print what ``describe`` returned, without the recipes of the training history."""
     network, card = description["network"], description["card"]
+    several = len(description["depths"]) > 1
+    at = f" at {description['depth']} depth" if several else ""
     config = ", ".join(f"{key} {value}" for key, value in network.items() if key != "name")
     lines = {
         "file": f"{description['file']}, {description['bytes']:,} bytes",
@@ -132,9 +138,10 @@ def print_description(description: dict[str, Any]) -> None:
         "network": f"{network['name']} ({config})",
         "scale": description["scale"],
         "parameters": f"{description['parameters']:,}",
+        "depths": ", ".join(description["depths"]) if several else "",
         "operations": (
             f"{description['macs_counted'] / 1e9:.1f} G multiply-accumulates for "
-            f"{description['output_size']} out, "
+            f"{description['output_size']} out{at}, "
             f"{description['macs_per_output_pixel_counted']:,} a pixel (counted)"
         ),
         "receptive field": f"{description['receptive_radius']} LR pixels to each side",

@@ -11,7 +11,8 @@ import pytest
 from sr_quant_cli import __version__
 from sr_quant_cli.cli.app import main
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
-from tests.helpers import nearest_onnx, picture
+from sr_quant_cli.networks.modelfile import Card, save_model
+from tests.helpers import nearest_onnx, picture, ranked_quantsr_c
 
 COMMANDS = [
     ["upscale"],
@@ -263,4 +264,52 @@ def test_scores_are_not_recorded_in_an_onnx_file(srq, tmp_path):
     assert (code, out) == (2, "")  # before anything is measured
     assert "--record" in err
     assert "n.onnx" in err
+    assert err.count("\n") == 1
+
+
+def test_a_model_of_several_depths_is_used_at_each(srq, tmp_path):
+    model = tmp_path / "m.safetensors"
+    save_model(model, ranked_quantsr_c(), Card(name="deep"))
+    write_rgb(tmp_path / "data/Set5/HR/a.png", picture(40, 40))
+    write_rgb(tmp_path / "a.png", picture(12, 17))
+    made, psnr, macs = [], [], []
+    for depth in ("full", "half", "quarter"):
+        at, report = ("--depth", depth), tmp_path / f"{depth}.json"
+        output = tmp_path / f"{depth}.png"
+        code, _, _ = srq("upscale", tmp_path / "a.png", "--model", model, "-o", output, *at)
+        assert code == 0
+        made.append(read_rgb(output).tobytes())
+        data = ("--bench", "Set5", "--data-root", tmp_path / "data")
+        code, _, _ = srq("eval", model, *data, *at, "--json", report)
+        assert code == 0
+        row = json.loads(report.read_text())["rows"][1]
+        assert row["model"] == ("deep" if depth == "full" else f"deep, {depth} depth")
+        psnr.append(row["psnr"])
+        code, out, _ = srq("info", model, *at, "--json", report)
+        assert code == 0
+        assert f"out at {depth} depth" in out
+        macs.append(json.loads(report.read_text())["macs_counted"])
+    assert len(set(made)) == len(set(psnr)) == 3
+    # Two blocks less, then one: each has two 3x3 convolutions of 4 features.
+    block = 2 * 9 * 4 * 4 * 640 * 360
+    assert (macs[0] - macs[1], macs[1] - macs[2]) == (2 * block, block)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["info", "TINY"], "this edsr runs at full depth only"),
+        (["upscale", "a.png", "--model", "TINY"], "this edsr runs at full depth only"),
+        (["eval", "TINY", "--bench", "Set5"], "this edsr runs at full depth only"),
+        (["eval", "net.onnx", "--bench", "Set5"], "net.onnx is an ONNX file"),
+        (["eval", "--bench", "Set5"], "name a model that runs at several depths"),
+        (["eval", "TINY", "--record"], "--record stores scores of full depth only"),
+    ],
+)
+def test_a_depth_that_is_not_there_is_refused(srq, tiny_model, arguments, message):
+    given = [tiny_model if word == "TINY" else word for word in arguments]
+    code, out, err = srq(*given, "--depth", "half")
+    assert (code, out) == (2, "")
+    assert err.startswith("srq: error: --depth half: ")
+    assert message in err
     assert err.count("\n") == 1

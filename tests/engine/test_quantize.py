@@ -232,6 +232,16 @@ def test_every_method_has_a_recipe_for_edsr():
         assert build(recipe.method).trains == (recipe.train.iters > 0)
 
 
+def test_a_network_made_from_edsr_has_its_recipes():
+    from sr_quant_cli.methods import method_names
+
+    network = {"name": "quantsr_c", "n_feats": 64}
+    names = {method: default_recipe(method, network) for method in method_names()}
+    assert names.pop("quantsr") == "quantsr-quantsr_c"
+    assert names == {method: f"{method}-edsr" for method in names}
+    assert default_recipe("pams", network | {"n_feats": 128}) == "pams-edsr-full"
+
+
 def test_attention_by_hand():
     student = torch.tensor([[[[1.0, 2.0]], [[3.0, 0.0]]]])
     teacher = torch.tensor([[[[0.0, 1.0]], [[0.0, 1.0]]]])
