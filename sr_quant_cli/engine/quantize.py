@@ -23,7 +23,7 @@ from sr_quant_cli.networks import build, config_class
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.modelfile import Card, Header, load_model, read_header, save_model
 from sr_quant_cli.networks.sites import FULL, Placement
-from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.quant.apply import Bits, of_three_levels, quantize_network
 from sr_quant_cli.recipe.load import load_recipe, recipe_names, validate_recipe
 from sr_quant_cli.recipe.schema import QuantizeRecipe
 
@@ -93,6 +93,10 @@ def quantize(request: Request) -> dict[str, Any]:
             ) from error
         if not resumed:
             method.calibrate(network, calibration_batches(train, recipe))
+            if few := of_three_levels(network):
+                warn(
+                    f"a symmetric grid has three levels at 2 bits, two after ReLU: {', '.join(few)}"
+                )
         teacher = None
         if needs_teacher(recipe):
             teacher = load_model(model)[0].place(device)

@@ -1,8 +1,8 @@
 """PAMS: parameterized max scale.
 
 Every activation has a trainable bound ``alpha``; weights take their largest absolute value. Both
-lie on the symmetric grid ``sym_narrow`` with ``2^b - 1`` levels, after a ReLU too, where half of
-them are left unused. With ``q = 2^(b-1) - 1``:
+lie on the symmetric grid ``sym_narrow`` with ``2^b - 1`` levels, after a ReLU too, where those below
+zero are unused: at 2 bits two levels are left. With ``q = 2^(b-1) - 1``:
 
     activations    x_hat = R(clip(x, -alpha, alpha) q / alpha) alpha / q
     weights        w_hat = R(w q / m) m / q,                 m the largest absolute weight
@@ -44,7 +44,6 @@ from torch import Tensor, nn
 from sr_quant_cli.methods.base import Method, MethodConfig, quantizers
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.sites import RELEASED_RESIDUAL_BLOCKS, RESIDUAL_BLOCKS, Placement, Site
-from sr_quant_cli.quant.apply import Bits
 from sr_quant_cli.quant.grids import MIN_WIDTH, Grid, sym_narrow
 from sr_quant_cli.quant.quantizers import Quantizer, WeightRangeQuantizer, average_processes
 from sr_quant_cli.quant.ranges import max_abs
@@ -127,12 +126,6 @@ class PAMS(Method):
 
     trains = True
     config: PAMSConfig
-
-    def cautions(self, bits: Bits) -> list[str]:
-        """Levels of the symmetric grid at 2 bits."""
-        operands = {"weights have three levels": bits.w, "activations two after a ReLU": bits.a}
-        few = [text for text, width in operands.items() if width == 2]
-        return [f"on the symmetric grid 2-bit {' and '.join(few)}"] if few else []
 
     def paper_placement(self) -> Placement:
         """Both convolutions of a block, its input or shortcut, and the output of the branch."""

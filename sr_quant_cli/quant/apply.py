@@ -12,6 +12,7 @@ from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.sites import TENSORS, Operands, Placement, Precision, Site
 from sr_quant_cli.quant.cost import Operation
 from sr_quant_cli.quant.layers import MatMul, QuantConv2d, QuantLinear, QuantMatMul, QuantTensor
+from sr_quant_cli.quant.quantizers import Quantizer
 
 if TYPE_CHECKING:
     from sr_quant_cli.methods.base import Method, MethodConfig
@@ -128,6 +129,26 @@ def plan_sites(network: Network, placement: Placement, bits: Bits) -> list[SiteB
         weight_bits = 0 if no_weight else bits.weight(operands.weight)
         plan.append(SiteBits(site, bits.input(operands.input), weight_bits))
     return plan
+
+
+@torch.no_grad()
+def of_three_levels(network: Network) -> list[str]:
+    """Operands of which a symmetric grid makes three levels at 2 bits, once their ranges are found.
+
+    By the kinds of their sites, as ``block weight``.
+    """
+    found: dict[str, None] = {}
+    for site in network.sites():
+        module = network.get_submodule(site.path)
+        for name, quantizer in module.named_children():
+            if not isinstance(quantizer, Quantizer):
+                continue
+            grid = quantizer.static_grid()
+            if name == "weight_quantizer" and isinstance(module, QuantConv2d | QuantLinear):
+                grid = quantizer.grid(module.weight)
+            if grid is not None and grid.last - grid.first == 2:
+                found[f"{site.kind} {name.removesuffix('_quantizer')}"] = None
+    return list(found)
 
 
 def count_operations(network: Network, height: int, width: int) -> list[Operation]:
