@@ -1,8 +1,8 @@
 """PAMS: parameterized max scale.
 
 Every activation has a trainable bound ``alpha``; weights take their largest absolute value. Both
-lie on the symmetric grid ``sym_narrow`` with ``2^b - 1`` levels, after a ReLU too, where those below
-zero are unused: at 2 bits two levels are left. With ``q = 2^(b-1) - 1``:
+lie on the symmetric grid ``sym_narrow`` with ``2^b - 1`` levels, after a ReLU too, where those
+below zero are unused: at 2 bits two levels are left. With ``q = 2^(b-1) - 1``:
 
     activations    x_hat = R(clip(x, -alpha, alpha) q / alpha) alpha / q
     weights        w_hat = R(w q / m) m / q,                 m the largest absolute weight
