@@ -65,7 +65,7 @@ def _placements(name: str) -> Iterator[str]:
         columns["all variants"] = columns.popitem()[1]
     yield "`--placement paper`. Kinds of sites that are not named stay float, and a network need"
     yield "not have all that are. `--placement full` is alike for all methods: every convolution,"
-    yield "with a range for each output channel of its weight."
+    yield "with a symmetric grid for each output channel of its weight."
     yield ""
     yield f"| site | what | {' | '.join(columns)} |"
     yield f"| --- | --- | {' | '.join('---' for _ in columns)} |"
