@@ -70,7 +70,7 @@ class Operands:
     input: Precision = "fp32"
     weight: Precision = "fp32"
     per_channel: bool = False
-    """whether each output channel of the weight has a range of its own"""
+    """whether each output channel of the weight has a range of its own, symmetric around zero"""
 
 
 Placement = dict[Kind, Operands]
