@@ -1,6 +1,7 @@
 """What ``srq quantize`` does: a full-precision model in, a quantized one out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.modelfile import Card, Header, load_model, read_header, save_model
 from sr_quant_cli.networks.sites import FULL, Placement
 from sr_quant_cli.quant.apply import Bits, of_three_levels, quantize_network
+from sr_quant_cli.quant.compensate import compensate
+from sr_quant_cli.quant.equalize import equalize
 from sr_quant_cli.recipe.load import load_recipe, recipe_names, validate_recipe
 from sr_quant_cli.recipe.schema import QuantizeRecipe
 
@@ -81,9 +84,12 @@ def quantize(request: Request) -> dict[str, Any]:
         )
 
     def objective(train: PairStore, device: torch.device, resumed: bool) -> Objective:
-        network, _ = load_model(model)
+        teacher, _ = load_model(model)
         if recipe.depth.includes_lower and not resumed:
-            network.rank_blocks(calibration_batches(train, recipe))
+            teacher.rank_blocks(calibration_batches(train, recipe))
+        if recipe.calibration.equalize:
+            _equalize(teacher, calibration_batches(train, recipe))
+        network = deepcopy(teacher)
         try:
             quantize_network(network, method, placement, bits)
         except ValueError as error:
@@ -93,14 +99,14 @@ def quantize(request: Request) -> dict[str, Any]:
             ) from error
         if not resumed:
             method.calibrate(network, calibration_batches(train, recipe))
+            if recipe.calibration.compensate:
+                _compensate(network, teacher, list(calibration_batches(train, recipe)))
             if few := of_three_levels(network):
                 warn(
                     f"a symmetric grid has three levels at 2 bits, two after ReLU: {', '.join(few)}"
                 )
-        teacher = None
-        if needs_teacher(recipe):
-            teacher = load_model(model)[0].place(device)
-        return StudentLoss(network, recipe, method, teacher)
+        learns = needs_teacher(recipe)
+        return StudentLoss(network, recipe, method, teacher.place(device) if learns else None)
 
     def save(path: Path, network: Network, card: Card) -> None:
         save_model(path, network, card)
@@ -110,6 +116,20 @@ def quantize(request: Request) -> dict[str, Any]:
     full = "-full" if recipe.sites.placement == "full" else ""
     name = f"{recipe.network.name}-x{recipe.network.scale}-{recipe.method.name}-{bits}{full}"
     return run_job(Job(recipe, name, objective, save, start), request)
+
+
+def _equalize(network: Network, batches: Iterable[Tensor]) -> None:
+    try:
+        equalize(network, batches)
+    except ValueError as error:
+        raise UsageError(f"calibration.equalize: {error}") from error
+
+
+def _compensate(network: Network, reference: Network, batches: Sequence[Tensor]) -> None:
+    try:
+        compensate(network, reference, batches)
+    except ValueError as error:
+        raise UsageError(f"calibration.compensate: {error}") from error
 
 
 def choose_placement(recipe: QuantizeRecipe, method: Method) -> Placement:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.networks.sites import Site
+from sr_quant_cli.networks.sites import Site, Stream
 
 if TYPE_CHECKING:
     from sr_quant_cli.quant.apply import Quantization
@@ -96,6 +96,10 @@ class Network(nn.Module):
         ``pre_upsampler``: the feature map in front of the upsampler; ``blocks``: the output of
         every block of the body.
         """
+
+    def stream(self) -> Stream | None:
+        """Its residual stream; None: it has none whose channels could be scaled."""
+        return None
 
     @property
     def depths(self) -> tuple[Depth, ...]:

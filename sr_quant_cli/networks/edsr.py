@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sr_quant_cli.networks.base import Network, NetworkConfig
-from sr_quant_cli.networks.sites import Site
+from sr_quant_cli.networks.sites import Site, Stream
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean RGB of DIV2K's training pictures, range 0..1 [1]_."""
@@ -143,6 +143,15 @@ class EDSR(Network):
         """Input of the upsampler; output of every block."""
         blocks = tuple(f"body.{index}" for index in range(self.config.n_blocks))
         return {"pre_upsampler": ("before_upsampler",), "blocks": blocks}
+
+    def stream(self) -> Stream:
+        """From the head over all blocks to the upsampler, or to the tail where that is all."""
+        blocks = [f"body.{index}" for index in range(self.config.n_blocks)]
+        last = "upsampler.0" if isinstance(self.upsampler, Upsampler) else "tail.0"
+        return Stream(
+            writers=("head", *(f"{block}.conv2" for block in blocks), "body_last"),
+            readers=(*(f"{block}.conv1" for block in blocks), "body_last", last),
+        )
 
     @property
     def receptive_radius(self) -> int:

@@ -73,6 +73,20 @@ class Operands:
     """whether each output channel of the weight has a range of its own, symmetric around zero"""
 
 
+@dataclass(frozen=True)
+class Stream:
+    """Feature channels that run through a whole network by additions alone.
+
+    Multiplying a channel by a factor where layers write it, and the weights that read it by the
+    reciprocal, changes nothing of the output.
+    """
+
+    writers: tuple[str, ...]
+    """Paths of the convolutions whose outputs are added to it."""
+    readers: tuple[str, ...]
+    """Paths of the convolutions whose input it is."""
+
+
 Placement = dict[Kind, Operands]
 """Kinds that are not named stay float."""
 

@@ -1,7 +1,6 @@
 """Layers whose operands are quantized."""
 
-from functools import partial
-
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,19 +25,27 @@ class QuantConv2d(nn.Module):
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
         self.weight_quantizer, self.input_quantizer = weight_quantizer, input_quantizer
-        self._convolve = partial(
-            F.conv2d,
-            stride=conv.stride,
-            padding=conv.padding,
-            dilation=conv.dilation,
-            groups=conv.groups,
-        )
+        self.stride, self.padding = conv.stride, conv.padding
+        self.dilation, self.groups = conv.dilation, conv.groups
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, Cin, H, W]`` -> ``[N, Cout, H', W']``."""
-        return self._convolve(
-            self.input_quantizer(x), self.weight_quantizer(self.weight), self.bias
-        )
+        x, weight = self.input_quantizer(x), self.weight_quantizer(self.weight)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+    def operands(self, x: Tensor, count: int, random: torch.Generator) -> Tensor:
+        """What single weights are multiplied with at some output pixels, drawn by lot.
+
+        ``[N, Cin, H, W]`` -> ``[groups, pixels, Cin / groups * kh * kw]``; padding must be numbers.
+        """
+        (kh, kw), (sh, sw), (dh, dw) = self.weight.shape[2:], self.stride, self.dilation
+        ph, pw = (int(p) for p in self.padding)
+        padded = F.pad(x, (pw, pw, ph, ph))
+        windows = padded.unfold(2, dh * (kh - 1) + 1, sh).unfold(3, dw * (kw - 1) + 1, sw)
+        n, _, h, w = windows.shape[:4]
+        picked = torch.randint(n * h * w, (count,), generator=random)
+        seen = windows[picked // (h * w), :, picked // w % h, picked % w, ::dh, ::dw]
+        return seen.reshape(count, self.groups, -1).transpose(0, 1)
 
 
 class QuantLinear(nn.Module):
@@ -57,6 +64,14 @@ class QuantLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[..., in]`` -> ``[..., out]``."""
         return F.linear(self.input_quantizer(x), self.weight_quantizer(self.weight), self.bias)
+
+    def operands(self, x: Tensor, count: int, random: torch.Generator) -> Tensor:
+        """What single weights are multiplied with for some vectors, drawn by lot.
+
+        ``[..., in]`` -> ``[1, vectors, in]``
+        """
+        rows = x.flatten(0, -2)
+        return rows[torch.randint(len(rows), (count,), generator=random)][None]
 
 
 class MatMul(nn.Module):

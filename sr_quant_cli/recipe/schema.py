@@ -306,6 +306,10 @@ class CalibrationSection(Section):
     """side of a patch in LR pixels"""
     batch: Annotated[int, Field(ge=1)] = 32
     """patches at once"""
+    equalize: bool = False
+    """first scale the channels of the residual stream to equal ranges; the float network stays"""
+    compensate: bool = False
+    """round weights so that errors cancel in the output of each layer (GPTQ), and correct biases"""
 
 
 class QuantizeEmaSection(EmaSection):

@@ -1,0 +1,172 @@
+"""Rounding weights so that errors cancel in a layer's output, and correcting biases.
+
+Rounding every weight to its nearest level minimizes the error of the weights. What counts is the
+error of the layer's output ``w x + c``, where inputs ``x`` are correlated and quantized themselves.
+With the float layer's output ``y`` on its own float inputs, and mean squares over calibration data,
+
+    minimize  mean (w x + c - y)^2 + damping (|w - w0|^2 + (c - c0)^2)
+
+over levels ``w`` and biases ``c``. Without the levels this is linear least squares. Weights are
+then rounded one after the other, and the error of each is made up for, as well as can be, by those
+not rounded yet and by the bias, which is never rounded (GPTQ [1]_). Layers are taken in the order
+in which they are computed, so that each makes up for what went wrong before it.
+
+References
+----------
+.. [1] E. Frantar, S. Ashkboos, T. Hoefler, D. Alistarh, "GPTQ: Accurate Post-Training Quantization
+       for Generative Pre-trained Transformers", ICLR 2023.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sr_quant_cli.networks.base import Network
+from sr_quant_cli.quant.grids import Grid, quantize
+from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear
+from sr_quant_cli.quant.quantizers import Quantizer
+
+POSITIONS = 20_000
+"""Output pixels, or tokens, that a layer is fitted on."""
+
+DAMPING = 1e-4
+"""Weight of staying at the float weights, as a share of the inputs' mean square."""
+
+
+@torch.no_grad()
+def compensate(network: Network, reference: Network, batches: Sequence[Tensor]) -> None:
+    """Round the weights of a calibrated network so that its layers' outputs stay, in place.
+
+    Layers whose range of weights follows from the weights are left as they are.
+
+    Parameters
+    ----------
+    network
+        Quantized, its ranges found.
+    reference
+        The same network in float.
+    batches
+        LR pictures ``[N, 3, h, w]``, 0..1.
+
+    Raises
+    ------
+    ValueError
+        No layer has a range that was found.
+    """
+    network.eval()
+    share = POSITIONS // len(batches)
+    fitted = 0
+    for site in network.sites():
+        layer = network.get_submodule(site.path)
+        if not isinstance(layer, QuantConv2d | QuantLinear):
+            continue
+        quantizer = layer.weight_quantizer
+        grid = quantizer.static_grid() if isinstance(quantizer, Quantizer) else None
+        if grid is not None:
+            inputs = layer.input_quantizer
+            x = _operands(layer, map(inputs, _inputs(network, site.path, batches)), share)
+            x0 = _operands(layer, _inputs(reference, site.path, batches), share)
+            _fit(layer, grid, x, x0)
+            fitted += 1
+    if not fitted:
+        raise ValueError("this method takes the ranges of weights from the weights themselves")
+
+
+def _fit(layer: QuantConv2d | QuantLinear, grid: Grid, x: Tensor, x0: Tensor) -> None:
+    """Give a layer rounded weights and a bias, from its operands ``[groups, pixels, n]``."""
+    per_group = len(layer.weight) // len(x)
+    for group, (seen, seen0) in enumerate(zip(x, x0, strict=True)):
+        rows = slice(group * per_group, (group + 1) * per_group)
+        start = layer.weight[rows].flatten(1)
+        if layer.bias is not None:
+            start = torch.cat([start, layer.bias[rows, None]], dim=1)
+            seen, seen0 = (F.pad(values, (0, 1), value=1.0) for values in (seen, seen0))
+        start, seen, seen0 = start.double(), seen.double(), seen0.double()
+        square = seen.T @ seen / len(seen)
+        damping = DAMPING * square.diag().mean()
+        square.diagonal().add_(damping)
+        target = start @ (seen0.T @ seen) / len(seen) + damping * start
+        best = torch.linalg.solve(square, target.T).T
+        count = layer.weight[0].numel()
+        fitted = _round(best, square, _rows(grid, rows), count).float()
+        layer.weight[rows] = fitted[:, :count].reshape(layer.weight[rows].shape)
+        if layer.bias is not None:
+            layer.bias[rows] = fitted[:, count]
+
+
+def _round(best: Tensor, square: Tensor, grid: Grid, count: int) -> Tensor:
+    """Round ``count`` columns to levels, and move the others to where the error is least [1]_.
+
+    Columns whose inputs have the largest mean square are rounded first.
+
+    Parameters
+    ----------
+    best
+        Least-squares solution, float64 ``[rows, n]``.
+    square
+        Mean products of the inputs ``[n, n]``, positive definite.
+
+    Examples
+    --------
+    Two inputs that are always equal: rounding 0.4 down is made up for by rounding 1.4 up.
+
+    >>> square = torch.ones(2, 2, dtype=torch.float64) + 1e-6 * torch.eye(2)
+    >>> best = torch.tensor([[0.4, 1.4]], dtype=torch.float64)
+    >>> levels = Grid(*torch.tensor([1.0, 0.0, -4.0, 3.0]), first=-4, last=3, bits=3)
+    >>> _round(best, square, levels, count=2).tolist()
+    [[0.0, 2.0]]
+    """
+    order = square.diag()[:count].argsort(descending=True, stable=True)
+    order = torch.cat([order, torch.arange(count, len(square))])
+    weights = best[:, order]
+    inverse = torch.linalg.inv(square[order][:, order])
+    reach = torch.linalg.cholesky(inverse, upper=True)
+    for column in range(count):
+        rounded = quantize(weights[:, column].float(), grid).double()
+        error = (weights[:, column] - rounded) / reach[column, column]
+        weights[:, column:] -= error[:, None] * reach[column, column:]
+        weights[:, column] = rounded
+    return weights[:, order.argsort()]
+
+
+def _rows(grid: Grid, rows: slice) -> Grid:
+    """Grid of some output channels, in one dimension."""
+
+    def part(value: Tensor) -> Tensor:
+        return value.flatten()[rows] if value.numel() > 1 else value.flatten()
+
+    step, origin = part(grid.step), part(grid.origin)
+    return replace(grid, step=step, origin=origin, lower=part(grid.lower), upper=part(grid.upper))
+
+
+def _operands(layer: QuantConv2d | QuantLinear, inputs: Iterable[Tensor], share: int) -> Tensor:
+    """Values ``[groups, pixels, n]`` at places that depend on the inputs' shapes alone."""
+    random = torch.Generator().manual_seed(0)
+    drawn = [layer.operands(x, share, random) for x in inputs]
+    return torch.cat(drawn, dim=1)
+
+
+class _Reached(Exception):  # noqa: N818 - no error
+    """The layer whose input is wanted was reached: nothing behind it is computed."""
+
+
+def _inputs(network: Network, path: str, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Inputs of a layer, one for each batch."""
+    inputs: list[Tensor] = []
+
+    def stop(_layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        inputs.append(arguments[0])
+        raise _Reached
+
+    handle = network.get_submodule(path).register_forward_pre_hook(stop)
+    try:
+        for batch in batches:
+            with suppress(_Reached):
+                network(batch)
+            yield inputs.pop()
+    finally:
+        handle.remove()
