@@ -4,7 +4,7 @@ Rounding every weight to its nearest level minimizes the error of the weights. W
 error of the layer's output ``w x + c``, where inputs ``x`` are correlated and quantized themselves.
 With the float layer's output ``y`` on its own float inputs, and mean squares over calibration data,
 
-    minimize  mean (w x + c - y)^2 + damping (|w - w0|^2 + (c - c0)^2)
+    minimize  mean (w x + c - y)^2 + damping |w - w0|^2
 
 over levels ``w`` and biases ``c``. Without the levels this is linear least squares. Weights are
 then rounded one after the other, and the error of each is made up for, as well as can be, by those
@@ -86,12 +86,13 @@ def _fit(layer: QuantConv2d | QuantLinear, grid: Grid, x: Tensor, x0: Tensor) ->
             start = torch.cat([start, layer.bias[rows, None]], dim=1)
             seen, seen0 = (F.pad(values, (0, 1), value=1.0) for values in (seen, seen0))
         start, seen, seen0 = start.double(), seen.double(), seen0.double()
+        count = layer.weight[0].numel()
         square = seen.T @ seen / len(seen)
-        damping = DAMPING * square.diag().mean()
+        damping = torch.zeros_like(square[0])
+        damping[:count] = DAMPING * square.diag()[:count].mean()
         square.diagonal().add_(damping)
         target = start @ (seen0.T @ seen) / len(seen) + damping * start
         best = torch.linalg.solve(square, target.T).T
-        count = layer.weight[0].numel()
         fitted = _round(best, square, _rows(grid, rows), count).float()
         layer.weight[rows] = fitted[:, :count].reshape(layer.weight[rows].shape)
         if layer.bias is not None:

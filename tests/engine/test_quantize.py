@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sr_quant_cli.data.benchmark import find_set
 from sr_quant_cli.engine.objective import (
     StudentLoss,
     attention_distance,
@@ -14,9 +15,13 @@ from sr_quant_cli.engine.objective import (
 )
 from sr_quant_cli.engine.quantize import Request, default_recipe, quantize
 from sr_quant_cli.errors import UsageError
+from sr_quant_cli.inference.evaluate import evaluate, model_candidate
+from sr_quant_cli.inference.models import open_model
 from sr_quant_cli.methods import build
 from sr_quant_cli.methods.pams import PAMSConfig
-from sr_quant_cli.networks.modelfile import load_model, read_header
+from sr_quant_cli.metrics import get_protocol
+from sr_quant_cli.networks.importing import import_checkpoint
+from sr_quant_cli.networks.modelfile import Card, load_model, read_header, save_model
 from sr_quant_cli.networks.sites import Operands
 from sr_quant_cli.quant.apply import Bits, quantize_network
 from sr_quant_cli.recipe.load import load_recipe
@@ -293,3 +298,86 @@ def test_frozen_groups_are_not_trained(tiny_model, photographs, tmp_path):
     log = (tmp_path / "run/log.jsonl").read_text().splitlines()
     assert "validation_psnr" in json.loads(log[-1])
     assert read_header(tmp_path / "run/model.safetensors").quantization.w == 4
+
+
+PREPARED = ("calibration.equalize=true", "calibration.compensate=true", "sites.placement=full")
+
+
+def test_prepared_student_resumes_exactly(tiny_model, photographs, tmp_path):
+    def run(name, limit=None):
+        return request(
+            tiny_model,
+            photographs,
+            tmp_path / name,
+            *PREPARED,
+            "optim.lr=1e-3",
+            method="2dquant",
+            iters=6,
+            max_time=limit,
+        )
+
+    quantize(run("a"))
+    for limit in ("0.001s", None):
+        quantize(run("b", limit))
+    assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
+    assert entries(tmp_path / "a") == entries(tmp_path / "b")
+
+
+def test_teacher_of_an_equalized_student_has_its_features(tiny_model, photographs, tmp_path):
+    # At 8 bits student and teacher differ by rounding alone, if their channels have one scale.
+    eight = request(
+        tiny_model,
+        photographs,
+        tmp_path / "run",
+        "calibration.equalize=true",
+        "loss.feature=normalized",
+        "loss.feature_weight=1e6",
+        method="2dquant",
+        w=8,
+        a=8,
+        iters=1,
+    )
+    quantize(eight)
+    first = next(entry for entry in entries(tmp_path / "run") if "loss" in entry)
+    assert first["feature"] < 1
+
+
+def test_rounding_is_not_compensated_without_found_ranges(tiny_model, photographs, tmp_path):
+    with pytest.raises(UsageError, match=r"calibration\.compensate"):
+        quantize(
+            request(
+                tiny_model,
+                photographs,
+                tmp_path / "run",
+                "calibration.compensate=true",
+                method="pams",
+            )
+        )
+
+
+def test_published_network_keeps_its_quality_at_8_bits(real_data, tmp_path):
+    network, _ = import_checkpoint(real_data / "checkpoints/edsr_f64b5_fp32_x2.safetensors")
+    save_model(tmp_path / "float.safetensors", network, Card())
+    (tmp_path / "photos").mkdir()
+    for photo in sorted((real_data / "photos").glob("*.webp"))[::20]:
+        (tmp_path / "photos" / photo.name).symlink_to(photo)
+    quantize(
+        Request(
+            model=tmp_path / "float.safetensors",
+            recipe="deploy-edsr",
+            w=8,
+            a=8,
+            data=str(tmp_path / "photos"),
+            run_dir=tmp_path / "run",
+            overrides=("validation.max_images=1",),
+        )
+    )
+    device = torch.device("cpu")
+    models = [tmp_path / "float.safetensors", tmp_path / "run/model.safetensors"]
+    before, after = evaluate(
+        [model_candidate(open_model(model, device)) for model in models],
+        [find_set("Set5", 2, real_data)],
+        get_protocol("matlab"),
+    )
+    assert before.psnr == pytest.approx(37.652, abs=0.002)
+    assert after.psnr > before.psnr - 0.2
