@@ -42,7 +42,7 @@ class Block(Network):
         self.fc1, self.fc2 = nn.Linear(8, 16), nn.Linear(16, 8)
         self.tail = nn.Sequential(nn.Conv2d(8, 12, 3, padding=1), nn.PixelShuffle(2))
 
-    def sites(self):
+    def declared_sites(self):
         return (
             Site("head", "head", 3),
             *(Site(path, "linear", 8) for path in ("q", "k", "v")),

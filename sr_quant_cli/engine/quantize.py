@@ -22,6 +22,7 @@ from sr_quant_cli.methods import method_names
 from sr_quant_cli.methods.base import Method
 from sr_quant_cli.networks import build, config_class
 from sr_quant_cli.networks.base import Network
+from sr_quant_cli.networks.folding import fold
 from sr_quant_cli.networks.modelfile import Card, Header, load_model, read_header, save_model
 from sr_quant_cli.networks.sites import FULL, Placement
 from sr_quant_cli.quant.apply import Bits, of_three_levels, quantize_network
@@ -87,6 +88,8 @@ def quantize(request: Request) -> dict[str, Any]:
         teacher, _ = load_model(model)
         if recipe.depth.includes_lower and not resumed:
             teacher.rank_blocks(calibration_batches(train, recipe))
+        if recipe.calibration.fold:
+            teacher = fold(teacher)
         if recipe.calibration.equalize:
             _equalize(teacher, calibration_batches(train, recipe))
         network = deepcopy(teacher)
@@ -141,7 +144,8 @@ def choose_placement(recipe: QuantizeRecipe, method: Method) -> Placement:
         The recipe sets a kind of site that the network does not have.
     """
     with torch.device("meta"):
-        sites = build(recipe.network).sites()
+        network = build(recipe.network)
+        sites = (fold(network) if recipe.calibration.fold else network).sites()
     known = dict.fromkeys(site.kind for site in sites)
     for kind in recipe.sites.changes():
         if kind not in known:

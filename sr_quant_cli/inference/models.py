@@ -9,6 +9,7 @@ from sr_quant_cli.engine.device import PrecisionChoice, pick_precision
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.inference.upscaler import NetworkUpscaler, OnnxUpscaler, Upscaler
 from sr_quant_cli.networks.base import Depth, Network, check_scale
+from sr_quant_cli.networks.folding import fold_exactly
 from sr_quant_cli.networks.modelfile import Header, load_model
 from sr_quant_cli.resources import models_dir
 
@@ -51,7 +52,7 @@ def open_network(
     tile: int | None = None,
     depth: Depth = "full",
 ) -> NetworkUpscaler:
-    """Load an srq model file for inference.
+    """Load an srq model file for inference; a float network is folded.
 
     Raises
     ------
@@ -59,6 +60,8 @@ def open_network(
         The file is not usable, or its network cannot run at that depth.
     """
     network, header = load_at_depth(path, depth)
+    if network.quantization is None:
+        network = fold_exactly(network)
     name = header.card.name or path.stem
     if depth != "full":
         name = f"{name}, {depth} depth"

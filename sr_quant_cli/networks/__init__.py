@@ -3,6 +3,7 @@
 from sr_quant_cli.errors import unknown
 from sr_quant_cli.networks.base import Network, NetworkConfig
 from sr_quant_cli.networks.edsr import EDSR, EDSRConfig
+from sr_quant_cli.networks.folding import fold_modules
 from sr_quant_cli.networks.quantsr import QuantSRC, QuantSRCConfig
 
 _REGISTRY: dict[str, tuple[type[Network], type[NetworkConfig]]] = {}
@@ -46,5 +47,8 @@ def config_class(name: str) -> type[NetworkConfig]:
 
 def build(config: NetworkConfig) -> Network:
     """Build the network that ``config`` names, with fresh weights."""
-    network, _ = _REGISTRY[config.name]
-    return network(config)
+    cls, _ = _REGISTRY[config.name]
+    network = cls(config)
+    if config.folded:
+        fold_modules(network)
+    return network

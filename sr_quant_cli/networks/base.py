@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import torch
@@ -50,6 +51,8 @@ class NetworkConfig(BaseModel):
     """network"""
     scale: Literal[2, 3, 4] = 4
     """enlargement factor"""
+    folded: bool = False
+    """the linear layers behind the body are a single convolution and PixelShuffle"""
 
 
 class Network(nn.Module):
@@ -67,6 +70,8 @@ class Network(nn.Module):
         self.config = config
         self.quantization: Quantization | None = None
         """how it was quantized; None: it is float"""
+        self.folded_chain: tuple[str, ...] = ()
+        """paths of the modules that one convolution has replaced, which is at the first"""
         self.depth: Depth = "full"
         """at which it runs; ``set_depth`` changes it"""
 
@@ -86,8 +91,18 @@ class Network(nn.Module):
         """Float values alive at once in a forward pass, per LR pixel: memory for tiling."""
 
     @abstractmethod
+    def declared_sites(self) -> tuple[Site, ...]:
+        """Sites of the network as its paper has it, in the order in which they are computed."""
+
     def sites(self) -> tuple[Site, ...]:
         """Places where values may be quantized, in the order in which they are computed."""
+        sites = []
+        for site in self.declared_sites():
+            if site.path in self.folded_chain[:1]:
+                sites.append(replace(site, kind="tail"))
+            elif site.path not in self.folded_chain:
+                sites.append(site)
+        return tuple(sites)
 
     @abstractmethod
     def features(self) -> dict[str, tuple[str, ...]]:
@@ -136,7 +151,11 @@ class Network(nn.Module):
 
     def twin(self) -> Self:
         """Float network of the same configuration and depth on meta tensors, to count with."""
-        return type(self)(self.config).to("meta").eval()
+        from sr_quant_cli.networks import build
+
+        twin = build(self.config).to("meta").eval()
+        assert isinstance(twin, type(self))
+        return twin
 
     def macs(self, height: int, width: int) -> int:
         """Count multiply-accumulates of one forward pass on an LR picture of that size.

@@ -112,7 +112,7 @@ class EDSR(Network):
             rgb = conv3x3(n_feats, 3 * config.scale**2)
             self.tail = nn.Sequential(rgb, nn.PixelShuffle(config.scale))
 
-    def sites(self) -> tuple[Site, ...]:
+    def declared_sites(self) -> tuple[Site, ...]:
         """Head, five per block, end of body, long skip, upsampler, tail."""
         n_feats = self.config.n_feats
         blocks = [
@@ -163,7 +163,7 @@ class EDSR(Network):
     @property
     def floats_per_pixel(self) -> int:
         """Features around the last PixelShuffle and before it; or, without one, of a block."""
-        if self.config.upsampler == "direct":
+        if self.config.upsampler == "direct" or self.config.folded:
             return 4 * self.config.n_feats
         return int(2.25 * self.scale**2 * self.config.n_feats)
 

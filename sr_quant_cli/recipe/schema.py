@@ -306,6 +306,8 @@ class CalibrationSection(Section):
     """side of a patch in LR pixels"""
     batch: Annotated[int, Field(ge=1)] = 32
     """patches at once"""
+    fold: bool = False
+    """first fold the linear layers behind the body; the border of the picture changes a little"""
     equalize: bool = False
     """first scale the channels of the residual stream to equal ranges; the float network stays"""
     compensate: bool = False

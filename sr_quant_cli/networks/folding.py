@@ -1,0 +1,201 @@
+"""Folding: consecutive linear layers around an enlargement become one convolution and PixelShuffle.
+
+Between the body of most networks and their output nothing is nonlinear: convolutions, PixelShuffles
+and transposed convolutions in a row are one linear map of LR features to HR pixels. It is the same
+everywhere but at the border, so that it equals a convolution to ``scale^2`` times as many channels
+and one PixelShuffle, without any feature map at higher resolutions.
+
+At the border it differs: the layers pad zeros at every resolution, the folded convolution at the
+lowest alone. ``fold`` leaves it at that, for a network that is quantized afterwards: the folded
+convolution is then calibrated as it is. ``fold_exactly`` is for inference: the outermost pixels are
+computed by the layers themselves.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import torch
+from torch import Tensor, fx, nn
+
+from sr_quant_cli.networks.base import Network
+
+LINEAR = (nn.Conv2d, nn.ConvTranspose2d, nn.PixelShuffle, nn.Identity)
+
+
+def linear_chain(network: nn.Module) -> list[str]:
+    """Paths of the consecutive linear modules that enlarge, in their order; empty: none to fold.
+
+    Found by tracing: each module is the only one that reads the output of the one before. The chain
+    begins and ends with a layer that has weights, or a PixelShuffle, and has two layers at least.
+    """
+    graph = fx.symbolic_trace(network).graph
+    best: list[str] = []
+    chain: list[fx.Node] = []
+    for node in graph.nodes:
+        module = network.get_submodule(str(node.target)) if node.op == "call_module" else None
+        continues = bool(chain) and node.args[:1] == (chain[-1],) and len(chain[-1].users) == 1
+        if not isinstance(module, LINEAR):
+            chain = []
+            continue
+        chain = [*chain, node] if continues else [node]
+        paths = _without_ends(network, [str(link.target) for link in chain])
+        if _enlargement(_modules(network, paths)) > 1 and len(paths) > max(len(best), 2):
+            best = paths
+    return best
+
+
+def fold(network: Network) -> Network:
+    """Copy of a float network with its linear chain folded; as it is where there is none."""
+    folded = deepcopy(network)
+    if paths := linear_chain(network):
+        fold_modules(folded)
+        convolution = folded.get_submodule(paths[0])
+        assert isinstance(convolution, nn.Conv2d)
+        fold_weights(_modules(network, paths), convolution)
+        folded.config = network.config.model_copy(update={"folded": True})
+    return folded
+
+
+def fold_exactly(network: Network) -> Network:
+    """Copy of a float network for inference, folded, with the outputs of the original."""
+    folded = deepcopy(network)
+    if paths := linear_chain(network):
+        folded.set_submodule(paths[0], ExactBorder(_modules(folded, paths)))
+        for path in paths[1:]:
+            folded.set_submodule(path, nn.Identity())
+        folded.config = network.config.model_copy(update={"folded": True})
+    return folded
+
+
+class ExactBorder(nn.Module):
+    """A folded chain that computes the outermost pixels by the chain itself.
+
+    >>> chain = [nn.Conv2d(3, 8, 3, padding=1), nn.PixelShuffle(2), nn.Conv2d(2, 3, 3, padding=1)]
+    >>> x = torch.rand(1, 3, 12, 9)
+    >>> torch.allclose(ExactBorder(chain)(x), nn.Sequential(*chain)(x), atol=1e-6)
+    True
+    """
+
+    def __init__(self, chain: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.chain = nn.Sequential(*chain)
+        convolution, self.scale = _folded_shape(chain)
+        fold_weights(chain, convolution)
+        self.folded = nn.Sequential(convolution, nn.PixelShuffle(self.scale))
+        self.radius = convolution.kernel_size[0] // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` -> ``[N, 3, sH, sW]``."""
+        # Pixels nearer than the radius may differ; as many more rows keep the cut away from them.
+        thick, seen = self.radius * self.scale, 2 * self.radius
+        if min(x.shape[2:]) <= seen:
+            whole: Tensor = self.chain(x)
+            return whole
+        y: Tensor = self.folded(x)
+        y[:, :, :thick] = self.chain(x[:, :, :seen])[:, :, :thick]
+        y[:, :, -thick:] = self.chain(x[:, :, -seen:])[:, :, -thick:]
+        y[:, :, :, :thick] = self.chain(x[:, :, :, :seen])[:, :, :, :thick]
+        y[:, :, :, -thick:] = self.chain(x[:, :, :, -seen:])[:, :, :, -thick:]
+        return y
+
+
+def fold_modules(network: Network) -> None:
+    """Put a folded convolution, with fresh weights, in the place of the linear chain.
+
+    The first module of the chain becomes the convolution, the next a PixelShuffle, the others let
+    pass what comes.
+
+    Raises
+    ------
+    ValueError
+        The network has no such chain.
+    """
+    paths = linear_chain(network)
+    if not paths:
+        raise ValueError(f"{network.config.name} has no linear layers to fold behind its body")
+    chain = _modules(network, paths)
+    convolution, scale = _folded_shape(chain)
+    network.set_submodule(paths[0], convolution)
+    network.set_submodule(paths[1], nn.PixelShuffle(scale))
+    for path in paths[2:]:
+        network.set_submodule(path, nn.Identity())
+    network.folded_chain = tuple(paths)
+
+
+@torch.no_grad()
+def fold_weights(chain: Sequence[nn.Module], convolution: nn.Conv2d) -> None:
+    """Give a folded convolution the weights of a chain, computed in float64.
+
+    They are the chain's responses to single values of its input, far from any border.
+    """
+    chain = [deepcopy(module).double() for module in chain]
+    scale, channels = _enlargement(chain), convolution.in_channels
+    radius = convolution.kernel_size[0] // 2
+    side = 4 * radius + 1
+    middle, size = side // 2, 2 * radius + 1
+
+    def respond(x: Tensor) -> Tensor:
+        for module in chain:
+            x = module(x)
+        whole = nn.functional.pixel_unshuffle(x, scale)
+        return whole[:, :, middle - radius :, middle - radius :][:, :, :size, :size]
+
+    zero = torch.zeros(1, channels, side, side, dtype=torch.float64)
+    bias = respond(zero)
+    for channel in range(channels):
+        impulse = zero.clone()
+        impulse[0, channel, middle, middle] = 1
+        # What a pixel reads from one place, others read from the place opposite.
+        convolution.weight[:, channel] = (respond(impulse) - bias)[0].flip(1, 2)
+    assert convolution.bias is not None
+    convolution.bias.copy_(bias[0, :, radius, radius])
+
+
+def _folded_shape(chain: Sequence[nn.Module]) -> tuple[nn.Conv2d, int]:
+    """Folded convolution of a chain, with fresh weights, and the enlargement behind it."""
+    scale = _enlargement(chain)
+    first, last = 0, scale - 1
+    for module in reversed(chain):
+        if isinstance(module, nn.PixelShuffle):
+            factor = module.upscale_factor
+            first, last = first // factor, last // factor
+        elif isinstance(module, nn.ConvTranspose2d):
+            size, factor, pad = module.kernel_size[0], module.stride[0], int(module.padding[0])
+            first, last = -((size - 1 - pad - first) // factor), (last + pad) // factor
+        elif isinstance(module, nn.Conv2d):
+            reach = module.kernel_size[0] // 2
+            first, last = first - reach, last + reach
+    radius = max(-first, last)
+    layers = [module for module in chain if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)]
+    shuffled = 1
+    for module in reversed(chain):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            break
+        shuffled *= module.upscale_factor**2 if isinstance(module, nn.PixelShuffle) else 1
+    out = layers[-1].out_channels // shuffled * scale**2
+    size = 2 * radius + 1
+    return nn.Conv2d(layers[0].in_channels, out, size, padding=radius), scale
+
+
+def _enlargement(chain: Sequence[nn.Module]) -> int:
+    scale = 1
+    for module in chain:
+        if isinstance(module, nn.PixelShuffle):
+            scale *= module.upscale_factor
+        elif isinstance(module, nn.ConvTranspose2d):
+            scale *= module.stride[0]
+    return scale
+
+
+def _modules(network: nn.Module, paths: Sequence[str]) -> list[nn.Module]:
+    return [network.get_submodule(path) for path in paths]
+
+
+def _without_ends(network: nn.Module, paths: list[str]) -> list[str]:
+    """Leave out what comes before the first layer with weights, and what passes all at the end."""
+    modules = _modules(network, paths)
+    while modules and not isinstance(modules[0], nn.Conv2d | nn.ConvTranspose2d):
+        modules, paths = modules[1:], paths[1:]
+    while modules and isinstance(modules[-1], nn.Identity):
+        modules, paths = modules[:-1], paths[:-1]
+    return paths
