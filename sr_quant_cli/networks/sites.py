@@ -69,8 +69,9 @@ class Operands:
 
     input: Precision = "fp32"
     weight: Precision = "fp32"
-    per_channel: bool = False
-    """whether each output channel of the weight has a range of its own, symmetric around zero"""
+    integer: bool = False
+    """grids that integer kernels take: of a weight, a symmetric one for each output channel; of an
+    input, with zero as a level"""
 
 
 @dataclass(frozen=True)
@@ -120,20 +121,21 @@ BLOCKS: Placement = {
 }
 """All products inside blocks: of residual blocks the convolutions, of a transformer the rest."""
 
-_BODY = Operands("low", "low", per_channel=True)
-_ENDS = Operands("int8", "int8", per_channel=True)
+_BODY = Operands("low", "low", integer=True)
+_ENDS = Operands("int8", "int8", integer=True)
+_TENSOR = Operands("int8", integer=True)
 
 FULL: Placement = {
     "head": _ENDS,
-    "skip": Operands("int8"),
+    "skip": _TENSOR,
     "block_first": _BODY,
     "block": _BODY,
     "body_last": _BODY,
-    "long_skip": Operands("int8"),
+    "long_skip": _TENSOR,
     "fusion": _BODY,
     "upsampler": _ENDS,
     "tail": _ENDS,
     "linear": _BODY,
-    "matmul": Operands("low", "low"),
+    "matmul": Operands("low", "low", integer=True),
 }
 """Every convolution on integers: what is deployed. Shortcuts carry 8 bits to the additions."""

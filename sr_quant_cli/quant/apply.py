@@ -83,7 +83,7 @@ def quantize_network(
         site = entry.site
         module = network.get_submodule(site.path)
         operands = placement.get(site.kind, Operands())
-        if operands == Operands():
+        if entry.input_bits == 32 and entry.weight_bits in (0, 32):
             continue
 
         def input_quantizer(
@@ -92,7 +92,10 @@ def quantize_network(
             before = placement.get(site.quantized_by) if site.quantized_by else None
             if entry.input_bits == 32 or (before and before.input == operands.input):
                 return nn.Identity()
-            return method.input_quantizer(site, entry.input_bits)
+            quantizer = method.input_quantizer(site, entry.input_bits)
+            if operands.integer:
+                quantizer.put_zero_on_level()
+            return quantizer
 
         quantized: nn.Module
         if isinstance(module, MatMul):
@@ -104,7 +107,7 @@ def quantize_network(
                 nn.Identity()
                 if entry.weight_bits == 32
                 else method.weight_quantizer(
-                    site, module.weight, entry.weight_bits, per_channel=operands.per_channel
+                    site, module.weight, entry.weight_bits, per_channel=operands.integer
                 )
             )
             quantized = (

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from sr_quant_cli.quant.fake import Rule, fake_quantize
-from sr_quant_cli.quant.grids import MIN_WIDTH, Grid, above, check_bits, sym_narrow
+from sr_quant_cli.quant.grids import MIN_WIDTH, Grid, above, affine_int, check_bits, sym_narrow
 from sr_quant_cli.quant.ranges import Bounds, range_shape
 
 Mode = Literal["quantize", "observe", "off"]
@@ -43,6 +43,9 @@ class Quantizer(nn.Module):
     def static_grid(self) -> Grid | None:
         """The grid of whatever comes; None where it depends on the input, or more is done to it."""
         return None
+
+    def put_zero_on_level(self) -> None:
+        """Take a grid that has zero, which integer kernels pad with, where another is usual."""
 
     def observe(self, x: Tensor) -> None:
         """Take a calibration batch into account; nothing where the range follows from ``x``."""
@@ -107,6 +110,10 @@ class BoundsQuantizer(Quantizer):
         self.lower = nn.Parameter(torch.zeros(shape))
         self.upper = nn.Parameter(torch.zeros(shape))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+
+    def put_zero_on_level(self) -> None:
+        """Take ``affine_int`` in the place of ``affine_real``."""
+        self._to_grid = affine_int
 
     def observe(self, x: Tensor) -> None:
         """Take the bounds of one batch, or of a weight, into the range."""
