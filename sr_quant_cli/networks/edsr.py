@@ -102,6 +102,7 @@ class EDSR(Network):
             *(ResidualBlock(n_feats, config.res_scale) for _ in range(config.n_blocks))
         )
         self.body_last = conv3x3(n_feats, n_feats)
+        self.body_out = nn.Identity()
         self.long_skip = nn.Identity()
         self.before_upsampler = nn.Identity()
         self.upsampler: Upsampler | nn.Identity = nn.Identity()
@@ -113,7 +114,7 @@ class EDSR(Network):
             self.tail = nn.Sequential(rgb, nn.PixelShuffle(config.scale))
 
     def declared_sites(self) -> tuple[Site, ...]:
-        """Head, five per block, end of body, long skip, upsampler, tail."""
+        """Head, five per block, end of body and its output, long skip, upsampler, tail."""
         n_feats = self.config.n_feats
         blocks = [
             site
@@ -135,6 +136,7 @@ class EDSR(Network):
             Site("head", "head", 3),
             *blocks,
             Site("body_last", "body_last", n_feats),
+            Site("body_out", "body_out", n_feats),
             Site("long_skip", "long_skip", n_feats),
             *ends,
         )
@@ -170,6 +172,6 @@ class EDSR(Network):
     def forward(self, x: Tensor) -> Tensor:
         """Enlarge a batch: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""
         shallow = self.head((x - self.mean) * RANGE)
-        deep = self.body_last(self.body(shallow)) + self.long_skip(shallow)
+        deep = self.body_out(self.body_last(self.body(shallow))) + self.long_skip(shallow)
         enlarged: Tensor = self.tail(self.upsampler(self.before_upsampler(deep)))
         return enlarged.float() / RANGE + self.mean

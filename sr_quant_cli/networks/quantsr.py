@@ -25,9 +25,10 @@ Those of fresh weights are little better than drawn by lot.
 In training all depths run on each batch, their losses are averaged, and the outputs of lower depths
 are drawn to that of the full one: see ``[depth]`` of recipes. The release trains nothing. Three
 equal weights and 1e-4 are reported; of which distance 1e-4 is the weight is not: here it is that of
-the pixel loss, on values 0..255, once for each lower depth. The release takes the end of the body, the upsampler and the tail of a float network. Here all weights
-are taken, and blocks that an EDSR lacks start with a branch of zero. PTQ finds its ranges at full
-depth. QuantSR-T, a transformer, is not here.
+the pixel loss, on values 0..255, once for each lower depth. The release takes the end of the body,
+the upsampler and the tail of a float network. Here all weights are taken, and blocks that an EDSR
+lacks start with a branch of zero. PTQ finds its ranges at full depth. QuantSR-T, a transformer, is
+not here.
 
 References
 ----------

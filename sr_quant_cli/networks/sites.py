@@ -15,6 +15,7 @@ Kind = Literal[
     "block",
     "block_out",
     "body_last",
+    "body_out",
     "long_skip",
     "fusion",
     "upsampler",
@@ -31,6 +32,7 @@ KINDS: dict[Kind, str] = {
     "block": "further convolutions of a block",
     "block_out": "output of a block's branch, before the addition",
     "body_last": "convolution that ends the body",
+    "body_out": "output of the body, before the addition",
     "long_skip": "tensor carried by the skip around the body",
     "fusion": "convolution that merges features",
     "upsampler": "convolution in front of a PixelShuffle",
@@ -40,7 +42,7 @@ KINDS: dict[Kind, str] = {
 }
 """What the kinds are, as the networks of the literature have them."""
 
-TENSORS = ("block_in", "skip", "block_out", "long_skip")
+TENSORS = ("block_in", "skip", "block_out", "body_out", "long_skip")
 """Kinds that are a tensor alone: the network has an ``nn.Identity`` there."""
 
 Precision = Literal["fp32", "int8", "low"]
@@ -127,10 +129,12 @@ _TENSOR = Operands("int8", integer=True)
 
 FULL: Placement = {
     "head": _ENDS,
-    "skip": _TENSOR,
+    "block_in": _TENSOR,
     "block_first": _BODY,
     "block": _BODY,
+    "block_out": _TENSOR,
     "body_last": _BODY,
+    "body_out": _TENSOR,
     "long_skip": _TENSOR,
     "fusion": _BODY,
     "upsampler": _ENDS,
@@ -138,4 +142,4 @@ FULL: Placement = {
     "linear": _BODY,
     "matmul": Operands("low", "low", integer=True),
 }
-"""Every convolution on integers: what is deployed. Shortcuts carry 8 bits to the additions."""
+"""Every convolution on integers: what is deployed. Both sides of an addition have 8 bits."""

@@ -90,7 +90,7 @@ def quantize_network(
             site: Site = site, entry: SiteBits = entry, operands: Operands = operands
         ) -> nn.Module:
             before = placement.get(site.quantized_by) if site.quantized_by else None
-            if entry.input_bits == 32 or (before and before.input == operands.input):
+            if entry.input_bits == 32 or (before and bits.input(before.input) == entry.input_bits):
                 return nn.Identity()
             quantizer = method.input_quantizer(site, entry.input_bits)
             if operands.integer:

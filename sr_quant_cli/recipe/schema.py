@@ -261,6 +261,7 @@ class SitesSection(Section):
     block: LayerOperands = Field(default={}, description=KINDS["block"])
     block_out: TensorOperands = Field(default={}, description=KINDS["block_out"])
     body_last: LayerOperands = Field(default={}, description=KINDS["body_last"])
+    body_out: TensorOperands = Field(default={}, description=KINDS["body_out"])
     long_skip: TensorOperands = Field(default={}, description=KINDS["long_skip"])
     fusion: LayerOperands = Field(default={}, description=KINDS["fusion"])
     upsampler: LayerOperands = Field(default={}, description=KINDS["upsampler"])
