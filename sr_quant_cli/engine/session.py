@@ -247,10 +247,13 @@ def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _portable(recipe: TrainingRecipe) -> dict[str, Any]:
-    """Values of a recipe for a file that others read: paths by their last part."""
-    values = recipe.model_dump(by_alias=True)
-    values["data"]["train"] = Path(recipe.data.train).name
-    values["train"]["init"] = Path(recipe.train.init).name
+    """Values of a recipe for a file that others read: no defaults, paths by their last part."""
+    values = recipe.model_dump(by_alias=True, exclude_defaults=True)
+    for name in ("network", "method"):
+        if name in values:
+            values[name]["name"] = getattr(recipe, name).name
+    values.setdefault("data", {})["train"] = Path(recipe.data.train).name
+    values.setdefault("train", {})["init"] = Path(recipe.train.init).name
     if isinstance(recipe, DistillRecipe):
         values["teacher"]["model"] = Path(recipe.teacher.model).name
     return values

@@ -3,16 +3,18 @@
 The header's metadata entry ``srq`` is JSON: format version, network name and configuration, the
 range and colour order of input and output, how it was quantized, and the card. Loading never runs
 code. A weight on a grid is stored as packed codes (``weight_codes``) with first code, origin and
-step of its grid (``weight_quantizer.levels``), the range of an activation, where it does not depend
-on the input, as its grid (``input_quantizer.levels``), whatever parameters it came from.
+step of its grid (``weight_quantizer.levels``). ``input_levels`` are the grids of the activations,
+in the order of the modules, whatever parameters they came from; of those whose range depends on the
+input the row is NaN, and their own state is stored.
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -33,6 +35,7 @@ from sr_quant_cli.quant.quantizers import FrozenInput, FrozenWeight, Quantizer
 
 _CODES = "weight_codes"
 _LEVELS = "levels"
+_INPUTS = "input_levels"
 
 
 class SetScore(BaseModel):
@@ -89,6 +92,14 @@ class QuantizationHeader(BaseModel):
     a: int
     placement: dict[Kind, Operands]
 
+    @field_serializer("placement")
+    def _what_is_not_float(self, placement: dict[Kind, Operands]) -> dict[Kind, dict[str, Any]]:
+        float_ = asdict(Operands())
+        return {
+            kind: {key: value for key, value in asdict(operands).items() if value != float_[key]}
+            for kind, operands in placement.items()
+        }
+
 
 class Header(BaseModel):
     """The ``srq`` metadata entry of a model file."""
@@ -121,8 +132,7 @@ def save_model(path: Path, network: Network, card: Card, *, packed: bool = True)
     if packed:
         for name, _, quantizer in quantized_weights(network):
             _pack_weight(tensors, name, quantizer)
-        for name, quantizer in _input_quantizers(network):
-            _pack_input(tensors, name, quantizer)
+        _pack_inputs(tensors, network)
     how, quantization = network.quantization, None
     if how is not None:
         quantization = QuantizationHeader(
@@ -229,12 +239,11 @@ def load_model(path: Path) -> tuple[Network, Header]:
         network = build(config)
         if header.quantization is not None:
             _quantize(network, header.quantization)
-            for name, layer, quantizer in quantized_weights(network):
-                if f"{name}.{_CODES}" in tensors:
+            if any(key.endswith(f".{_CODES}") for key in tensors):
+                # Of what is frozen no gate is left, which would have weights of its own.
+                _unpack_inputs(tensors, network)
+                for name, layer, quantizer in quantized_weights(network):
                     layer.weight_quantizer = _unpack_weight(tensors, name, layer, quantizer.bits)
-            for name, quantizer in _input_quantizers(network):
-                if (levels := tensors.get(f"{name}.{_LEVELS}")) is not None:
-                    network.set_submodule(name, FrozenInput(quantizer.bits, levels))
         network.load_state_dict({key: _float(value) for key, value in tensors.items()})
     except (RuntimeError, ValueError, KeyError) as error:
         detail = " ".join(str(error).split())[:200]
@@ -285,12 +294,29 @@ def _unpack_weight(
     return frozen
 
 
-def _pack_input(tensors: dict[str, Tensor], name: str, quantizer: Quantizer) -> None:
-    """Put the grid of an activation in the place of its quantizer's state."""
-    with torch.no_grad():
-        grid = quantizer.static_grid()
-    if grid is not None and grid.step.ndim == 0:
+def _pack_inputs(tensors: dict[str, Tensor], network: Network) -> None:
+    """Put the grids of activations, in one table, in the place of their quantizers' states."""
+    rows = []
+    for name, quantizer in _input_quantizers(network):
+        with torch.no_grad():
+            grid = quantizer.static_grid()
+        if grid is None or grid.step.ndim:
+            rows.append(torch.full((FrozenInput.SIZE,), torch.nan))
+            continue
         _replace_state(tensors, name, FrozenInput.of(grid))
+        rows.append(tensors.pop(f"{name}.{_LEVELS}"))
+    if rows:
+        tensors[_INPUTS] = torch.stack(rows)
+
+
+def _unpack_inputs(tensors: dict[str, Tensor], network: Network) -> None:
+    """Undo ``_pack_inputs``."""
+    quantizers = _input_quantizers(network)
+    rows = tensors.pop(_INPUTS) if quantizers else ()
+    for row, (name, quantizer) in zip(rows, quantizers, strict=True):
+        if not row.isnan().any():
+            network.set_submodule(name, FrozenInput(quantizer.bits, row))
+            tensors[f"{name}.{_LEVELS}"] = row
 
 
 def _replace_state(tensors: dict[str, Tensor], name: str, frozen: Quantizer) -> None:

@@ -73,11 +73,12 @@ def quantize_network(
         The placement quantizes nothing of this network.
     """
     plan = plan_sites(network, placement, bits)
+    kinds = dict.fromkeys(entry.site.kind for entry in plan)
     if all(min(entry.input_bits, entry.weight_bits or 32) == 32 for entry in plan):
-        kinds = [kind for kind, operands in placement.items() if operands != Operands()]
+        meant = [kind for kind, operands in placement.items() if operands != Operands()]
         raise ValueError(
-            f"the placement quantizes {', '.join(kinds) or 'nothing'}; the network's sites are "
-            f"{', '.join(dict.fromkeys(site.kind for site in network.sites()))}"
+            f"the placement quantizes {', '.join(meant) or 'nothing'}; the network's sites are "
+            f"{', '.join(kinds)}"
         )
     for entry in plan:
         site = entry.site
@@ -119,7 +120,8 @@ def quantize_network(
             inner = input_quantizer()
             quantized = inner if isinstance(inner, nn.Identity) else QuantTensor(inner)
         network.set_submodule(site.path, quantized)
-    network.quantization = Quantization(method.config, placement, bits)
+    own = {kind: placement[kind] for kind in kinds if kind in placement}
+    network.quantization = Quantization(method.config, own, bits)
     return plan
 
 

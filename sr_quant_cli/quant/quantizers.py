@@ -289,9 +289,10 @@ class FrozenInput(Quantizer):
     Parameters
     ----------
     levels
-        First code, lower and upper bound, origin and step, float32 ``[5]``.
+        First code, lower and upper bound, origin and step, float32 ``[SIZE]``.
     """
 
+    SIZE = 5
     levels: Tensor
 
     def __init__(self, bits: int, levels: Tensor) -> None:
