@@ -1,6 +1,7 @@
 """What ``srq quantize`` does: a full-precision model in, a quantized one out."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +92,8 @@ def quantize(request: Request) -> dict[str, Any]:
         if recipe.calibration.fold:
             teacher = fold(teacher)
         if recipe.calibration.equalize:
-            _equalize(teacher, calibration_batches(train, recipe))
+            with _refused_as("calibration.equalize"):
+                equalize(teacher, calibration_batches(train, recipe))
         network = deepcopy(teacher)
         try:
             quantize_network(network, method, placement, bits)
@@ -103,7 +105,8 @@ def quantize(request: Request) -> dict[str, Any]:
         if not resumed:
             method.calibrate(network, calibration_batches(train, recipe))
             if recipe.calibration.compensate:
-                _compensate(network, teacher, list(calibration_batches(train, recipe)))
+                with _refused_as("calibration.compensate"):
+                    compensate(network, teacher, list(calibration_batches(train, recipe)))
             if few := of_three_levels(network):
                 warn(
                     f"a symmetric grid has three levels at 2 bits, two after ReLU: {', '.join(few)}"
@@ -121,18 +124,13 @@ def quantize(request: Request) -> dict[str, Any]:
     return run_job(Job(recipe, name, objective, save, start), request)
 
 
-def _equalize(network: Network, batches: Iterable[Tensor]) -> None:
+@contextmanager
+def _refused_as(field: str) -> Iterator[None]:
+    """Name the recipe's field that asks for what cannot be done."""
     try:
-        equalize(network, batches)
+        yield
     except ValueError as error:
-        raise UsageError(f"calibration.equalize: {error}") from error
-
-
-def _compensate(network: Network, reference: Network, batches: Sequence[Tensor]) -> None:
-    try:
-        compensate(network, reference, batches)
-    except ValueError as error:
-        raise UsageError(f"calibration.compensate: {error}") from error
+        raise UsageError(f"{field}: {error}") from error
 
 
 def choose_placement(recipe: QuantizeRecipe, method: Method) -> Placement:

@@ -26,7 +26,8 @@ def linear_chain(network: nn.Module) -> list[str]:
     """Paths of the consecutive linear modules that enlarge, in their order; empty: none to fold.
 
     Found by tracing: each module is the only one that reads the output of the one before. The chain
-    begins and ends with a layer that has weights, or a PixelShuffle, and has two layers at least.
+    begins and ends with a layer that has weights, or a PixelShuffle, and has three
+    modules at least.
     """
     graph = fx.symbolic_trace(network).graph
     best: list[str] = []
@@ -48,10 +49,7 @@ def fold(network: Network) -> Network:
     """Copy of a float network with its linear chain folded; as it is where there is none."""
     folded = deepcopy(network)
     if paths := linear_chain(network):
-        fold_modules(folded)
-        convolution = folded.get_submodule(paths[0])
-        assert isinstance(convolution, nn.Conv2d)
-        fold_weights(_modules(network, paths), convolution)
+        fold_weights(_modules(network, paths), _put_convolution(folded, paths))
         folded.config = network.config.model_copy(update={"folded": True})
     return folded
 
@@ -113,13 +111,18 @@ def fold_modules(network: Network) -> None:
     paths = linear_chain(network)
     if not paths:
         raise ValueError(f"{network.config.name} has no linear layers to fold behind its body")
-    chain = _modules(network, paths)
-    convolution, scale = _folded_shape(chain)
+    _put_convolution(network, paths)
+
+
+def _put_convolution(network: Network, paths: Sequence[str]) -> nn.Conv2d:
+    """Replace the modules of a chain; gives the convolution, with fresh weights."""
+    convolution, scale = _folded_shape(_modules(network, paths))
     network.set_submodule(paths[0], convolution)
     network.set_submodule(paths[1], nn.PixelShuffle(scale))
     for path in paths[2:]:
         network.set_submodule(path, nn.Identity())
     network.folded_chain = tuple(paths)
+    return convolution
 
 
 @torch.no_grad()
