@@ -125,9 +125,9 @@ class ShiftedStep(LearnedStep):
         super().__init__(bits, to_grid)
         self.shift = nn.Parameter(torch.zeros(shape))
 
-    def static_grid(self) -> Grid | None:
-        """None: the shift comes before the grid."""
-        return None
+    def shift_before(self) -> Tensor:
+        """The learned shift."""
+        return self.shift
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]``, or ``[..., C]``: same shape, float32."""

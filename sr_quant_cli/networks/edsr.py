@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sr_quant_cli.networks.base import Network, NetworkConfig
+from sr_quant_cli.networks.layers import Denormalize
 from sr_quant_cli.networks.sites import Site, Stream
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
@@ -112,6 +113,7 @@ class EDSR(Network):
         else:
             rgb = conv3x3(n_feats, 3 * config.scale**2)
             self.tail = nn.Sequential(rgb, nn.PixelShuffle(config.scale))
+        self.denormalize = Denormalize(RANGE, self.mean)
 
     def declared_sites(self) -> tuple[Site, ...]:
         """Head, five per block, end of body and its output, long skip, upsampler, tail."""
@@ -173,5 +175,6 @@ class EDSR(Network):
         """Enlarge a batch: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""
         shallow = self.head((x - self.mean) * RANGE)
         deep = self.body_out(self.body_last(self.body(shallow))) + self.long_skip(shallow)
-        enlarged: Tensor = self.tail(self.upsampler(self.before_upsampler(deep)))
-        return enlarged.float() / RANGE + self.mean
+        enlarged = self.tail(self.upsampler(self.before_upsampler(deep)))
+        y: Tensor = self.denormalize(enlarged)
+        return y

@@ -13,11 +13,13 @@ computed by the layers themselves.
 
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
 
 from sr_quant_cli.networks.base import Network
+from sr_quant_cli.networks.layers import Denormalize
 
 LINEAR = (nn.Conv2d, nn.ConvTranspose2d, nn.PixelShuffle, nn.Identity)
 
@@ -63,6 +65,49 @@ def fold_exactly(network: Network) -> Network:
             folded.set_submodule(path, nn.Identity())
         folded.config = network.config.model_copy(update={"folded": True})
     return folded
+
+
+@dataclass(frozen=True)
+class OutputStage:
+    """How a picture leaves a network: a convolution, PixelShuffles, ``Denormalize``; their paths."""
+
+    convolution: str
+    enlargement: int
+    denormalize: str
+
+
+def output_stage(network: nn.Module, convolutions: tuple[type[nn.Module], ...]) -> OutputStage | None:
+    """Find the convolution that gives the picture; None: the network ends otherwise.
+
+    Parameters
+    ----------
+    convolutions
+        Types that count as one.
+    """
+    graph = _Tracer().trace(network)
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    behind: list[str] = []
+    node = output.args[0]
+    while isinstance(node, fx.Node) and node.op == "call_module":
+        path = str(node.target)
+        if isinstance(network.get_submodule(path), convolutions):
+            modules = _modules(network, behind)
+            if not behind or not isinstance(modules[0], Denormalize):
+                return None
+            return OutputStage(path, _enlargement(modules), behind[0])
+        if not isinstance(network.get_submodule(path), Denormalize | nn.PixelShuffle | nn.Identity):
+            return None
+        behind.append(path)
+        node = node.args[0]
+    return None
+
+
+class _Tracer(fx.Tracer):
+    """Goes into what networks are composed of, and no further."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        inside = type(m).__module__.startswith(__package__) and not isinstance(m, Denormalize)
+        return not inside and not isinstance(m, nn.Sequential)
 
 
 class ExactBorder(nn.Module):

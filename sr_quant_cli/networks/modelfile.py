@@ -300,7 +300,7 @@ def _pack_inputs(tensors: dict[str, Tensor], network: Network) -> None:
     for name, quantizer in _input_quantizers(network):
         with torch.no_grad():
             grid = quantizer.static_grid()
-        if grid is None or grid.step.ndim:
+        if grid is None or grid.step.ndim or quantizer.shift_before() is not None:
             rows.append(torch.full((FrozenInput.SIZE,), torch.nan))
             continue
         _replace_state(tensors, name, FrozenInput.of(grid))

@@ -41,7 +41,11 @@ class Quantizer(nn.Module):
         """Grid for a float32 tensor; of a static quantizer it does not depend on ``x``."""
 
     def static_grid(self) -> Grid | None:
-        """The grid of whatever comes; None where it depends on the input, or more is done to it."""
+        """The grid of whatever comes; None where it depends on the input."""
+        return None
+
+    def shift_before(self) -> Tensor | None:
+        """What is added to the input before it is put on the grid; None: nothing."""
         return None
 
     def put_zero_on_level(self) -> None:

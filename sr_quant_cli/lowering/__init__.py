@@ -1,0 +1,1 @@
+"""From a quantized network to one that runs on integer kernels."""

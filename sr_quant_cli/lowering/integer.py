@@ -1,0 +1,275 @@
+"""Networks whose quantized layers are built of what integer kernels are recognized by.
+
+An input becomes quantize, clip, dequantize; a weight integer codes and a dequantization. Runtimes
+fuse these with the convolution between them into an integer kernel. What integers alone do not give
+is added in float: of a weight's offset its share of a window's sum, of an input's offset the sum of
+the weights, which is another at the border, where the padding is a true zero.
+"""
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sr_quant_cli.lowering.spec import InputSpec, QuantSpec, SiteSpec, WeightSpec
+from sr_quant_cli.networks.base import Network
+from sr_quant_cli.networks.folding import output_stage
+from sr_quant_cli.networks.layers import Denormalize
+from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul, QuantTensor
+
+
+@torch.library.custom_op("srq::fake_quantize", mutates_args=())
+def fake_quantize(x: Tensor, step: Tensor, zero: Tensor, last: int) -> Tensor:
+    """Quantize to codes ``0 .. last``, and back: float32 -> float32 of the same shape."""
+    codes = torch.round(x / step).add_(zero).clamp_(0, last)
+    return codes.sub_(zero).mul_(step)
+
+
+@fake_quantize.register_fake
+def _(x: Tensor, step: Tensor, zero: Tensor, last: int) -> Tensor:
+    return torch.empty_like(x)
+
+
+@torch.library.custom_op("srq::dequantize", mutates_args=())
+def dequantize(codes: Tensor, step: Tensor) -> Tensor:
+    """Give codes their step: int8 ``[C, ...]`` and float32 ``[C]`` -> float32 ``[C, ...]``."""
+    return codes.float() * step.view(-1, *[1] * (codes.ndim - 1))
+
+
+@dequantize.register_fake
+def _(codes: Tensor, step: Tensor) -> Tensor:
+    return torch.empty_like(codes, dtype=torch.float32)
+
+
+@torch.library.custom_op("srq::to_pixels", mutates_args=())
+def to_pixels(x: Tensor) -> Tensor:
+    """Float 0..1 -> uint8 of the same shape, rounded half to even and clipped."""
+    return (x * 255).round_().clamp_(0, 255).to(torch.uint8)
+
+
+@to_pixels.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x, dtype=torch.uint8)
+
+
+class IntegerInput(nn.Module):
+    """Codes of an activation, as float values without the offset."""
+
+    step: Tensor
+    zero: Tensor
+    shift: Tensor
+
+    def __init__(self, spec: InputSpec) -> None:
+        super().__init__()
+        self.last, self.offset = spec.last, spec.offset
+        self.register_buffer("step", torch.tensor(spec.step, dtype=torch.float32))
+        self.register_buffer("zero", torch.tensor(spec.zero, dtype=torch.uint8))
+        self.register_buffer("shift", spec.shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
+        if self.shift is not None:
+            x = x + self.shift
+        if self.offset:
+            x = x - self.offset
+        y: Tensor = fake_quantize(x, self.step, self.zero, self.last)
+        return y
+
+
+class IntegerTensor(nn.Module):
+    """A tensor that is carried as codes."""
+
+    def __init__(self, spec: InputSpec) -> None:
+        super().__init__()
+        self.input = IntegerInput(spec)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
+        y: Tensor = self.input(x)
+        return y + self.input.offset if self.input.offset else y
+
+
+class IntegerConv2d(nn.Module):
+    """A convolution of codes with codes.
+
+    Parameters
+    ----------
+    exact
+        Offsets of the input get another bias at the border, as zero padding wants it. Without it
+        they are those of a pixel inside everywhere.
+    """
+
+    codes: Tensor
+    step: Tensor
+    bias: Tensor
+    offset: Tensor | None
+    border: Tensor | None
+    ones: Tensor
+    one: Tensor
+
+    def __init__(
+        self, layer: QuantConv2d, inputs: InputSpec, weight: WeightSpec, *, exact: bool
+    ) -> None:
+        super().__init__()
+        self.input = IntegerInput(inputs)
+        self.stride, self.padding = layer.stride, layer.padding
+        self.dilation, self.groups = layer.dilation, layer.groups
+        shape = [-1, *[1] * (weight.codes.ndim - 1)]
+        values = weight.codes * weight.step.view(shape) + weight.offset.view(shape)
+        bias = torch.zeros(len(values)) if layer.bias is None else layer.bias.detach().clone()
+        sums = values.sum(1, keepdim=True) * inputs.offset
+        if not exact:
+            bias += sums.sum((1, 2, 3))
+        self.register_buffer("codes", weight.codes)
+        self.register_buffer("step", weight.step)
+        self.register_buffer("bias", bias)
+        self.register_buffer("border", sums if exact and inputs.offset else None)
+        has_offset = bool(weight.offset.any())
+        self.register_buffer("offset", weight.offset.view(-1, 1, 1) if has_offset else None)
+        # Codes 1 sum up what a window holds, for each group of channels.
+        self.register_buffer("ones", torch.ones_like(weight.codes[: self.groups]))
+        self.register_buffer("one", torch.ones_like(weight.step[: self.groups]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, Cin, H, W]`` -> ``[N, Cout, H', W']``."""
+        x = self.input(x)
+        y = self._convolve(x, dequantize(self.codes, self.step), self.bias, self.groups)
+        if self.offset is not None:
+            sums = self._convolve(x, dequantize(self.ones, self.one), None, self.groups)
+            y = y + sums.repeat_interleave(len(self.codes) // self.groups, 1) * self.offset
+        if self.border is not None:
+            inside = torch.ones_like(x[:1, :1])
+            y = y + self._convolve(inside, self.border, None, 1)
+        return y
+
+    def denormalize(self, denormalize: Denormalize, enlargement: int) -> None:
+        """Take in what is done to its output behind PixelShuffles."""
+        self.step /= denormalize.scale
+        self.bias /= denormalize.scale
+        self.bias += denormalize.mean.flatten().repeat_interleave(enlargement**2)
+        if self.offset is not None:
+            self.offset /= denormalize.scale
+        if self.border is not None:
+            self.border /= denormalize.scale
+
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, groups)
+
+
+class IntegerLinear(nn.Module):
+    """A linear layer on codes with codes."""
+
+    codes: Tensor
+    step: Tensor
+    bias: Tensor
+    offset: Tensor | None
+
+    def __init__(self, layer: QuantLinear, inputs: InputSpec, weight: WeightSpec) -> None:
+        super().__init__()
+        self.input = IntegerInput(inputs)
+        values = weight.codes * weight.step[:, None] + weight.offset[:, None]
+        bias = torch.zeros(len(values)) if layer.bias is None else layer.bias.detach().clone()
+        self.register_buffer("codes", weight.codes)
+        self.register_buffer("step", weight.step)
+        self.register_buffer("bias", bias + values.sum(1) * inputs.offset)
+        self.register_buffer("offset", weight.offset if weight.offset.any() else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., in]`` -> ``[..., out]``."""
+        x = self.input(x)
+        y = F.linear(x, dequantize(self.codes, self.step), self.bias)
+        return y if self.offset is None else y + x.sum(-1, keepdim=True) * self.offset
+
+
+class IntegerMatMul(nn.Module):
+    """A product of codes with codes."""
+
+    def __init__(self, left: InputSpec, right: InputSpec) -> None:
+        super().__init__()
+        self.left, self.right = IntegerInput(left), IntegerInput(right)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """``[..., n, k]`` and ``[..., k, m]`` -> ``[..., n, m]``."""
+        a, b = self.left(a), self.right(b)
+        y = a @ b
+        if self.right.offset:
+            y = y + a.sum(-1, keepdim=True) * self.right.offset
+        if self.left.offset:
+            y = y + (b + self.right.offset).sum(-2, keepdim=True) * self.left.offset
+        return y
+
+
+class ToPixels(nn.Module):
+    """Float 0..1 to 8 bits, rounded half to even and clipped."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float ``[N, 3, H, W]`` -> uint8, same shape."""
+        y: Tensor = to_pixels(x)
+        return y
+
+
+class OnPixels(nn.Module):
+    """A network between 8-bit pictures.
+
+    Where its last convolution is one on integers, this gives the pixels itself.
+
+    Parameters
+    ----------
+    network
+        Float, or from ``lower``; it is changed.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        stage = output_stage(network, (IntegerConv2d,))
+        if stage is not None:
+            convolution = network.get_submodule(stage.convolution)
+            denormalize = network.get_submodule(stage.denormalize)
+            assert isinstance(convolution, IntegerConv2d)
+            assert isinstance(denormalize, Denormalize)
+            convolution.denormalize(denormalize, stage.enlargement)
+            network.set_submodule(stage.denormalize, nn.Identity())
+            network.set_submodule(stage.convolution, nn.Sequential(convolution, ToPixels()))
+        self.network = network
+        self.last = nn.Identity() if stage is not None else ToPixels()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Uint8 ``[1, h, w, 3]`` -> uint8 ``[1, sh, sw, 3]``."""
+        y: Tensor = self.last(self.network(x.permute(0, 3, 1, 2).float() / 255))
+        return y.permute(0, 2, 3, 1)
+
+
+def lower(network: Network, spec: QuantSpec, *, exact: bool) -> Network:
+    """Copy of a quantized network on integers; what the spec leaves in float stays simulated.
+
+    Parameters
+    ----------
+    exact
+        Real offsets of inputs are kept at the border of a picture, too. False: there they are those
+        of a pixel inside, with which runtimes need no further operations.
+    """
+    lowered = deepcopy(network).eval()
+    for site in spec.sites:
+        module = lowered.get_submodule(site.site.path)
+        if None not in site.inputs and (site.weight is not None or not _has_weight(module)):
+            lowered.set_submodule(site.site.path, _integer(module, site, exact=exact))
+    return lowered
+
+
+def _has_weight(module: nn.Module) -> bool:
+    return isinstance(module, QuantConv2d | QuantLinear)
+
+
+def _integer(module: nn.Module, site: SiteSpec, *, exact: bool) -> nn.Module:
+    """A module on integers in the place of a quantized one; others stay."""
+    inputs = [spec for spec in site.inputs if spec is not None]
+    if isinstance(module, QuantTensor):
+        return IntegerTensor(*inputs)
+    if isinstance(module, QuantMatMul):
+        return IntegerMatMul(*inputs)
+    if isinstance(module, QuantConv2d) and site.weight is not None:
+        return IntegerConv2d(module, *inputs, site.weight, exact=exact)
+    if isinstance(module, QuantLinear) and site.weight is not None:
+        return IntegerLinear(module, *inputs, site.weight)
+    return module

@@ -1,0 +1,166 @@
+"""What a quantized network is once nothing of it changes any more: codes, steps, zero points.
+
+A value of an input is ``step * (q - zero) + offset`` with a code ``0 <= q <= last``; a weight is
+``step * q + offset`` with a code of int8. Offsets are 0 where integer kernels need nothing more.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from sr_quant_cli.networks.base import Network
+from sr_quant_cli.networks.sites import Kind, Site
+from sr_quant_cli.quant.grids import Grid, encode
+from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul, QuantTensor
+from sr_quant_cli.quant.quantizers import Quantizer
+
+ROUND_OFF = 1e-4
+"""Part of a step by which an offset may miss a multiple of the step and still count as one."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """Codes of an activation: ``q = clip(R((x + shift - offset) / step) + zero, 0, last)``."""
+
+    bits: int
+    step: float
+    zero: int
+    """code of the value 0, less the offset; 0..255"""
+    last: int
+    """largest code"""
+    offset: float = 0.0
+    """of all values, padding excepted; where zero is in range half a step at most"""
+    shift: Tensor | None = None
+    """added before, ``[C, 1, 1]`` or ``[C]``"""
+
+
+@dataclass(frozen=True)
+class WeightSpec:
+    """Codes of a weight: ``w = step * codes + offset``."""
+
+    bits: int
+    codes: Tensor
+    """int8, in the shape of the weight"""
+    step: Tensor
+    """float32, ``[C]``: of each output channel"""
+    offset: Tensor
+    """float32, ``[C]``"""
+
+
+@dataclass(frozen=True)
+class SiteSpec:
+    """A site: operands that are None are float."""
+
+    site: Site
+    inputs: tuple[InputSpec | None, ...]
+    """one; of a product two"""
+    weight: WeightSpec | None
+
+
+@dataclass(frozen=True)
+class QuantSpec:
+    """All that integer kernels need to know of a quantized network."""
+
+    sites: tuple[SiteSpec, ...]
+    obstacles: tuple[str, ...]
+    """what does not come down to integers, and why, a line each"""
+
+
+@torch.no_grad()
+def freeze(network: Network) -> QuantSpec:
+    """Read off what became of every site.
+
+    Ranges that a picture decides at run time are obstacles; their operands are float in the result.
+    """
+    sites, obstacles = [], []
+    tensors: dict[Kind, InputSpec | None] = {}
+    for site in network.sites():
+        module = network.get_submodule(site.path)
+        inputs: list[InputSpec | None] = []
+        for quantizer in _input_quantizers(module):
+            found: InputSpec | str | None = None
+            if isinstance(quantizer, Quantizer):
+                found = _input(quantizer, site)
+            elif site.quantized_by:
+                found = tensors.get(site.quantized_by)
+            if isinstance(found, str):
+                obstacles.append(f"{site.path}: {found}")
+                found = None
+            inputs.append(found)
+        weight = None
+        if isinstance(module, QuantConv2d | QuantLinear) and isinstance(
+            module.weight_quantizer, Quantizer
+        ):
+            weight = _weight(module.weight, module.weight_quantizer)
+        if isinstance(module, QuantTensor):
+            tensors[site.kind] = inputs[0]
+        sites.append(SiteSpec(site, tuple(inputs), weight))
+    return QuantSpec(tuple(sites), tuple(obstacles))
+
+
+def _input_quantizers(module: nn.Module) -> list[nn.Module]:
+    if isinstance(module, QuantMatMul):
+        return [module.left_quantizer, module.right_quantizer]
+    if isinstance(module, QuantConv2d | QuantLinear | QuantTensor):
+        return [module.input_quantizer]
+    return []
+
+
+def _input(quantizer: Quantizer, site: Site) -> InputSpec | str:
+    """Codes of an activation, or why there are none."""
+    grid = quantizer.static_grid()
+    if grid is None or grid.step.ndim:
+        return "its range follows from the picture at run time"
+    step, origin = float(grid.step), float(grid.origin)
+    shift = quantizer.shift_before()
+    last = grid.last - grid.first
+    zero = min(max(-(grid.first + round(origin / step)), 0), last)
+    offset = origin + (grid.first + zero) * step
+    if abs(offset) < ROUND_OFF * step:
+        offset = 0.0
+    if site.unsigned and shift is None and zero > 0 and not offset:
+        # Codes of values below zero do not occur.
+        zero, last = 0, last - zero
+    return InputSpec(grid.bits, step, zero, last, offset, shift)
+
+
+def _weight(weight: Tensor, quantizer: Quantizer) -> WeightSpec:
+    """Codes of a weight; those that start at 0 are centred, so that they fit int8."""
+    grid: Grid = quantizer.grid(weight)
+    codes = encode(weight, grid)
+    centre = 2 ** (grid.bits - 1) if grid.first == 0 else 0
+    channels = len(weight)
+    step = grid.step.flatten().expand(channels).clone()
+    offset = (grid.origin + centre * grid.step).flatten().expand(channels).clone()
+    codes = (codes - centre).to(torch.int8)
+    if _is_multiple(offset, step) and offset.any():
+        # An integer zero point: as codes, if they still fit.
+        shifted = codes + (offset / step).round().to(torch.int16).view(-1, *[1] * (codes.ndim - 1))
+        if shifted.abs().max() <= 127:
+            codes, offset = shifted.to(torch.int8), torch.zeros_like(offset)
+    return WeightSpec(grid.bits, codes, step, offset)
+
+
+def reduce_range(spec: QuantSpec) -> QuantSpec:
+    """Weights of 7 bits where a sum of two products could exceed 16 bits.
+
+    Integer kernels of x86 processors without VNNI add pairs of products of an unsigned 8-bit and a
+    signed 8-bit code in 16 bits, and saturate. Codes up to 64 do not.
+    """
+
+    def reduced(site: SiteSpec) -> SiteSpec:
+        weight = site.weight
+        if weight is None or not any(i is not None and i.last > 127 for i in site.inputs):
+            return site
+        if int(weight.codes.abs().max()) <= 64:
+            return site
+        codes = (weight.codes / 2).round().to(torch.int8)
+        return replace(site, weight=replace(weight, codes=codes, step=weight.step * 2))
+
+    return replace(spec, sites=tuple(reduced(site) for site in spec.sites))
+
+
+def _is_multiple(offset: Tensor, step: Tensor) -> bool:
+    multiple = offset / step
+    return bool(((multiple - multiple.round()).abs() < ROUND_OFF).all())

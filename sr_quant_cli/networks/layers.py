@@ -1,0 +1,32 @@
+"""Layers that several networks share."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Denormalize(nn.Module):
+    """Back to 0..1 from the values that a network works on: ``x / scale + mean`` of each channel.
+
+    Parameters
+    ----------
+    scale
+        Range of the network's values.
+    mean
+        ``[C, 1, 1]``, 0..1: what was subtracted from the input.
+
+    Examples
+    --------
+    >>> Denormalize(255.0, torch.full((1, 1, 1), 0.5))(torch.tensor([[[51.0]]])).item()
+    0.699999988079071
+    """
+
+    mean: Tensor
+
+    def __init__(self, scale: float, mean: Tensor) -> None:
+        super().__init__()
+        self.scale = scale
+        self.register_buffer("mean", mean, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` of any floating type -> float32, same shape."""
+        return x.float() / self.scale + self.mean
