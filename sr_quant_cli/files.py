@@ -13,6 +13,11 @@ from sr_quant_cli.errors import FailedError
 _MARK = ".part-"
 
 
+def cache_dir() -> Path:
+    """Folder of derived files: ``SRQ_CACHE``, else ``~/.cache/srq``; it may be deleted."""
+    return Path(os.environ.get("SRQ_CACHE") or Path.home() / ".cache" / "srq")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; move it onto ``path`` when the block succeeds.

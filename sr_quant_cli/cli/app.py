@@ -15,6 +15,7 @@ from sr_quant_cli.cli import (
     data,
     distill,
     evaluate,
+    export,
     importing,
     info,
     pretrain,
@@ -38,6 +39,7 @@ app.command()(pretrain.pretrain)
 app.command()(quantize.quantize)
 app.command()(distill.distill)
 app.command("import")(importing.import_)
+app.command()(export.export)
 app.command()(info.info)
 app.command()(info.pack)
 app.add_typer(runs.app, name="runs")

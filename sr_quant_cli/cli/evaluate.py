@@ -1,7 +1,7 @@
 """``srq eval``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,7 +11,9 @@ from sr_quant_cli.cli.options import DataRoot, Depth, Device, Json, Threads
 def evaluate(
     models: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[MODEL]...", help="srq or ONNX files; default: the embedded one."),
+        typer.Argument(
+            metavar="[MODEL]...", help="srq, .onnx or .xml files; default: the embedded one."
+        ),
     ] = None,
     bench: Annotated[
         str, typer.Option(help="Sets, joined by +: Set5, Set14, B100, Urban100, Manga109.")
@@ -28,6 +30,12 @@ def evaluate(
         bool, typer.Option("--record", help="Store the scores in the card of each srq model file.")
     ] = False,
     depth: Depth = "full",
+    runtime: Annotated[
+        Literal["auto", "torch", "onnxruntime", "openvino"] | None,
+        typer.Option(
+            help="What runs the models; default: torch, the reference; a graph file's own."
+        ),
+    ] = None,
     device: Device = "auto",
     threads: Threads = None,
     data_root: DataRoot = None,
@@ -48,31 +56,40 @@ def evaluate(
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.data.benchmark import data_root as root_of
     from sr_quant_cli.data.benchmark import find_set, parse_sets
-    from sr_quant_cli.engine.device import pick_device, set_threads
     from sr_quant_cli.engine.distributed import process_group
     from sr_quant_cli.errors import UsageError
     from sr_quant_cli.files import write_json
     from sr_quant_cli.inference import evaluate as core
-    from sr_quant_cli.inference.models import common_scale, embedded_model, open_model
+    from sr_quant_cli.inference.models import GRAPHS, common_scale, embedded_model, open_model
     from sr_quant_cli.inference.upscaler import BicubicUpscaler
     from sr_quant_cli.metrics import get_protocol
     from sr_quant_cli.networks.modelfile import record_scores
     from sr_quant_cli.report.table import print_scores
 
-    foreign = [str(path) for path in models or () if path.suffix.lower() == ".onnx"]
+    foreign = [str(path) for path in models or () if path.suffix.lower() in GRAPHS]
     if record and foreign:
         raise UsageError(f"--record: only srq model files store scores, not {', '.join(foreign)}")
+    if record and runtime not in (None, "torch"):
+        raise UsageError(f"--record: stores scores of the model itself, not by {runtime}")
     if depth != "full" and record:
         raise UsageError(f"--depth {depth}: --record stores scores of full depth only")
     if depth != "full" and not models:
         raise UsageError(f"--depth {depth}: name a model that runs at several depths")
     chosen = get_protocol(protocol)
     names = parse_sets(bench)
-    where = pick_device(device)
-    set_threads(threads)
     if not models and not sr_dir:
         models = [embedded_model(scale or 4)]
-    upscalers = [open_model(path, where, threads, depth) for path in models or ()]
+    upscalers = [
+        open_model(
+            path,
+            runtime=runtime or ("auto" if path.suffix.lower() in GRAPHS else "torch"),
+            device=device,
+            precision="fp32",
+            threads=threads,
+            depth=depth,
+        )
+        for path in models or ()
+    ]
     scale = common_scale(upscalers, scale)
     sets = [find_set(name, scale, root_of(data_root)) for name in names]
     candidates = core.distinct(
@@ -81,7 +98,7 @@ def evaluate(
             *(core.folder_candidate(folder) for folder in sr_dir or ()),
         ]
     )
-    with process_group(where) as here:
+    with process_group() as here:
         results = core.evaluate(candidates, sets, chosen)
     if here.rank:
         return

@@ -24,6 +24,12 @@ Depth = Annotated[
     Literal["full", "half", "quarter"],
     typer.Option(help="Blocks that a network of several depths executes."),
 ]
+Runtime = Annotated[
+    Literal["auto", "torch", "onnxruntime", "openvino"],
+    typer.Option(
+        help="What runs the network; auto: CUDA, or the fastest here that agrees with the model."
+    ),
+]
 DataRoot = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Folder of the data sets; else SRQ_DATA, else ./datasets."),

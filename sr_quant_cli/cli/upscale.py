@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sr_quant_cli.cli.options import Depth, Device, Json, Precision, Threads
+from sr_quant_cli.cli.options import Depth, Device, Json, Precision, Runtime, Threads
 
 
 def upscale(
@@ -14,7 +14,8 @@ def upscale(
         int | None, typer.Option(help="Enlargement factor: 2, 3 or 4; default 4.")
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="srq model; default: an embedded one.")
+        Path | None,
+        typer.Option(metavar="FILE", help="srq file, .onnx or .xml; default: an embedded one."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -27,6 +28,7 @@ def upscale(
         int | None, typer.Option(min=1, help="Pixels per side of a tile; default: by memory.")
     ] = None,
     depth: Depth = "full",
+    runtime: Runtime = "auto",
     precision: Precision = "auto",
     device: Device = "auto",
     threads: Threads = None,
@@ -42,18 +44,23 @@ def upscale(
       srq upscale photo.png --model runs/edsr-x4/model.safetensors
       torchrun --nproc-per-node 2 -m sr_quant_cli upscale holiday/
     """  # noqa: D301 - typer's \b keeps the line breaks
-    from sr_quant_cli.engine.device import pick_device, set_threads
     from sr_quant_cli.engine.distributed import process_group
     from sr_quant_cli.files import write_json
-    from sr_quant_cli.inference.models import common_scale, embedded_model, open_network
+    from sr_quant_cli.inference.models import common_scale, embedded_model, open_model
     from sr_quant_cli.inference.upscale import plan_jobs, raise_failures, summarize, upscale_all
 
-    where = pick_device(device)
-    set_threads(threads)
-    upscaler = open_network(model or embedded_model(scale or 4), where, precision, tile, depth)
+    upscaler = open_model(
+        model or embedded_model(scale or 4),
+        runtime=runtime,
+        device=device,
+        precision=precision,
+        threads=threads,
+        depth=depth,
+        tile=tile,
+    )
     common_scale([upscaler], scale)
     jobs = plan_jobs(image, upscaler.scale, output)
-    with process_group(where) as here:
+    with process_group() as here:
         results = upscale_all(upscaler, jobs, overwrite=overwrite)
     if here.rank:
         return

@@ -15,11 +15,7 @@ from tqdm import tqdm
 
 from sr_quant_cli.data.benchmark import Pair
 from sr_quant_cli.errors import FailedError
-
-
-def cache_dir() -> Path:
-    """Folder of derived files: ``SRQ_CACHE``, else ``~/.cache/srq``; it may be deleted."""
-    return Path(os.environ.get("SRQ_CACHE") or Path.home() / ".cache" / "srq")
+from sr_quant_cli.files import cache_dir
 
 
 class PairStore:

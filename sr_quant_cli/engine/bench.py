@@ -41,7 +41,7 @@ from sr_quant_cli.engine.train import Step, Trainer
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.networks import build
-from sr_quant_cli.networks.base import Network, check_scale
+from sr_quant_cli.networks.base import Network
 from sr_quant_cli.quant.apply import Bits, quantize_network
 from sr_quant_cli.recipe.load import load_recipe
 from sr_quant_cli.recipe.schema import (
@@ -51,6 +51,7 @@ from sr_quant_cli.recipe.schema import (
     QuantizeRecipe,
     TrainingRecipe,
 )
+from sr_quant_cli.scales import check_scale
 
 LOADER_TARGET = 5.0
 """Percent of a training step that its data may cost."""

@@ -2,12 +2,11 @@
 
 import contextlib
 import ctypes
-import os
 from typing import Literal
 
 import torch
 
-from sr_quant_cli.engine.distributed import world
+from sr_quant_cli.engine.distributed import thread_limit, world
 from sr_quant_cli.errors import UsageError
 
 Precision = Literal["fp32", "bf16"]
@@ -51,14 +50,6 @@ def pick_device(name: str) -> torch.device:
     if device.index is None and here.size > 1:
         return torch.device("cuda", here.local_rank)
     return device
-
-
-def thread_limit(count: int | None) -> int | None:
-    """CPU threads of this process: ``count``; None: its part of the cores, unlimited when alone."""
-    processes = world().local_size
-    if count is None and processes > 1:
-        return max(1, _cores() // processes)
-    return count
 
 
 def set_threads(count: int | None) -> None:
@@ -117,10 +108,3 @@ def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractC
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
-
-
-def _cores() -> int:
-    """Cores that this process may use: a batch system may bind it to some of the machine's."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

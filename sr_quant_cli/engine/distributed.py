@@ -43,6 +43,14 @@ def world() -> World:
     return World(*(int(os.environ.get(name, default)) for name, default in names))
 
 
+def thread_limit(count: int | None) -> int | None:
+    """CPU threads of this process: ``count``; None: its part of the cores, unlimited when alone."""
+    processes = world().local_size
+    if count is None and processes > 1:
+        return max(1, _cores() // processes)
+    return count
+
+
 def warn(message: str) -> None:
     """Tell on stderr what does not stop the work; of several processes the first one does."""
     if world().rank == 0:
@@ -50,8 +58,8 @@ def warn(message: str) -> None:
 
 
 @contextmanager
-def process_group(device: "torch.device") -> Iterator[World]:
-    """Join the other processes for the length of the block: gloo on a CPU, NCCL on CUDA.
+def process_group(device: "torch.device | None" = None) -> Iterator[World]:
+    """Join the other processes for the length of the block: gloo, or NCCL on a CUDA device.
 
     An error in one process is told by that process, and torchrun ends the others.
 
@@ -67,7 +75,7 @@ def process_group(device: "torch.device") -> Iterator[World]:
     from torch import cuda, distributed
 
     backend = "gloo"
-    if device.type == "cuda":
+    if device is not None and device.type == "cuda":
         backend = "nccl"
         cuda.set_device(device)  # objects travel by way of the current device
     try:
@@ -131,3 +139,10 @@ def first_of_machine() -> Iterator[None]:
     yield
     if not here.local_rank:
         distributed.barrier()
+
+
+def _cores() -> int:
+    """Cores that this process may use: a batch system may bind it to some of the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -14,10 +14,10 @@ from sr_quant_cli.engine.session import Job, Options, locate, run_job
 from sr_quant_cli.errors import UsageError, unknown
 from sr_quant_cli.imaging.convert import to_tensor
 from sr_quant_cli.networks import build, network_names
-from sr_quant_cli.networks.base import check_scale
 from sr_quant_cli.networks.modelfile import load_model, save_model
 from sr_quant_cli.recipe.load import load_recipe
 from sr_quant_cli.recipe.schema import PretrainRecipe
+from sr_quant_cli.scales import check_scale
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,9 +17,10 @@ from sr_quant_cli.data.benchmark import BenchmarkSet, Pair
 from sr_quant_cli.engine.distributed import collect, from_first, share
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.io import picture_files, read_rgb
-from sr_quant_cli.inference.upscaler import Pixels, Upscaler
+from sr_quant_cli.inference.upscaler import Upscaler
 from sr_quant_cli.metrics import Protocol, score
 from sr_quant_cli.networks.modelfile import SetScore
+from sr_quant_cli.runtimes.base import Pixels
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,33 @@
-"""From what a user names (a file, or a scale alone) to something that upscales."""
+"""From what a user names (a file, or a scale alone) to something that upscales.
 
+torch is imported only where it is needed: a prepared graph does without.
+"""
+
+import ctypes
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-import torch
-
-from sr_quant_cli.engine.device import PrecisionChoice, pick_precision
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.inference.upscaler import NetworkUpscaler, OnnxUpscaler, Upscaler
-from sr_quant_cli.networks.base import Depth, Network, check_scale
-from sr_quant_cli.networks.folding import fold_exactly
-from sr_quant_cli.networks.modelfile import Header, load_model
+from sr_quant_cli.inference.prepared import (
+    Precision,
+    fastest,
+    open_file,
+    open_graph,
+    prepare,
+)
+from sr_quant_cli.inference.upscaler import TiledUpscaler, Upscaler, WholeUpscaler
 from sr_quant_cli.resources import models_dir
+from sr_quant_cli.runtimes.base import RuntimeName
+from sr_quant_cli.scales import check_scale
+
+if TYPE_CHECKING:
+    from sr_quant_cli.networks.base import Depth, Network
+    from sr_quant_cli.networks.modelfile import Header
+
+RuntimeChoice = Literal["auto", "torch", "onnxruntime", "openvino"]
+GRAPHS: dict[str, RuntimeName] = {".onnx": "onnxruntime", ".xml": "openvino"}
+"""Suffixes of graph files, and the runtime of each."""
 
 
 def embedded_model(scale: int) -> Path:
@@ -29,7 +45,7 @@ def embedded_model(scale: int) -> Path:
     return path
 
 
-def load_at_depth(path: Path, depth: Depth) -> tuple[Network, Header]:
+def load_at_depth(path: Path, depth: "Depth") -> "tuple[Network, Header]":
     """Load an srq model file to run at a depth.
 
     Raises
@@ -37,6 +53,8 @@ def load_at_depth(path: Path, depth: Depth) -> tuple[Network, Header]:
     UsageError
         The file is not usable, or its network cannot run at that depth.
     """
+    from sr_quant_cli.networks.modelfile import load_model
+
     network, header = load_model(path)
     try:
         network.set_depth(depth)
@@ -45,27 +63,54 @@ def load_at_depth(path: Path, depth: Depth) -> tuple[Network, Header]:
     return network, header
 
 
-def open_network(
+def name_of(path: Path, header: "Header", depth: "Depth") -> str:
+    """What tables call a model."""
+    name = header.card.name or path.stem
+    return name if depth == "full" else f"{name}, {depth} depth"
+
+
+def open_model(
     path: Path,
-    device: torch.device,
-    precision: PrecisionChoice,
+    *,
+    runtime: RuntimeChoice = "torch",
+    device: str = "auto",
+    precision: Precision = "auto",
+    threads: int | None = None,
+    depth: "Depth" = "full",
     tile: int | None = None,
-    depth: Depth = "full",
-) -> NetworkUpscaler:
-    """Load an srq model file for inference; a float network is folded.
+) -> Upscaler:
+    """Open a model file of srq, ``.onnx`` or OpenVINO's ``.xml``.
+
+    Parameters
+    ----------
+    runtime
+        auto: CUDA by torch where it is there; else the fastest runtime that agrees with the model.
+    tile
+        LR pixels that a tile keeps per side; None: by memory.
 
     Raises
     ------
     UsageError
-        The file is not usable, or its network cannot run at that depth.
+        The file is not usable, or something of what is asked for cannot be had of it.
     """
-    network, header = load_at_depth(path, depth)
-    if network.quantization is None:
-        network = fold_exactly(network)
-    name = header.card.name or path.stem
-    if depth != "full":
-        name = f"{name}, {depth} depth"
-    return NetworkUpscaler(network, name, device, pick_precision(precision, device), tile)
+    if path.suffix.lower() in GRAPHS:
+        return _open_graph_file(path, runtime, precision, threads, depth, tile)
+
+    def in_torch() -> TiledUpscaler:
+        return _open_in_torch(path, device, precision, threads, depth, tile)
+
+    if runtime == "torch" or (runtime == "auto" and _means_cuda(device)):
+        return in_torch()
+    if device not in ("auto", "cpu"):
+        raise UsageError(
+            f"--device {device}: {runtime} runs on the CPU; --runtime torch does on it"
+        )
+    prepared = prepare(path, depth)
+    name = fastest(prepared, threads, precision) if runtime == "auto" else runtime
+    if name == "torch":
+        return in_torch()
+    graph = open_graph(name, prepared, threads, precision)
+    return TiledUpscaler(graph, prepared.facts, tile, lambda: in_torch().runtime)
 
 
 def common_scale(upscalers: Sequence[Upscaler], scale: int | None) -> int:
@@ -85,18 +130,58 @@ def common_scale(upscalers: Sequence[Upscaler], scale: int | None) -> int:
     return scale
 
 
-def open_model(
-    path: Path, device: torch.device, threads: int | None = None, depth: Depth = "full"
-) -> Upscaler:
-    """Load a model for measuring, in float32: an srq file, or ONNX by its suffix.
+def _open_in_torch(
+    path: Path,
+    device: str,
+    precision: Precision,
+    threads: int | None,
+    depth: "Depth",
+    tile: int | None,
+) -> TiledUpscaler:
+    """A float network is folded, exactly."""
+    from sr_quant_cli.engine.device import pick_device, pick_precision, set_threads
+    from sr_quant_cli.networks.folding import fold_exactly
+    from sr_quant_cli.runtimes.torch import TorchRuntime, facts_of_network
 
-    Raises
-    ------
-    UsageError
-        The file is not usable, or its network cannot run at that depth.
-    """
-    if path.suffix.lower() != ".onnx":
-        return open_network(path, device, "fp32", depth=depth)
+    where = pick_device(device)
+    set_threads(threads)
+    network, header = load_at_depth(path, depth)
+    if network.quantization is None:
+        network = fold_exactly(network)
+    facts = facts_of_network(network, name_of(path, header, depth))
+    return TiledUpscaler(
+        TorchRuntime(network, where, pick_precision(precision, where)), facts, tile
+    )
+
+
+def _open_graph_file(
+    path: Path,
+    runtime: RuntimeChoice,
+    precision: Precision,
+    threads: int | None,
+    depth: "Depth",
+    tile: int | None,
+) -> Upscaler:
+    from sr_quant_cli.lowering.graph import facts_of
+
     if depth != "full":
-        raise UsageError(f"--depth {depth}: {path} is an ONNX file, whose depth is fixed")
-    return OnnxUpscaler(path, threads)
+        raise UsageError(f"--depth {depth}: {path} is a graph, whose depth is fixed")
+    if runtime == "torch":
+        raise UsageError(f"--runtime torch: {path} is a graph; it runs by onnxruntime or openvino")
+    name = GRAPHS[path.suffix.lower()] if runtime == "auto" else runtime
+    facts = facts_of(path)
+    graph = open_file(name, path, threads, precision)
+    return WholeUpscaler(graph, path.name) if facts is None else TiledUpscaler(graph, facts, tile)
+
+
+def _means_cuda(device: str) -> bool:
+    """Whether a device of torch is meant that is no CPU; asks without torch where none can be."""
+    if device != "auto":
+        return device.startswith("cuda")
+    try:
+        ctypes.CDLL("nvcuda.dll" if hasattr(ctypes, "WinDLL") else "libcuda.so.1")
+    except OSError:
+        return False
+    import torch
+
+    return torch.cuda.is_available()

@@ -17,7 +17,7 @@ from sr_quant_cli.imaging.io import (
     open_picture,
     picture_files,
 )
-from sr_quant_cli.inference.upscaler import NetworkUpscaler
+from sr_quant_cli.inference.upscaler import Upscaler
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def plan_jobs(source: Path, scale: int, output: Path | None) -> list[Job]:
     return [Job(path, _target(path, scale, output)) for path in sources]
 
 
-def upscale_file(upscaler: NetworkUpscaler, job: Job, *, overwrite: bool) -> Done:
+def upscale_file(upscaler: Upscaler, job: Job, *, overwrite: bool) -> Done:
     """Enlarge one picture; the output appears only when it is complete.
 
     Raises
@@ -93,7 +93,7 @@ def upscale_file(upscaler: NetworkUpscaler, job: Job, *, overwrite: bool) -> Don
     return Done(str(job.source), str(job.target), "done", width, height, seconds, picture.not_kept)
 
 
-def upscale_all(upscaler: NetworkUpscaler, jobs: list[Job], *, overwrite: bool) -> list[Done]:
+def upscale_all(upscaler: Upscaler, jobs: list[Job], *, overwrite: bool) -> list[Done]:
     """Enlarge pictures one after another, saying what happened to each.
 
     A picture that fails does not stop the others when there are several. The processes of a process
@@ -152,7 +152,7 @@ def _target(source: Path, scale: int, output: Path | None) -> Path:
     return output / name
 
 
-def _enlarge(upscaler: NetworkUpscaler, picture: Picture, target: Path) -> None:
+def _enlarge(upscaler: Upscaler, picture: Picture, target: Path) -> None:
     scale = upscaler.scale
     alpha = picture.alpha
     if alpha is not None:

@@ -91,14 +91,7 @@ class IntegerTensor(nn.Module):
 
 
 class IntegerConv2d(nn.Module):
-    """A convolution of codes with codes.
-
-    Parameters
-    ----------
-    exact
-        Offsets of the input get another bias at the border, as zero padding wants it. Without it
-        they are those of a pixel inside everywhere.
-    """
+    """A convolution of codes with codes."""
 
     codes: Tensor
     step: Tensor
@@ -108,9 +101,7 @@ class IntegerConv2d(nn.Module):
     ones: Tensor
     one: Tensor
 
-    def __init__(
-        self, layer: QuantConv2d, inputs: InputSpec, weight: WeightSpec, *, exact: bool
-    ) -> None:
+    def __init__(self, layer: QuantConv2d, inputs: InputSpec, weight: WeightSpec) -> None:
         super().__init__()
         self.input = IntegerInput(inputs)
         self.stride, self.padding = layer.stride, layer.padding
@@ -118,15 +109,14 @@ class IntegerConv2d(nn.Module):
         shape = [-1, *[1] * (weight.codes.ndim - 1)]
         values = weight.codes * weight.step.view(shape) + weight.offset.view(shape)
         bias = torch.zeros(len(values)) if layer.bias is None else layer.bias.detach().clone()
-        sums = values.sum(1, keepdim=True) * inputs.offset
-        if not exact:
-            bias += sums.sum((1, 2, 3))
         self.register_buffer("codes", weight.codes)
-        self.register_buffer("step", weight.step)
+        self.register_buffer("step", weight.step.clone())
         self.register_buffer("bias", bias)
-        self.register_buffer("border", sums if exact and inputs.offset else None)
-        has_offset = bool(weight.offset.any())
-        self.register_buffer("offset", weight.offset.view(-1, 1, 1) if has_offset else None)
+        # An offset of the input is none of the padding: its share is another at the border.
+        border = values.sum(1, keepdim=True) * inputs.offset if inputs.offset else None
+        self.register_buffer("border", border)
+        offset = weight.offset.view(-1, 1, 1).clone() if weight.offset.any() else None
+        self.register_buffer("offset", offset)
         # Codes 1 sum up what a window holds, for each group of channels.
         self.register_buffer("ones", torch.ones_like(weight.codes[: self.groups]))
         self.register_buffer("one", torch.ones_like(weight.step[: self.groups]))
@@ -209,10 +199,28 @@ class ToPixels(nn.Module):
         return y
 
 
-class OnPixels(nn.Module):
-    """A network between 8-bit pictures.
+def give_pixels(network: Network) -> bool:
+    """Let the last convolution of a network give 8-bit pixels, in place; False: it is a float one.
 
-    Where its last convolution is one on integers, this gives the pixels itself.
+    Integer kernels have integer outputs, too: without this one it would run in float.
+    """
+    stage = output_stage(network, (IntegerConv2d,))
+    if stage is None:
+        return False
+    convolution = network.get_submodule(stage.convolution)
+    denormalize = network.get_submodule(stage.denormalize)
+    assert isinstance(convolution, IntegerConv2d)
+    assert isinstance(denormalize, Denormalize)
+    convolution.denormalize(denormalize, stage.enlargement)
+    network.set_submodule(stage.denormalize, nn.Identity())
+    network.set_submodule(stage.convolution, nn.Sequential(convolution, ToPixels()))
+    return True
+
+
+class OnFloats(nn.Module):
+    """A network between float pictures, RGB 0..1 ``[1, 3, H, W]``.
+
+    Where its last convolution is one on integers, the output is rounded to pixels, and clipped.
 
     Parameters
     ----------
@@ -222,17 +230,28 @@ class OnPixels(nn.Module):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        stage = output_stage(network, (IntegerConv2d,))
-        if stage is not None:
-            convolution = network.get_submodule(stage.convolution)
-            denormalize = network.get_submodule(stage.denormalize)
-            assert isinstance(convolution, IntegerConv2d)
-            assert isinstance(denormalize, Denormalize)
-            convolution.denormalize(denormalize, stage.enlargement)
-            network.set_submodule(stage.denormalize, nn.Identity())
-            network.set_submodule(stage.convolution, nn.Sequential(convolution, ToPixels()))
+        self.pixels = give_pixels(network)
         self.network = network
-        self.last = nn.Identity() if stage is not None else ToPixels()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float ``[1, 3, h, w]`` -> float ``[1, 3, sh, sw]``."""
+        y: Tensor = self.network(x)
+        return y.float() / 255 if self.pixels else y
+
+
+class OnPixels(nn.Module):
+    """A network between 8-bit pictures, RGB ``[1, H, W, 3]``.
+
+    Parameters
+    ----------
+    network
+        Float, or from ``lower``; it is changed.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.last = nn.Identity() if give_pixels(network) else ToPixels()
+        self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
         """Uint8 ``[1, h, w, 3]`` -> uint8 ``[1, sh, sw, 3]``."""
@@ -240,36 +259,26 @@ class OnPixels(nn.Module):
         return y.permute(0, 2, 3, 1)
 
 
-def lower(network: Network, spec: QuantSpec, *, exact: bool) -> Network:
-    """Copy of a quantized network on integers; what the spec leaves in float stays simulated.
-
-    Parameters
-    ----------
-    exact
-        Real offsets of inputs are kept at the border of a picture, too. False: there they are those
-        of a pixel inside, with which runtimes need no further operations.
-    """
+def lower(network: Network, spec: QuantSpec) -> Network:
+    """Copy of a quantized network on integers; what the spec leaves in float stays simulated."""
     lowered = deepcopy(network).eval()
     for site in spec.sites:
         module = lowered.get_submodule(site.site.path)
-        if None not in site.inputs and (site.weight is not None or not _has_weight(module)):
-            lowered.set_submodule(site.site.path, _integer(module, site, exact=exact))
+        lowered.set_submodule(site.site.path, _integer(module, site))
     return lowered
 
 
-def _has_weight(module: nn.Module) -> bool:
-    return isinstance(module, QuantConv2d | QuantLinear)
-
-
-def _integer(module: nn.Module, site: SiteSpec, *, exact: bool) -> nn.Module:
+def _integer(module: nn.Module, site: SiteSpec) -> nn.Module:
     """A module on integers in the place of a quantized one; others stay."""
     inputs = [spec for spec in site.inputs if spec is not None]
+    if len(inputs) < len(site.inputs):
+        return module
     if isinstance(module, QuantTensor):
         return IntegerTensor(*inputs)
     if isinstance(module, QuantMatMul):
         return IntegerMatMul(*inputs)
     if isinstance(module, QuantConv2d) and site.weight is not None:
-        return IntegerConv2d(module, *inputs, site.weight, exact=exact)
+        return IntegerConv2d(module, inputs[0], site.weight)
     if isinstance(module, QuantLinear) and site.weight is not None:
-        return IntegerLinear(module, *inputs, site.weight)
+        return IntegerLinear(module, inputs[0], site.weight)
     return module

@@ -1,24 +1,31 @@
-"""The ONNX graph of a network: float, or with QuantizeLinear and DequantizeLinear around integers."""
+"""The ONNX graph of a network: float, or on integers between quantizing and dequantizing."""
 
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import onnx
 import torch
-from onnxscript import opset18 as op
-from torch import Tensor, nn
+from onnxscript import FLOAT, INT8, UINT8, opset18
+from torch import nn
 
-from sr_quant_cli.lowering.integer import OnPixels
+from sr_quant_cli.lowering.integer import OnFloats, OnPixels
 from sr_quant_cli.networks.base import Network
+from sr_quant_cli.networks.folding import ExactBorder
 
+op: Any = opset18
 OPSET = 18
 """Of the files written: what ONNX Runtime and OpenVINO have read for years."""
 
 Io = Literal["float", "uint8"]
-"""float: RGB 0..1 ``[1, 3, h, w]``, unclipped; uint8: RGB pixels ``[1, h, w, 3]``."""
+"""float: RGB 0..1 ``[1, 3, h, w]``; uint8: RGB pixels ``[1, h, w, 3]``."""
+
+
+def least_side(network: Network) -> int:
+    """LR pixels per side of the smallest picture that the graph of a network takes."""
+    return max([2, *(m.least for m in network.modules() if isinstance(m, ExactBorder))])
 
 
 def to_onnx(network: Network, io: Io) -> onnx.ModelProto:
@@ -27,18 +34,20 @@ def to_onnx(network: Network, io: Io) -> onnx.ModelProto:
     Parameters
     ----------
     network
-        As ``lower`` gives it, or float; it is changed where ``io`` is uint8.
+        As ``lower`` gives it, or float; it is changed.
     """
-    example, (rows, columns) = torch.rand(1, 3, 32, 24), (2, 3)
-    module: nn.Module = network.eval()
-    if io == "uint8":
-        example, (rows, columns) = torch.zeros(1, 32, 24, 3, dtype=torch.uint8), (1, 2)
-        module = OnPixels(network).eval()
-    free = {rows: torch.export.Dim("h", min=2), columns: torch.export.Dim("w", min=2)}
+    least = least_side(network)
+    module: nn.Module
+    if io == "float":
+        module, example, (rows, columns) = OnFloats(network), torch.rand(1, 3, 32, 24), (2, 3)
+    else:
+        pixels = torch.zeros(1, 32, 24, 3, dtype=torch.uint8)
+        module, example, (rows, columns) = OnPixels(network), pixels, (1, 2)
+    free = {rows: torch.export.Dim("h", min=least), columns: torch.export.Dim("w", min=least)}
     with warnings.catch_warnings(), _quiet("torch.onnx"):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            module,
+            module.eval(),
             (example,),
             dynamo=True,
             verbose=False,
@@ -72,19 +81,22 @@ def _quiet(name: str) -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _fake_quantize(x: Tensor, step: Tensor, zero: Tensor, last: int) -> Tensor:
+def _fake_quantize(x: FLOAT, step: FLOAT, zero: UINT8, last: int) -> FLOAT:
     codes = op.QuantizeLinear(x, step, zero)
     if last < 255:
         # A clip of codes: one of floats would keep the runtimes from fusing what is around it.
         first = op.CastLike(op.Constant(value_int=0), zero)
         codes = op.Clip(codes, first, op.CastLike(op.Constant(value_int=last), zero))
-    return op.DequantizeLinear(codes, step, zero)
+    y: FLOAT = op.DequantizeLinear(codes, step, zero)
+    return y
 
 
-def _dequantize(codes: Tensor, step: Tensor) -> Tensor:
-    return op.DequantizeLinear(codes, step, axis=0)
+def _dequantize(codes: INT8, step: FLOAT) -> FLOAT:
+    y: FLOAT = op.DequantizeLinear(codes, step, axis=0)
+    return y
 
 
-def _to_pixels(x: Tensor) -> Tensor:
+def _to_pixels(x: FLOAT) -> UINT8:
     zero = op.Cast(op.Constant(value_int=0), to=onnx.TensorProto.UINT8)
-    return op.QuantizeLinear(x, op.Constant(value_float=1 / 255), zero)
+    y: UINT8 = op.QuantizeLinear(x, op.Constant(value_float=1 / 255), zero)
+    return y

@@ -19,7 +19,7 @@ ROUND_OFF = 1e-4
 """Part of a step by which an offset may miss a multiple of the step and still count as one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class InputSpec:
     """Codes of an activation: ``q = clip(R((x + shift - offset) / step) + zero, 0, last)``."""
 
@@ -35,7 +35,7 @@ class InputSpec:
     """added before, ``[C, 1, 1]`` or ``[C]``"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WeightSpec:
     """Codes of a weight: ``w = step * codes + offset``."""
 
@@ -48,7 +48,7 @@ class WeightSpec:
     """float32, ``[C]``"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SiteSpec:
     """A site: operands that are None are float."""
 
@@ -56,6 +56,11 @@ class SiteSpec:
     inputs: tuple[InputSpec | None, ...]
     """one; of a product two"""
     weight: WeightSpec | None
+
+    @property
+    def on_integers(self) -> bool:
+        """Whether it is a product of which both operands are codes."""
+        return None not in self.inputs and (self.weight is not None or len(self.inputs) == 2)
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,32 @@ def _weight(weight: Tensor, quantizer: Quantizer) -> WeightSpec:
     return WeightSpec(grid.bits, codes, step, offset)
 
 
+def snap(spec: QuantSpec) -> QuantSpec:
+    """Move real offsets to the nearest multiple of the step, by half a step at most.
+
+    With zero points and codes that are integers nothing remains but integer kernels. Offsets of
+    weights stay where the moved codes would not fit 8 bits.
+    """
+
+    def moved_input(given: InputSpec | None) -> InputSpec | None:
+        return replace(given, offset=0.0) if given is not None and given.offset else given
+
+    def moved(site: SiteSpec) -> SiteSpec:
+        inputs, weight = tuple(map(moved_input, site.inputs)), site.weight
+        if weight is not None and weight.offset.any():
+            multiple = (weight.offset / weight.step).round()
+            codes = weight.codes + multiple.view(-1, *[1] * (weight.codes.ndim - 1))
+            if codes.abs().max() <= 127:
+                weight = replace(
+                    weight, codes=codes.to(torch.int8), offset=torch.zeros_like(weight.offset)
+                )
+        if weight is site.weight and all(a is b for a, b in zip(inputs, site.inputs, strict=True)):
+            return site
+        return replace(site, inputs=inputs, weight=weight)
+
+    return replace(spec, sites=tuple(map(moved, spec.sites)))
+
+
 def reduce_range(spec: QuantSpec) -> QuantSpec:
     """Weights of 7 bits where a sum of two products could exceed 16 bits.
 
@@ -158,7 +189,7 @@ def reduce_range(spec: QuantSpec) -> QuantSpec:
         codes = (weight.codes / 2).round().to(torch.int8)
         return replace(site, weight=replace(weight, codes=codes, step=weight.step * 2))
 
-    return replace(spec, sites=tuple(reduced(site) for site in spec.sites))
+    return replace(spec, sites=tuple(map(reduced, spec.sites)))
 
 
 def _is_multiple(offset: Tensor, step: Tensor) -> bool:

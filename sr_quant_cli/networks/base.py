@@ -9,30 +9,13 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from sr_quant_cli.errors import UsageError
 from sr_quant_cli.networks.sites import Site, Stream
 
 if TYPE_CHECKING:
     from sr_quant_cli.quant.apply import Quantization
 
-SCALES = (2, 3, 4)
-"""Enlargement factors that networks are built for."""
-
-
 Depth = Literal["full", "half", "quarter"]
 """How much of its body a network executes: everything, or about that part of the blocks."""
-
-
-def check_scale(scale: int) -> None:
-    """Refuse a scale that no network has.
-
-    Raises
-    ------
-    UsageError
-        It is none of ``SCALES``.
-    """
-    if scale not in SCALES:
-        raise UsageError(f"--scale {scale}: must be one of {', '.join(map(str, SCALES))}")
 
 
 class NetworkConfig(BaseModel):

@@ -69,14 +69,16 @@ def fold_exactly(network: Network) -> Network:
 
 @dataclass(frozen=True)
 class OutputStage:
-    """How a picture leaves a network: a convolution, PixelShuffles, ``Denormalize``; their paths."""
+    """How a picture leaves a network, by paths: a convolution, PixelShuffles, ``Denormalize``."""
 
     convolution: str
     enlargement: int
     denormalize: str
 
 
-def output_stage(network: nn.Module, convolutions: tuple[type[nn.Module], ...]) -> OutputStage | None:
+def output_stage(
+    network: nn.Module, convolutions: tuple[type[nn.Module], ...]
+) -> OutputStage | None:
     """Find the convolution that gives the picture; None: the network ends otherwise.
 
     Parameters
@@ -106,8 +108,9 @@ class _Tracer(fx.Tracer):
     """Goes into what networks are composed of, and no further."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        inside = type(m).__module__.startswith(__package__) and not isinstance(m, Denormalize)
-        return not inside and not isinstance(m, nn.Sequential)
+        leaf = isinstance(m, Denormalize | ExactBorder)
+        inside = type(m).__module__.startswith(__package__) or isinstance(m, nn.Sequential)
+        return leaf or not inside
 
 
 class ExactBorder(nn.Module):
@@ -127,19 +130,25 @@ class ExactBorder(nn.Module):
         self.folded = nn.Sequential(convolution, nn.PixelShuffle(self.scale))
         self.radius = convolution.kernel_size[0] // 2
 
+    @property
+    def least(self) -> int:
+        """LR pixels per side from which on the folded convolution serves."""
+        return 2 * self.radius + 1
+
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` -> ``[N, 3, sH, sW]``."""
         # Pixels nearer than the radius may differ; as many more rows keep the cut away from them.
         thick, seen = self.radius * self.scale, 2 * self.radius
-        if min(x.shape[2:]) <= seen:
+        if min(x.shape[2:]) < self.least:
             whole: Tensor = self.chain(x)
             return whole
-        y: Tensor = self.folded(x)
-        y[:, :, :thick] = self.chain(x[:, :, :seen])[:, :, :thick]
-        y[:, :, -thick:] = self.chain(x[:, :, -seen:])[:, :, -thick:]
-        y[:, :, :, :thick] = self.chain(x[:, :, :, :seen])[:, :, :, :thick]
-        y[:, :, :, -thick:] = self.chain(x[:, :, :, -seen:])[:, :, :, -thick:]
-        return y
+        y: Tensor = self.folded(x)[:, :, :, thick:-thick]
+        left = self.chain(x[:, :, :, :seen])[:, :, :, :thick]
+        right = self.chain(x[:, :, :, -seen:])[:, :, :, -thick:]
+        y = torch.cat([left, y, right], 3)[:, :, thick:-thick]
+        top = self.chain(x[:, :, :seen])[:, :, :thick]
+        bottom = self.chain(x[:, :, -seen:])[:, :, -thick:]
+        return torch.cat([top, y, bottom], 2)
 
 
 def fold_modules(network: Network) -> None:

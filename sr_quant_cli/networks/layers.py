@@ -1,6 +1,5 @@
 """Layers that several networks share."""
 
-import torch
 from torch import Tensor, nn
 
 

@@ -8,8 +8,9 @@ from sr_quant_cli.data.benchmark import Pair
 from sr_quant_cli.data.bicubic import downscale
 from sr_quant_cli.data.photographs import find_photographs
 from sr_quant_cli.data.sampler import DevicePatches, PatchSampler
-from sr_quant_cli.data.store import cache_dir, pack_pairs
+from sr_quant_cli.data.store import pack_pairs
 from sr_quant_cli.errors import UsageError
+from sr_quant_cli.files import cache_dir
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
 from sr_quant_cli.recipe.schema import DataSection
 from tests.helpers import picture

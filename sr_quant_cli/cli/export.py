@@ -1,0 +1,72 @@
+"""``srq export``."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from sr_quant_cli.cli.options import Depth, Json, Threads
+
+
+def export(
+    model: Annotated[
+        Path | None, typer.Argument(metavar="[MODEL]", help="srq model; default: an embedded one.")
+    ] = None,
+    format_: Annotated[
+        Literal["onnx", "openvino"], typer.Option("--format", help="onnx, or OpenVINO's IR.")
+    ] = "onnx",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help=".onnx, or .xml with a .bin; default: by MODEL."
+        ),
+    ] = None,
+    scale: Annotated[int | None, typer.Option(help="Of the embedded model; default 4.")] = None,
+    io: Annotated[
+        Literal["float", "uint8"],
+        typer.Option(help="float: RGB 0..1 [1, 3, h, w]; uint8: pixels [1, h, w, 3]."),
+    ] = "float",
+    offsets: Annotated[
+        Literal["exact", "snap"],
+        typer.Option(help="Ranges that start at a real number: as they are, or at a multiple."),
+    ] = "exact",
+    full_range: Annotated[
+        bool,
+        typer.Option("--full-range", help="Keep 8-bit weights that processors without VNNI clip."),
+    ] = False,
+    depth: Depth = "full",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    threads: Threads = None,
+    json: Json = None,
+) -> None:
+    """Write a model as a graph for ONNX Runtime or OpenVINO, height and width free.
+
+    A quantized model comes down to integers wherever it can. The graph is compared with the model
+    on three pictures first: where it loses more than 0.01 dB, or a layer that should be on integers
+    is not, nothing is written.
+
+    \b
+    Examples:
+      srq export -o edsr-x4.onnx
+      srq export runs/edsr-x4-daq/model.safetensors --format openvino -o edsr.xml
+      srq export model.safetensors --offsets snap --io uint8 --json export.json
+    """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.files import write_json
+    from sr_quant_cli.inference.export import ExportRequest, run_export
+    from sr_quant_cli.inference.models import embedded_model
+
+    exported = run_export(
+        ExportRequest(
+            model=model or embedded_model(scale or 4),
+            format=format_,
+            output=output,
+            io=io,
+            offsets=offsets,
+            full_range=full_range,
+            depth=depth,
+            threads=threads,
+            overwrite=overwrite,
+        )
+    )
+    if json is not None:
+        write_json(json, exported.report())

@@ -1,0 +1,126 @@
+"""``srq export``: a model file in, a graph file out, checked against the model."""
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import torch
+
+from sr_quant_cli.errors import FailedError, UsageError
+from sr_quant_cli.inference.models import GRAPHS, load_at_depth, name_of
+from sr_quant_cli.inference.prepared import open_file
+from sr_quant_cli.lowering.deploy import Deployed, Offsets, deploy
+from sr_quant_cli.lowering.graph import describe, save_graph
+from sr_quant_cli.lowering.onnx import Io
+from sr_quant_cli.lowering.verify import Verification, verify
+from sr_quant_cli.networks.base import Depth
+from sr_quant_cli.report.export import print_export
+from sr_quant_cli.runtimes.torch import TorchRuntime
+
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
+MAX_LOSS = 0.01
+"""dB of PSNR against HR, mean over the sample pictures, that a graph may lose."""
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What ``srq export`` was asked for."""
+
+    model: Path
+    format: Literal["onnx", "openvino"]
+    output: Path | None
+    io: Io
+    offsets: Offsets
+    full_range: bool
+    depth: Depth
+    threads: int | None
+    overwrite: bool
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A graph file, and what is known of it."""
+
+    path: Path
+    deployed: Deployed
+    verification: Verification
+
+    def report(self) -> dict[str, Any]:
+        """What ``--json`` writes, and the file's metadata holds."""
+        checks = asdict(self.verification)
+        for picture in checks["pictures"]:
+            if math.isinf(picture["psnr_between"]):
+                picture["psnr_between"] = None
+        return {
+            "integer_layers": self.deployed.integer_layers,
+            "notes": list(self.deployed.notes),
+            "verification": {**checks, "loss": self.verification.loss},
+        }
+
+
+def run_export(request: ExportRequest) -> Exported:
+    """Write the graph of a model, after it was checked against the model.
+
+    Raises
+    ------
+    UsageError
+        The model is not usable, or the output is not.
+    FailedError
+        The graph loses more than ``MAX_LOSS``, or a layer that should be on integers runs in float.
+    """
+    path = _target(request)
+    network, header = load_at_depth(request.model, request.depth)
+    name = name_of(request.model, header, request.depth)
+    deployed = deploy(
+        network,
+        name,
+        request.io,
+        offsets=request.offsets,
+        full_range=request.full_range,
+    )
+    describe(deployed.model, deployed.facts)
+    with TemporaryDirectory() as folder:
+        draft = Path(folder) / f"graph{path.suffix}"
+        save_graph(deployed.model, draft)
+        runtime = open_file(GRAPHS[path.suffix], draft, request.threads, "fp32")
+        reference = TorchRuntime(network, torch.device("cpu"))
+        exported = Exported(path, deployed, verify(reference, runtime, network.scale))
+    print_export(deployed, exported.verification)
+    _judge(exported)
+    describe(deployed.model, deployed.facts, **exported.report())
+    save_graph(deployed.model, path)
+    print(f"{request.model} -> {path}  {sum(file.stat().st_size for file in _files(path)):,} bytes")
+    return exported
+
+
+def _target(request: ExportRequest) -> Path:
+    suffix = SUFFIXES[request.format]
+    path = request.output or Path(f"{request.model.stem}{suffix}")
+    if path.suffix.lower() != suffix:
+        raise UsageError(f"-o {path}: --format {request.format} is written to a {suffix} file")
+    for file in _files(path):
+        if file.exists() and not request.overwrite:
+            raise UsageError(f"{file} exists; use --overwrite to replace it")
+    return path
+
+
+def _files(path: Path) -> tuple[Path, ...]:
+    return (path, path.with_suffix(".bin")) if path.suffix.lower() == ".xml" else (path,)
+
+
+def _judge(exported: Exported) -> None:
+    found, wanted = exported.verification, exported.deployed.integer_layers
+    if found.integer_kernels < wanted:
+        raise FailedError(
+            f"{found.runtime} runs {found.integer_kernels} of {wanted} layers on integers and "
+            f"{found.float_kernels} in float; nothing was written"
+        )
+    if found.loss > MAX_LOSS:
+        worst = max(found.pictures, key=lambda p: p.psnr_model - p.psnr_graph)
+        raise FailedError(
+            f"the graph loses {found.loss:.3f} dB on the sample pictures, allowed are {MAX_LOSS}; "
+            f"most on {worst.name}: {worst.psnr_model:.3f} -> {worst.psnr_graph:.3f} dB; "
+            "nothing was written"
+        )

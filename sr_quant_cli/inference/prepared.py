@@ -1,0 +1,187 @@
+"""Graphs prepared from model files, kept in the cache: what upscaling starts from without torch.
+
+Of a model file srq makes, once, the graph that runtimes take, and the enlargement of a small real
+picture by the model itself. Which runtime is the fastest that agrees with it is measured once, too,
+for each number of threads.
+"""
+
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from filelock import FileLock
+
+from sr_quant_cli import __version__
+from sr_quant_cli.engine.distributed import thread_limit, world
+from sr_quant_cli.errors import UsageError
+from sr_quant_cli.files import cache_dir, replacing, write_json
+from sr_quant_cli.runtimes.base import Facts, GraphRuntime, Pixels, RuntimeName
+
+if TYPE_CHECKING:
+    from sr_quant_cli.networks.base import Depth
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+FORMAT = 1
+"""Of the folders; another number makes srq prepare all models anew."""
+
+AGREES = 0.05
+"""dB: how much more error than the model's own a runtime's enlargement may have."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A folder of the cache: ``graph.onnx``, ``facts.json``, ``probe.npz``, measured choices."""
+
+    folder: Path
+    facts: Facts
+
+    @property
+    def graph(self) -> Path:
+        """The graph, between uint8 pictures."""
+        return self.folder / "graph.onnx"
+
+
+def prepare(model: Path, depth: "Depth") -> Prepared:
+    """Find the graph of a model file, or make it.
+
+    Raises
+    ------
+    UsageError
+        The file is not usable, or its network cannot run at that depth or become a graph.
+    FailedError
+        The cache cannot be written.
+    """
+    try:
+        content = model.read_bytes()
+    except OSError as error:
+        raise UsageError(f"no such model file: {model}") from error
+    key = sha256(content + f"{FORMAT} {__version__} {depth}".encode()).hexdigest()[:20]
+    folder = cache_dir() / "graphs" / key
+    if not (folder / "facts.json").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):
+            if not (folder / "facts.json").is_file():
+                _make(model, depth, folder)
+    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+    return Prepared(folder, Facts(**facts))
+
+
+def open_graph(
+    name: RuntimeName, prepared: Prepared, threads: int | None, precision: Precision
+) -> GraphRuntime:
+    """Load a prepared graph in a runtime.
+
+    Raises
+    ------
+    UsageError
+        The runtime has no such precision.
+    """
+    return open_file(name, prepared.graph, threads, precision, prepared.folder / "compiled")
+
+
+def open_file(
+    name: RuntimeName,
+    path: Path,
+    threads: int | None,
+    precision: Precision,
+    cache: Path | None = None,
+) -> GraphRuntime:
+    """Load a graph file in a runtime.
+
+    Raises
+    ------
+    UsageError
+        The file is not usable, or the runtime has no such precision.
+    """
+    if name == "onnxruntime":
+        from sr_quant_cli.runtimes.onnxruntime import OnnxRuntime
+
+        if precision == "bf16":
+            raise UsageError("--precision bf16: onnxruntime has none; allowed are auto and fp32")
+        if path.suffix.lower() != ".onnx":
+            raise UsageError(f"--runtime onnxruntime: takes .onnx files, not {path}")
+        return OnnxRuntime(path, thread_limit(threads))
+    from sr_quant_cli.runtimes.openvino import OpenVinoRuntime
+
+    return OpenVinoRuntime(path, thread_limit(threads), precision, cache)
+
+
+def fastest(prepared: Prepared, threads: int | None, precision: Precision) -> RuntimeName:
+    """The fastest runtime whose enlargement is as good as the model's own; else torch.
+
+    Measured once, by a small picture, for a number of threads and a precision.
+    """
+    count = thread_limit(threads) or os.cpu_count()
+    record = prepared.folder / f"choice-{count}-{precision}.json"
+    if not record.is_file():
+        trials = [_try(name, prepared, threads, precision) for name in _names(precision)]
+        write_json(record, [asdict(trial) for trial in trials])
+    trials = [Trial(**trial) for trial in json.loads(record.read_text(encoding="utf-8"))]
+    agreeing = [trial for trial in trials if trial.loss <= AGREES]
+    return min(agreeing, key=lambda trial: trial.seconds).runtime if agreeing else "torch"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How a runtime did on the small picture."""
+
+    runtime: RuntimeName
+    seconds: float
+    """median of three"""
+    loss: float
+    """dB of PSNR (RGB) less than the model's own"""
+
+
+def _names(precision: Precision) -> tuple[RuntimeName, ...]:
+    return ("openvino",) if precision == "bf16" else ("openvino", "onnxruntime")
+
+
+def _try(name: RuntimeName, prepared: Prepared, threads: int | None, precision: Precision) -> Trial:
+    with np.load(prepared.folder / "probe.npz") as probe:
+        lr, sr, hr = probe["lr"], probe["sr"], probe["hr"]
+    runtime = open_graph(name, prepared, threads, precision)
+    mine = runtime(lr)
+    seconds = statistics.median(_seconds(lambda: runtime(lr)) for _ in range(3))
+    return Trial(name, seconds, 10 * float(np.log10(_error(mine, hr) / _error(sr, hr))))
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    run()
+    return time.perf_counter() - begun
+
+
+def _error(sr: Pixels, hr: Pixels) -> float:
+    return float(np.square(sr.astype(np.float64) - hr).mean()) + 1e-6
+
+
+def _make(model: Path, depth: "Depth", folder: Path) -> None:
+    """Trace a model; takes seconds, and torch."""
+    import torch
+
+    from sr_quant_cli.inference.models import load_at_depth, name_of
+    from sr_quant_cli.lowering.deploy import deploy
+    from sr_quant_cli.lowering.graph import save_graph
+    from sr_quant_cli.lowering.samples import sample_pairs
+    from sr_quant_cli.runtimes.torch import TorchRuntime
+
+    network, header = load_at_depth(model, depth)
+    name = name_of(model, header, depth)
+    if world().rank == 0:
+        print(f"preparing {name} for the runtimes here, once", file=sys.stderr)
+    deployed = deploy(network, name, "uint8")
+    _, lr, hr = sample_pairs(network.scale)[0]
+    sr = TorchRuntime(network, torch.device("cpu"))(lr)
+    save_graph(deployed.model, folder / "graph.onnx")
+    with replacing(folder / "probe.npz") as temporary:
+        np.savez(temporary, lr=lr, sr=sr, hr=hr)
+    write_json(folder / "facts.json", asdict(deployed.facts))

@@ -1,0 +1,107 @@
+"""The interface of all runtimes, and what tiling has to know of a network."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sr_quant_cli.errors import UsageError
+
+Pixels = NDArray[np.uint8]
+RuntimeName = Literal["torch", "onnxruntime", "openvino"]
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Convolutions and matrix products that were executed, by their arithmetic."""
+
+    integer: int
+    floating: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What callers have to know of a network besides its outputs."""
+
+    name: str
+    scale: int
+    receptive_radius: int
+    """LR pixels on each side that an output pixel depends on"""
+    bytes_per_pixel: int
+    """memory of a forward pass, per LR pixel"""
+    least: int = 1
+    """LR pixels per side of the smallest picture that it takes"""
+    dynamic: bool = False
+    """ranges follow from the picture, and so from the tile it is cut into"""
+
+
+class Runtime(ABC):
+    """A network that is ready to run, on whole pictures."""
+
+    runtime: ClassVar[RuntimeName]
+    precision: str
+    """of what is not on integers: fp32 or bf16"""
+
+    @abstractmethod
+    def __call__(self, lr: Pixels) -> Pixels:
+        """Uint8 ``[h, w, 3]`` -> uint8 ``[sh, sw, 3]``."""
+
+    @abstractmethod
+    def kernels(self) -> Kernels:
+        """Run a small picture and count the kernels that it took."""
+
+
+class GraphRuntime(Runtime):
+    """A graph from a file: uint8 RGB ``[1, H, W, 3]``, or float RGB 0..1 ``[1, 3, H, W]``."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise UsageError(f"no such model file: {path}")
+        self.path = path
+
+    def check_input(self, types: list[str], dimensions: list[int]) -> None:
+        """Refuse a graph that does not take one picture; ``types`` are numpy's names.
+
+        Raises
+        ------
+        UsageError
+            With what is needed.
+        """
+        if dimensions != [4] or types not in (["float32"], ["uint8"]):
+            raise UsageError(
+                f"{self.path}: needs one input, float [N, 3, H, W] (RGB 0..1) or uint8 [1, H, W, 3]"
+            )
+        self._on_floats = types == ["float32"]
+
+    def unreadable(self, error: Exception) -> UsageError:
+        """What to raise where the file cannot be loaded."""
+        return UsageError(f"{self.path} is no readable network: {_first_line(error)}")
+
+    def refused(self, lr: Pixels, error: Exception) -> UsageError:
+        """What to raise where a picture is not taken."""
+        size = f"{lr.shape[1]}x{lr.shape[0]}"
+        return UsageError(f"{self.path} does not take a {size} RGB picture: {_first_line(error)}")
+
+    def to_batch(self, lr: Pixels) -> NDArray[Any]:
+        """Uint8 ``[h, w, 3]`` as the graph takes it."""
+        if not self._on_floats:
+            return np.ascontiguousarray(lr[None])
+        return np.ascontiguousarray(lr.transpose(2, 0, 1)[None], dtype=np.float32) / 255
+
+    def to_pixels(self, output: NDArray[Any]) -> Pixels:
+        """What the graph gives as uint8 ``[h, w, 3]``: rounded half to even, and clipped."""
+        if not self._on_floats:
+            return np.array(output[0], np.uint8)
+        levels = np.clip(np.rint(output[0].astype(np.float32) * 255), 0, 255)
+        return np.ascontiguousarray(levels.astype(np.uint8).transpose(1, 2, 0))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200]
+
+
+PROBE = np.arange(32 * 24 * 3, dtype=np.uint8).reshape(32, 24, 3)
+"""Picture that kernels are counted on."""

@@ -1,0 +1,80 @@
+"""ONNX files in ONNX Runtime, on the CPU."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+import onnxruntime
+
+from sr_quant_cli.runtimes.base import PROBE, GraphRuntime, Kernels, Pixels, RuntimeName
+
+_INTEGER = {"QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger", "QGemm"}
+_FLOAT = {"Conv", "FusedConv", "MatMul", "FusedMatMul", "Gemm", "FusedGemm"}
+_TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
+
+
+class OnnxRuntime(GraphRuntime):
+    """An ONNX file with one picture as its input.
+
+    Parameters
+    ----------
+    threads
+        None: one for each core.
+
+    Raises
+    ------
+    UsageError
+        The file is missing, damaged, or no such network.
+    """
+
+    runtime: ClassVar[RuntimeName] = "onnxruntime"
+    precision = "fp32"
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        super().__init__(path)
+        self._threads = threads or 0
+        self._session = self._open(onnxruntime.SessionOptions())
+        inputs = self._session.get_inputs()
+        self.check_input(
+            [_TYPES.get(i.type, i.type) for i in inputs], [len(i.shape) for i in inputs]
+        )
+        self._input = inputs[0].name
+
+    def __call__(self, lr: Pixels) -> Pixels:
+        """Uint8 ``[h, w, 3]`` -> uint8 ``[sh, sw, 3]``."""
+        return self._run(self._session, lr)
+
+    def kernels(self) -> Kernels:
+        """Read off a profile which kernels a picture took."""
+        with tempfile.TemporaryDirectory() as folder:
+            options = onnxruntime.SessionOptions()
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder) / "profile")
+            session = self._open(options)
+            self._run(session, PROBE)
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        executed = [
+            event["args"]["op_name"]
+            for event in events
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+        ]
+        return Kernels(
+            sum(name in _INTEGER for name in executed), sum(name in _FLOAT for name in executed)
+        )
+
+    def _open(self, options: Any) -> Any:
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = 3
+        providers = ["CPUExecutionProvider"]
+        try:
+            return onnxruntime.InferenceSession(self.path, options, providers=providers)
+        except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+            raise self.unreadable(error) from error
+
+    def _run(self, session: Any, lr: Pixels) -> Pixels:
+        try:
+            output = session.run(None, {self._input: self.to_batch(lr)})[0]
+        except Exception as error:  # as above
+            raise self.refused(lr, error) from error
+        return self.to_pixels(output)

@@ -1,0 +1,59 @@
+"""Networks in torch: the reference, with simulated quantization."""
+
+from typing import ClassVar
+
+import torch
+
+from sr_quant_cli.engine.device import Precision, autocast
+from sr_quant_cli.imaging.convert import to_pixels, to_tensor
+from sr_quant_cli.methods import build
+from sr_quant_cli.networks.base import Network
+from sr_quant_cli.quant.layers import QuantMatMul
+from sr_quant_cli.runtimes.base import Facts, Kernels, Pixels, Runtime, RuntimeName
+
+
+class TorchRuntime(Runtime):
+    """A network on a device of torch.
+
+    Parameters
+    ----------
+    network
+        It is moved to the device.
+    """
+
+    runtime: ClassVar[RuntimeName] = "torch"
+
+    def __init__(
+        self, network: Network, device: torch.device, precision: Precision = "fp32"
+    ) -> None:
+        self.network = network.eval().place(device)
+        self.device = device
+        self.precision: Precision = precision
+
+    def __call__(self, lr: Pixels) -> Pixels:
+        """Uint8 ``[h, w, 3]`` -> uint8 ``[sh, sw, 3]``."""
+        with torch.inference_mode(), autocast(self.precision, self.device):
+            return to_pixels(self.network(to_tensor(lr[None], self.device))[0])
+
+    def kernels(self) -> Kernels:
+        """All in float: quantization is simulated."""
+        layers = (torch.nn.Conv2d, torch.nn.Linear, QuantMatMul)
+        weighted = [m for m in self.network.modules() if hasattr(m, "weight_quantizer")]
+        return Kernels(
+            0, len(weighted) + sum(isinstance(m, layers) for m in self.network.modules())
+        )
+
+
+def facts_of_network(network: Network, name: str, least: int = 1) -> Facts:
+    """What callers have to know of a network."""
+    how = network.quantization
+    # Pixels go through a few float copies of the output beside the network's own maps.
+    floats = network.floats_per_pixel + 12 * network.scale**2
+    return Facts(
+        name=name,
+        scale=network.scale,
+        receptive_radius=network.receptive_radius,
+        bytes_per_pixel=4 * floats,
+        least=least,
+        dynamic=how is not None and build(how.method).dynamic,
+    )
