@@ -13,18 +13,19 @@ import pytest
 import torch
 
 from sr_quant_cli.cli.app import app
-from sr_quant_cli.engine.device import pick_device, set_threads, thread_limit
+from sr_quant_cli.engine.device import pick_device, set_threads
 from sr_quant_cli.engine.distributed import (
     World,
     collect,
     from_first,
     process_group,
     share,
+    thread_limit,
     world,
 )
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.imaging.io import write_rgb
-from sr_quant_cli.inference.upscaler import OnnxUpscaler
+from sr_quant_cli.inference.models import open_model
 from sr_quant_cli.networks.modelfile import read_header
 from tests.helpers import nearest_onnx, picture
 
@@ -150,7 +151,7 @@ def test_cores_are_divided_among_the_processes_of_a_machine(place, monkeypatch, 
     place(0, 4)
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     with pytest.raises(UsageError):
-        OnnxUpscaler(nearest_onnx(tmp_path / "n.onnx"))
+        open_model(nearest_onnx(tmp_path / "n.onnx"), runtime="auto")
     assert taken == [2]
 
 

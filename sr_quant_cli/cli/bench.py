@@ -1,12 +1,78 @@
-"""``srq bench train``."""
+"""``srq bench`` and ``srq bench train``."""
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
-from sr_quant_cli.cli.options import DataRoot, Device, Json, Overrides, Threads
+from sr_quant_cli.cli.options import DataRoot, Depth, Device, Json, Overrides, Threads
 
-app = typer.Typer(help="Speed: time training steps.", rich_markup_mode=None)
+
+class _UpscaleIsMeant(TyperGroup):
+    """``srq bench FILE`` is ``srq bench upscale FILE``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or args[0] not in (*self.commands, "--help"):
+            args = ["upscale", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_UpscaleIsMeant,
+    help="Speed: time runtimes (srq bench [MODEL]...) or training steps (srq bench train).",
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def upscale(
+    models: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[MODEL]...", help="srq models; default: the embedded ones."),
+    ] = None,
+    size: Annotated[str, typer.Option(metavar="WxH", help="LR pixels.")] = "320x180",
+    scale: Annotated[int | None, typer.Option(help="Of the embedded models; default 4.")] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Timed runs of each variant.")] = 7,
+    depth: Depth = "full",
+    threads: Threads = None,
+    json: Json = None,
+) -> None:
+    """Time a picture's enlargement in torch, ONNX Runtime and OpenVINO, whole, in turns.
+
+    Float models run in each precision that the processor has, folded and not, quantized ones
+    simulated and on integers. The first row is the first model in torch, as the papers' code runs
+    it; the others are compared with it. Bit operations are counted, all else is measured.
+
+    \b
+    Examples:
+      srq bench
+      srq bench --size 640x360 --threads 2 --json speed.json
+      srq bench runs/full.safetensors runs/w4a4.safetensors --runs 15
+    """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.errors import UsageError
+    from sr_quant_cli.files import write_json
+    from sr_quant_cli.inference.bench import BenchRequest, bench_upscale
+    from sr_quant_cli.inference.models import embedded_model, full_precision_model
+    from sr_quant_cli.report.bench import print_upscale_times
+
+    width, times, height = size.partition("x")
+    if not (times and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise UsageError(f"--size {size}: must be WIDTHxHEIGHT in LR pixels, as 320x180")
+    if not models:
+        models = [full_precision_model(scale or 4), embedded_model(scale or 4)]
+    report = bench_upscale(
+        BenchRequest(
+            models=tuple(models),
+            size=(int(width), int(height)),
+            runs=runs,
+            threads=threads,
+            depth=depth,
+        )
+    )
+    print_upscale_times(report)
+    if json is not None:
+        write_json(json, report)
 
 
 @app.command()

@@ -17,7 +17,7 @@ from sr_quant_cli.engine.objective import Objective, StudentLoss
 from sr_quant_cli.engine.session import Job, Options, locate, run_job
 from sr_quant_cli.errors import UsageError, unknown
 from sr_quant_cli.imaging.convert import to_tensor
-from sr_quant_cli.inference.models import embedded_model
+from sr_quant_cli.inference.models import full_precision_model
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods import method_names
 from sr_quant_cli.methods.base import Method
@@ -65,7 +65,7 @@ def quantize(request: Request) -> dict[str, Any]:
     FailedError
         The run folder cannot be written, or training diverged.
     """
-    model = request.model or embedded_model(request.scale or 4)
+    model = request.model or full_precision_model(request.scale or 4)
     header = read_header(model)
     if header.quantization is not None:
         raise UsageError(f"{model} is quantized already; start from a full-precision model")

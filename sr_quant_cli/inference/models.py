@@ -31,17 +31,32 @@ GRAPHS: dict[str, RuntimeName] = {".onnx": "onnxruntime", ".xml": "openvino"}
 
 
 def embedded_model(scale: int) -> Path:
-    """The embedded full-precision model of a scale.
+    """The embedded model of a scale that runs fastest: quantized, on integers throughout.
 
     Raises
     ------
     UsageError
         There is none of that scale.
     """
+    return _embedded(f"edsr-baseline-x{scale}-w8a8.safetensors", scale)
+
+
+def full_precision_model(scale: int) -> Path:
+    """The embedded full-precision model of a scale: what quantization starts from.
+
+    Raises
+    ------
+    UsageError
+        There is none of that scale.
+    """
+    return _embedded(f"edsr-baseline-x{scale}.safetensors", scale)
+
+
+def _embedded(name: str, scale: int) -> Path:
     check_scale(scale)
-    path = models_dir() / f"edsr-baseline-x{scale}.safetensors"
+    path = models_dir() / name
     if not path.is_file():
-        raise UsageError(f"no embedded model for x{scale}; name one with --model FILE")
+        raise UsageError(f"no embedded model {name}; name a file")
     return path
 
 

@@ -1,8 +1,8 @@
 """Graphs prepared from model files, kept in the cache: what upscaling starts from without torch.
 
-Of a model file srq makes, once, the graph that runtimes take, and the enlargement of a small real
-picture by the model itself. Which runtime is the fastest that agrees with it is measured once, too,
-for each number of threads.
+Of a model file srq makes, once, the graph that runtimes take, and measures the model itself on a
+small real picture. Which runtime is the fastest that does as well is measured once, too, for each
+number of threads.
 """
 
 import json
@@ -10,7 +10,6 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -22,7 +21,7 @@ from filelock import FileLock
 from sr_quant_cli import __version__
 from sr_quant_cli.engine.distributed import thread_limit, world
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.files import cache_dir, replacing, write_json
+from sr_quant_cli.files import cache_dir, write_json
 from sr_quant_cli.runtimes.base import Facts, GraphRuntime, Pixels, RuntimeName
 
 if TYPE_CHECKING:
@@ -34,15 +33,17 @@ FORMAT = 1
 """Of the folders; another number makes srq prepare all models anew."""
 
 AGREES = 0.05
-"""dB: how much more error than the model's own a runtime's enlargement may have."""
+"""dB of PSNR, RGB: how much a runtime may lose against the model on the small picture."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A folder of the cache: ``graph.onnx``, ``facts.json``, ``probe.npz``, measured choices."""
+    """A folder of the cache: ``graph.onnx``, ``model.json``, measured choices."""
 
     folder: Path
     facts: Facts
+    psnr: float
+    """of the model itself, dB, on the small picture"""
 
     @property
     def graph(self) -> Path:
@@ -66,13 +67,13 @@ def prepare(model: Path, depth: "Depth") -> Prepared:
         raise UsageError(f"no such model file: {model}") from error
     key = sha256(content + f"{FORMAT} {__version__} {depth}".encode()).hexdigest()[:20]
     folder = cache_dir() / "graphs" / key
-    if not (folder / "facts.json").is_file():
+    if not (folder / "model.json").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):
-            if not (folder / "facts.json").is_file():
+            if not (folder / "model.json").is_file():
                 _make(model, depth, folder)
-    facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-    return Prepared(folder, Facts(**facts))
+    found = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    return Prepared(folder, Facts(**found["facts"]), found["psnr"])
 
 
 def open_graph(
@@ -146,22 +147,21 @@ def _names(precision: Precision) -> tuple[RuntimeName, ...]:
 
 
 def _try(name: RuntimeName, prepared: Prepared, threads: int | None, precision: Precision) -> Trial:
-    with np.load(prepared.folder / "probe.npz") as probe:
-        lr, sr, hr = probe["lr"], probe["sr"], probe["hr"]
+    from sr_quant_cli.lowering.samples import sample_pairs
+
+    _, lr, hr = sample_pairs(prepared.facts.scale)[0]
     runtime = open_graph(name, prepared, threads, precision)
-    mine = runtime(lr)
-    seconds = statistics.median(_seconds(lambda: runtime(lr)) for _ in range(3))
-    return Trial(name, seconds, 10 * float(np.log10(_error(mine, hr) / _error(sr, hr))))
+    psnr = _psnr(runtime(lr), hr)
+    times = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        runtime(lr)
+        times.append(time.perf_counter() - begun)
+    return Trial(name, statistics.median(times), prepared.psnr - psnr)
 
 
-def _seconds(run: Callable[[], object]) -> float:
-    begun = time.perf_counter()
-    run()
-    return time.perf_counter() - begun
-
-
-def _error(sr: Pixels, hr: Pixels) -> float:
-    return float(np.square(sr.astype(np.float64) - hr).mean()) + 1e-6
+def _psnr(sr: Pixels, hr: Pixels) -> float:
+    return -10 * float(np.log10(np.square((sr.astype(np.float64) - hr) / 255).mean() + 1e-10))
 
 
 def _make(model: Path, depth: "Depth", folder: Path) -> None:
@@ -180,8 +180,6 @@ def _make(model: Path, depth: "Depth", folder: Path) -> None:
         print(f"preparing {name} for the runtimes here, once", file=sys.stderr)
     deployed = deploy(network, name, "uint8")
     _, lr, hr = sample_pairs(network.scale)[0]
-    sr = TorchRuntime(network, torch.device("cpu"))(lr)
+    psnr = _psnr(TorchRuntime(network, torch.device("cpu"))(lr), hr)
     save_graph(deployed.model, folder / "graph.onnx")
-    with replacing(folder / "probe.npz") as temporary:
-        np.savez(temporary, lr=lr, sr=sr, hr=hr)
-    write_json(folder / "facts.json", asdict(deployed.facts))
+    write_json(folder / "model.json", {"facts": asdict(deployed.facts), "psnr": psnr})

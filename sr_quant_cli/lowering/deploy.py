@@ -1,5 +1,6 @@
 """From a network, float or quantized, to the graph that runtimes take."""
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +36,7 @@ def deploy(
     *,
     offsets: Offsets = "exact",
     full_range: bool = False,
+    folded: bool = True,
 ) -> Deployed:
     """Make the graph of a network, which stays as it is.
 
@@ -47,6 +49,8 @@ def deploy(
         or moved to a multiple of the step (snap), with which integers alone remain.
     full_range
         Keep weights of 8 bits that kernels of older processors would saturate with.
+    folded
+        False: keep the layers of a float network as they are.
 
     Raises
     ------
@@ -56,7 +60,7 @@ def deploy(
     notes: list[str] = []
     layers = 0
     if network.quantization is None:
-        lowered = fold_exactly(network)
+        lowered = fold_exactly(network) if folded else deepcopy(network)
     else:
         spec = freeze(network)
         notes += spec.obstacles

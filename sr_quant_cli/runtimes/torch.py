@@ -24,9 +24,13 @@ class TorchRuntime(Runtime):
     runtime: ClassVar[RuntimeName] = "torch"
 
     def __init__(
-        self, network: Network, device: torch.device, precision: Precision = "fp32"
+        self,
+        network: Network,
+        device: torch.device,
+        precision: Precision = "fp32",
+        layout: torch.memory_format = torch.channels_last,
     ) -> None:
-        self.network = network.eval().place(device)
+        self.network = network.eval().place(device, layout)
         self.device = device
         self.precision: Precision = precision
 

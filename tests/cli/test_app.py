@@ -17,6 +17,7 @@ from tests.helpers import nearest_onnx, picture, ranked_quantsr_c
 COMMANDS = [
     ["upscale"],
     ["eval"],
+    ["export"],
     ["pretrain"],
     ["import"],
     ["info"],

@@ -372,10 +372,9 @@ def test_published_network_keeps_its_quality_at_8_bits(real_data, tmp_path):
             overrides=("validation.max_images=1",),
         )
     )
-    device = torch.device("cpu")
     models = [tmp_path / "float.safetensors", tmp_path / "run/model.safetensors"]
     before, after = evaluate(
-        [model_candidate(open_model(model, device)) for model in models],
+        [model_candidate(open_model(model)) for model in models],
         [find_set("Set5", 2, real_data)],
         get_protocol("matlab"),
     )

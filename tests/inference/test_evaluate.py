@@ -15,7 +15,8 @@ from sr_quant_cli.inference.evaluate import (
     report,
     set_scores,
 )
-from sr_quant_cli.inference.upscaler import BicubicUpscaler, OnnxUpscaler
+from sr_quant_cli.inference.models import open_model
+from sr_quant_cli.inference.upscaler import BicubicUpscaler
 from sr_quant_cli.metrics import get_protocol, score
 from tests.helpers import nearest_onnx, picture
 
@@ -64,22 +65,27 @@ def test_a_missing_or_wrong_result_is_named(small_set, tmp_path):
 
 
 def test_an_onnx_file_is_run_as_it_says(tmp_path):
-    upscaler = OnnxUpscaler(nearest_onnx(tmp_path / "n.onnx"))
-    lr = picture(7, 5)
-    assert upscaler.scale == 2
-    assert np.array_equal(upscaler(lr), lr.repeat(2, axis=0).repeat(2, axis=1))
+    for runtime in ("auto", "onnxruntime", "openvino"):
+        upscaler = open_model(nearest_onnx(tmp_path / "n.onnx"), runtime=runtime)
+        lr = picture(7, 5)
+        assert (upscaler.name, upscaler.scale) == ("n.onnx", 2)
+        assert np.array_equal(upscaler(lr), lr.repeat(2, axis=0).repeat(2, axis=1))
 
 
-def test_an_onnx_file_that_is_no_rgb_network_is_refused(tmp_path):
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_an_onnx_file_that_is_no_rgb_network_is_refused(tmp_path, runtime):
     (tmp_path / "bad.onnx").write_text("no")
-    with pytest.raises(UsageError, match=r"bad\.onnx"):
-        OnnxUpscaler(tmp_path / "bad.onnx")
-    with pytest.raises(UsageError, match="no such model"):
-        OnnxUpscaler(tmp_path / "none.onnx")
-    with pytest.raises(UsageError, match="RGB"):
-        OnnxUpscaler(nearest_onnx(tmp_path / "grey.onnx", channels=1))
-    with pytest.raises(UsageError, match="one float input"):
-        OnnxUpscaler(nearest_onnx(tmp_path / "two.onnx", inputs=2))
+    grey = nearest_onnx(tmp_path / "grey.onnx", channels=1)
+    two = nearest_onnx(tmp_path / "two.onnx", inputs=2)
+    for path, message in [
+        (tmp_path / "bad.onnx", r"bad\.onnx is no readable"),
+        (tmp_path / "none.onnx", "no such model file"),
+        (grey, r"grey\.onnx does not take a 48x48 RGB picture"),
+        (two, "two.onnx: needs one input"),
+    ]:
+        with pytest.raises(UsageError, match=message) as refused:
+            open_model(path, runtime=runtime)
+        assert "\n" not in str(refused.value)
 
 
 def test_the_report_says_how_it_was_measured(small_set):

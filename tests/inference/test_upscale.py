@@ -12,19 +12,24 @@ from sr_quant_cli.inference.upscale import (
     upscale_all,
     upscale_file,
 )
-from sr_quant_cli.inference.upscaler import NetworkUpscaler
+from sr_quant_cli.inference.upscaler import TiledUpscaler
 from sr_quant_cli.methods import build
 from sr_quant_cli.methods.daq import DAQConfig
 from sr_quant_cli.methods.ddtb import DDTBConfig
 from sr_quant_cli.methods.minmax import MinMaxConfig
 from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.runtimes.torch import TorchRuntime, facts_of_network
 from tests.helpers import picture, tiny_edsr
 
 CPU = torch.device("cpu")
 
 
+def in_torch(network, name, tile=None):
+    return TiledUpscaler(TorchRuntime(network, CPU), facts_of_network(network, name), tile)
+
+
 def upscaler(scale=2, tile=None):
-    return NetworkUpscaler(tiny_edsr(scale), "tiny", CPU, tile=tile)
+    return in_torch(tiny_edsr(scale), "tiny", tile)
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -45,9 +50,9 @@ def test_tiles_of_a_dynamic_method_are_warned_of_once(config, warned, capsys):
     quantize_network(network, method, method.paper_placement(), Bits(4, 4))
     method.calibrate(network, [torch.rand(2, 3, 12, 12)])
     lr = picture(20, 30)
-    NetworkUpscaler(network, "q", CPU)(lr)
+    in_torch(network, "q")(lr)
     assert capsys.readouterr().err == ""
-    tiled = NetworkUpscaler(network, "q", CPU, tile=16)
+    tiled = in_torch(network, "q", tile=16)
     tiled(lr)
     tiled(lr)
     assert capsys.readouterr().err.count("srq: warning: q: its ranges are those of") == warned
