@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from sr_quant_cli.cli.options import Depth, Json, Threads
+from sr_quant_cli.cli.options import DataRoot, Depth, Json, Threads
 
 
 def export(
@@ -30,6 +30,13 @@ def export(
         Literal["exact", "snap"],
         typer.Option(help="Ranges that start at a real number: as they are, or at a multiple."),
     ] = "exact",
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|NAME",
+            help="Photographs to fix ranges by that follow from the picture (DAQ, DDTB).",
+        ),
+    ] = None,
     full_range: Annotated[
         bool,
         typer.Option("--full-range", help="Keep 8-bit weights that processors without VNNI clip."),
@@ -37,6 +44,7 @@ def export(
     depth: Depth = "full",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     threads: Threads = None,
+    data_root: DataRoot = None,
     json: Json = None,
 ) -> None:
     """Write a model as a graph for ONNX Runtime or OpenVINO, height and width free.
@@ -50,6 +58,7 @@ def export(
       srq export -o edsr-x4.onnx
       srq export runs/edsr-x4-daq/model.safetensors --format openvino -o edsr.xml
       srq export model.safetensors --offsets snap --io uint8 --json export.json
+      srq export runs/edsr-x4-daq/model.safetensors --calibrate photos/ -o daq.onnx
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.files import write_json
     from sr_quant_cli.inference.export import ExportRequest, run_export
@@ -63,6 +72,8 @@ def export(
             io=io,
             offsets=offsets,
             full_range=full_range,
+            calibrate=calibrate,
+            data_root=data_root,
             depth=depth,
             threads=threads,
             overwrite=overwrite,

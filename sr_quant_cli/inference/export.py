@@ -7,8 +7,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
+from sr_quant_cli.data.photographs import find_photographs
+from sr_quant_cli.data.sampler import PatchSampler
+from sr_quant_cli.data.store import pack_pairs
 from sr_quant_cli.errors import FailedError, UsageError
+from sr_quant_cli.imaging.convert import to_tensor
 from sr_quant_cli.inference.models import GRAPHS, load_at_depth, name_of
 from sr_quant_cli.inference.prepared import open_file
 from sr_quant_cli.lowering.deploy import Deployed, Offsets, deploy
@@ -16,9 +21,11 @@ from sr_quant_cli.lowering.graph import describe, save_graph
 from sr_quant_cli.lowering.onnx import Io
 from sr_quant_cli.lowering.verify import Verification, verify
 from sr_quant_cli.networks.base import Depth
+from sr_quant_cli.recipe.schema import DataSection
 from sr_quant_cli.report.export import print_export
 from sr_quant_cli.runtimes.torch import TorchRuntime
 
+_CPU = torch.device("cpu")
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
 MAX_LOSS = 0.01
 """dB of PSNR against HR, mean over the sample pictures, that a graph may lose."""
@@ -34,6 +41,8 @@ class ExportRequest:
     io: Io
     offsets: Offsets
     full_range: bool
+    calibrate: str | None
+    data_root: Path | None
     depth: Depth
     threads: int | None
     overwrite: bool
@@ -79,14 +88,17 @@ def run_export(request: ExportRequest) -> Exported:
         request.io,
         offsets=request.offsets,
         full_range=request.full_range,
+        calibration=_calibration(request, network.scale),
     )
     describe(deployed.model, deployed.facts)
     with TemporaryDirectory() as folder:
         draft = Path(folder) / f"graph{path.suffix}"
         save_graph(deployed.model, draft)
         runtime = open_file(GRAPHS[path.suffix], draft, request.threads, "fp32")
-        reference = TorchRuntime(network, torch.device("cpu"))
-        exported = Exported(path, deployed, verify(reference, runtime, network.scale))
+        model = TorchRuntime(network, _CPU)
+        changed = None if deployed.changed is None else TorchRuntime(deployed.changed, _CPU)
+        found = verify(model, runtime, network.scale, changed)
+    exported = Exported(path, deployed, found)
     print_export(deployed, exported.verification)
     _judge(exported)
     describe(deployed.model, deployed.facts, **exported.report())
@@ -106,21 +118,33 @@ def _target(request: ExportRequest) -> Path:
     return path
 
 
+def _calibration(request: ExportRequest, scale: int) -> list[Tensor] | None:
+    """LR patches of photographs, the same for the same photographs."""
+    if request.calibrate is None:
+        return None
+    photographs = find_photographs(
+        DataSection(train=request.calibrate, validation=[]), scale, request.data_root
+    )
+    store = pack_pairs(photographs.train, scale, progress=True)
+    sampler = PatchSampler(store, seed=0, batch=32, patch_hr=64 * scale, augment=())
+    return [to_tensor(sampler.batch(0)[0], _CPU)]
+
+
 def _files(path: Path) -> tuple[Path, ...]:
     return (path, path.with_suffix(".bin")) if path.suffix.lower() == ".xml" else (path,)
 
 
 def _judge(exported: Exported) -> None:
-    found, wanted = exported.verification, exported.deployed.integer_layers
-    if found.integer_kernels < wanted:
+    found = exported.verification
+    if exported.deployed.all_integer and found.kernels.floating:
         raise FailedError(
-            f"{found.runtime} runs {found.integer_kernels} of {wanted} layers on integers and "
-            f"{found.float_kernels} in float; nothing was written"
+            f"{found.runtime} runs in float what should be on integers: "
+            f"{', '.join(found.kernels.float_names)}; nothing was written"
         )
     if found.loss > MAX_LOSS:
-        worst = max(found.pictures, key=lambda p: p.psnr_model - p.psnr_graph)
+        worst = max(found.pictures, key=lambda p: p.loss)
         raise FailedError(
             f"the graph loses {found.loss:.3f} dB on the sample pictures, allowed are {MAX_LOSS}; "
-            f"most on {worst.name}: {worst.psnr_model:.3f} -> {worst.psnr_graph:.3f} dB; "
+            f"most on {worst.name}, {worst.loss:.3f} dB; "
             "nothing was written"
         )

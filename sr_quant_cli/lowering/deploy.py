@@ -1,16 +1,20 @@
 """From a network, float or quantized, to the graph that runtimes take."""
 
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal
 
 import onnx
+from torch import Tensor
 
 from sr_quant_cli.lowering.integer import lower
 from sr_quant_cli.lowering.onnx import Io, least_side, to_onnx
 from sr_quant_cli.lowering.spec import QuantSpec, freeze, reduce_range, snap
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.folding import fold_exactly
+from sr_quant_cli.networks.sites import TENSORS
+from sr_quant_cli.quant.static import fix_ranges
 from sr_quant_cli.runtimes.base import Facts
 from sr_quant_cli.runtimes.torch import facts_of_network
 
@@ -24,9 +28,13 @@ class Deployed:
     model: onnx.ModelProto
     facts: Facts
     integer_layers: int
-    """convolutions and matrix products that are on integers"""
+    """convolutions and matrix products whose operands are integers"""
+    all_integer: bool
+    """whether all of them are"""
     notes: tuple[str, ...]
     """what is float for some reason, and what was changed for the kernels' sake; a line each"""
+    changed: Network | None
+    """the network in torch, where another one was asked for than the model: static, or snapped"""
 
 
 def deploy(
@@ -36,6 +44,7 @@ def deploy(
     *,
     offsets: Offsets = "exact",
     full_range: bool = False,
+    calibration: Iterable[Tensor] | None = None,
     folded: bool = True,
 ) -> Deployed:
     """Make the graph of a network, which stays as it is.
@@ -49,6 +58,9 @@ def deploy(
         or moved to a multiple of the step (snap), with which integers alone remain.
     full_range
         Keep weights of 8 bits that kernels of older processors would saturate with.
+    calibration
+        LR pictures ``[N, 3, h, w]``, 0..1, that ranges which follow from the picture are fixed by;
+        None: they stay as they are, in float.
     folded
         False: keep the layers of a float network as they are.
 
@@ -58,20 +70,36 @@ def deploy(
         The network has operations that a graph does not.
     """
     notes: list[str] = []
-    layers = 0
+    layers, all_integer, changed = 0, False, None
     if network.quantization is None:
         lowered = fold_exactly(network) if folded else deepcopy(network)
     else:
+        network, fixed = deepcopy(network), 0
+        if calibration is not None and (fixed := fix_ranges(network, calibration)):
+            notes.append(f"{fixed} ranges that follow from the picture fixed to their means")
         spec = freeze(network)
-        notes += spec.obstacles
+        notes += _in_float(spec)
         if offsets == "snap":
             spec = _told(spec, snap(spec), "moved to a multiple of its step", notes)
         if not full_range:
             spec = _told(spec, reduce_range(spec), "8-bit weights reduced to 7 bits", notes)
         lowered = lower(network, spec)
-        layers = sum(site.on_integers for site in spec.sites)
+        products = [site for site in spec.sites if site.site.kind not in TENSORS]
+        layers = sum(site.on_integers for site in products)
+        all_integer = layers == len(products)
+        if fixed or offsets == "snap":
+            changed = deepcopy(lowered)
     facts = facts_of_network(lowered, name, least_side(lowered))
-    return Deployed(to_onnx(lowered, io), facts, layers, tuple(notes))
+    model = to_onnx(lowered, io)
+    return Deployed(model, facts, layers, all_integer, tuple(notes), changed)
+
+
+def _in_float(spec: QuantSpec) -> Iterator[str]:
+    """A line for each reason."""
+    for why in dict.fromkeys(why for _, why in spec.obstacles):
+        paths = [path for path, other in spec.obstacles if other == why]
+        shown = ", ".join(paths if len(paths) <= 3 else [paths[0], paths[1], "...", paths[-1]])
+        yield f"{len(paths)} operands stay in float ({shown}): {why}"
 
 
 def _told(before: QuantSpec, after: QuantSpec, what: str, notes: list[str]) -> QuantSpec:

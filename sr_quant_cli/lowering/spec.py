@@ -68,8 +68,8 @@ class QuantSpec:
     """All that integer kernels need to know of a quantized network."""
 
     sites: tuple[SiteSpec, ...]
-    obstacles: tuple[str, ...]
-    """what does not come down to integers, and why, a line each"""
+    obstacles: tuple[tuple[str, str], ...]
+    """paths of what does not come down to integers, and why"""
 
 
 @torch.no_grad()
@@ -86,11 +86,12 @@ def freeze(network: Network) -> QuantSpec:
         for quantizer in _input_quantizers(module):
             found: InputSpec | str | None = None
             if isinstance(quantizer, Quantizer):
-                found = _input(quantizer, site)
+                # A softmax gives the left operand of a product alone.
+                found = _input(quantizer, site.unsigned and not inputs)
             elif site.quantized_by:
                 found = tensors.get(site.quantized_by)
             if isinstance(found, str):
-                obstacles.append(f"{site.path}: {found}")
+                obstacles.append((site.path, found))
                 found = None
             inputs.append(found)
         weight = None
@@ -112,7 +113,7 @@ def _input_quantizers(module: nn.Module) -> list[nn.Module]:
     return []
 
 
-def _input(quantizer: Quantizer, site: Site) -> InputSpec | str:
+def _input(quantizer: Quantizer, unsigned: bool) -> InputSpec | str:
     """Codes of an activation, or why there are none."""
     grid = quantizer.static_grid()
     if grid is None or grid.step.ndim:
@@ -124,7 +125,7 @@ def _input(quantizer: Quantizer, site: Site) -> InputSpec | str:
     offset = origin + (grid.first + zero) * step
     if abs(offset) < ROUND_OFF * step:
         offset = 0.0
-    if site.unsigned and shift is None and zero > 0 and not offset:
+    if unsigned and shift is None and zero > 0 and not offset:
         # Codes of values below zero do not occur.
         zero, last = 0, last - zero
     return InputSpec(grid.bits, step, zero, last, offset, shift)
@@ -139,6 +140,15 @@ def _weight(weight: Tensor, quantizer: Quantizer) -> WeightSpec:
     step = grid.step.flatten().expand(channels).clone()
     offset = (grid.origin + centre * grid.step).flatten().expand(channels).clone()
     codes = (codes - centre).to(torch.int8)
+    if _is_multiple(2 * offset, step) and not _is_multiple(offset, step) and grid.bits < 8:
+        # Halves of a step: odd multiples of it.
+        return WeightSpec(
+            grid.bits,
+            2 * codes
+            + (2 * offset / step).round().to(torch.int8).view(-1, *[1] * (codes.ndim - 1)),
+            step / 2,
+            torch.zeros_like(offset),
+        )
     if _is_multiple(offset, step) and offset.any():
         # An integer zero point: as codes, if they still fit.
         shifted = codes + (offset / step).round().to(torch.int16).view(-1, *[1] * (codes.ndim - 1))
@@ -184,7 +194,7 @@ def reduce_range(spec: QuantSpec) -> QuantSpec:
         weight = site.weight
         if weight is None or not any(i is not None and i.last > 127 for i in site.inputs):
             return site
-        if int(weight.codes.abs().max()) <= 64:
+        if int(weight.codes.short().abs().max()) <= 64:  # -128 has no opposite in 8 bits
             return site
         codes = (weight.codes / 2).round().to(torch.int8)
         return replace(site, weight=replace(weight, codes=codes, step=weight.step * 2))

@@ -14,7 +14,9 @@ def print_export(deployed: Deployed, found: Verification) -> None:
     table = Table(title=f"{deployed.facts.name} and its graph, PSNR in dB")
     for column in ("picture", "LR size"):
         table.add_column(column)
-    for column in ("model", "graph", "between them", "largest difference"):
+    changed = deployed.changed is not None
+    columns = ["model", *["as changed"] * changed, "graph", "between them", "largest difference"]
+    for column in columns:
         table.add_column(column, justify="right")
     for picture in found.pictures:
         between = "equal" if math.isinf(picture.psnr_between) else f"{picture.psnr_between:.2f}"
@@ -22,15 +24,22 @@ def print_export(deployed: Deployed, found: Verification) -> None:
             picture.name,
             picture.size,
             f"{picture.psnr_model:.3f}",
+            *([] if picture.psnr_changed is None else [f"{picture.psnr_changed:.3f}"]),
             f"{picture.psnr_graph:.3f}",
             between,
             f"{picture.max_difference} of 255",
         )
     print_table(table)
-    print(f"protocol {found.protocol}; between them: RGB, all pixels")
+    last = "the last two" if changed else "them"
+    print(f"protocol {found.protocol}; between {last}: RGB, all pixels")
     print(
-        f"{found.runtime} ran {found.integer_kernels} convolutions and products on integers, "
-        f"{found.float_kernels} in float"
+        f"{found.runtime} ran {found.kernels.integer} convolutions and products on integers, "
+        f"{found.kernels.floating} in float"
     )
+    if found.kernels.integer < deployed.integer_layers:
+        print(
+            f"note: {deployed.integer_layers} layers have integer operands; {found.runtime} runs "
+            "in float what gives a float output"
+        )
     for note in deployed.notes:
         print(f"note: {note}")

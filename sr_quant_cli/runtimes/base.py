@@ -20,6 +20,8 @@ class Kernels:
 
     integer: int
     floating: int
+    float_names: tuple[str, ...] = ()
+    """of those in float, as the runtime calls them"""
 
 
 @dataclass(frozen=True)

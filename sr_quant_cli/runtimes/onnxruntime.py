@@ -55,13 +55,12 @@ class OnnxRuntime(GraphRuntime):
             self._run(session, PROBE)
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         executed = [
-            event["args"]["op_name"]
+            (event["args"]["op_name"], event["name"].removesuffix("_kernel_time"))
             for event in events
             if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
         ]
-        return Kernels(
-            sum(name in _INTEGER for name in executed), sum(name in _FLOAT for name in executed)
-        )
+        floats = tuple(name for kind, name in executed if kind in _FLOAT)
+        return Kernels(sum(kind in _INTEGER for kind, _ in executed), len(floats), floats)
 
     def _open(self, options: Any) -> Any:
         options.intra_op_num_threads = self._threads

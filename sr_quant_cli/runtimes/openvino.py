@@ -79,9 +79,9 @@ class OpenVinoRuntime(GraphRuntime):
         request = self._core.compile_model(self._model, "CPU", options).create_infer_request()
         request.infer([self.to_batch(PROBE)])
         executed = [
-            info.exec_type
+            (info.exec_type, info.node_name)
             for info in request.profiling_info
             if info.node_type in _PRODUCTS and info.status == openvino.ProfilingInfo.Status.EXECUTED
         ]
-        integer = sum(kind.endswith(_INTEGER) for kind in executed)
-        return Kernels(integer, len(executed) - integer)
+        floats = tuple(name for kind, name in executed if not kind.endswith(_INTEGER))
+        return Kernels(len(executed) - len(floats), len(floats), floats)
