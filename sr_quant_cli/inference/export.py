@@ -137,9 +137,11 @@ def _files(path: Path) -> tuple[Path, ...]:
 def _judge(exported: Exported) -> None:
     found = exported.verification
     if exported.deployed.all_integer and found.kernels.floating:
+        names = found.kernels.float_names
+        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         raise FailedError(
-            f"{found.runtime} runs in float what should be on integers: "
-            f"{', '.join(found.kernels.float_names)}; nothing was written"
+            f"{found.runtime} runs {len(names)} kernels in float that should be on integers: "
+            f"{shown}; nothing was written"
         )
     if found.loss > MAX_LOSS:
         worst = max(found.pictures, key=lambda p: p.loss)

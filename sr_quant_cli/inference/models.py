@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sr_quant_cli.errors import UsageError
+from sr_quant_cli.engine.distributed import warn
+from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.inference.prepared import (
     Precision,
     fastest,
@@ -120,7 +121,13 @@ def open_model(
         raise UsageError(
             f"--device {device}: {runtime} runs on the CPU; --runtime torch does on it"
         )
-    prepared = prepare(path, depth)
+    try:
+        prepared = prepare(path, depth)
+    except FailedError as error:
+        if runtime != "auto":
+            raise
+        warn(f"{error}; torch runs it")
+        return in_torch()
     name = fastest(prepared, threads, precision) if runtime == "auto" else runtime
     if name == "torch":
         return in_torch()

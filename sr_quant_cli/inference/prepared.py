@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,7 +21,7 @@ from filelock import FileLock
 
 from sr_quant_cli import __version__
 from sr_quant_cli.engine.distributed import thread_limit, world
-from sr_quant_cli.errors import UsageError
+from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.files import cache_dir, write_json
 from sr_quant_cli.runtimes.base import Facts, GraphRuntime, Pixels, RuntimeName
 
@@ -57,9 +58,9 @@ def prepare(model: Path, depth: "Depth") -> Prepared:
     Raises
     ------
     UsageError
-        The file is not usable, or its network cannot run at that depth or become a graph.
+        The file is not usable, or its network cannot run at that depth.
     FailedError
-        The cache cannot be written.
+        The cache cannot be written, or the network has operations that a graph does not have.
     """
     try:
         content = model.read_bytes()
@@ -68,7 +69,12 @@ def prepare(model: Path, depth: "Depth") -> Prepared:
     key = sha256(content + f"{FORMAT} {__version__} {depth}".encode()).hexdigest()[:20]
     folder = cache_dir() / "graphs" / key
     if not (folder / "model.json").is_file():
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FailedError(
+                f"cannot write {folder}: {error.strerror}; set SRQ_CACHE to a folder that can be"
+            ) from error
         with FileLock(folder / ".lock"):
             if not (folder / "model.json").is_file():
                 _make(model, depth, folder)
@@ -101,8 +107,10 @@ def open_file(
     Raises
     ------
     UsageError
-        The file is not usable, or the runtime has no such precision.
+        The file is not usable, or the runtime is not installed or has no such precision.
     """
+    if not find_spec(name):
+        raise UsageError(f"--runtime {name}: it is not installed; 'pip install {name}' does")
     if name == "onnxruntime":
         from sr_quant_cli.runtimes.onnxruntime import OnnxRuntime
 
@@ -143,7 +151,10 @@ class Trial:
 
 
 def _names(precision: Precision) -> tuple[RuntimeName, ...]:
-    return ("openvino",) if precision == "bf16" else ("openvino", "onnxruntime")
+    names: tuple[RuntimeName, ...] = ("openvino", "onnxruntime")
+    if precision == "bf16":
+        names = ("openvino",)
+    return tuple(name for name in names if find_spec(name))
 
 
 def _try(name: RuntimeName, prepared: Prepared, threads: int | None, precision: Precision) -> Trial:

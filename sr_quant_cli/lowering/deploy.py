@@ -30,7 +30,7 @@ class Deployed:
     integer_layers: int
     """convolutions and matrix products whose operands are integers"""
     all_integer: bool
-    """whether all of them are"""
+    """whether all of them are, with zero as a level: no kernel need be float"""
     notes: tuple[str, ...]
     """what is float for some reason, and what was changed for the kernels' sake; a line each"""
     changed: Network | None
@@ -66,8 +66,8 @@ def deploy(
 
     Raises
     ------
-    torch.onnx.OnnxExporterError
-        The network has operations that a graph does not.
+    FailedError
+        The network has operations that a graph does not have.
     """
     notes: list[str] = []
     layers, all_integer, changed = 0, False, None
@@ -86,7 +86,7 @@ def deploy(
         lowered = lower(network, spec)
         products = [site for site in spec.sites if site.site.kind not in TENSORS]
         layers = sum(site.on_integers for site in products)
-        all_integer = layers == len(products)
+        all_integer = layers == len(products) and not any(s.has_offset for s in spec.sites)
         if fixed or offsets == "snap":
             changed = deepcopy(lowered)
     facts = facts_of_network(lowered, name, least_side(lowered))

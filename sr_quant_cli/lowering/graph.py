@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import openvino
 
 from sr_quant_cli import __version__
 from sr_quant_cli.errors import UsageError
@@ -51,6 +50,8 @@ def save_graph(model: onnx.ModelProto, path: Path) -> None:
         with replacing(path) as temporary:
             temporary.write_bytes(model.SerializeToString())
         return
+    import openvino
+
     weights = path.with_suffix(".bin")
     graph = openvino.Core().read_model(model.SerializeToString())
     graph.set_rt_info(_entry(model.metadata_props), "srq")
@@ -72,6 +73,8 @@ def _onnx_entry(path: Path) -> str | None:
 
 
 def _xml_entry(path: Path) -> str | None:
+    import openvino
+
     try:
         graph = openvino.Core().read_model(path)
     except RuntimeError as error:

@@ -11,6 +11,7 @@ import torch
 from onnxscript import FLOAT, INT8, UINT8, opset18
 from torch import nn
 
+from sr_quant_cli.errors import FailedError
 from sr_quant_cli.lowering.integer import OnFloats, OnPixels
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.folding import ExactBorder
@@ -35,6 +36,11 @@ def to_onnx(network: Network, io: Io) -> onnx.ModelProto:
     ----------
     network
         As ``lower`` gives it, or float; it is changed.
+
+    Raises
+    ------
+    FailedError
+        It has operations that ONNX does not have.
     """
     least = least_side(network)
     module: nn.Module
@@ -44,7 +50,7 @@ def to_onnx(network: Network, io: Io) -> onnx.ModelProto:
         pixels = torch.zeros(1, 32, 24, 3, dtype=torch.uint8)
         module, example, (rows, columns) = OnPixels(network), pixels, (1, 2)
     free = {rows: torch.export.Dim("h", min=least), columns: torch.export.Dim("w", min=least)}
-    with warnings.catch_warnings(), _quiet("torch.onnx"):
+    with warnings.catch_warnings(), _quiet("torch.onnx"), _translated(network):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module.eval(),
@@ -67,6 +73,16 @@ def to_onnx(network: Network, io: Io) -> onnx.ModelProto:
         del node.metadata_props[:]
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+@contextmanager
+def _translated(network: Network) -> Iterator[None]:
+    """Say in a line that a network cannot be traced, whatever the exporter raises."""
+    try:
+        yield
+    except Exception as error:  # of torch.export, torch.onnx and onnxscript, without a common base
+        cause = str(error.__cause__ or error).strip().splitlines()[0][:200]
+        raise FailedError(f"{network.config.name} does not become a graph: {cause}") from error
 
 
 @contextmanager

@@ -62,6 +62,12 @@ class SiteSpec:
         """Whether it is a product of which both operands are codes."""
         return None not in self.inputs and (self.weight is not None or len(self.inputs) == 2)
 
+    @property
+    def has_offset(self) -> bool:
+        """Whether levels start at a real number somewhere."""
+        of_weight = self.weight is not None and bool(self.weight.offset.any())
+        return of_weight or any(i is not None and i.offset for i in self.inputs)
+
 
 @dataclass(frozen=True)
 class QuantSpec:
@@ -120,9 +126,11 @@ def _input(quantizer: Quantizer, unsigned: bool) -> InputSpec | str:
         return "its range follows from the picture at run time"
     step, origin = float(grid.step), float(grid.origin)
     shift = quantizer.shift_before()
-    last = grid.last - grid.first
-    zero = min(max(-(grid.first + round(origin / step)), 0), last)
-    offset = origin + (grid.first + zero) * step
+    # What is clipped to a bound gets its code, which need not be the grid's outermost.
+    first, end = (int(encode(bound, grid)) for bound in (grid.lower, grid.upper))
+    last = end - first
+    zero = min(max(-(first + round(origin / step)), 0), last)
+    offset = origin + (first + zero) * step
     if abs(offset) < ROUND_OFF * step:
         offset = 0.0
     if unsigned and shift is None and zero > 0 and not offset:
@@ -140,20 +148,13 @@ def _weight(weight: Tensor, quantizer: Quantizer) -> WeightSpec:
     step = grid.step.flatten().expand(channels).clone()
     offset = (grid.origin + centre * grid.step).flatten().expand(channels).clone()
     codes = (codes - centre).to(torch.int8)
-    if _is_multiple(2 * offset, step) and not _is_multiple(offset, step) and grid.bits < 8:
-        # Halves of a step: odd multiples of it.
-        return WeightSpec(
-            grid.bits,
-            2 * codes
-            + (2 * offset / step).round().to(torch.int8).view(-1, *[1] * (codes.ndim - 1)),
-            step / 2,
-            torch.zeros_like(offset),
-        )
-    if _is_multiple(offset, step) and offset.any():
-        # An integer zero point: as codes, if they still fit.
-        shifted = codes + (offset / step).round().to(torch.int16).view(-1, *[1] * (codes.ndim - 1))
-        if shifted.abs().max() <= 127:
-            codes, offset = shifted.to(torch.int8), torch.zeros_like(offset)
+    # An integer zero point: as codes, if they still fit. Of half a step, odd multiples of it.
+    for parts in (1, 2):
+        if _is_multiple(parts * offset, step) and offset.any():
+            multiple = (parts * offset / step).round().view(-1, *[1] * (codes.ndim - 1))
+            shifted = parts * codes.float() + multiple
+            if shifted.abs().max() <= 127:
+                codes, step, offset = shifted.to(torch.int8), step / parts, 0 * offset
     return WeightSpec(grid.bits, codes, step, offset)
 
 
@@ -161,11 +162,14 @@ def snap(spec: QuantSpec) -> QuantSpec:
     """Move real offsets to the nearest multiple of the step, by half a step at most.
 
     With zero points and codes that are integers nothing remains but integer kernels. Offsets of
-    weights stay where the moved codes would not fit 8 bits.
+    weights stay where the moved codes would not fit 8 bits, those of inputs where the range does
+    not reach zero.
     """
 
     def moved_input(given: InputSpec | None) -> InputSpec | None:
-        return replace(given, offset=0.0) if given is not None and given.offset else given
+        if given is None or not 0 < abs(given.offset) <= (0.5 + ROUND_OFF) * given.step:
+            return given
+        return replace(given, offset=0.0)
 
     def moved(site: SiteSpec) -> SiteSpec:
         inputs, weight = tuple(map(moved_input, site.inputs)), site.weight

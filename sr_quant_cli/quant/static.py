@@ -8,11 +8,10 @@ for the whole tensor the widest of these. It is another network, with another PS
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.quant.grids import affine_int
-from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul, QuantTensor
 from sr_quant_cli.quant.quantizers import FrozenInput, Quantizer
 
 
@@ -62,12 +61,11 @@ def fix_ranges(network: Network, batches: Iterable[Tensor]) -> int:
     return len(dynamic)
 
 
-def _inputs(network: nn.Module) -> Iterable[tuple[str, Quantizer]]:
-    for path, module in network.named_modules():
-        if isinstance(module, QuantConv2d | QuantLinear | QuantTensor | QuantMatMul):
-            for name, quantizer in module.named_children():
-                if name != "weight_quantizer" and isinstance(quantizer, Quantizer):
-                    yield f"{path}.{name}", quantizer
+def _inputs(network: Network) -> Iterable[tuple[str, Quantizer]]:
+    for site in network.sites():
+        for name, quantizer in network.get_submodule(site.path).named_children():
+            if name != "weight_quantizer" and isinstance(quantizer, Quantizer):
+                yield f"{site.path}.{name}", quantizer
 
 
 def _is_dynamic(quantizer: Quantizer) -> bool:
