@@ -14,20 +14,24 @@ from torch.nn import functional as F
 
 from sr_quant_cli.lowering.spec import InputSpec, QuantSpec, SiteSpec, WeightSpec
 from sr_quant_cli.networks.base import Network
+from sr_quant_cli.networks.edsr import ResidualBlock
 from sr_quant_cli.networks.folding import output_stage
 from sr_quant_cli.networks.layers import Denormalize
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul, QuantTensor
 
 
 @torch.library.custom_op("srq::fake_quantize", mutates_args=())
-def fake_quantize(x: Tensor, step: Tensor, zero: Tensor, last: int) -> Tensor:
-    """Quantize to codes ``0 .. last``, and back: float32 -> float32 of the same shape."""
+def fake_quantize(x: Tensor, step: Tensor, zero: Tensor, last: int, step_out: Tensor) -> Tensor:
+    """Quantize to codes ``0 .. last``, and back: float32 -> float32 of the same shape.
+
+    With another step on the way back, all values are multiplied by the ratio.
+    """
     codes = torch.round(x / step).add_(zero).clamp_(0, last)
-    return codes.sub_(zero).mul_(step)
+    return codes.sub_(zero).mul_(step_out)
 
 
 @fake_quantize.register_fake
-def _(x: Tensor, step: Tensor, zero: Tensor, last: int) -> Tensor:
+def _(x: Tensor, step: Tensor, zero: Tensor, last: int, step_out: Tensor) -> Tensor:
     return torch.empty_like(x)
 
 
@@ -59,11 +63,13 @@ class IntegerInput(nn.Module):
     step: Tensor
     zero: Tensor
     shift: Tensor
+    step_out: Tensor
 
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()
         self.last, self.offset = spec.last, spec.offset
         self.register_buffer("step", torch.tensor(spec.step, dtype=torch.float32))
+        self.register_buffer("step_out", self.step.clone())
         self.register_buffer("zero", torch.tensor(spec.zero, dtype=torch.uint8))
         self.register_buffer("shift", spec.shift)
 
@@ -73,7 +79,7 @@ class IntegerInput(nn.Module):
             x = x + self.shift
         if self.offset:
             x = x - self.offset
-        y: Tensor = fake_quantize(x, self.step, self.zero, self.last)
+        y: Tensor = fake_quantize(x, self.step, self.zero, self.last, self.step_out)
         return y
 
 
@@ -83,11 +89,17 @@ class IntegerTensor(nn.Module):
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()
         self.input = IntegerInput(spec)
+        self.offset = spec.offset
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
         y: Tensor = self.input(x)
-        return y + self.input.offset if self.input.offset else y
+        return y + self.offset if self.offset else y
+
+    def multiply(self, factor: float) -> None:
+        """Take in a factor on its output."""
+        self.input.step_out *= factor
+        self.offset *= factor
 
 
 class IntegerConv2d(nn.Module):
@@ -265,6 +277,10 @@ def lower(network: Network, spec: QuantSpec) -> Network:
     for site in spec.sites:
         module = lowered.get_submodule(site.site.path)
         lowered.set_submodule(site.site.path, _integer(module, site))
+    for block in lowered.modules():
+        if isinstance(block, ResidualBlock) and isinstance(block.block_out, IntegerTensor):
+            block.block_out.multiply(block.res_scale)
+            block.res_scale = 1.0
     return lowered
 
 

@@ -97,13 +97,13 @@ def _quiet(name: str) -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _fake_quantize(x: FLOAT, step: FLOAT, zero: UINT8, last: int) -> FLOAT:
+def _fake_quantize(x: FLOAT, step: FLOAT, zero: UINT8, last: int, step_out: FLOAT) -> FLOAT:
     codes = op.QuantizeLinear(x, step, zero)
     if last < 255:
         # A clip of codes: one of floats would keep the runtimes from fusing what is around it.
         first = op.CastLike(op.Constant(value_int=0), zero)
         codes = op.Clip(codes, first, op.CastLike(op.Constant(value_int=last), zero))
-    y: FLOAT = op.DequantizeLinear(codes, step, zero)
+    y: FLOAT = op.DequantizeLinear(codes, step_out, zero)
     return y
 
 

@@ -1,0 +1,302 @@
+"""Graphs beside the networks that they were made from, in both runtimes."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from sr_quant_cli import __version__
+from sr_quant_cli.errors import FailedError, UsageError
+from sr_quant_cli.lowering.deploy import deploy
+from sr_quant_cli.lowering.graph import describe, facts_of, save_graph
+from sr_quant_cli.lowering.integer import lower
+from sr_quant_cli.lowering.spec import freeze, reduce_range, snap
+from sr_quant_cli.networks.folding import fold
+from sr_quant_cli.runtimes.base import Facts
+from sr_quant_cli.runtimes.onnxruntime import OnnxRuntime
+from sr_quant_cli.runtimes.openvino import OpenVinoRuntime
+from sr_quant_cli.runtimes.torch import TorchRuntime
+from tests.helpers import BlockConfig, nearest_onnx, picture, tiny_edsr
+from tests.lowered import (
+    CPU,
+    Transformer,
+    deployed,
+    graph_file,
+    lr_batch,
+    network,
+    quantize,
+    reference,
+)
+
+MADE = [
+    ("float", "float"),
+    ("full w8a8", "float"),
+    ("full w4a4", "uint8"),
+    ("offsets", "float"),
+    ("transformer", "float"),
+]
+each_graph = pytest.mark.parametrize(("which", "io"), MADE)
+ODD = ((7, 5), (16, 31), (33, 18))
+
+
+def runtimes(path):
+    return [OnnxRuntime(path, 1), OpenVinoRuntime(path, 1, "fp32")]
+
+
+def as_written(path):
+    """ONNX Runtime without any optimization: each operation by itself, as it is defined."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda x: session.run(None, {"lr": x})[0]
+
+
+def difference(a, b):
+    assert a.shape == b.shape
+    assert a.dtype == b.dtype == np.uint8
+    return np.abs(a.astype(int) - b)
+
+
+@each_graph
+def test_graphs_are_valid_and_free_in_height_and_width(which, io):
+    model = deployed(which, io).model
+    onnx.checker.check_model(model, full_check=True)
+    ((source,), (target,)) = model.graph.input, model.graph.output
+    assert (source.name, target.name) == ("lr", "sr")
+    free, kind = {
+        "float": ((1, 3, None, None), onnx.TensorProto.FLOAT),
+        "uint8": ((1, None, None, 3), onnx.TensorProto.UINT8),
+    }[io]
+    for value in (source, target):
+        assert value.type.tensor_type.elem_type == kind
+        sizes = [
+            d.dim_value if d.HasField("dim_value") else None
+            for d in value.type.tensor_type.shape.dim
+        ]
+        assert tuple(sizes) == free
+    assert [opset.version for opset in model.opset_import if not opset.domain] == [18]
+
+
+@each_graph
+def test_a_graph_is_the_lowered_network(tmp_path, which, io):
+    graph = as_written(graph_file(tmp_path, which, io))
+    torch_runtime = reference(which)
+    for height, width in ODD:
+        lr = picture(height, width, seed=height)
+        if io == "uint8":
+            found = graph(lr[None])[0]
+        else:
+            x = (lr.transpose(2, 0, 1)[None] / np.float32(255)).astype(np.float32)
+            found = np.clip(np.rint(graph(x)[0] * 255), 0, 255).astype(np.uint8).transpose(1, 2, 0)
+        assert found.shape == (2 * height, 2 * width, 3)
+        assert difference(found, torch_runtime(lr)).max() <= 1
+        assert found.std() > 1
+
+
+@pytest.mark.parametrize(
+    ("which", "io", "most"),
+    [(*made, 1) for made in MADE if "w4" not in made[0]] + [("full w4a4", "uint8", 4)],
+)
+def test_runtimes_give_what_torch_gives(tmp_path, which, io, most):
+    path = graph_file(tmp_path, which, io)
+    torch_runtime = reference(which)
+    for runtime in runtimes(path):
+        for height, width in ODD:
+            lr = picture(height, width, seed=height)
+            found = difference(runtime(lr), torch_runtime(lr))
+            # At 4 bits a code that falls the other way at a tie changes many pixels behind it.
+            assert found.max() <= most
+            assert found.mean() <= (0.5 if most > 1 else 0.15)
+
+
+@pytest.mark.parametrize(("which", "io"), MADE[1:3])
+def test_at_the_full_placement_all_kernels_are_integers(tmp_path, which, io):
+    made = deployed(which, io)
+    assert made.all_integer
+    assert made.integer_layers == 7
+    for runtime in runtimes(graph_file(tmp_path, which, io)):
+        kernels = runtime.kernels()
+        assert (kernels.integer, kernels.floating, kernels.float_names) == (7, 0, ())
+
+
+def test_kernels_of_other_graphs_are_float_and_named(tmp_path):
+    for runtime in runtimes(graph_file(tmp_path, "float", "float")):
+        kernels = runtime.kernels()
+        assert kernels.integer == 0
+        assert kernels.floating == len(kernels.float_names) >= 7
+    made = deployed("offsets", "float")
+    assert (made.integer_layers, made.all_integer) == (8, False)
+    in_onnxruntime, in_openvino = (
+        runtime.kernels() for runtime in runtimes(graph_file(tmp_path, "offsets", "float"))
+    )
+    # Each layer on integers, and what its offsets add at the border in float.
+    assert in_openvino.integer >= 8
+    assert in_openvino.floating > 0
+    assert in_onnxruntime.floating >= in_openvino.floating
+
+
+def test_a_float_network_is_folded_and_exact_at_the_border(tmp_path):
+    made = deployed("float", "float")
+    assert made.notes == ()
+    assert (made.integer_layers, made.all_integer, made.changed) == (0, False, None)
+    assert made.facts.least == 5
+    graph = as_written(graph_file(tmp_path, "float", "float"))
+    compiled = OpenVinoRuntime(tmp_path / "float-float.onnx", 1, "fp32")._compiled
+    for height, width in (*ODD, (5, 5)):
+        x = torch.from_numpy(picture(height, width, seed=1)).permute(2, 0, 1)[None].float() / 255
+        with torch.no_grad():
+            wanted = network("float")(x).numpy()
+            inside = fold(network("float"))(x).numpy()
+        # Folded without care for the border it would be another.
+        assert np.abs(inside - wanted).max() > 1e-3
+        assert np.abs(graph(x.numpy()) - wanted).max() <= 1e-5
+        assert np.abs(compiled([x.numpy()])[0] - wanted).max() <= 1e-5
+
+
+class Brighter(Transformer):
+    """Pixels twice as large and more contrasty, in float: beyond 0 and 255, near no tie."""
+
+    def declared_sites(self):
+        return ()
+
+    def forward(self, x):
+        return nn.functional.interpolate(x, scale_factor=2.0) * 1.3 - 0.1013
+
+
+@pytest.mark.parametrize("io", ["uint8", "float"])
+def test_8_bit_outputs_are_rounded_and_clipped(tmp_path, io):
+    path = tmp_path / "brighter.onnx"
+    save_graph(deploy(Brighter(BlockConfig(scale=2)), "brighter", io).model, path)
+    lr = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+    exact = np.arange(256) * 1.3 - 0.1013 * 255
+    assert np.abs(exact - np.floor(exact) - 0.5).min() > 0.01
+    assert exact.min() < -20
+    assert exact.max() > 300
+    levels = np.clip(np.rint(exact), 0, 255).astype(np.uint8).reshape(16, 16, 1)
+    wanted = levels.repeat(3, axis=2).repeat(2, axis=0).repeat(2, axis=1)
+    for runtime in runtimes(path):
+        assert np.array_equal(runtime(lr), wanted)
+
+
+def test_what_the_metadata_say(tmp_path):
+    facts = Facts("full w4a4", 2, 8, 4 * (4 * 8 + 12 * 4), least=2, dynamic=False)
+    assert deployed("full w4a4", "uint8").facts == facts
+    for suffix in (".onnx", ".xml"):
+        path = graph_file(tmp_path, "full w4a4", "uint8", suffix)
+        assert facts_of(path) == facts
+    model = onnx.load(tmp_path / "full-w4a4-uint8.onnx")
+    assert (model.producer_name, model.producer_version) == ("srq", __version__)
+    (entry,) = model.metadata_props
+    assert json.loads(entry.value)["version"] == __version__
+    # What goes along, and a second description in the place of the first.
+    describe(model, facts, notes=["a", "b"])
+    (entry,) = model.metadata_props
+    assert json.loads(entry.value)["notes"] == ["a", "b"]
+
+
+def test_a_graph_of_others_says_nothing(tmp_path):
+    path = nearest_onnx(tmp_path / "n.onnx")
+    assert facts_of(path) is None
+    model = onnx.load(path)
+    save_graph(model, tmp_path / "n.xml")
+    with pytest.raises(UsageError, match="no such model file"):
+        facts_of(tmp_path / "none.onnx")
+    for name in ("bad.onnx", "bad.xml"):
+        (tmp_path / name).write_text("no graph")
+        with pytest.raises(UsageError, match=rf"{name} is no readable"):
+            facts_of(tmp_path / name)
+
+
+@pytest.mark.parametrize(("which", "io"), MADE[:3])
+def test_openvino_s_files_are_the_onnx_graph(tmp_path, which, io):
+    ours = OpenVinoRuntime(graph_file(tmp_path, which, io), 1, "fp32")
+    path = graph_file(tmp_path, which, io, ".xml")
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".bin", ".onnx", ".xml"]
+    theirs = OpenVinoRuntime(path, 1, "fp32")
+    lr = picture(19, 22, seed=3)
+    assert np.array_equal(ours(lr), theirs(lr))
+    assert ours.kernels().floating == theirs.kernels().floating
+    path.with_suffix(".bin").unlink()
+    with pytest.raises(UsageError, match=r"\.xml is no readable network"):
+        OpenVinoRuntime(path, 1)
+
+
+def test_the_network_stays_and_what_was_changed_is_told(monkeypatch):
+    made = []
+
+    def traced(lowered, io):
+        made.append((lowered, io))
+        return onnx.ModelProto()
+
+    monkeypatch.setattr("sr_quant_cli.lowering.deploy.to_onnx", traced)
+    simulated = network("offsets")
+    before = {key: value.clone() for key, value in simulated.state_dict().items()}
+    exact = deploy(simulated, "name", "float")
+    snapped = deploy(simulated, "name", "uint8", offsets="snap", full_range=True)
+    assert [io for _, io in made] == ["float", "uint8"]
+    assert all(torch.equal(simulated.state_dict()[key], value) for key, value in before.items())
+    assert exact.facts == snapped.facts
+    assert exact.notes == ("8-bit weights reduced to 7 bits at 2 of 16 sites",)
+    assert exact.changed is None
+    assert snapped.notes == ("moved to a multiple of its step at 8 of 16 sites",)
+    lr = picture(12, 9)
+    spec = freeze(simulated)
+    for (lowered, _), wanted in zip(made, (reduce_range(spec), snap(spec)), strict=True):
+        expected = TorchRuntime(lower(simulated, wanted), CPU)(lr)
+        assert np.array_equal(TorchRuntime(lowered, CPU)(lr), expected)
+    assert np.array_equal(TorchRuntime(snapped.changed, CPU)(lr), expected)
+
+
+def test_dynamic_ranges_stay_in_float_and_are_named(tmp_path):
+    simulated = quantize(tiny_edsr(), "daq", "paper")
+    made = deploy(simulated, "daq", "float")
+    assert (made.integer_layers, made.all_integer, made.facts.dynamic) == (0, False, True)
+    (note,) = made.notes
+    assert note == (
+        "4 operands stay in float (body.0.conv1, body.0.conv2, ..., body.1.conv2): "
+        "its range follows from the picture at run time"
+    )
+    save_graph(made.model, tmp_path / "daq.onnx")
+    torch_runtime = TorchRuntime(simulated, CPU)
+    for runtime in runtimes(tmp_path / "daq.onnx"):
+        assert runtime.kernels().integer == 0
+        for height, width in ODD[:2]:
+            lr = picture(height, width, seed=height)
+            found = difference(runtime(lr), torch_runtime(lr))
+            assert found.max() <= 1
+
+
+@pytest.mark.parametrize("variant", ["corrected", "code"])
+@pytest.mark.parametrize("name", ["daq", "ddtb"])
+def test_ranges_are_fixed_by_calibration(monkeypatch, name, variant):
+    monkeypatch.setattr("sr_quant_cli.lowering.deploy.to_onnx", lambda *_: onnx.ModelProto())
+    simulated = quantize(tiny_edsr(), name, "full", bits=8, variant=variant)
+    if name == "ddtb":
+        for path in ("body.0.conv2", "tail"):
+            quantizer = simulated.get_submodule(path).input_quantizer
+            quantizer.dynamic.fill_(True)
+            quantizer.applied.fill_(True)
+    made = deploy(simulated, name, "float", calibration=[lr_batch(4, size=16)])
+    assert made.all_integer
+    assert made.integer_layers == 8
+    assert f"{14 if name == 'daq' else 2} ranges that follow from the picture" in made.notes[0]
+    x = lr_batch(2, first=7)
+    with torch.no_grad():
+        wanted, found = simulated(x), made.changed(x)
+    assert found.isfinite().all()
+    assert (found - wanted).square().mean() < 0.05 * wanted.var()
+
+
+def test_what_does_not_become_a_graph_is_one_line():
+    class Untraceable(Brighter):
+        def forward(self, x):
+            return super().forward(x) * float(x.mean())
+
+    with pytest.raises(FailedError, match="block does not become a graph: ") as refused:
+        deploy(Untraceable(BlockConfig(scale=2)), "name", "float")
+    assert "\n" not in str(refused.value)
