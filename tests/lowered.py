@@ -13,6 +13,7 @@ from sr_quant_cli.lowering.integer import lower
 from sr_quant_cli.lowering.spec import InputSpec, WeightSpec, freeze, reduce_range
 from sr_quant_cli.methods import build, config_class
 from sr_quant_cli.networks.base import Network
+from sr_quant_cli.networks.edsr import EDSR, EDSRConfig
 from sr_quant_cli.networks.folding import fold
 from sr_quant_cli.networks.sites import FULL, Site
 from sr_quant_cli.quant.apply import Bits, quantize_network
@@ -49,6 +50,13 @@ def quantize(network, name, placement="full", bits=4, **config):
 def quantized_edsr(name, placement, bits):
     """Shared: not to be changed."""
     return quantize(tiny_edsr(), name, placement, bits)
+
+
+def scaled_edsr():
+    """With another factor than 1 on its residual branches."""
+    network = EDSR(EDSRConfig(scale=2, n_blocks=2, n_feats=8, res_scale=0.3)).eval()
+    network.load_state_dict(tiny_edsr().state_dict())
+    return network
 
 
 class Transformer(Block):
@@ -115,7 +123,7 @@ def equal(a, b, part=1e-5):
 NETWORKS = {
     "float": tiny_edsr,
     "full w8a8": lambda: quantize(fold(tiny_edsr()), "minmax", bits=8),
-    "full w4a4": lambda: quantize(fold(tiny_edsr()), "minmax", bits=4),
+    "full w4a4": lambda: quantize(fold(scaled_edsr()), "minmax", bits=4),
     # Real offsets of inputs and weights at convolutions that pad.
     "offsets": lambda: quantize(tiny_edsr(), "dbdc_pac", "paper"),
     # Linear layers and products with real offsets; ends with a PixelShuffle.

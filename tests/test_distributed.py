@@ -232,7 +232,7 @@ def test_upscale_in_two_processes_makes_what_one_makes(tiny_model, tmp_path):
         write_rgb(folder / f"p{index}.png", picture(12, 17 + index, seed=index))
     (folder / "p1.png").write_text("no picture")
     write_rgb(folder / "p3.webp", picture(12, 17))  # for the same output as p3.png
-    command = ("upscale", folder, "--model", tiny_model, "-o", out)
+    command = ("upscale", folder, "--model", tiny_model, "-o", out, "--runtime", "torch")
     with pytest.raises(FailedError) as failed:
         app([*map(str, command), "--json", str(tmp_path / "one.json")], standalone_mode=False)
     made = {path.name: path.read_bytes() for path in out.iterdir()}

@@ -47,8 +47,15 @@ def upscale(
     from sr_quant_cli.engine.distributed import process_group
     from sr_quant_cli.files import write_json
     from sr_quant_cli.inference.models import common_scale, embedded_model, open_model
-    from sr_quant_cli.inference.upscale import plan_jobs, raise_failures, summarize, upscale_all
+    from sr_quant_cli.inference.upscale import (
+        check_source,
+        plan_jobs,
+        raise_failures,
+        summarize,
+        upscale_all,
+    )
 
+    check_source(image)
     upscaler = open_model(
         model or embedded_model(scale or 4),
         runtime=runtime,

@@ -15,7 +15,7 @@ class Span:
 
 
 def spans(length: int, core: int, halo: int) -> Iterator[Span]:
-    """Cut ``length`` pixels into tiles that keep ``core`` pixels and see ``halo`` more each side.
+    """Cut ``length`` pixels into equal tiles that keep at most ``core`` and see ``halo`` more.
 
     With ``halo`` at least the radius of the receptive field, every kept pixel has seen all it
     depends on; at the border of the picture the tile ends where the picture ends, so that the
@@ -24,6 +24,8 @@ def spans(length: int, core: int, halo: int) -> Iterator[Span]:
     >>> list(spans(10, core=4, halo=3))[1]
     Span(start=1, stop=10, first=4, last=8)
     """
+    # A narrow last tile would be nearly all overlap.
+    core = -(-length // -(-length // core))
     for first in range(0, length, core):
         last = min(first + core, length)
         yield Span(max(first - halo, 0), min(last + halo, length), first, last)

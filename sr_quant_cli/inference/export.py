@@ -94,7 +94,7 @@ def run_export(request: ExportRequest) -> Exported:
     with TemporaryDirectory() as folder:
         draft = Path(folder) / f"graph{path.suffix}"
         save_graph(deployed.model, draft)
-        runtime = open_file(GRAPHS[path.suffix], draft, request.threads, "fp32")
+        runtime = open_file(GRAPHS[path.suffix.lower()], draft, request.threads, "fp32")
         model = TorchRuntime(network, _CPU)
         changed = None if deployed.changed is None else TorchRuntime(deployed.changed, _CPU)
         found = verify(model, runtime, network.scale, changed)

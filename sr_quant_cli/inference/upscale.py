@@ -42,6 +42,18 @@ class Done:
     error: str = ""
 
 
+def check_source(source: Path) -> None:
+    """Refuse an input that is not there, before a model is made ready for it.
+
+    Raises
+    ------
+    UsageError
+        There is no such picture or folder.
+    """
+    if not source.exists():
+        raise UsageError(f"no such picture or folder: {source}")
+
+
 def plan_jobs(source: Path, scale: int, output: Path | None) -> list[Job]:
     """Decide the output of every input.
 
@@ -54,6 +66,7 @@ def plan_jobs(source: Path, scale: int, output: Path | None) -> list[Job]:
     UsageError
         The input does not exist, holds no pictures, or does not fit the output.
     """
+    check_source(source)
     if source.is_dir():
         if output is not None and output.suffix.lower() in SAVE_OPTIONS and not output.is_dir():
             raise UsageError(f"-o {output}: is a file name, but the input {source} is a folder")
@@ -62,10 +75,8 @@ def plan_jobs(source: Path, scale: int, output: Path | None) -> list[Job]:
             raise UsageError(f"no pictures in {source}")
         made = {f"{path.stem}_x{scale}" for path in found}
         sources = [path for path in found if path.stem not in made]
-    elif source.exists():
-        sources = [source]
     else:
-        raise UsageError(f"no such picture or folder: {source}")
+        sources = [source]
     return [Job(path, _target(path, scale, output)) for path in sources]
 
 

@@ -28,9 +28,9 @@ class Deployed:
     model: onnx.ModelProto
     facts: Facts
     integer_layers: int
-    """convolutions and matrix products whose operands are integers"""
+    """convolutions and matrix products, of all depths, whose operands are integers"""
     all_integer: bool
-    """whether all of them are, with zero as a level: no kernel need be float"""
+    """whether all of them are, at full depth, with zero as a level: no kernel need be float"""
     notes: tuple[str, ...]
     """what is float for some reason, and what was changed for the kernels' sake; a line each"""
     changed: Network | None
@@ -86,7 +86,11 @@ def deploy(
         lowered = lower(network, spec)
         products = [site for site in spec.sites if site.site.kind not in TENSORS]
         layers = sum(site.on_integers for site in products)
-        all_integer = layers == len(products) and not any(s.has_offset for s in spec.sites)
+        all_integer = (
+            layers == len(products)
+            and network.depth == "full"
+            and not any(site.needs_float for site in spec.sites)
+        )
         if fixed or offsets == "snap":
             changed = deepcopy(lowered)
     facts = facts_of_network(lowered, name, least_side(lowered))

@@ -30,12 +30,17 @@ def facts_of(path: Path) -> Facts | None:
     Raises
     ------
     UsageError
-        There is no such file.
+        There is no such file, or it says what cannot be understood.
     """
     if not path.is_file():
         raise UsageError(f"no such model file: {path}")
     text = _xml_entry(path) if path.suffix.lower() == ".xml" else _onnx_entry(path)
-    return None if text is None else Facts(**json.loads(text)["facts"])
+    if text is None:
+        return None
+    try:
+        return Facts(**json.loads(text)["facts"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path}: what it says of itself is no metadata of this srq") from error
 
 
 def save_graph(model: onnx.ModelProto, path: Path) -> None:
@@ -54,7 +59,8 @@ def save_graph(model: onnx.ModelProto, path: Path) -> None:
 
     weights = path.with_suffix(".bin")
     graph = openvino.Core().read_model(model.SerializeToString())
-    graph.set_rt_info(_entry(model.metadata_props), "srq")
+    if (text := _entry(model.metadata_props)) is not None:
+        graph.set_rt_info(text, "srq")
     # The weights first: an .xml never names weights that are not there.
     with replacing(weights) as bin_, replacing(path) as xml:
         openvino.serialize(graph, xml, bin_)

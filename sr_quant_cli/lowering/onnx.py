@@ -81,7 +81,8 @@ def _translated(network: Network) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of torch.export, torch.onnx and onnxscript, without a common base
-        cause = str(error.__cause__ or error).strip().splitlines()[0][:200]
+        first = error.__cause__ or error
+        cause = (str(first).strip() or type(first).__name__).splitlines()[0][:200]
         raise FailedError(f"{network.config.name} does not become a graph: {cause}") from error
 
 

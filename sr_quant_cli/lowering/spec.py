@@ -63,10 +63,11 @@ class SiteSpec:
         return None not in self.inputs and (self.weight is not None or len(self.inputs) == 2)
 
     @property
-    def has_offset(self) -> bool:
-        """Whether levels start at a real number somewhere."""
+    def needs_float(self) -> bool:
+        """Whether levels start at a real number, or something is added before, somewhere."""
+        inputs = [given for given in self.inputs if given is not None]
         of_weight = self.weight is not None and bool(self.weight.offset.any())
-        return of_weight or any(i is not None and i.offset for i in self.inputs)
+        return of_weight or any(given.offset or given.shift is not None for given in inputs)
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,13 @@ class _Seen:
         x = inputs[0].float()
         grid = quantizer.grid(x)
         shape = (len(x), *grid.lower.shape[1:])
+        upper = grid.upper
+        if upper.isinf().any():
+            # Levels without end reach as far as the values do.
+            shared = [d for d in range(x.ndim) if upper.shape[d] == 1]
+            upper = torch.minimum(upper, x.amax(shared, keepdim=True))
         self.lower = self.lower + grid.lower.expand(shape).sum(0)
-        self.upper = self.upper + grid.upper.expand(shape).sum(0)
+        self.upper = self.upper + upper.expand(shape).sum(0)
         self.samples += len(x)
 
 

@@ -38,8 +38,8 @@ def print_export(deployed: Deployed, found: Verification) -> None:
     )
     if found.kernels.integer < deployed.integer_layers:
         print(
-            f"note: {deployed.integer_layers} layers have integer operands; {found.runtime} runs "
-            "in float what gives a float output"
+            f"note: {deployed.integer_layers} layers at full depth have integer operands; "
+            f"{found.runtime} may run in float what gives a float output"
         )
     for note in deployed.notes:
         print(f"note: {note}")

@@ -102,7 +102,7 @@ class GraphRuntime(Runtime):
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200]
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 PROBE = np.arange(32 * 24 * 3, dtype=np.uint8).reshape(32, 24, 3)

@@ -72,7 +72,8 @@ def test_bare_srq_shows_help(srq):
 def test_upscale_writes_picture_and_report(srq, tiny_model, tmp_path):
     write_rgb(tmp_path / "a.png", picture(12, 17))
     code, out, err = srq(
-        "upscale", tmp_path / "a.png", "--model", tiny_model, "--json", tmp_path / "r.json"
+        *("upscale", tmp_path / "a.png", "--model", tiny_model, "--runtime", "torch"),
+        *("--json", tmp_path / "r.json"),
     )
     assert (code, err) == (0, "")
     assert "a_x2.png" in out
@@ -86,7 +87,8 @@ def test_a_batch_with_a_failure_exits_1_and_names_it(srq, tiny_model, tmp_path):
     folder = tmp_path / "in"
     write_rgb(folder / "a.png", picture(12, 17))
     (folder / "b.png").write_text("no picture")
-    code, _, err = srq("upscale", folder, "--model", tiny_model, "--json", tmp_path / "r.json")
+    command = ("upscale", folder, "--model", tiny_model, "--runtime", "torch")
+    code, _, err = srq(*command, "--json", tmp_path / "r.json")
     assert code == 1
     assert err == "srq: error: 1 of 2 failed: b.png\n"
     statuses = [p["status"] for p in json.loads((tmp_path / "r.json").read_text())["pictures"]]
@@ -168,16 +170,17 @@ def test_pack_halves_and_labels(srq, tiny_model, tmp_path):
     assert srq("pack", tiny_model, "-o", target)[0] == 2
 
 
+IN_TORCH = ("--model", "MODEL", "--runtime", "torch")
 WRONG = [
     (["nonsense"], "nonsense"),
     (["upscale"], "IMAGE|FOLDER"),
-    (["upscale", "none.png", "--model", "MODEL"], "no such picture or folder: none.png"),
-    (["upscale", "TEXT", "--model", "MODEL"], "cannot read"),
+    (["upscale", "none.png", *IN_TORCH], "no such picture or folder: none.png"),
+    (["upscale", "TEXT", *IN_TORCH], "cannot read"),
     (["upscale", "TEXT", "--model", "TEXT"], "no readable srq model"),
     (["upscale", "TEXT", "--model", "none.safetensors"], "no such model file"),
     (["upscale", "TEXT", "--scale", "5"], "must be one of 2, 3, 4"),
     (["upscale", "TEXT", "--scale", "big"], "--scale"),
-    (["upscale", "TEXT", "--model", "MODEL", "--scale", "3"], "enlarges by 2, not by 3"),
+    (["upscale", "TEXT", *IN_TORCH, "--scale", "3"], "enlarges by 2, not by 3"),
     (["upscale", "TEXT", "--model", "MODEL", "--precision", "int1"], "--precision"),
     (["eval", "MODEL", "--bench", "Set6"], "Set5"),
     (["eval", "MODEL", "--bench", "Set5", "--data-root", "nowhere"], "srq data get Set5"),
@@ -277,7 +280,8 @@ def test_a_model_of_several_depths_is_used_at_each(srq, tmp_path):
     for depth in ("full", "half", "quarter"):
         at, report = ("--depth", depth), tmp_path / f"{depth}.json"
         output = tmp_path / f"{depth}.png"
-        code, _, _ = srq("upscale", tmp_path / "a.png", "--model", model, "-o", output, *at)
+        command = ("upscale", tmp_path / "a.png", "--model", model, "--runtime", "torch")
+        code, _, _ = srq(*command, "-o", output, *at)
         assert code == 0
         made.append(read_rgb(output).tobytes())
         data = ("--bench", "Set5", "--data-root", tmp_path / "data")
@@ -300,9 +304,9 @@ def test_a_model_of_several_depths_is_used_at_each(srq, tmp_path):
     ("arguments", "message"),
     [
         (["info", "TINY"], "this edsr runs at full depth only"),
-        (["upscale", "a.png", "--model", "TINY"], "this edsr runs at full depth only"),
+        (["upscale", ".", "--model", "TINY"], "this edsr runs at full depth only"),
         (["eval", "TINY", "--bench", "Set5"], "this edsr runs at full depth only"),
-        (["eval", "net.onnx", "--bench", "Set5"], "net.onnx is an ONNX file"),
+        (["eval", "net.onnx", "--bench", "Set5"], "net.onnx is a graph, whose depth is fixed"),
         (["eval", "--bench", "Set5"], "name a model that runs at several depths"),
         (["eval", "TINY", "--record"], "--record stores scores of full depth only"),
     ],

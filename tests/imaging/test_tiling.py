@@ -17,3 +17,8 @@ def test_core_size_keeps_tile_and_halo_within_the_budget():
     assert (core + 2 * 36) ** 2 <= 90_000 < (core + 2 * 36 + 1) ** 2
     assert core_size(100, 300, halo=36, budget=90_000) == 300
     assert core_size(4000, 6000, halo=36, budget=100) == 18
+
+
+def test_tiles_are_of_equal_size():
+    kept = [span.last - span.first for span in spans(1360, core=640, halo=36)]
+    assert kept == [454, 454, 452]

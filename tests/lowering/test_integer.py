@@ -18,9 +18,11 @@ from sr_quant_cli.lowering.integer import (
     lower,
 )
 from sr_quant_cli.lowering.spec import freeze, snap
+from sr_quant_cli.methods import build, config_class
 from sr_quant_cli.networks.folding import fold, output_stage
 from sr_quant_cli.networks.layers import Denormalize
-from sr_quant_cli.networks.sites import Site
+from sr_quant_cli.networks.sites import FULL, RESIDUAL_BLOCKS, Site
+from sr_quant_cli.quant.apply import Bits, quantize_network
 from sr_quant_cli.quant.grids import affine_int, affine_real
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul
 from sr_quant_cli.quant.quantizers import BoundsQuantizer
@@ -35,6 +37,7 @@ from tests.lowered import (
     network,
     quantize,
     quantized_edsr,
+    scaled_edsr,
     transformer,
     twin,
 )
@@ -92,6 +95,30 @@ def test_networks_differ_by_codes_at_ties_alone(name, placement):
         worst += (wanted - found).abs().amax((1, 2, 3)).tolist()
     assert sum(difference <= 1e-5 for difference in worst) > len(worst) / 2
     assert max(worst) <= 0.03
+
+
+@pytest.mark.parametrize(
+    ("name", "placement"), [("pams", FULL), ("minmax", FULL), ("minmax", RESIDUAL_BLOCKS)]
+)
+@torch.no_grad()
+def test_a_factor_on_a_branch_goes_with_its_codes(name, placement):
+    simulated, method = scaled_edsr(), build(config_class(name)())
+    quantize_network(simulated, method, placement, Bits(8, 8))
+    method.calibrate(simulated, [lr_batch(2)])
+    spec = freeze(simulated)
+    lowered = lower(simulated, spec)
+    assert [block.res_scale for block in simulated.body] == [0.3, 0.3]
+    inputs = {site.site.path: site.inputs for site in spec.sites}
+    for index, (block, integer) in enumerate(zip(simulated.body, lowered.body, strict=True)):
+        (given,) = inputs[f"body.{index}.block_out"]
+        assert bool(given.offset) == (placement is RESIDUAL_BLOCKS)
+        x = inputs_of(given, (1, 8, 5, 5))
+        assert equal(integer.block_out(x), 0.3 * block.block_out(x))
+    x = lr_batch(4, first=5)
+    worst = (lowered(x) - simulated(x)).abs().amax((1, 2, 3))
+    assert worst.median() <= 2e-3
+    simulated.body[0].res_scale = 1.0
+    assert (lowered(x) - simulated(x)).abs().amax((1, 2, 3)).median() > 1e-2
 
 
 CONVOLUTIONS = {
