@@ -15,6 +15,7 @@ class Denormalize(nn.Module):
 
     Examples
     --------
+    >>> import torch
     >>> Denormalize(255.0, torch.full((1, 1, 1), 0.5))(torch.tensor([[[51.0]]])).item()
     0.699999988079071
     """
