@@ -135,7 +135,7 @@ def fastest(prepared: Prepared, threads: int | None, precision: Precision) -> Ru
         trials = [_try(name, prepared, threads, precision) for name in _names(precision)]
         write_json(record, [asdict(trial) for trial in trials])
     trials = [Trial(**trial) for trial in json.loads(record.read_text(encoding="utf-8"))]
-    agreeing = [trial for trial in trials if trial.loss <= AGREES]
+    agreeing = [trial for trial in trials if trial.loss <= AGREES and find_spec(trial.runtime)]
     return min(agreeing, key=lambda trial: trial.seconds).runtime if agreeing else "torch"
 
 
