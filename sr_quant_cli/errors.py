@@ -19,6 +19,15 @@ class UsageError(SrqError):
     exit_code = 2
 
 
+def first_line(error: BaseException) -> str:
+    r"""Where the message of another library ends for a user.
+
+    >>> first_line(ValueError("no such node\n  at line 3")), first_line(ValueError())
+    ('no such node', 'ValueError')
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 def unknown(kind: str, name: str, known: list[str]) -> UsageError:
     """Build the error for a name that is in no registry, with the nearest known name.
 

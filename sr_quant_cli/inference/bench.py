@@ -1,5 +1,6 @@
 """``srq bench``: one picture enlarged by every runtime, timed in turns."""
 
+import math
 from collections.abc import Callable, Generator, Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from sr_quant_cli.inference.models import load_at_depth, name_of
 from sr_quant_cli.inference.prepared import open_file
 from sr_quant_cli.lowering.deploy import deploy
 from sr_quant_cli.lowering.graph import save_graph
+from sr_quant_cli.metrics import rgb_psnr
 from sr_quant_cli.networks.base import Depth, Network
 from sr_quant_cli.networks.folding import fold_exactly, linear_chain
 from sr_quant_cli.quant.apply import count_operations
@@ -82,12 +84,13 @@ def bench_upscale(request: BenchRequest) -> dict[str, Any]:
         outputs = [runtime(lr) for runtime in runtimes]
         kernels = [runtime.kernels() for runtime in runtimes]
         variants = [
-            Variant(f"{way.model}: {way.label}", _forever(runtime, lr))
-            for way, runtime in zip(ways, runtimes, strict=True)
+            # Not by name: two models may have the same.
+            Variant(str(index), _forever(runtime, lr))
+            for index, runtime in enumerate(runtimes)
         ]
         times = time_in_turns(variants, request.runs, _CPU, warm_up=1)
     rows = [
-        _row(way, timed, _psnr(outputs[0], output), counted)
+        _row(way, timed, rgb_psnr(outputs[0], output), counted)
         for way, timed, output, counted in zip(ways, compare(times), outputs, kernels, strict=True)
     ]
     width, height = request.size
@@ -103,12 +106,12 @@ def bench_picture(width: int, height: int) -> Pixels:
     return np.ascontiguousarray(padded[:height, :width])
 
 
-def _row(way: Way, timed: Any, psnr: float | None, kernels: Kernels) -> dict[str, Any]:
+def _row(way: Way, timed: Any, psnr: float, kernels: Kernels) -> dict[str, Any]:
     return {
         **asdict(timed),
         "variant": way.label,
         "model": way.model,
-        "psnr": psnr,
+        "psnr": None if math.isinf(psnr) else psnr,
         "integer_kernels": kernels.integer,
         "float_kernels": kernels.floating,
         "bitops_counted": way.bitops,
@@ -171,9 +174,3 @@ def _forever(runtime: Runtime, lr: Pixels) -> Callable[[], Generator[None, None,
             yield
 
     return steps
-
-
-def _psnr(reference: Pixels, output: Pixels) -> float | None:
-    """RGB, all pixels, dB; None: equal."""
-    error = float(np.square(reference.astype(np.float64) - output).mean())
-    return 10 * float(np.log10(255**2 / error)) if error else None

@@ -16,14 +16,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 from filelock import FileLock
 
 from sr_quant_cli import __version__
 from sr_quant_cli.engine.distributed import thread_limit, world
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.files import cache_dir, write_json
-from sr_quant_cli.runtimes.base import Facts, GraphRuntime, Pixels, RuntimeName
+from sr_quant_cli.runtimes.base import Facts, GraphRuntime, RuntimeName
 
 if TYPE_CHECKING:
     from sr_quant_cli.networks.base import Depth
@@ -159,20 +158,17 @@ def _names(precision: Precision) -> tuple[RuntimeName, ...]:
 
 def _try(name: RuntimeName, prepared: Prepared, threads: int | None, precision: Precision) -> Trial:
     from sr_quant_cli.lowering.samples import sample_pairs
+    from sr_quant_cli.metrics import rgb_psnr
 
     _, lr, hr = sample_pairs(prepared.facts.scale)[0]
     runtime = open_graph(name, prepared, threads, precision)
-    psnr = _psnr(runtime(lr), hr)
+    psnr = rgb_psnr(runtime(lr), hr)
     times = []
     for _ in range(3):
         begun = time.perf_counter()
         runtime(lr)
         times.append(time.perf_counter() - begun)
     return Trial(name, statistics.median(times), prepared.psnr - psnr)
-
-
-def _psnr(sr: Pixels, hr: Pixels) -> float:
-    return -10 * float(np.log10(np.square((sr.astype(np.float64) - hr) / 255).mean() + 1e-10))
 
 
 def _make(model: Path, depth: "Depth", folder: Path) -> None:
@@ -183,6 +179,7 @@ def _make(model: Path, depth: "Depth", folder: Path) -> None:
     from sr_quant_cli.lowering.deploy import deploy
     from sr_quant_cli.lowering.graph import save_graph
     from sr_quant_cli.lowering.samples import sample_pairs
+    from sr_quant_cli.metrics import rgb_psnr
     from sr_quant_cli.runtimes.torch import TorchRuntime
 
     network, header = load_at_depth(model, depth)
@@ -191,6 +188,6 @@ def _make(model: Path, depth: "Depth", folder: Path) -> None:
         print(f"preparing {name} for the runtimes here, once", file=sys.stderr)
     deployed = deploy(network, name, "uint8")
     _, lr, hr = sample_pairs(network.scale)[0]
-    psnr = _psnr(TorchRuntime(network, torch.device("cpu"))(lr), hr)
+    psnr = rgb_psnr(TorchRuntime(network, torch.device("cpu"))(lr), hr)
     save_graph(deployed.model, folder / "graph.onnx")
     write_json(folder / "model.json", {"facts": asdict(deployed.facts), "psnr": psnr})

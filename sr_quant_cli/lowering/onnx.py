@@ -11,7 +11,7 @@ import torch
 from onnxscript import FLOAT, INT8, UINT8, opset18
 from torch import nn
 
-from sr_quant_cli.errors import FailedError
+from sr_quant_cli.errors import FailedError, first_line
 from sr_quant_cli.lowering.integer import OnFloats, OnPixels
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.folding import ExactBorder
@@ -81,8 +81,7 @@ def _translated(network: Network) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of torch.export, torch.onnx and onnxscript, without a common base
-        first = error.__cause__ or error
-        cause = (str(first).strip() or type(first).__name__).splitlines()[0][:200]
+        cause = first_line(error.__cause__ or error)
         raise FailedError(f"{network.config.name} does not become a graph: {cause}") from error
 
 

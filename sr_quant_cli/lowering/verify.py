@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sr_quant_cli.lowering.samples import sample_pairs
-from sr_quant_cli.metrics import get_protocol, score
-from sr_quant_cli.runtimes.base import Kernels, Pixels, Runtime
+from sr_quant_cli.metrics import get_protocol, rgb_psnr, score
+from sr_quant_cli.runtimes.base import Kernels, Runtime
 
 PROTOCOL = "matlab"
 
@@ -72,15 +72,10 @@ def verify(
                 name=name,
                 size=f"{lr.shape[1]}x{lr.shape[0]}",
                 max_difference=int(difference.max()),
-                psnr_between=_psnr(wanted, got),
+                psnr_between=rgb_psnr(wanted, got),
                 psnr_model=score(original, hr, scale, protocol).psnr,
                 psnr_changed=None if changed is None else score(wanted, hr, scale, protocol).psnr,
                 psnr_graph=score(got, hr, scale, protocol).psnr,
             )
         )
     return Verification(graph.runtime, PROTOCOL, graph.kernels(), tuple(pictures))
-
-
-def _psnr(a: Pixels, b: Pixels) -> float:
-    error = float(np.square(a.astype(np.float64) - b).mean())
-    return float("inf") if not error else 10 * float(np.log10(255**2 / error))

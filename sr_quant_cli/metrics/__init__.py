@@ -7,8 +7,19 @@ from sr_quant_cli.metrics.protocol import (
     get_protocol,
     luma,
     psnr,
+    rgb_psnr,
     score,
     ssim,
 )
 
-__all__ = ["PROTOCOLS", "Protocol", "Score", "get_protocol", "luma", "psnr", "score", "ssim"]
+__all__ = [
+    "PROTOCOLS",
+    "Protocol",
+    "Score",
+    "get_protocol",
+    "luma",
+    "psnr",
+    "rgb_psnr",
+    "score",
+    "ssim",
+]

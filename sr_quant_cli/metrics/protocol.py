@@ -114,6 +114,18 @@ def psnr(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(10 * np.log10(255**2 / error)) if error > 0 else float("inf")
 
 
+def rgb_psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """PSNR in dB over all samples of two pictures, uint8 ``[H, W, 3]``; inf where they are equal.
+
+    Between what two programs make of one picture; against HR the protocols measure luma.
+
+    >>> black = np.zeros((4, 4, 3), np.uint8)
+    >>> round(rgb_psnr(black, black + np.uint8(255)), 2), rgb_psnr(black, black)
+    (0.0, inf)
+    """
+    return psnr(a.astype(np.float64), b.astype(np.float64))
+
+
 def ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """Compute the structural similarity [1]_ of float64 ``[H, W]``, 0..255.
 

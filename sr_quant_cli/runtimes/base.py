@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_quant_cli.errors import UsageError
+from sr_quant_cli.errors import UsageError, first_line
 
 Pixels = NDArray[np.uint8]
 RuntimeName = Literal["torch", "onnxruntime", "openvino"]
@@ -80,12 +80,12 @@ class GraphRuntime(Runtime):
 
     def unreadable(self, error: Exception) -> UsageError:
         """What to raise where the file cannot be loaded."""
-        return UsageError(f"{self.path} is no readable network: {_first_line(error)}")
+        return UsageError(f"{self.path} is no readable network: {first_line(error)}")
 
     def refused(self, lr: Pixels, error: Exception) -> UsageError:
         """What to raise where a picture is not taken."""
         size = f"{lr.shape[1]}x{lr.shape[0]}"
-        return UsageError(f"{self.path} does not take a {size} RGB picture: {_first_line(error)}")
+        return UsageError(f"{self.path} does not take a {size} RGB picture: {first_line(error)}")
 
     def to_batch(self, lr: Pixels) -> NDArray[Any]:
         """Uint8 ``[h, w, 3]`` as the graph takes it."""
@@ -99,10 +99,6 @@ class GraphRuntime(Runtime):
             return np.array(output[0], np.uint8)
         levels = np.clip(np.rint(output[0].astype(np.float32) * 255), 0, 255)
         return np.ascontiguousarray(levels.astype(np.uint8).transpose(1, 2, 0))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 PROBE = np.arange(32 * 24 * 3, dtype=np.uint8).reshape(32, 24, 3)
