@@ -16,3 +16,15 @@ def check_scale(scale: int) -> None:
     """
     if scale not in SCALES:
         raise UsageError(f"--scale {scale}: must be one of {', '.join(map(str, SCALES))}")
+
+
+def check_enlargement(model: str, scale: int, wanted: int | None) -> None:
+    """Refuse a model of another scale than is asked for; None: by any.
+
+    Raises
+    ------
+    UsageError
+        With both.
+    """
+    if wanted not in (scale, None):
+        raise UsageError(f"model {model} enlarges by {scale}, not by {wanted}")

@@ -126,6 +126,8 @@ NETWORKS = {
     "full w4a4": lambda: quantize(fold(scaled_edsr()), "minmax", bits=4),
     # Real offsets of inputs and weights at convolutions that pad.
     "offsets": lambda: quantize(tiny_edsr(), "dbdc_pac", "paper"),
+    # Shifts before quantization, and an upsampler of two layers.
+    "shifts": lambda: quantize(tiny_edsr(), "quantsr"),
     # Linear layers and products with real offsets; ends with a PixelShuffle.
     "transformer": lambda: quantize(transformer(), "minmax", "paper", bits=8),
 }

@@ -82,6 +82,7 @@ def evaluate(
     upscalers = [
         open_model(
             path,
+            scale=scale,
             runtime=runtime or ("auto" if path.suffix.lower() in GRAPHS else "torch"),
             device=device,
             precision="fp32",

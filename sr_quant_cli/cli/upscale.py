@@ -46,7 +46,7 @@ def upscale(
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.engine.distributed import process_group
     from sr_quant_cli.files import write_json
-    from sr_quant_cli.inference.models import common_scale, embedded_model, open_model
+    from sr_quant_cli.inference.models import embedded_model, open_model
     from sr_quant_cli.inference.upscale import (
         check_source,
         plan_jobs,
@@ -58,6 +58,7 @@ def upscale(
     check_source(image)
     upscaler = open_model(
         model or embedded_model(scale or 4),
+        scale=scale,
         runtime=runtime,
         device=device,
         precision=precision,
@@ -65,7 +66,6 @@ def upscale(
         depth=depth,
         tile=tile,
     )
-    common_scale([upscaler], scale)
     jobs = plan_jobs(image, upscaler.scale, output)
     with process_group() as here:
         results = upscale_all(upscaler, jobs, overwrite=overwrite)

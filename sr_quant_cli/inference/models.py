@@ -12,6 +12,7 @@ from sr_quant_cli.engine.distributed import warn
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.inference.prepared import (
     Precision,
+    check_precision,
     fastest,
     open_file,
     open_graph,
@@ -20,7 +21,7 @@ from sr_quant_cli.inference.prepared import (
 from sr_quant_cli.inference.upscaler import TiledUpscaler, Upscaler, WholeUpscaler
 from sr_quant_cli.resources import models_dir
 from sr_quant_cli.runtimes.base import RuntimeName
-from sr_quant_cli.scales import check_scale
+from sr_quant_cli.scales import check_enlargement, check_scale
 
 if TYPE_CHECKING:
     from sr_quant_cli.networks.base import Depth, Network
@@ -88,6 +89,7 @@ def name_of(path: Path, header: "Header", depth: "Depth") -> str:
 def open_model(
     path: Path,
     *,
+    scale: int | None = None,
     runtime: RuntimeChoice = "torch",
     device: str = "auto",
     precision: Precision = "auto",
@@ -99,6 +101,8 @@ def open_model(
 
     Parameters
     ----------
+    scale
+        That it must enlarge by; None: by any.
     runtime
         auto: CUDA by torch where it is there; else the fastest runtime that agrees with the model.
     tile
@@ -109,11 +113,15 @@ def open_model(
     UsageError
         The file is not usable, or something of what is asked for cannot be had of it.
     """
+    if scale is not None:
+        check_scale(scale)
+    if runtime == "onnxruntime":
+        check_precision(precision)
     if path.suffix.lower() in GRAPHS:
-        return _open_graph_file(path, runtime, precision, threads, depth, tile)
+        return _open_graph_file(path, scale, runtime, precision, threads, depth, tile)
 
     def in_torch() -> TiledUpscaler:
-        return _open_in_torch(path, device, precision, threads, depth, tile)
+        return _open_in_torch(path, scale, device, precision, threads, depth, tile)
 
     if runtime == "torch" or (runtime == "auto" and _means_cuda(device)):
         return in_torch()
@@ -122,7 +130,7 @@ def open_model(
             f"--device {device}: {runtime} runs on the CPU; --runtime torch does on it"
         )
     try:
-        prepared = prepare(path, depth)
+        prepared = prepare(path, depth, scale)
     except FailedError as error:
         if runtime != "auto":
             raise
@@ -147,13 +155,13 @@ def common_scale(upscalers: Sequence[Upscaler], scale: int | None) -> int:
         check_scale(scale)
     scale = scale or (upscalers[0].scale if upscalers else 4)
     for upscaler in upscalers:
-        if upscaler.scale != scale:
-            raise UsageError(f"model {upscaler.name} enlarges by {upscaler.scale}, not by {scale}")
+        check_enlargement(upscaler.name, upscaler.scale, scale)
     return scale
 
 
 def _open_in_torch(
     path: Path,
+    scale: int | None,
     device: str,
     precision: Precision,
     threads: int | None,
@@ -168,6 +176,7 @@ def _open_in_torch(
     where = pick_device(device)
     set_threads(threads)
     network, header = load_at_depth(path, depth)
+    check_enlargement(name_of(path, header, depth), network.scale, scale)
     if network.quantization is None:
         network = fold_exactly(network)
     facts = facts_of_network(network, name_of(path, header, depth))
@@ -178,6 +187,7 @@ def _open_in_torch(
 
 def _open_graph_file(
     path: Path,
+    scale: int | None,
     runtime: RuntimeChoice,
     precision: Precision,
     threads: int | None,
@@ -193,7 +203,12 @@ def _open_graph_file(
     name = GRAPHS[path.suffix.lower()] if runtime == "auto" else runtime
     facts = facts_of(path)
     graph = open_file(name, path, threads, precision)
-    return WholeUpscaler(graph, path.name) if facts is None else TiledUpscaler(graph, facts, tile)
+    if facts is not None:
+        check_enlargement(facts.name, facts.scale, scale)
+        return TiledUpscaler(graph, facts, tile)
+    whole = WholeUpscaler(graph, path.name)
+    check_enlargement(whole.name, whole.scale, scale)
+    return whole
 
 
 def _means_cuda(device: str) -> bool:

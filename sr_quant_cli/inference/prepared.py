@@ -23,6 +23,7 @@ from sr_quant_cli.engine.distributed import thread_limit, world
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.files import cache_dir, write_json
 from sr_quant_cli.runtimes.base import Facts, GraphRuntime, RuntimeName
+from sr_quant_cli.scales import check_enlargement
 
 if TYPE_CHECKING:
     from sr_quant_cli.networks.base import Depth
@@ -51,13 +52,18 @@ class Prepared:
         return self.folder / "graph.onnx"
 
 
-def prepare(model: Path, depth: "Depth") -> Prepared:
+def prepare(model: Path, depth: "Depth", scale: int | None = None) -> Prepared:
     """Find the graph of a model file, or make it.
+
+    Parameters
+    ----------
+    scale
+        That it must enlarge by; None: by any.
 
     Raises
     ------
     UsageError
-        The file is not usable, or its network cannot run at that depth.
+        The file is not usable, its network has another scale, or cannot run at that depth.
     FailedError
         The cache cannot be written, or the network has operations that a graph does not have.
     """
@@ -76,9 +82,11 @@ def prepare(model: Path, depth: "Depth") -> Prepared:
             ) from error
         with FileLock(folder / ".lock"):
             if not (folder / "model.json").is_file():
-                _make(model, depth, folder)
+                _make(model, depth, scale, folder)
     found = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    return Prepared(folder, Facts(**found["facts"]), found["psnr"])
+    facts = Facts(**found["facts"])
+    check_enlargement(facts.name, facts.scale, scale)
+    return Prepared(folder, facts, found["psnr"])
 
 
 def open_graph(
@@ -113,14 +121,25 @@ def open_file(
     if name == "onnxruntime":
         from sr_quant_cli.runtimes.onnxruntime import OnnxRuntime
 
-        if precision == "bf16":
-            raise UsageError("--precision bf16: onnxruntime has none; allowed are auto and fp32")
+        check_precision(precision)
         if path.suffix.lower() != ".onnx":
             raise UsageError(f"--runtime onnxruntime: takes .onnx files, not {path}")
         return OnnxRuntime(path, thread_limit(threads))
     from sr_quant_cli.runtimes.openvino import OpenVinoRuntime
 
     return OpenVinoRuntime(path, thread_limit(threads), precision, cache)
+
+
+def check_precision(precision: Precision) -> None:
+    """Refuse what ONNX Runtime does not have.
+
+    Raises
+    ------
+    UsageError
+        With what it has.
+    """
+    if precision == "bf16":
+        raise UsageError("--precision bf16: onnxruntime has none; allowed are auto and fp32")
 
 
 def fastest(prepared: Prepared, threads: int | None, precision: Precision) -> RuntimeName:
@@ -171,7 +190,7 @@ def _try(name: RuntimeName, prepared: Prepared, threads: int | None, precision: 
     return Trial(name, statistics.median(times), prepared.psnr - psnr)
 
 
-def _make(model: Path, depth: "Depth", folder: Path) -> None:
+def _make(model: Path, depth: "Depth", scale: int | None, folder: Path) -> None:
     """Trace a model; takes seconds, and torch."""
     import torch
 
@@ -184,6 +203,7 @@ def _make(model: Path, depth: "Depth", folder: Path) -> None:
 
     network, header = load_at_depth(model, depth)
     name = name_of(model, header, depth)
+    check_enlargement(name, network.scale, scale)
     if world().rank == 0:
         print(f"preparing {name} for the runtimes here, once", file=sys.stderr)
     deployed = deploy(network, name, "uint8")

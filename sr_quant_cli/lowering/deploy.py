@@ -8,7 +8,7 @@ from typing import Literal
 import onnx
 from torch import Tensor
 
-from sr_quant_cli.lowering.integer import lower
+from sr_quant_cli.lowering.integer import absorb_shifts, lower, quantize_early
 from sr_quant_cli.lowering.onnx import Io, least_side, to_onnx
 from sr_quant_cli.lowering.spec import QuantSpec, freeze, reduce_range, snap
 from sr_quant_cli.networks.base import Network
@@ -84,6 +84,8 @@ def deploy(
         if not full_range:
             spec = _told(spec, reduce_range(spec), "8-bit weights reduced to 7 bits", notes)
         lowered = lower(network, spec)
+        absorb_shifts(lowered)
+        quantize_early(lowered)
         products = [site for site in spec.sites if site.site.kind not in TENSORS]
         layers = sum(site.on_integers for site in products)
         all_integer = (

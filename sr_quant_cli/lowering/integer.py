@@ -15,23 +15,30 @@ from torch.nn import functional as F
 from sr_quant_cli.lowering.spec import InputSpec, QuantSpec, SiteSpec, WeightSpec
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.edsr import ResidualBlock
-from sr_quant_cli.networks.folding import output_stage
+from sr_quant_cli.networks.folding import links, output_stage
 from sr_quant_cli.networks.layers import Denormalize
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul, QuantTensor
 
 
 @torch.library.custom_op("srq::fake_quantize", mutates_args=())
-def fake_quantize(x: Tensor, step: Tensor, zero: Tensor, last: int, step_out: Tensor) -> Tensor:
+def fake_quantize(
+    x: Tensor, step: Tensor, zero: Tensor, last: int, least: Tensor | None, step_out: Tensor
+) -> Tensor:
     """Quantize to codes ``0 .. last``, and back: float32 -> float32 of the same shape.
 
-    With another step on the way back, all values are multiplied by the ratio.
+    With another step on the way back, all values are multiplied by the ratio. No code is below
+    ``least``, uint8, where there is one.
     """
     codes = torch.round(x / step).add_(zero).clamp_(0, last)
+    if least is not None:
+        codes = codes.maximum(least)
     return codes.sub_(zero).mul_(step_out)
 
 
 @fake_quantize.register_fake
-def _(x: Tensor, step: Tensor, zero: Tensor, last: int, step_out: Tensor) -> Tensor:
+def _(
+    x: Tensor, step: Tensor, zero: Tensor, last: int, least: Tensor | None, step_out: Tensor
+) -> Tensor:
     return torch.empty_like(x)
 
 
@@ -62,7 +69,8 @@ class IntegerInput(nn.Module):
 
     step: Tensor
     zero: Tensor
-    shift: Tensor
+    shift: Tensor | None
+    least: Tensor | None
     step_out: Tensor
 
     def __init__(self, spec: InputSpec) -> None:
@@ -72,6 +80,18 @@ class IntegerInput(nn.Module):
         self.register_buffer("step_out", self.step.clone())
         self.register_buffer("zero", torch.tensor(spec.zero, dtype=torch.uint8))
         self.register_buffer("shift", spec.shift)
+        self.register_buffer("least", None)
+
+    def give_up_shift(self, *, after_relu: bool) -> Tensor:
+        """Leave the shift, ``[C, 1, 1]``, to what is in front; the ReLU between stays unshifted.
+
+        Zeros of the ReLU were shifted, too: where that is upwards, they are the least there is.
+        """
+        assert self.shift is not None
+        shift, self.shift = self.shift, None
+        least = torch.round(shift / self.step).clamp_(0, self.last).to(torch.uint8)
+        self.least = least if after_relu and least.any() else None
+        return shift
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
@@ -79,7 +99,7 @@ class IntegerInput(nn.Module):
             x = x + self.shift
         if self.offset:
             x = x - self.offset
-        y: Tensor = fake_quantize(x, self.step, self.zero, self.last, self.step_out)
+        y: Tensor = fake_quantize(x, self.step, self.zero, self.last, self.least, self.step_out)
         return y
 
 
@@ -282,6 +302,38 @@ def lower(network: Network, spec: QuantSpec) -> Network:
             block.block_out.multiply(block.res_scale)
             block.res_scale = 1.0
     return lowered
+
+
+@torch.no_grad()
+def absorb_shifts(network: Network) -> None:
+    """Put shifts before quantization into the bias of the convolution in front, in place.
+
+    An addition between a convolution and its quantized output would keep it from being an integer
+    kernel.
+    """
+    for link in links(network, (IntegerConv2d,)):
+        before, behind = map(network.get_submodule, (link.producer, link.consumer))
+        assert isinstance(before, IntegerConv2d)
+        assert isinstance(behind, IntegerConv2d)
+        # Of values below zero a ReLU leaves nothing, shifted or not, only if codes start there.
+        if behind.input.shift is not None and not (link.relu and behind.input.zero):
+            shift = behind.input.give_up_shift(after_relu=link.relu).flatten()
+            before.bias += shift.repeat_interleave(link.enlargement**2)
+
+
+@torch.no_grad()
+def quantize_early(network: Network) -> None:
+    """Quantize in front of a PixelShuffle what is quantized behind it, in place.
+
+    That changes nothing, and makes the convolution in front an integer kernel.
+    """
+    for link in links(network, (IntegerConv2d,)):
+        given = network.get_submodule(link.consumer).input
+        assert isinstance(given, IntegerInput)
+        plain = given.shift is None and not given.offset and not (link.relu and given.zero)
+        if link.enlargement > 1 and plain:
+            producer = network.get_submodule(link.producer)
+            network.set_submodule(link.producer, nn.Sequential(producer, deepcopy(given)))
 
 
 def _integer(module: nn.Module, site: SiteSpec) -> nn.Module:

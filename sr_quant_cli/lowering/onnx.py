@@ -97,12 +97,16 @@ def _quiet(name: str) -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _fake_quantize(x: FLOAT, step: FLOAT, zero: UINT8, last: int, step_out: FLOAT) -> FLOAT:
+def _fake_quantize(
+    x: FLOAT, step: FLOAT, zero: UINT8, last: int, least: UINT8 | None, step_out: FLOAT
+) -> FLOAT:
     codes = op.QuantizeLinear(x, step, zero)
     if last < 255:
         # A clip of codes: one of floats would keep the runtimes from fusing what is around it.
         first = op.CastLike(op.Constant(value_int=0), zero)
         codes = op.Clip(codes, first, op.CastLike(op.Constant(value_int=last), zero))
+    if least is not None:
+        codes = op.Max(codes, least)
     y: FLOAT = op.DequantizeLinear(codes, step_out, zero)
     return y
 

@@ -104,6 +104,50 @@ def output_stage(
     return None
 
 
+@dataclass(frozen=True)
+class Link:
+    """Two convolutions of which one alone reads the other, by paths."""
+
+    producer: str
+    consumer: str
+    relu: bool
+    """through a ReLU"""
+    enlargement: int
+    """through PixelShuffles"""
+
+
+def links(network: nn.Module, convolutions: tuple[type[nn.Module], ...]) -> list[Link]:
+    """Find convolutions with nothing but ReLUs and PixelShuffles between them."""
+
+    def module(node: fx.Node) -> nn.Module | None:
+        called = node.op == "call_module"
+        return network.get_submodule(str(node.target)) if called else None
+
+    found = []
+    for consumer in _Tracer().trace(network).nodes:
+        if not isinstance(module(consumer), convolutions):
+            continue
+        relu, enlargement, node = False, 1, consumer
+        while len(node.all_input_nodes) == 1:
+            (node,) = node.all_input_nodes
+            passed = module(node)
+            if len(node.users) > 1:
+                break
+            if isinstance(passed, convolutions):
+                found.append(Link(str(node.target), str(consumer.target), relu, enlargement))
+                break
+            if isinstance(passed, nn.PixelShuffle):
+                enlargement *= passed.upscale_factor
+            elif isinstance(passed, nn.ReLU) or node.target in _RELUS:
+                relu = True
+            elif not isinstance(passed, nn.Identity):
+                break
+    return found
+
+
+_RELUS = ("relu", "relu_", torch.relu, torch.relu_, nn.functional.relu)
+
+
 class _Tracer(fx.Tracer):
     """Goes into what networks are composed of, and no further."""
 

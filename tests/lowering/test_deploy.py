@@ -122,6 +122,12 @@ def test_at_the_full_placement_all_kernels_are_integers(tmp_path, which, io):
         assert (kernels.integer, kernels.floating, kernels.float_names) == (7, 0, ())
 
 
+def test_shifts_and_shuffles_leave_all_kernels_integer(tmp_path):
+    for runtime in runtimes(graph_file(tmp_path, "shifts", "uint8")):
+        kernels = runtime.kernels()
+        assert (kernels.integer, kernels.floating, kernels.float_names) == (8, 0, ())
+
+
 def test_kernels_of_other_graphs_are_float_and_named(tmp_path):
     for runtime in runtimes(graph_file(tmp_path, "float", "float")):
         kernels = runtime.kernels()

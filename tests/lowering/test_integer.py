@@ -8,16 +8,19 @@ from torch import nn
 
 from sr_quant_cli.lowering.integer import (
     IntegerConv2d,
+    IntegerInput,
     IntegerLinear,
     IntegerMatMul,
     IntegerTensor,
     OnFloats,
     OnPixels,
     ToPixels,
+    absorb_shifts,
     give_pixels,
     lower,
+    quantize_early,
 )
-from sr_quant_cli.lowering.spec import freeze, snap
+from sr_quant_cli.lowering.spec import InputSpec, freeze, snap
 from sr_quant_cli.methods import build, config_class
 from sr_quant_cli.networks.folding import fold, output_stage
 from sr_quant_cli.networks.layers import Denormalize
@@ -225,6 +228,34 @@ def test_a_shift_is_added_before_and_never_taken_away():
             integer = lower(simulated, spec).get_submodule(site.site.path)
             assert torch.equal(integer.input(x), quantizer(x))
             assert not torch.equal(integer.input(x - 9 * quantizer.shift), quantizer(x))
+
+
+@pytest.mark.parametrize("name", ["quantsr", "minmax"])
+@torch.no_grad()
+def test_what_makes_kernels_fusable_changes_no_output(name):
+    simulated = quantized_edsr(name, "full", 4)
+    plain = lower(simulated, freeze(simulated))
+    changed = deepcopy(plain)
+    absorb_shifts(changed)
+    quantize_early(changed)
+    shifts = [m.shift is not None for m in changed.modules() if isinstance(m, IntegerInput)]
+    # Those of the head, of each block's first convolution and of two sums have none to go to.
+    assert sum(shifts) == (5 if name == "quantsr" else 0)
+    assert isinstance(changed.get_submodule("upsampler.0"), nn.Sequential)
+    x = lr_batch(2, first=5, size=19)
+    assert (changed(x) - plain(x)).abs().max() <= 1e-5
+
+
+@torch.no_grad()
+def test_a_shift_upwards_behind_a_relu_leaves_a_least_code():
+    given = IntegerInput(InputSpec(4, 0.5, 0, 15, 0.0, torch.tensor([1.2, -1.2]).view(2, 1, 1)))
+    x = torch.tensor([-3.0, 0.4, 2.0, -3.0, 0.4, 2.0]).view(1, 2, 1, 3)
+    wanted = given(x.relu())
+    shift = given.give_up_shift(after_relu=True)
+    assert given.least is not None
+    assert given.least.flatten().tolist() == [2, 0]
+    assert torch.equal(given((x + shift).relu()), wanted)
+    assert wanted.flatten().tolist() == [1.0, 1.5, 3.0, 0.0, 0.0, 1.0]
 
 
 def test_lowering_leaves_the_network_as_it_is():
