@@ -8,7 +8,13 @@ from typing import Literal
 import onnx
 from torch import Tensor
 
-from sr_quant_cli.lowering.integer import absorb_shifts, lower, quantize_early
+from sr_quant_cli.lowering.integer import (
+    absorb_norms,
+    absorb_shifts,
+    lower,
+    quantize_early,
+    simplify_activations,
+)
 from sr_quant_cli.lowering.onnx import Io, least_side, to_onnx
 from sr_quant_cli.lowering.spec import QuantSpec, freeze, reduce_range, snap
 from sr_quant_cli.networks.base import Network
@@ -84,6 +90,7 @@ def deploy(
         if not full_range:
             spec = _told(spec, reduce_range(spec), "8-bit weights reduced to 7 bits", notes)
         lowered = lower(network, spec)
+        absorb_norms(lowered)
         absorb_shifts(lowered)
         quantize_early(lowered)
         products = [site for site in spec.sites if site.site.kind not in TENSORS]
@@ -95,6 +102,7 @@ def deploy(
         )
         if fixed or offsets == "snap":
             changed = deepcopy(lowered)
+    simplify_activations(lowered)
     facts = facts_of_network(lowered, name, least_side(lowered))
     model = to_onnx(lowered, io)
     return Deployed(model, facts, layers, all_integer, tuple(notes), changed)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from sr_quant_cli.lowering.spec import InputSpec, QuantSpec, SiteSpec, WeightSpec
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.edsr import ResidualBlock
-from sr_quant_cli.networks.folding import links, output_stage
+from sr_quant_cli.networks.folding import followed_by, links, output_stage
 from sr_quant_cli.networks.layers import Denormalize
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul, QuantTensor
 
@@ -165,15 +165,18 @@ class IntegerConv2d(nn.Module):
             y = y + self._convolve(inside, self.border, None, 1)
         return y
 
-    def denormalize(self, denormalize: Denormalize, enlargement: int) -> None:
-        """Take in what is done to its output behind PixelShuffles."""
-        self.step /= denormalize.scale
-        self.bias /= denormalize.scale
-        self.bias += denormalize.mean.flatten().repeat_interleave(enlargement**2)
+    def scale(self, factor: Tensor, shift: Tensor) -> None:
+        """Take in a factor and a term, each ``[Cout]``, on its output."""
+        sign = factor.sign()
+        self.codes *= sign.to(torch.int8).view(-1, *[1] * (self.codes.ndim - 1))
+        # Where a factor is 0 all codes are.
+        self.step *= torch.where(sign == 0, 1, factor.abs())
+        self.bias *= factor
+        self.bias += shift
         if self.offset is not None:
-            self.offset /= denormalize.scale
+            self.offset *= factor.view(-1, 1, 1)
         if self.border is not None:
-            self.border /= denormalize.scale
+            self.border *= factor.view(-1, 1, 1, 1)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, groups)
@@ -243,7 +246,8 @@ def give_pixels(network: Network) -> bool:
     denormalize = network.get_submodule(stage.denormalize)
     assert isinstance(convolution, IntegerConv2d)
     assert isinstance(denormalize, Denormalize)
-    convolution.denormalize(denormalize, stage.enlargement)
+    mean = denormalize.mean.flatten().repeat_interleave(stage.enlargement**2)
+    convolution.scale(torch.full_like(mean, 1 / denormalize.scale), mean)
     network.set_submodule(stage.denormalize, nn.Identity())
     network.set_submodule(stage.convolution, nn.Sequential(convolution, ToPixels()))
     return True
@@ -311,7 +315,7 @@ def absorb_shifts(network: Network) -> None:
     An addition between a convolution and its quantized output would keep it from being an integer
     kernel.
     """
-    for link in links(network, (IntegerConv2d,)):
+    for link in links(network, (IntegerConv2d,), (IntegerConv2d,)):
         before, behind = map(network.get_submodule, (link.producer, link.consumer))
         assert isinstance(before, IntegerConv2d)
         assert isinstance(behind, IntegerConv2d)
@@ -322,18 +326,47 @@ def absorb_shifts(network: Network) -> None:
 
 
 @torch.no_grad()
-def quantize_early(network: Network) -> None:
-    """Quantize in front of a PixelShuffle what is quantized behind it, in place.
+def absorb_norms(network: Network) -> None:
+    """Put batch normalization into the convolutions on integers in front, exactly, in place."""
+    for before, behind in followed_by(network, (IntegerConv2d,), nn.BatchNorm2d):
+        convolution, norm = map(network.get_submodule, (before, behind))
+        assert isinstance(convolution, IntegerConv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        factor = norm.weight / (norm.running_var + norm.eps).sqrt()
+        if factor.min() < 0 and convolution.codes.min() == -128:
+            continue  # which has no opposite in 8 bits
+        convolution.scale(factor, norm.bias - norm.running_mean * factor)
+        network.set_submodule(behind, nn.Identity())
 
-    That changes nothing, and makes the convolution in front an integer kernel.
+
+def simplify_activations(network: Network) -> None:
+    """Make LeakyReLUs of PReLUs with one slope, in place: runtimes have more kernels for these."""
+    for path, module in list(network.named_modules()):
+        if isinstance(module, nn.PReLU) and module.num_parameters == 1:
+            network.set_submodule(path, nn.LeakyReLU(module.weight.item()))
+
+
+@torch.no_grad()
+def quantize_early(network: Network) -> None:
+    """Quantize in front of PixelShuffles and ReLUs what is quantized behind them, in place.
+
+    That changes nothing, and makes the convolution in front an integer kernel: of ReLUs such
+    kernels have those alone whose zero has code 0.
     """
-    for link in links(network, (IntegerConv2d,)):
+    for link in links(network, (IntegerConv2d,), (IntegerConv2d, IntegerTensor)):
         given = network.get_submodule(link.consumer).input
         assert isinstance(given, IntegerInput)
-        plain = given.shift is None and not given.offset and not (link.relu and given.zero)
-        if link.enlargement > 1 and plain:
-            producer = network.get_submodule(link.producer)
-            network.set_submodule(link.producer, nn.Sequential(producer, deepcopy(given)))
+        no_part_of_it = link.relu and bool(given.zero)
+        if given.shift is not None or given.offset or not (link.enlargement > 1 or no_part_of_it):
+            continue
+        early = deepcopy(given)
+        early.step_out = early.step.clone()
+        if no_part_of_it:
+            early.least = early.zero if early.least is None else early.least.maximum(early.zero)
+        producer = network.get_submodule(link.producer)
+        network.set_submodule(link.producer, nn.Sequential(producer, early))
 
 
 def _integer(module: nn.Module, site: SiteSpec) -> nn.Module:

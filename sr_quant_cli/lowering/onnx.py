@@ -65,6 +65,7 @@ def to_onnx(network: Network, io: Io) -> onnx.ModelProto:
                 torch.ops.srq.fake_quantize.default: _fake_quantize,
                 torch.ops.srq.dequantize.default: _dequantize,
                 torch.ops.srq.to_pixels.default: _to_pixels,
+                torch.ops.srq.enlarge_bicubic.default: _enlarge_bicubic,
             },
         )
     assert program is not None
@@ -119,4 +120,10 @@ def _dequantize(codes: INT8, step: FLOAT) -> FLOAT:
 def _to_pixels(x: FLOAT) -> UINT8:
     zero = op.Cast(op.Constant(value_int=0), to=onnx.TensorProto.UINT8)
     y: UINT8 = op.QuantizeLinear(x, op.Constant(value_float=1 / 255), zero)
+    return y
+
+
+def _enlarge_bicubic(x: FLOAT, scale: int) -> FLOAT:
+    factors = op.Constant(value_floats=[1.0, 1.0, float(scale), float(scale)])
+    y: FLOAT = op.Resize(x, None, factors, mode="cubic", cubic_coeff_a=-0.5)
     return y

@@ -2,9 +2,14 @@
 
 from sr_quant_cli.errors import unknown
 from sr_quant_cli.networks.base import Network, NetworkConfig
+from sr_quant_cli.networks.carn import CARN, CARNConfig
 from sr_quant_cli.networks.edsr import EDSR, EDSRConfig
 from sr_quant_cli.networks.folding import fold_modules
+from sr_quant_cli.networks.idn import IDN, IDNConfig
+from sr_quant_cli.networks.msrresnet import MSRResNet, MSRResNetConfig
 from sr_quant_cli.networks.quantsr import QuantSRC, QuantSRCConfig
+from sr_quant_cli.networks.rdn import RDN, RDNConfig
+from sr_quant_cli.networks.srresnet import SRResNet, SRResNetConfig
 
 _REGISTRY: dict[str, tuple[type[Network], type[NetworkConfig]]] = {}
 
@@ -25,6 +30,11 @@ def register(network: type[Network], config: type[NetworkConfig]) -> None:
 
 register(EDSR, EDSRConfig)
 register(QuantSRC, QuantSRCConfig)
+register(RDN, RDNConfig)
+register(SRResNet, SRResNetConfig)
+register(MSRResNet, MSRResNetConfig)
+register(CARN, CARNConfig)
+register(IDN, IDNConfig)
 
 
 def network_names() -> list[str]:

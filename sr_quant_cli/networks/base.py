@@ -35,7 +35,8 @@ class NetworkConfig(BaseModel):
     scale: Literal[2, 3, 4] = 4
     """enlargement factor"""
     folded: bool = False
-    """the linear layers behind the body are a single convolution and PixelShuffle"""
+    """normalization is part of the convolutions, and the linear layers behind the body are a
+    single convolution and PixelShuffle"""
 
 
 class Network(nn.Module):
@@ -54,7 +55,9 @@ class Network(nn.Module):
         self.quantization: Quantization | None = None
         """how it was quantized; None: it is float"""
         self.folded_chain: tuple[str, ...] = ()
-        """paths of the modules that one convolution has replaced, which is at the first"""
+        """paths of the modules that one convolution has replaced"""
+        self.folded_at = ""
+        """path of that convolution"""
         self.depth: Depth = "full"
         """at which it runs; ``set_depth`` changes it"""
 
@@ -82,8 +85,11 @@ class Network(nn.Module):
         sites = []
         for site in self.declared_sites():
             if site.path in self.folded_chain[:1]:
-                sites.append(replace(site, kind="tail"))
-            elif site.path not in self.folded_chain:
+                sites.append(replace(site, path=self.folded_at, kind="tail"))
+            elif site.path not in self.folded_chain and not isinstance(
+                self.get_submodule(site.path), nn.ConvTranspose2d
+            ):
+                # A transposed convolution is quantized as the convolution that it folds to.
                 sites.append(site)
         return tuple(sites)
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sr_quant_cli.networks.base import Network, NetworkConfig
-from sr_quant_cli.networks.layers import Denormalize
+from sr_quant_cli.networks.layers import Denormalize, conv3x3
 from sr_quant_cli.networks.sites import Site, Stream
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
@@ -38,11 +38,6 @@ class EDSRConfig(NetworkConfig):
     """shuffle: PixelShuffles to HR features, and a tail; direct: a single one, to RGB"""
     mean_shift: bool = True
     """subtract DIV2K's mean colour, and add it to the output"""
-
-
-def conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
-    """3x3 convolution with bias, size kept by zero padding."""
-    return nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
 
 class ResidualBlock(nn.Module):
@@ -70,13 +65,21 @@ class ResidualBlock(nn.Module):
 
 
 class Upsampler(nn.Sequential):
-    """Convolution and PixelShuffle: once for x2 and x3, twice for x4."""
+    """Convolution and PixelShuffle: once for x2 and x3, twice for x4.
 
-    def __init__(self, n_feats: int, scale: int) -> None:
+    Parameters
+    ----------
+    enlarged_feats
+        Features of what comes out; None: as many as go in.
+    """
+
+    def __init__(self, n_feats: int, scale: int, enlarged_feats: int | None = None) -> None:
         stages = {2: [2], 3: [3], 4: [2, 2]}[scale]
         layers: list[nn.Module] = []
+        given, out = n_feats, enlarged_feats or n_feats
         for factor in stages:
-            layers += [conv3x3(n_feats, factor**2 * n_feats), nn.PixelShuffle(factor)]
+            layers += [conv3x3(given, factor**2 * out), nn.PixelShuffle(factor)]
+            given = out
         super().__init__(*layers)
         self.convolutions = range(0, len(layers), 2)
         """Indices of the convolutions."""

@@ -1,4 +1,7 @@
-"""Folding: consecutive linear layers around an enlargement become one convolution and PixelShuffle.
+"""Folding: linear layers in a row become one.
+
+Batch normalization goes into the convolution in front of it. Consecutive linear layers around an
+enlargement become one convolution and PixelShuffle.
 
 Between the body of most networks and their output nothing is nonlinear: convolutions, PixelShuffles
 and transposed convolutions in a row are one linear map of LR features to HR pixels. It is the same
@@ -17,6 +20,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.layers import Denormalize
@@ -28,8 +32,8 @@ def linear_chain(network: nn.Module) -> list[str]:
     """Paths of the consecutive linear modules that enlarge, in their order; empty: none to fold.
 
     Found by tracing: each module is the only one that reads the output of the one before. The chain
-    begins and ends with a layer that has weights, or a PixelShuffle, and has three
-    modules at least.
+    begins and ends with a layer that has weights, or a PixelShuffle, and is no convolution and
+    PixelShuffle already.
     """
     graph = fx.symbolic_trace(network).graph
     best: list[str] = []
@@ -42,16 +46,21 @@ def linear_chain(network: nn.Module) -> list[str]:
             continue
         chain = [*chain, node] if continues else [node]
         paths = _without_ends(network, [str(link.target) for link in chain])
-        if _enlargement(_modules(network, paths)) > 1 and len(paths) > max(len(best), 2):
+        modules = _modules(network, paths)
+        transposed = any(isinstance(module, nn.ConvTranspose2d) for module in modules)
+        worth = len(paths) > (0 if transposed else 2)
+        if _enlargement(modules) > 1 and worth and len(paths) > len(best):
             best = paths
     return best
 
 
 def fold(network: Network) -> Network:
-    """Copy of a float network with its linear chain folded; as it is where there is none."""
+    """Copy of a float network with all folded that can be; as it is where there is nothing."""
     folded = deepcopy(network)
+    norms = _fold_norms(folded)
     if paths := linear_chain(network):
         fold_weights(_modules(network, paths), _put_convolution(folded, paths))
+    if norms or paths:
         folded.config = network.config.model_copy(update={"folded": True})
     return folded
 
@@ -59,12 +68,49 @@ def fold(network: Network) -> Network:
 def fold_exactly(network: Network) -> Network:
     """Copy of a float network for inference, folded, with the outputs of the original."""
     folded = deepcopy(network)
+    norms = _fold_norms(folded)
     if paths := linear_chain(network):
-        folded.set_submodule(paths[0], ExactBorder(_modules(folded, paths)))
-        for path in paths[1:]:
-            folded.set_submodule(path, nn.Identity())
+        chain = _modules(folded, paths)
+        if len(chain) == 1:
+            # Zeros are padded at the lowest resolution as it is.
+            fold_weights(chain, _put_convolution(folded, paths))
+        else:
+            folded.set_submodule(paths[0], ExactBorder(chain))
+            for path in paths[1:]:
+                folded.set_submodule(path, nn.Identity())
+    if norms or paths:
         folded.config = network.config.model_copy(update={"folded": True})
     return folded
+
+
+def _fold_norms(network: Network) -> bool:
+    """Put batch normalization into the convolutions in front, in place; False: there is none."""
+    pairs = followed_by(network, (nn.Conv2d,), nn.BatchNorm2d)
+    for before, behind in pairs:
+        convolution, norm = network.get_submodule(before), network.get_submodule(behind)
+        assert isinstance(convolution, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        network.set_submodule(before, fuse_conv_bn_eval(convolution.eval(), norm.eval()))
+        network.set_submodule(behind, nn.Identity())
+    return bool(pairs)
+
+
+def followed_by(
+    network: nn.Module, convolutions: tuple[type[nn.Module], ...], reader: type[nn.Module]
+) -> list[tuple[str, str]]:
+    """Paths of convolutions, and of a module of a type that alone reads each."""
+
+    def is_a(node: fx.Node, types: type | tuple[type, ...]) -> bool:
+        called = node.op == "call_module"
+        return called and isinstance(network.get_submodule(str(node.target)), types)
+
+    pairs = []
+    for node in _Tracer().trace(network).nodes:
+        if is_a(node, reader):
+            (before,) = node.all_input_nodes
+            if len(before.users) == 1 and is_a(before, convolutions):
+                pairs.append((str(before.target), str(node.target)))
+    return pairs
 
 
 @dataclass(frozen=True)
@@ -106,7 +152,7 @@ def output_stage(
 
 @dataclass(frozen=True)
 class Link:
-    """Two convolutions of which one alone reads the other, by paths."""
+    """A convolution, and what alone reads it, by paths."""
 
     producer: str
     consumer: str
@@ -116,8 +162,12 @@ class Link:
     """through PixelShuffles"""
 
 
-def links(network: nn.Module, convolutions: tuple[type[nn.Module], ...]) -> list[Link]:
-    """Find convolutions with nothing but ReLUs and PixelShuffles between them."""
+def links(
+    network: nn.Module,
+    producers: tuple[type[nn.Module], ...],
+    consumers: tuple[type[nn.Module], ...],
+) -> list[Link]:
+    """Find convolutions and what reads them through nothing but ReLUs and PixelShuffles."""
 
     def module(node: fx.Node) -> nn.Module | None:
         called = node.op == "call_module"
@@ -125,7 +175,7 @@ def links(network: nn.Module, convolutions: tuple[type[nn.Module], ...]) -> list
 
     found = []
     for consumer in _Tracer().trace(network).nodes:
-        if not isinstance(module(consumer), convolutions):
+        if not isinstance(module(consumer), consumers):
             continue
         relu, enlargement, node = False, 1, consumer
         while len(node.all_input_nodes) == 1:
@@ -133,7 +183,7 @@ def links(network: nn.Module, convolutions: tuple[type[nn.Module], ...]) -> list
             passed = module(node)
             if len(node.users) > 1:
                 break
-            if isinstance(passed, convolutions):
+            if isinstance(passed, producers):
                 found.append(Link(str(node.target), str(consumer.target), relu, enlargement))
                 break
             if isinstance(passed, nn.PixelShuffle):
@@ -196,30 +246,36 @@ class ExactBorder(nn.Module):
 
 
 def fold_modules(network: Network) -> None:
-    """Put a folded convolution, with fresh weights, in the place of the linear chain.
+    """Fold a network in place that has fresh weights, and has them afterwards.
 
-    The first module of the chain becomes the convolution, the next a PixelShuffle, the others let
-    pass what comes.
+    The first module of a linear chain becomes the convolution, the next a PixelShuffle, the others
+    let pass what comes.
 
     Raises
     ------
     ValueError
-        The network has no such chain.
+        The network has nothing to fold.
     """
-    paths = linear_chain(network)
-    if not paths:
-        raise ValueError(f"{network.config.name} has no linear layers to fold behind its body")
-    _put_convolution(network, paths)
+    norms, paths = _fold_norms(network), linear_chain(network)
+    if not (norms or paths):
+        raise ValueError(f"{network.config.name} has no linear layers to fold")
+    if paths:
+        _put_convolution(network, paths)
 
 
 def _put_convolution(network: Network, paths: Sequence[str]) -> nn.Conv2d:
     """Replace the modules of a chain; gives the convolution, with fresh weights."""
     convolution, scale = _folded_shape(_modules(network, paths))
+    shuffle = nn.PixelShuffle(scale)
+    network.folded_chain, network.folded_at = tuple(paths), paths[0]
+    if len(paths) == 1:
+        network.set_submodule(paths[0], nn.Sequential(convolution, shuffle))
+        network.folded_at = f"{paths[0]}.0"
+        return convolution
     network.set_submodule(paths[0], convolution)
-    network.set_submodule(paths[1], nn.PixelShuffle(scale))
+    network.set_submodule(paths[1], shuffle)
     for path in paths[2:]:
         network.set_submodule(path, nn.Identity())
-    network.folded_chain = tuple(paths)
     return convolution
 
 
@@ -238,6 +294,8 @@ def fold_weights(chain: Sequence[nn.Module], convolution: nn.Conv2d) -> None:
     def respond(x: Tensor) -> Tensor:
         for module in chain:
             x = module(x)
+        # What a network may cut off behind the chain.
+        x = x[:, :, : side * scale, : side * scale]
         whole = nn.functional.pixel_unshuffle(x, scale)
         return whole[:, :, middle - radius :, middle - radius :][:, :, :size, :size]
 

@@ -1,6 +1,50 @@
 """Layers that several networks share."""
 
+import math
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sr_quant_cli.networks.sites import Site
+
+
+def conv3x3(
+    in_channels: int, out_channels: int, *, groups: int = 1, bias: bool = True
+) -> nn.Conv2d:
+    """3x3 convolution, size kept by zero padding."""
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1, groups=groups, bias=bias)
+
+
+@torch.library.custom_op("srq::enlarge_bicubic", mutates_args=())
+def enlarge_bicubic(x: Tensor, scale: int) -> Tensor:
+    """Bicubic enlargement with a = -1/2, as MATLAB has it; pixels at the edges are repeated.
+
+    ``[N, C, H, W]`` -> ``[N, C, sH, sW]``. No gradient goes back through it.
+    """
+    channels = x.shape[1]
+    phases = torch.tensor(
+        [[_cubic((k + 0.5) / scale - 0.5 - tap) for tap in range(-2, 3)] for k in range(scale)]
+    )
+    kernel = torch.einsum("iy,jx->ijyx", phases, phases).reshape(scale**2, 1, 5, 5)
+    padded = F.pad(x, (2, 2, 2, 2), mode="replicate")
+    filtered = F.conv2d(padded, kernel.to(x).repeat(channels, 1, 1, 1), groups=channels)
+    return F.pixel_shuffle(filtered, scale)
+
+
+@enlarge_bicubic.register_fake
+def _(x: Tensor, scale: int) -> Tensor:
+    n, c, h, w = x.shape
+    return x.new_empty(n, c, h * scale, w * scale)
+
+
+def _cubic(t: float) -> float:
+    """Keys' kernel with a = -1/2."""
+    t = math.fabs(t)
+    if t <= 1:
+        return 1.5 * t**3 - 2.5 * t**2 + 1
+    return -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2 if t < 2 else 0.0
 
 
 class Denormalize(nn.Module):
@@ -30,3 +74,66 @@ class Denormalize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` of any floating type -> float32, same shape."""
         return x.float() / self.scale + self.mean
+
+
+class UpsamplingStage(nn.Module):
+    """Convolution, activation function, PixelShuffle.
+
+    Where a network has the activation behind the PixelShuffle, the order makes no difference.
+
+    Parameters
+    ----------
+    act_in
+        The activation is none that integer kernels have.
+    """
+
+    def __init__(self, conv: nn.Conv2d, act: nn.Module, factor: int, *, act_in: bool) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
+        self.conv, self.act, self.shuffle = conv, act, nn.PixelShuffle(factor)
+        self.act_in = nn.Identity() if act_in else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` -> ``[N, C, fH, fW]``."""
+        x = self.conv(x)
+        if self.act_in is not None:
+            x = self.act_in(x)
+        y: Tensor = self.shuffle(self.act(x))
+        return y
+
+
+def upsampling_stages(
+    n_feats: int, scale: int, act: Callable[[], nn.Module], *, groups: int = 1, bias: bool = True
+) -> nn.Sequential:
+    """One stage for x2 and x3, two for x4, each with its own activation."""
+    factors = {2: [2], 3: [3], 4: [2, 2]}[scale]
+    return nn.Sequential(
+        *(
+            UpsamplingStage(
+                conv3x3(n_feats, factor**2 * n_feats, groups=groups, bias=bias),
+                activation := act(),
+                factor,
+                act_in=not isinstance(activation, nn.ReLU),
+            )
+            for factor in factors
+        )
+    )
+
+
+def upsampling_sites(path: str, stages: nn.Sequential, *, unsigned: bool = False) -> list[Site]:
+    """Sites of the stages at a path.
+
+    Parameters
+    ----------
+    unsigned
+        The input of the first one is never negative.
+    """
+    sites = []
+    for index, stage in enumerate(stages):
+        assert isinstance(stage, UpsamplingStage)
+        channels, inner = stage.in_channels, f"{path}.{index}"
+        behind_relu = stage.act_in is None if index else unsigned
+        sites.append(Site(f"{inner}.conv", "upsampler", channels, unsigned=behind_relu))
+        if stage.act_in is not None:
+            sites.append(Site(f"{inner}.act_in", "act_in", stage.out_channels))
+    return sites

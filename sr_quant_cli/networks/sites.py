@@ -18,14 +18,17 @@ Kind = Literal[
     "body_out",
     "long_skip",
     "fusion",
+    "concat_in",
+    "act_in",
     "upsampler",
     "tail",
+    "residual_out",
     "linear",
     "matmul",
 ]
 
 KINDS: dict[Kind, str] = {
-    "head": "first convolution, on the picture",
+    "head": "convolutions in front of the body, the first of them on the picture",
     "block_in": "tensor entering a residual block, for the branch and the shortcut alike",
     "skip": "tensor carried by a block's shortcut",
     "block_first": "first convolution of a block",
@@ -35,14 +38,26 @@ KINDS: dict[Kind, str] = {
     "body_out": "output of the body, before the addition",
     "long_skip": "tensor carried by the skip around the body",
     "fusion": "convolution that merges features",
+    "concat_in": "tensor that concatenations carry on",
+    "act_in": "tensor entering an activation function other than ReLU",
     "upsampler": "convolution in front of a PixelShuffle",
     "tail": "last convolution, giving the picture",
+    "residual_out": "output of the network, before it is added to an interpolated picture",
     "linear": "linear layer of a transformer",
     "matmul": "product of two activations",
 }
 """What the kinds are, as the networks of the literature have them."""
 
-TENSORS = ("block_in", "skip", "block_out", "body_out", "long_skip")
+TENSORS = (
+    "block_in",
+    "skip",
+    "block_out",
+    "body_out",
+    "long_skip",
+    "concat_in",
+    "act_in",
+    "residual_out",
+)
 """Kinds that are a tensor alone: the network has an ``nn.Identity`` there."""
 
 Precision = Literal["fp32", "int8", "low"]
@@ -137,9 +152,13 @@ FULL: Placement = {
     "body_out": _TENSOR,
     "long_skip": _TENSOR,
     "fusion": _BODY,
+    "concat_in": _TENSOR,
+    "act_in": _TENSOR,
     "upsampler": _ENDS,
     "tail": _ENDS,
+    "residual_out": _TENSOR,
     "linear": _BODY,
     "matmul": Operands("low", "low", integer=True),
 }
-"""Every convolution on integers: what is deployed. Both sides of an addition have 8 bits."""
+"""Every convolution on integers: what is deployed. Both sides of an addition have 8 bits, and
+what is carried past layers or enters an activation function that is no part of a kernel."""

@@ -120,6 +120,15 @@ def affine_int(lower: Tensor, upper: Tensor, bits: int) -> Grid:
     return Grid(step, origin, lower, upper, 0, last, bits)
 
 
+def affine_zero(lower: Tensor, upper: Tensor, bits: int) -> Grid:
+    """A range with an integer zero point that is widened to zero where that lies outside.
+
+    >>> levels(affine_zero(torch.tensor(1.0), torch.tensor(6.0), 2)).tolist()
+    [0.0, 2.0, 4.0, 6.0]
+    """
+    return affine_int(lower.clamp(max=0), upper.clamp(min=0), bits)
+
+
 def affine_real(lower: Tensor, upper: Tensor, bits: int) -> Grid:
     """A range with its lower bound as the first level (2DQuant, DBDC+PaC, MinMax).
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from sr_quant_cli.quant.fake import Rule, fake_quantize
-from sr_quant_cli.quant.grids import MIN_WIDTH, Grid, above, affine_int, check_bits, sym_narrow
+from sr_quant_cli.quant.grids import MIN_WIDTH, Grid, above, affine_zero, check_bits, sym_narrow
 from sr_quant_cli.quant.ranges import Bounds, range_shape
 
 Mode = Literal["quantize", "observe", "off"]
@@ -116,8 +116,8 @@ class BoundsQuantizer(Quantizer):
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def put_zero_on_level(self) -> None:
-        """Take ``affine_int`` in the place of ``affine_real``."""
-        self._to_grid = affine_int
+        """Take ``affine_zero`` in the place of another grid."""
+        self._to_grid = affine_zero
 
     def observe(self, x: Tensor) -> None:
         """Take the bounds of one batch, or of a weight, into the range."""

@@ -7,7 +7,14 @@ import openvino
 
 from sr_quant_cli.runtimes.base import PROBE, GraphRuntime, Kernels, Pixels, RuntimeName
 
-_PRODUCTS = {"Convolution", "Deconvolution", "MatMul", "FullyConnected"}
+_PRODUCTS = {
+    "Convolution",
+    "GroupConvolution",
+    "Deconvolution",
+    "GroupDeconvolution",
+    "MatMul",
+    "FullyConnected",
+}
 _INTEGER = ("_I8", "_U8", "_i8", "_u8")
 _TYPES = {"f32": "float32", "u8": "uint8"}
 _HINTS = {"fp32": "f32", "bf16": "bf16"}

@@ -19,7 +19,16 @@ from sr_quant_cli.recipe.load import load_recipe
 from tests.helpers import Block, BlockConfig, picture, tiny_block
 
 VARIANTS = ("corrected", "paper", "code")
-SMALL = {"scale": 2, "n_blocks": 2, "n_feats": 8, "candidates": 10, "dynamic_ratio": 1.0}
+SMALL = {
+    "scale": 2,
+    "n_blocks": 2,
+    "n_feats": 8,
+    "n_layers": 2,
+    "growth": 4,
+    "step": 4,
+    "candidates": 10,
+    "dynamic_ratio": 1.0,
+}
 NETWORKS = (*networks.network_names(), "block")
 """All that are registered, and a transformer's block."""
 

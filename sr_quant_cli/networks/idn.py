@@ -1,0 +1,181 @@
+"""IDN: information distillation network.
+
+A block takes a quarter of its features out half-way and lets the others go on; its input and that
+quarter are added to what comes out. A 17x17 transposed convolution makes the picture's details,
+which are added to a bicubic enlargement.
+
+The network of CADyQ enlarges RGB, 0..255, on torch's bicubic enlargement (a = -3/4). The original
+one enlarges luma (BT.601, 16..235 of 255, as 0..1) on MATLAB's (a = -1/2): ``luma``. Chroma is then
+bicubic, so that what the network adds goes to all three colours alike. The kernels of its transposed
+convolution are centred ``scale - 1`` HR pixels further right and down.
+
+References
+----------
+.. [1] Z. Hui, X. Wang, X. Gao, "Fast and Accurate Single Image Super-Resolution via Information
+       Distillation Network", CVPR 2018.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sr_quant_cli.networks.base import Network, NetworkConfig
+from sr_quant_cli.networks.edsr import RANGE
+from sr_quant_cli.networks.layers import Denormalize, conv3x3, enlarge_bicubic
+from sr_quant_cli.networks.sites import Kind, Site
+
+_SLOPE = 0.05
+"""Of the LeakyReLUs, below zero."""
+
+_KERNEL = 17
+"""Side of the transposed convolution."""
+
+LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
+"""Of RGB 0..1 in luma 16/255..235/255, less its offset."""
+
+
+class IDNConfig(NetworkConfig):
+    """As published: four blocks of 64 features, of which 16 are taken out."""
+
+    base: ClassVar[str] = "edsr"
+
+    name: Literal["idn"] = "idn"
+    """network"""
+    n_blocks: Annotated[int, Field(ge=1)] = 4
+    """distillation blocks"""
+    n_feats: Annotated[int, Field(ge=8, multiple_of=4)] = 64
+    """features between blocks"""
+    slice_divisor: Annotated[int, Field(ge=2)] = 4
+    """features taken out half-way are one part in so many (s)"""
+    step: Annotated[int, Field(ge=4, multiple_of=4)] = 16
+    """features that a block has more, or fewer, inside (d)"""
+    luma: bool = False
+    """enlarge luma alone, as the original network; false: RGB, as CADyQ's"""
+
+
+class LeakyConv(nn.Module):
+    """A convolution and LeakyReLU 0.05."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
+        self.conv, self.act_in, self.act = conv, nn.Identity(), nn.LeakyReLU(_SLOPE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` -> ``[N, C', H, W]``."""
+        y: Tensor = self.act(self.act_in(self.conv(x)))
+        return y
+
+
+class DistillationBlock(nn.Module):
+    """Enhancement in two parts, and compression [1]_."""
+
+    def __init__(self, config: IDNConfig) -> None:
+        super().__init__()
+        n, d = config.n_feats, config.step
+        self.taken = n // config.slice_divisor
+        self.block_in = nn.Identity()
+        self.upper = nn.Sequential(
+            LeakyConv(conv3x3(n, n - d)),
+            LeakyConv(conv3x3(n - d, n - 2 * d, groups=4)),
+            LeakyConv(conv3x3(n - 2 * d, n)),
+        )
+        self.lower = nn.Sequential(
+            LeakyConv(conv3x3(n - self.taken, n)),
+            LeakyConv(conv3x3(n, n - d, groups=4)),
+            LeakyConv(conv3x3(n - d, n + d)),
+        )
+        self.compression = LeakyConv(nn.Conv2d(n + d, n, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
+        x = self.block_in(x)
+        upper = self.upper(x)
+        taken, rest = upper[:, : self.taken], upper[:, self.taken :]
+        y: Tensor = self.compression(self.lower(rest) + torch.cat([x, taken], 1))
+        return y
+
+
+class IDN(Network):
+    """Two convolutions, distillation blocks, a transposed convolution, plus bicubic [1]_.
+
+    >>> IDN(IDNConfig(scale=4)).parameter_count()
+    590915
+    """
+
+    scale_dependent = ("tail.",)
+    luma: Tensor
+
+    def __init__(self, config: IDNConfig) -> None:
+        super().__init__(config)
+        self.config: IDNConfig = config
+        n, scale = config.n_feats, config.scale
+        channels = 1 if config.luma else 3
+        self.register_buffer("luma", torch.tensor(LUMA).view(3, 1, 1), persistent=False)
+        self.head, self.head2 = LeakyConv(conv3x3(channels, n)), LeakyConv(conv3x3(n, n))
+        self.body = nn.Sequential(*(DistillationBlock(config) for _ in range(config.n_blocks)))
+        self.before_upsampler = nn.Identity()
+        centre, rest = (scale - 1, 0) if config.luma else (0, scale - 1)
+        self.tail = nn.ConvTranspose2d(
+            n, channels, _KERNEL, scale, padding=_KERNEL // 2 - centre, output_padding=rest
+        )
+        self.residual_out = nn.Identity()
+        self.denormalize = Denormalize(1.0 if config.luma else RANGE, torch.zeros(3, 1, 1))
+
+    def declared_sites(self) -> tuple[Site, ...]:
+        """Head, seven convolutions a block, the end where it is folded, tensors between them."""
+        n = self.config.n_feats
+        sites = []
+
+        def add(path: str, kind: Kind, layer: nn.Module) -> None:
+            assert isinstance(layer, LeakyConv)
+            sites.append(Site(f"{path}.conv", kind, layer.in_channels))
+            sites.append(Site(f"{path}.act_in", "act_in", layer.out_channels))
+
+        add("head", "head", self.head)
+        add("head2", "head", self.head2)
+        for index, block in enumerate(self.body):
+            assert isinstance(block, DistillationBlock)
+            path = f"body.{index}"
+            sites.append(Site(f"{path}.block_in", "block_in", n))
+            for part, layers in (("upper", block.upper), ("lower", block.lower)):
+                for i, layer in enumerate(layers):
+                    first = part == "upper" and i == 0
+                    add(f"{path}.{part}.{i}", "block_first" if first else "block", layer)
+            add(f"{path}.compression", "fusion", block.compression)
+        sites.append(Site("tail", "tail", n))
+        sites.append(Site("residual_out", "residual_out", 1 if self.config.luma else 3))
+        return tuple(sites)
+
+    def features(self) -> dict[str, tuple[str, ...]]:
+        """Input of the transposed convolution; output of every block."""
+        blocks = tuple(f"body.{index}" for index in range(self.config.n_blocks))
+        return {"pre_upsampler": ("before_upsampler",), "blocks": blocks}
+
+    @property
+    def receptive_radius(self) -> int:
+        """Two at the head, six per block, and the transposed convolution's reach in LR pixels."""
+        return 2 + 6 * self.config.n_blocks + -(-(_KERNEL // 2) // self.scale)
+
+    @property
+    def floats_per_pixel(self) -> int:
+        """Features of a block, and pictures at HR."""
+        return 4 * self.config.n_feats + 4 * 3 * self.scale**2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Enlarge a batch: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""
+        given = (x * self.luma).sum(1, keepdim=True) + 16 / 255 if self.config.luma else x * RANGE
+        deep = self.before_upsampler(self.body(self.head2(self.head(given))))
+        residual = self.residual_out(self.tail(deep))
+        if self.config.luma:
+            enlarged = enlarge_bicubic(x, self.scale)
+            # Its other centre gives a few pixels more. A change of luma changes each colour alike.
+            residual = residual[:, :, : enlarged.shape[2], : enlarged.shape[3]]
+            enlarged = enlarged + residual * (255 / 219)
+        else:
+            enlarged = residual + F.interpolate(given, scale_factor=self.scale, mode="bicubic")
+        y: Tensor = self.denormalize(enlarged)
+        return y

@@ -1,0 +1,165 @@
+"""RDN: residual dense network for image super-resolution.
+
+Configuration A is 20 blocks of 6 layers that grow by 32 features, B (the default, which the
+quantization papers take) 16 blocks of 8 layers that grow by 64. It works on 0..255 and subtracts no
+mean.
+
+References
+----------
+.. [1] Y. Zhang, Y. Tian, Y. Kong, B. Zhong, Y. Fu, "Residual Dense Network for Image
+       Super-Resolution", CVPR 2018.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from sr_quant_cli.networks.base import Network, NetworkConfig
+from sr_quant_cli.networks.edsr import RANGE, Upsampler
+from sr_quant_cli.networks.layers import Denormalize, conv3x3
+from sr_quant_cli.networks.sites import Site
+
+
+class RDNConfig(NetworkConfig):
+    """Configuration B by default; A is 20 blocks, 6 layers, growth 32."""
+
+    base: ClassVar[str] = "edsr"
+
+    name: Literal["rdn"] = "rdn"
+    """network"""
+    n_blocks: Annotated[int, Field(ge=1)] = 16
+    """residual dense blocks (D)"""
+    n_layers: Annotated[int, Field(ge=1)] = 8
+    """convolutions in a block (C)"""
+    growth: Annotated[int, Field(ge=1)] = 64
+    """features that each of them adds (G)"""
+    n_feats: Annotated[int, Field(ge=1)] = 64
+    """features between blocks (G0)"""
+
+
+class DenseLayer(nn.Module):
+    """``[x, relu(conv(x))]``: the input and what is made of it, side by side [1]_."""
+
+    def __init__(self, channels: int, growth: int) -> None:
+        super().__init__()
+        self.conv = conv3x3(channels, growth)
+        self.concat_in = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` -> ``[N, C + growth, H, W]``."""
+        return torch.cat([x, self.concat_in(self.conv(x).relu_())], 1)
+
+
+class ResidualDenseBlock(nn.Module):
+    """``x + fusion(dense layers of x)`` [1]_."""
+
+    def __init__(self, n_feats: int, growth: int, n_layers: int) -> None:
+        super().__init__()
+        self.block_in = nn.Identity()
+        self.layers = nn.Sequential(
+            *(DenseLayer(n_feats + i * growth, growth) for i in range(n_layers))
+        )
+        self.fusion = nn.Conv2d(n_feats + n_layers * growth, n_feats, 1)
+        self.block_out = nn.Identity()
+        self.skip = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
+        x = self.block_in(x)
+        y: Tensor = self.skip(x) + self.block_out(self.fusion(self.layers(x)))
+        return y
+
+
+class RDN(Network):
+    """Two shallow convolutions, residual dense blocks, fusion of all their outputs, upsampler [1]_.
+
+    >>> RDN(RDNConfig(scale=4)).parameter_count()
+    22271107
+    """
+
+    scale_dependent = ("upsampler.", "tail.")
+
+    def __init__(self, config: RDNConfig) -> None:
+        super().__init__(config)
+        self.config: RDNConfig = config
+        n_feats = config.n_feats
+        self.head = conv3x3(3, n_feats)
+        self.head2 = conv3x3(n_feats, n_feats)
+        self.body = nn.ModuleList(
+            ResidualDenseBlock(n_feats, config.growth, config.n_layers)
+            for _ in range(config.n_blocks)
+        )
+        self.fusion = nn.Conv2d(config.n_blocks * n_feats, n_feats, 1)
+        self.body_last = conv3x3(n_feats, n_feats)
+        self.body_out = nn.Identity()
+        self.long_skip = nn.Identity()
+        self.before_upsampler = nn.Identity()
+        self.upsampler = Upsampler(n_feats, config.scale, config.growth)
+        self.tail = conv3x3(config.growth, 3)
+        self.denormalize = Denormalize(RANGE, torch.zeros(3, 1, 1))
+
+    def declared_sites(self) -> tuple[Site, ...]:
+        """Ends, of each block its input, layers, fusion and output, and the fusion of all."""
+        config = self.config
+        n_feats, growth = config.n_feats, config.growth
+        sites = [Site("head", "head", 3), Site("head2", "head", n_feats)]
+        for index in range(config.n_blocks):
+            block = f"body.{index}"
+            sites.append(Site(f"{block}.block_in", "block_in", n_feats))
+            for i in range(config.n_layers):
+                layer = f"{block}.layers.{i}"
+                sites += [
+                    Site(f"{layer}.conv", "block", n_feats + i * growth)
+                    if i
+                    else Site(f"{layer}.conv", "block_first", n_feats, quantized_by="block_in"),
+                    Site(f"{layer}.concat_in", "concat_in", growth),
+                ]
+            sites += [
+                Site(f"{block}.fusion", "fusion", n_feats + config.n_layers * growth),
+                Site(f"{block}.block_out", "block_out", n_feats),
+                Site(f"{block}.skip", "skip", n_feats, quantized_by="block_in"),
+            ]
+        return (
+            *sites,
+            Site("fusion", "fusion", config.n_blocks * n_feats),
+            Site("body_last", "body_last", n_feats),
+            Site("body_out", "body_out", n_feats),
+            Site("long_skip", "long_skip", n_feats),
+            *(
+                Site(f"upsampler.{i}", "upsampler", growth if i else n_feats)
+                for i in self.upsampler.convolutions
+            ),
+            Site("tail", "tail", growth),
+        )
+
+    def features(self) -> dict[str, tuple[str, ...]]:
+        """Input of the upsampler; output of every block."""
+        blocks = tuple(f"body.{index}" for index in range(self.config.n_blocks))
+        return {"pre_upsampler": ("before_upsampler",), "blocks": blocks}
+
+    @property
+    def receptive_radius(self) -> int:
+        """One per 3x3 convolution, and as far as EDSR's upsampler and tail reach."""
+        return 5 + self.config.n_blocks * self.config.n_layers
+
+    @property
+    def floats_per_pixel(self) -> int:
+        """Outputs of all blocks, and twice those of a block's layers or features around the end."""
+        config = self.config
+        dense = 2 * (config.n_feats + config.n_layers * config.growth)
+        enlarged = 0 if config.folded else int(2.25 * self.scale**2 * config.growth)
+        return config.n_blocks * config.n_feats + max(dense, enlarged)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Enlarge a batch: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""
+        shallow = self.head(x * RANGE)
+        deep, outputs = self.head2(shallow), []
+        for block in self.body:
+            deep = block(deep)
+            outputs.append(deep)
+        fused = self.body_out(self.body_last(self.fusion(torch.cat(outputs, 1))))
+        enlarged = self.upsampler(self.before_upsampler(fused + self.long_skip(shallow)))
+        y: Tensor = self.denormalize(self.tail(enlarged))
+        return y

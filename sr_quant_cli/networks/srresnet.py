@@ -1,0 +1,155 @@
+"""SRResNet: residual blocks with batch normalization, and PReLUs between enlargements.
+
+The name stands for several networks in the papers that quantize it. Three of them have this shape,
+work on 0..255 without a mean, and have no biases; they differ in the activation functions of their
+blocks. The fourth is ``msrresnet``.
+
+==========  ==============================================  ====================================
+activation  in the blocks                                   as quantized by
+==========  ==============================================  ====================================
+prelu       a PReLU of its own in each block                DDTB
+relu        ReLU                                            DAQ
+shared      one PReLU for the head and all blocks together  CADyQ
+==========  ==============================================  ====================================
+
+References
+----------
+.. [1] C. Ledig, L. Theis, F. Huszar, et al., "Photo-Realistic Single Image Super-Resolution Using a
+       Generative Adversarial Network", CVPR 2017.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from sr_quant_cli.networks.base import Network, NetworkConfig
+from sr_quant_cli.networks.edsr import RANGE
+from sr_quant_cli.networks.layers import (
+    Denormalize,
+    conv3x3,
+    upsampling_sites,
+    upsampling_stages,
+)
+from sr_quant_cli.networks.sites import Site
+
+_END = 4
+"""Radius of the 9x9 convolutions at both ends."""
+
+
+class SRResNetConfig(NetworkConfig):
+    """DDTB's form by default."""
+
+    base: ClassVar[str] = "edsr"
+
+    name: Literal["srresnet"] = "srresnet"
+    """network"""
+    n_blocks: Annotated[int, Field(ge=1)] = 16
+    """residual blocks"""
+    n_feats: Annotated[int, Field(ge=1)] = 64
+    """features of every hidden convolution"""
+    activation: Literal["prelu", "relu", "shared"] = "prelu"
+    """of blocks: prelu: one of its own in each; relu: ReLU; shared: the head's PReLU"""
+
+
+class NormalizedBlock(nn.Module):
+    """``x + norm(conv(act(norm(conv(x)))))`` [1]_.
+
+    Parameters
+    ----------
+    act
+        None: the one that ``forward`` is given.
+    """
+
+    def __init__(self, n_feats: int, act: nn.Module | None) -> None:
+        super().__init__()
+        self.block_in = nn.Identity()
+        self.conv1, self.conv2 = (conv3x3(n_feats, n_feats, bias=False) for _ in range(2))
+        self.norm1, self.norm2 = (nn.BatchNorm2d(n_feats) for _ in range(2))
+        self.act = act
+        self.act_in, self.block_out, self.skip = (nn.Identity() for _ in range(3))
+
+    def forward(self, x: Tensor, shared: nn.Module) -> Tensor:
+        """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
+        x = self.block_in(x)
+        act = shared if self.act is None else self.act
+        inner = act(self.act_in(self.norm1(self.conv1(x))))
+        y: Tensor = self.skip(x) + self.block_out(self.norm2(self.conv2(inner)))
+        return y
+
+
+class SRResNet(Network):
+    """9x9 head, blocks with a long skip, PixelShuffles with PReLUs, 9x9 tail [1]_.
+
+    >>> SRResNet(SRResNetConfig(scale=4)).parameter_count()
+    1546771
+    """
+
+    scale_dependent = ("upsampler.", "tail.")
+
+    def __init__(self, config: SRResNetConfig) -> None:
+        super().__init__(config)
+        self.config: SRResNetConfig = config
+        n_feats = config.n_feats
+        of_block = {"prelu": nn.PReLU, "relu": nn.ReLU, "shared": lambda: None}[config.activation]
+        self.head = nn.Conv2d(3, n_feats, 2 * _END + 1, padding=_END, bias=False)
+        self.act_in, self.act = nn.Identity(), nn.PReLU()
+        self.body = nn.ModuleList(
+            NormalizedBlock(n_feats, of_block()) for _ in range(config.n_blocks)
+        )
+        self.body_last = conv3x3(n_feats, n_feats, bias=False)
+        self.body_norm = nn.BatchNorm2d(n_feats)
+        self.body_out, self.long_skip = nn.Identity(), nn.Identity()
+        self.before_upsampler = nn.Identity()
+        self.upsampler = upsampling_stages(n_feats, config.scale, nn.PReLU, bias=False)
+        self.tail = nn.Conv2d(n_feats, 3, 2 * _END + 1, padding=_END, bias=False)
+        self.denormalize = Denormalize(RANGE, torch.zeros(3, 1, 1))
+
+    def declared_sites(self) -> tuple[Site, ...]:
+        """Ends, of each block its convolutions and the tensors around them, upsampler."""
+        n_feats, relu = self.config.n_feats, self.config.activation == "relu"
+        sites = [Site("head", "head", 3), Site("act_in", "act_in", n_feats)]
+        for index in range(self.config.n_blocks):
+            block = f"body.{index}"
+            sites += [
+                Site(f"{block}.block_in", "block_in", n_feats),
+                Site(f"{block}.conv1", "block_first", n_feats, quantized_by="block_in"),
+                *([] if relu else [Site(f"{block}.act_in", "act_in", n_feats)]),
+                Site(f"{block}.conv2", "block", n_feats, unsigned=relu),
+                Site(f"{block}.block_out", "block_out", n_feats),
+                Site(f"{block}.skip", "skip", n_feats, quantized_by="block_in"),
+            ]
+        return (
+            *sites,
+            Site("body_last", "body_last", n_feats),
+            Site("body_out", "body_out", n_feats),
+            Site("long_skip", "long_skip", n_feats),
+            *upsampling_sites("upsampler", self.upsampler),
+            Site("tail", "tail", n_feats),
+        )
+
+    def features(self) -> dict[str, tuple[str, ...]]:
+        """Input of the upsampler; output of every block."""
+        blocks = tuple(f"body.{index}" for index in range(self.config.n_blocks))
+        return {"pre_upsampler": ("before_upsampler",), "blocks": blocks}
+
+    @property
+    def receptive_radius(self) -> int:
+        """Head, two per block, end of body; upsampler and tail together reach 3 LR pixels."""
+        # At x2 1 + 4/2, at x3 1 + 4/3, at x4 1 + 1/2 + 4/4.
+        return _END + 2 * self.config.n_blocks + 1 + 3
+
+    @property
+    def floats_per_pixel(self) -> int:
+        """Features around the last PixelShuffle and before it."""
+        return int(2.25 * self.scale**2 * self.config.n_feats)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Enlarge a batch: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""
+        shallow = deep = self.act(self.act_in(self.head(x * RANGE)))
+        for block in self.body:
+            deep = block(deep, self.act)
+        deep = self.body_out(self.body_norm(self.body_last(deep))) + self.long_skip(shallow)
+        y: Tensor = self.denormalize(self.tail(self.upsampler(self.before_upsampler(deep))))
+        return y
