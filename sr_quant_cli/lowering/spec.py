@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.networks.sites import Kind, Site
+from sr_quant_cli.networks.sites import TENSORS, Kind, Site
 from sr_quant_cli.quant.grids import Grid, encode
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul, QuantTensor
 from sr_quant_cli.quant.quantizers import Quantizer
@@ -108,6 +108,8 @@ def freeze(network: Network) -> QuantSpec:
             weight = _weight(module.weight, module.weight_quantizer)
         if isinstance(module, QuantTensor):
             tensors[site.kind] = inputs[0]
+        elif site.kind in TENSORS:
+            tensors[site.kind] = tensors.get(site.quantized_by) if site.quantized_by else None
         sites.append(SiteSpec(site, tuple(inputs), weight))
     return QuantSpec(tuple(sites), tuple(obstacles))
 

@@ -26,7 +26,7 @@ from sr_quant_cli.networks.layers import (
     upsampling_sites,
     upsampling_stages,
 )
-from sr_quant_cli.networks.sites import Site
+from sr_quant_cli.networks.sites import Kind, Site
 
 _UNITS = 3
 """Units of a cascade."""
@@ -67,10 +67,11 @@ class CARNBlock(nn.Module):
         y: Tensor = (self.skip(x) + self.block_out(branch)).relu_()
         return y
 
-    def sites(self, path: str) -> Iterable[Site]:
-        """Sites below ``path``."""
+    def sites(self, path: str, *, entered: bool) -> Iterable[Site]:
+        """Sites below ``path``; ``entered``: a cascade begins with this block, and it alone."""
         n_feats = self.n_feats
-        yield Site(f"{path}.block_in", "block_in", n_feats)
+        carried: Kind | None = "concat_in" if entered else None
+        yield Site(f"{path}.block_in", "block_in", n_feats, quantized_by=carried)
         yield Site(f"{path}.conv1", "block_first", n_feats, quantized_by="block_in")
         yield Site(f"{path}.conv2", "block", n_feats, unsigned=True)
         if self.conv3 is not None:
@@ -107,17 +108,28 @@ class Cascade(nn.Module):
             x = fusion(torch.cat(kept, 1)).relu_()
         return x
 
-    def sites(self, path: str, *, unsigned: bool) -> Iterable[Site]:
-        """Sites below ``path``, in the order of the first use of each."""
+    def sites(self, path: str, *, unsigned: bool, entered: bool = False) -> Iterable[Site]:
+        """Sites below ``path``, in the order of the first use of each.
+
+        Parameters
+        ----------
+        unsigned
+            Its input is never negative.
+        entered
+            A cascade begins with this one.
+        """
         n_feats = self.n_feats
-        yield Site(f"{path}.concat_in.0", "concat_in", n_feats)
+        carried: Kind | None = "concat_in" if entered else None
+        yield Site(f"{path}.concat_in.0", "concat_in", n_feats, quantized_by=carried)
         for index in range(_UNITS):
             if index < len(self.units):
                 unit, inner = self.units[index], f"{path}.units.{index}"
                 if isinstance(unit, Cascade):
-                    yield from unit.sites(inner, unsigned=unsigned or index > 0)
+                    later = index > 0
+                    yield from unit.sites(inner, unsigned=unsigned or later, entered=not later)
                 elif isinstance(unit, CARNBlock):
-                    yield from unit.sites(inner)
+                    first = index == 0 and len(self.units) > 1
+                    yield from unit.sites(inner, entered=first)
             yield Site(f"{path}.concat_in.{index + 1}", "concat_in", n_feats)
             # All that it merges comes from ReLUs, but for what comes from the head.
             channels = (index + 2) * n_feats

@@ -6,8 +6,8 @@ which are added to a bicubic enlargement.
 
 The network of CADyQ enlarges RGB, 0..255, on torch's bicubic enlargement (a = -3/4). The original
 one enlarges luma (BT.601, 16..235 of 255, as 0..1) on MATLAB's (a = -1/2): ``luma``. Chroma is then
-bicubic, so that what the network adds goes to all three colours alike. The kernels of its transposed
-convolution are centred ``scale - 1`` HR pixels further right and down.
+bicubic, so that what the network adds goes to all three colours alike. The kernels of its
+transposed convolution are centred ``scale - 1`` HR pixels further right and down.
 
 References
 ----------
@@ -33,6 +33,9 @@ _SLOPE = 0.05
 _KERNEL = 17
 """Side of the transposed convolution."""
 
+_PARTS = 4
+"""A block takes out one part in so many (s), and has as many features more or fewer inside (d)."""
+
 LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
 """Of RGB 0..1 in luma 16/255..235/255, less its offset."""
 
@@ -46,12 +49,8 @@ class IDNConfig(NetworkConfig):
     """network"""
     n_blocks: Annotated[int, Field(ge=1)] = 4
     """distillation blocks"""
-    n_feats: Annotated[int, Field(ge=8, multiple_of=4)] = 64
+    n_feats: Annotated[int, Field(ge=16, multiple_of=16)] = 64
     """features between blocks"""
-    slice_divisor: Annotated[int, Field(ge=2)] = 4
-    """features taken out half-way are one part in so many (s)"""
-    step: Annotated[int, Field(ge=4, multiple_of=4)] = 16
-    """features that a block has more, or fewer, inside (d)"""
     luma: bool = False
     """enlarge luma alone, as the original network; false: RGB, as CADyQ's"""
 
@@ -73,10 +72,9 @@ class LeakyConv(nn.Module):
 class DistillationBlock(nn.Module):
     """Enhancement in two parts, and compression [1]_."""
 
-    def __init__(self, config: IDNConfig) -> None:
+    def __init__(self, n: int) -> None:
         super().__init__()
-        n, d = config.n_feats, config.step
-        self.taken = n // config.slice_divisor
+        self.taken = d = n // _PARTS
         self.block_in = nn.Identity()
         self.upper = nn.Sequential(
             LeakyConv(conv3x3(n, n - d)),
@@ -84,7 +82,7 @@ class DistillationBlock(nn.Module):
             LeakyConv(conv3x3(n - 2 * d, n)),
         )
         self.lower = nn.Sequential(
-            LeakyConv(conv3x3(n - self.taken, n)),
+            LeakyConv(conv3x3(n - d, n)),
             LeakyConv(conv3x3(n, n - d, groups=4)),
             LeakyConv(conv3x3(n - d, n + d)),
         )
@@ -116,7 +114,7 @@ class IDN(Network):
         channels = 1 if config.luma else 3
         self.register_buffer("luma", torch.tensor(LUMA).view(3, 1, 1), persistent=False)
         self.head, self.head2 = LeakyConv(conv3x3(channels, n)), LeakyConv(conv3x3(n, n))
-        self.body = nn.Sequential(*(DistillationBlock(config) for _ in range(config.n_blocks)))
+        self.body = nn.Sequential(*(DistillationBlock(n) for _ in range(config.n_blocks)))
         self.before_upsampler = nn.Identity()
         centre, rest = (scale - 1, 0) if config.luma else (0, scale - 1)
         self.tail = nn.ConvTranspose2d(

@@ -92,11 +92,11 @@ class SRResNet(Network):
         super().__init__(config)
         self.config: SRResNetConfig = config
         n_feats = config.n_feats
-        of_block = {"prelu": nn.PReLU, "relu": nn.ReLU, "shared": lambda: None}[config.activation]
+        own = {"prelu": nn.PReLU, "relu": nn.ReLU}.get(config.activation)
         self.head = nn.Conv2d(3, n_feats, 2 * _END + 1, padding=_END, bias=False)
         self.act_in, self.act = nn.Identity(), nn.PReLU()
         self.body = nn.ModuleList(
-            NormalizedBlock(n_feats, of_block()) for _ in range(config.n_blocks)
+            NormalizedBlock(n_feats, own() if own else None) for _ in range(config.n_blocks)
         )
         self.body_last = conv3x3(n_feats, n_feats, bias=False)
         self.body_norm = nn.BatchNorm2d(n_feats)

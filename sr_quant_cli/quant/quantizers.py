@@ -116,8 +116,14 @@ class BoundsQuantizer(Quantizer):
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def put_zero_on_level(self) -> None:
-        """Take ``affine_zero`` in the place of another grid."""
-        self._to_grid = affine_zero
+        """Take ``affine_zero`` in the place of another grid, and ranges that have zero in them."""
+        estimate = self._estimate
+
+        def with_zero(x: Tensor) -> Bounds:
+            lower, upper = estimate(x)
+            return lower.clamp(max=0), upper.clamp(min=0)
+
+        self._to_grid, self._estimate = affine_zero, with_zero
 
     def observe(self, x: Tensor) -> None:
         """Take the bounds of one batch, or of a weight, into the range."""
