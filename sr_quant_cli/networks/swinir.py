@@ -87,10 +87,12 @@ def mirrored(length: int, window: int, padding: Padding) -> Tensor:
     # Places on a way forth and back; where the edge is not repeated, both its ends are passed once.
     places = torch.arange((length + window - 1) // window * window)
     if padding == "symmetric":
-        places = places % (2 * length)
-        return torch.minimum(places, 2 * length - 1 - places)
-    places = places % max(2 * length - 2, 1)
-    return torch.sub(length - 1, (length - 1 - places).abs())
+        last = torch.full((1,), 2 * length - 1)
+        places = places % (last + 1)
+        return torch.minimum(places, last - places)
+    last = torch.full((1,), length - 1)
+    places = places % (2 * last).clamp_min(1)
+    return last - (last - places).abs()
 
 
 class PadToWindows(Leaf):
