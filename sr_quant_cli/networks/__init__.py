@@ -5,6 +5,7 @@ from sr_quant_cli.networks.base import Network, NetworkConfig
 from sr_quant_cli.networks.edsr import EDSR, EDSRConfig
 from sr_quant_cli.networks.folding import fold_modules
 from sr_quant_cli.networks.quantsr import QuantSRC, QuantSRCConfig
+from sr_quant_cli.networks.quantsr_t import QuantSRT, QuantSRTConfig
 from sr_quant_cli.networks.swinir import SwinIR, SwinIRConfig
 
 _REGISTRY: dict[str, tuple[type[Network], type[NetworkConfig]]] = {}
@@ -27,6 +28,7 @@ def register(network: type[Network], config: type[NetworkConfig]) -> None:
 register(EDSR, EDSRConfig)
 register(QuantSRC, QuantSRCConfig)
 register(SwinIR, SwinIRConfig)
+register(QuantSRT, QuantSRTConfig)
 
 
 def network_names() -> list[str]:

@@ -309,13 +309,12 @@ class SwinIR(Network):
         self.crop = Crop(scale)
         self.denormalize = Denormalize(1.0, self.mean)
 
-    @property
-    def groups(self) -> list[ResidualGroup]:
-        """Residual groups, in their order."""
-        return [group for group in self.body if isinstance(group, ResidualGroup)]
-
     def declared_sites(self) -> tuple[Site, ...]:
-        """Head, eight per layer, one per group, end of body and its output, long skip, tail."""
+        """Head, eight per layer, one per group, end of body and its output, long skip, tail.
+
+        2DQuant leaves the convolutions of groups in float, too [2]_: recipes that follow it set
+        ``sites.block``.
+        """
         channels = self.config.embed_dim
         return (
             Site("head", "head", 3),
@@ -369,8 +368,8 @@ class SwinIR(Network):
             yield place, first - 1, last + 1  # head
 
     def executed_groups(self) -> list[ResidualGroup]:
-        """Residual groups that run at the present depth."""
-        return self.groups
+        """Residual groups that run at the present depth, in their order."""
+        return [group for group in self.body if isinstance(group, ResidualGroup)]
 
     @property
     def floats_per_pixel(self) -> int:
