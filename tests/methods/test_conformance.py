@@ -20,6 +20,7 @@ from tests.helpers import Block, BlockConfig, picture, tiny_block
 
 VARIANTS = ("corrected", "paper", "code")
 SMALL = {"scale": 2, "n_blocks": 2, "n_feats": 8, "candidates": 10, "dynamic_ratio": 1.0}
+SMALL |= {"embed_dim": 8, "layers": [2], "heads": [2], "window": 4}
 NETWORKS = (*networks.network_names(), "block")
 """All that are registered, and a transformer's block."""
 
