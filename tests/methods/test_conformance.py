@@ -24,6 +24,9 @@ SMALL |= {"embed_dim": 8, "layers": [2], "heads": [2], "window": 4}
 NETWORKS = (*networks.network_names(), "block")
 """All that are registered, and a transformer's block."""
 
+WITHOUT_RELU = {"block", "swinir_light", "quantsr_t"}
+"""Networks in which no smallest value of a batch is 0, which the released DAQ looks for."""
+
 UNSUPPORTED = {("daq", "block"), ("ddtb", "block"), ("pams", "block")}
 """Methods whose paper has nothing to quantize in a network."""
 
@@ -153,7 +156,10 @@ def test_a_tensor_too_few_or_too_many_is_refused(tmp_path, name, network, packed
 @pytest.mark.parametrize("name", [n for n in method_names() if build(config_class(n)()).trains])
 def test_every_trainable_parameter_gets_a_gradient(name, network, variant, placement):
     recipe = load_recipe(f"{name}-edsr", ["train.iters=60"])
-    student, method = quantized(name, network, placement, 3, variant)
+    # At more than 2 bits the released DDTB starts with bounds of 10, and makes constants of 0..1.
+    unit_range = network in WITHOUT_RELU
+    bits = 2 if (name, variant) == ("ddtb", "code") and unit_range else 3
+    student, method = quantized(name, network, placement, bits, variant)
     objective = StudentLoss(student.train(), recipe, method, fresh(network))
     groups = objective.parameter_groups()
     names = {p: key for key, p in student.named_parameters()}
@@ -216,7 +222,12 @@ def test_samples_depend_on_their_batch_only_where_the_papers_code_has_it(network
         if (name, network) not in UNSUPPORTED and depends_on_its_batch(name, network, variant)
     }
     dynamic = {("daq", "code"), ("ddtb", "paper"), ("ddtb", "code")}
-    assert found == (set() if network == "block" else dynamic)
+    expected = {
+        (name, variant)
+        for name, variant in dynamic
+        if (name, network) not in UNSUPPORTED and not (name == "daq" and network in WITHOUT_RELU)
+    }
+    assert found == expected
     assert {name for name, _ in dynamic} == {
         name for name in method_names() if build(config_class(name)()).dynamic
     }

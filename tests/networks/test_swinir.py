@@ -6,7 +6,12 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from sr_quant_cli.inference.prepared import open_file
 from sr_quant_cli.inference.upscaler import TiledUpscaler
+from sr_quant_cli.lowering.deploy import deploy
+from sr_quant_cli.lowering.graph import save_graph
+from sr_quant_cli.lowering.integer import lower
+from sr_quant_cli.lowering.spec import freeze, reduce_range
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods.minmax import MinMaxConfig
 from sr_quant_cli.networks import build
@@ -282,6 +287,47 @@ def test_tracing_finds_its_last_convolution_and_nothing_to_fold():
     assert linear_chain(network) == []
     stage = output_stage(network, (nn.Conv2d,))
     assert (stage.convolution, stage.enlargement, stage.denormalize) == ("tail.0", 2, "denormalize")
+
+
+def graphs_and_reference(network, folder):
+    """Both runtimes on the graph of a network, and torch on what it was made from."""
+    path = folder / "swinir.onnx"
+    found = deploy(network, "swinir", "uint8")
+    save_graph(found.model, path)
+    quantized = network.quantization is not None
+    base = lower(network, reduce_range(freeze(network))) if quantized else network
+    runtimes = [open_file("onnxruntime", path, 1, "auto"), open_file("openvino", path, 1, "fp32")]
+    return runtimes, TorchRuntime(base, CPU)
+
+
+def assert_equal_pictures(runtime, reference):
+    # One window, less than one, and sizes that are no multiples.
+    for size in ((4, 4), (3, 2), (13, 9), (33, 50)):
+        lr = picture(*size)
+        ours, theirs = runtime(lr), reference(lr)
+        assert ours.shape == theirs.shape
+        assert np.abs(ours.astype(int) - theirs).max() <= 1
+        assert (ours != theirs).mean() <= 0.01
+
+
+def test_its_graph_enlarges_pictures_of_any_size_as_torch_does(tmp_path):
+    runtimes, reference = graphs_and_reference(tiny_swinir(layers=[2], heads=[2]), tmp_path)
+    for runtime in runtimes:
+        assert_equal_pictures(runtime, reference)
+
+
+def test_linear_layers_and_products_are_integer_kernels(tmp_path):
+    network = tiny_swinir(layers=[1], heads=[2])
+    method = build_method(MinMaxConfig())
+    placement = {kind: FULL[kind] for kind in ("linear", "matmul")}
+    quantize_network(network, method, placement, Bits(4, 4))
+    method.calibrate(network, [torch.rand(2, 3, 12, 12)])
+    runtimes, reference = graphs_and_reference(network, tmp_path)
+    for runtime in runtimes:
+        assert_equal_pictures(runtime, reference)
+    counts = [runtime.kernels() for runtime in runtimes]
+    # Float are the four convolutions; in OpenVINO also the product of queries and keys.
+    assert [(found.integer, found.floating) for found in counts] == [(8, 4), (7, 5)]
 
 
 @pytest.mark.parametrize(
