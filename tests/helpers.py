@@ -13,7 +13,9 @@ from sr_quant_cli.networks import build
 from sr_quant_cli.networks.base import Network, NetworkConfig
 from sr_quant_cli.networks.edsr import EDSR, EDSRConfig
 from sr_quant_cli.networks.quantsr import QuantSRC, QuantSRCConfig
+from sr_quant_cli.networks.quantsr_t import QuantSRT, QuantSRTConfig
 from sr_quant_cli.networks.sites import Site
+from sr_quant_cli.networks.swinir import SwinIR, SwinIRConfig
 from sr_quant_cli.quant.layers import MatMul
 
 
@@ -22,6 +24,35 @@ def tiny_edsr(scale: int = 2, seed: int = 0) -> EDSR:
     torch.manual_seed(seed)
     network = build(EDSRConfig(scale=scale, n_blocks=2, n_feats=8))
     assert isinstance(network, EDSR)
+    return network.eval()
+
+
+SMALL_SWINIR = {"embed_dim": 8, "layers": [2, 2], "heads": [2, 2], "window": 4}
+"""Two groups of a layer with and one without shift."""
+
+
+def tiny_swinir(scale: int = 2, seed: int = 0, **changes) -> SwinIR:
+    """A small network whose weights are large enough for windows to show."""
+    torch.manual_seed(seed)
+    network = build(SwinIRConfig(scale=scale, **(SMALL_SWINIR | changes)))
+    assert isinstance(network, SwinIR)
+    return spread(network)
+
+
+def ranked_quantsr_t(scale: int = 2, **changes) -> QuantSRT:
+    """A small network that runs at all its depths."""
+    torch.manual_seed(0)
+    network = build(QuantSRTConfig(scale=scale, **(SMALL_SWINIR | changes)))
+    assert isinstance(network, QuantSRT)
+    spread(network).rank_blocks([torch.rand(2, 3, 8, 8)])
+    return network
+
+
+def spread(network: SwinIR) -> SwinIR:
+    """Give a fresh network larger weights inside its layers, and biases."""
+    for name, parameter in network.named_parameters():
+        if ".layers." in name:
+            parameter.data += 0.2 * torch.randn_like(parameter)
     return network.eval()
 
 

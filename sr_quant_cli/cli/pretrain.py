@@ -20,7 +20,9 @@ from sr_quant_cli.cli.options import (
 
 
 def pretrain(
-    network: Annotated[str, typer.Argument(help="Network to train: edsr or quantsr_c.")],
+    network: Annotated[
+        str, typer.Argument(help="Network to train: edsr, quantsr_c, swinir_light or quantsr_t.")
+    ],
     scale: Annotated[
         int | None, typer.Option(help="Enlargement factor: 2, 3 or 4; default: the recipe's.")
     ] = None,

@@ -224,9 +224,10 @@ def scale_schedule(values: dict[str, Any], iters: int) -> None:
         raise UsageError(f"--iters {iters}: must be 0 or more")
     published = values["train"]["iters"]
     if published and iters:
-        for section, key in (("schedule", "every"), ("schedule", "warmup")):
-            value = values[section][key]
-            values[section][key] = max(round(value * iters / published), min(value, 1))
+        schedule, factor = values["schedule"], iters / published
+        for key in ("every", "warmup"):
+            schedule[key] = max(round(schedule[key] * factor), min(schedule[key], 1))
+        schedule["at"] = [max(round(step * factor), 1) for step in schedule["at"]]
     values["train"]["iters"] = iters
 
 

@@ -10,6 +10,8 @@ def rate_factor(schedule: ScheduleSection, step: int, iters: int) -> float:
 
     >>> rate_factor(ScheduleSection(kind="step", every=10, gamma=0.5), 25, 100)
     0.25
+    >>> rate_factor(ScheduleSection(kind="milestones", at=[10, 30], gamma=0.5), 25, 100)
+    0.5
     >>> rate_factor(ScheduleSection(kind="cosine", final=0.0), 50, 100)
     0.5
     """
@@ -18,6 +20,8 @@ def rate_factor(schedule: ScheduleSection, step: int, iters: int) -> float:
     match schedule.kind:
         case "step":
             return schedule.gamma ** (step // schedule.every)
+        case "milestones":
+            return schedule.gamma ** sum(step >= milestone for milestone in schedule.at)
         case "cosine":
             progress = (step - schedule.warmup) / max(iters - schedule.warmup, 1)
             half = (1 + math.cos(math.pi * min(progress, 1.0))) / 2

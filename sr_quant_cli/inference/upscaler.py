@@ -9,7 +9,7 @@ import numpy as np
 from sr_quant_cli.data.bicubic import enlarge
 from sr_quant_cli.engine.distributed import warn
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.imaging.tiling import core_size, spans
+from sr_quant_cli.imaging.tiling import aligned, core_size, spans
 from sr_quant_cli.runtimes.base import Facts, Pixels, Runtime
 
 ReadRegion = Callable[[int, int, int, int], Pixels]
@@ -105,7 +105,8 @@ class TiledUpscaler(Upscaler):
     Parameters
     ----------
     tile
-        LR pixels that a tile keeps per side; None: as many as ``TILE_MEMORY`` allows.
+        LR pixels that a tile keeps per side, a few more where tiles are to begin at certain pixels;
+        None: as many as ``TILE_MEMORY`` allows.
     for_small
         Gives what runs pictures that are too small for the runtime.
     """
@@ -126,7 +127,8 @@ class TiledUpscaler(Upscaler):
     def tile_size(self, height: int, width: int) -> int:
         """LR pixels per side that a tile of a ``height`` x ``width`` picture keeps."""
         budget = min(TILE_MEMORY // self._facts.bytes_per_pixel, MAX_TILE**2)
-        return self._tile or core_size(height, width, self._facts.receptive_radius, budget)
+        core = self._tile or core_size(height, width, self._facts.receptive_radius, budget)
+        return aligned(core, self._facts.alignment)
 
     def tile_count(self, height: int, width: int) -> int:
         """Tiles that ``bands`` runs for a picture."""
@@ -142,15 +144,16 @@ class TiledUpscaler(Upscaler):
     ) -> Iterator[Pixels]:
         """Enlarge a picture of which only tiles are in memory."""
         core, halo = self.tile_size(height, width), self._facts.receptive_radius
+        alignment = self._facts.alignment
         runtime = self._runtime_for(min(height, width))
         if self._tiles_matter and core < max(height, width):
             warn(f"{self.name}: its ranges are those of each tile, not of the whole picture")
             self._tiles_matter = False  # once is enough
-        for rows in spans(height, core, halo):
+        for rows in spans(height, core, halo, alignment):
             band = np.empty(
                 ((rows.last - rows.first) * self.scale, width * self.scale, 3), np.uint8
             )
-            for columns in spans(width, core, halo):
+            for columns in spans(width, core, halo, alignment):
                 sr = runtime(read(rows.start, rows.stop, columns.start, columns.stop))
                 top = (rows.first - rows.start) * self.scale
                 left = (columns.first - columns.start) * self.scale

@@ -22,14 +22,20 @@ from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul, Qua
 
 @torch.library.custom_op("srq::fake_quantize", mutates_args=())
 def fake_quantize(
-    x: Tensor, step: Tensor, zero: Tensor, last: int, least: Tensor | None, step_out: Tensor
+    x: Tensor,
+    step: Tensor,
+    zero: Tensor,
+    first: int,
+    last: int,
+    least: Tensor | None,
+    step_out: Tensor,
 ) -> Tensor:
-    """Quantize to codes ``0 .. last``, and back: float32 -> float32 of the same shape.
+    """Quantize to codes ``first .. last``, and back: float32 -> float32 of the same shape.
 
-    With another step on the way back, all values are multiplied by the ratio. No code is below
-    ``least``, uint8, where there is one.
+    Codes have the type of ``zero``, uint8 or int8. With another step on the way back, all values
+    are multiplied by the ratio. No code is below ``least`` where there is one.
     """
-    codes = torch.round(x / step).add_(zero).clamp_(0, last)
+    codes = torch.round(x / step).add_(zero).clamp_(first, last)
     if least is not None:
         codes = codes.maximum(least)
     return codes.sub_(zero).mul_(step_out)
@@ -37,19 +43,28 @@ def fake_quantize(
 
 @fake_quantize.register_fake
 def _(
-    x: Tensor, step: Tensor, zero: Tensor, last: int, least: Tensor | None, step_out: Tensor
+    x: Tensor,
+    step: Tensor,
+    zero: Tensor,
+    first: int,
+    last: int,
+    least: Tensor | None,
+    step_out: Tensor,
 ) -> Tensor:
     return torch.empty_like(x)
 
 
 @torch.library.custom_op("srq::dequantize", mutates_args=())
-def dequantize(codes: Tensor, step: Tensor) -> Tensor:
-    """Give codes their step: int8 ``[C, ...]`` and float32 ``[C]`` -> float32 ``[C, ...]``."""
-    return codes.float() * step.view(-1, *[1] * (codes.ndim - 1))
+def dequantize(codes: Tensor, step: Tensor, axis: int = 0) -> Tensor:
+    """Give codes their step: int8 ``[C, ...]`` and float32 ``[C]`` -> float32 ``[C, ...]``.
+
+    The steps are those along ``axis``.
+    """
+    return codes.float() * step.view(-1, *[1] * (codes.ndim - 1 - axis))
 
 
 @dequantize.register_fake
-def _(codes: Tensor, step: Tensor) -> Tensor:
+def _(codes: Tensor, step: Tensor, axis: int = 0) -> Tensor:
     return torch.empty_like(codes, dtype=torch.float32)
 
 
@@ -75,7 +90,7 @@ class IntegerInput(nn.Module):
 
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()
-        self.last, self.offset = spec.last, spec.offset
+        self.first, self.last, self.offset = 0, spec.last, spec.offset
         self.register_buffer("step", torch.tensor(spec.step, dtype=torch.float32))
         self.register_buffer("step_out", self.step.clone())
         self.register_buffer("zero", torch.tensor(spec.zero, dtype=torch.uint8))
@@ -93,13 +108,22 @@ class IntegerInput(nn.Module):
         self.least = least if after_relu and least.any() else None
         return shift
 
+    def count_from_zero(self) -> None:
+        """Take signed codes, of which 0 is that of the value 0, if they fit 8 bits."""
+        zero = int(self.zero)
+        if zero <= 128 and self.last - zero <= 127:
+            self.first, self.last = -zero, self.last - zero
+            self.zero = torch.zeros((), dtype=torch.int8)
+
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
         if self.shift is not None:
             x = x + self.shift
         if self.offset:
             x = x - self.offset
-        y: Tensor = fake_quantize(x, self.step, self.zero, self.last, self.least, self.step_out)
+        y: Tensor = fake_quantize(
+            x, self.step, self.zero, self.first, self.last, self.least, self.step_out
+        )
         return y
 
 
@@ -195,7 +219,8 @@ class IntegerLinear(nn.Module):
         self.input = IntegerInput(inputs)
         values = weight.codes * weight.step[:, None] + weight.offset[:, None]
         bias = torch.zeros(len(values)) if layer.bias is None else layer.bias.detach().clone()
-        self.register_buffer("codes", weight.codes)
+        # As the right operand of a product: a transposition behind it would hide it from runtimes.
+        self.register_buffer("codes", weight.codes.T.contiguous())
         self.register_buffer("step", weight.step)
         self.register_buffer("bias", bias + values.sum(1) * inputs.offset)
         self.register_buffer("offset", weight.offset if weight.offset.any() else None)
@@ -203,7 +228,7 @@ class IntegerLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[..., in]`` -> ``[..., out]``."""
         x = self.input(x)
-        y = F.linear(x, dequantize(self.codes, self.step), self.bias)
+        y: Tensor = x @ dequantize(self.codes, self.step, axis=1) + self.bias
         return y if self.offset is None else y + x.sum(-1, keepdim=True) * self.offset
 
 
@@ -213,6 +238,8 @@ class IntegerMatMul(nn.Module):
     def __init__(self, left: InputSpec, right: InputSpec) -> None:
         super().__init__()
         self.left, self.right = IntegerInput(left), IntegerInput(right)
+        # Of two activations OpenVINO takes the right one so alone, ONNX Runtime the left unsigned.
+        self.right.count_from_zero()
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """``[..., n, k]`` and ``[..., k, m]`` -> ``[..., n, m]``."""

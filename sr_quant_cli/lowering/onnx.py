@@ -99,21 +99,27 @@ def _quiet(name: str) -> Iterator[None]:
 
 
 def _fake_quantize(
-    x: FLOAT, step: FLOAT, zero: UINT8, last: int, least: UINT8 | None, step_out: FLOAT
+    x: FLOAT,
+    step: FLOAT,
+    zero: UINT8,
+    first: int,
+    last: int,
+    least: UINT8 | None,
+    step_out: FLOAT,
 ) -> FLOAT:
     codes = op.QuantizeLinear(x, step, zero)
-    if last < 255:
+    if last - first < 255:
         # A clip of codes: one of floats would keep the runtimes from fusing what is around it.
-        first = op.CastLike(op.Constant(value_int=0), zero)
-        codes = op.Clip(codes, first, op.CastLike(op.Constant(value_int=last), zero))
+        bounds = (op.CastLike(op.Constant(value_int=bound), zero) for bound in (first, last))
+        codes = op.Clip(codes, *bounds)
     if least is not None:
         codes = op.Max(codes, least)
     y: FLOAT = op.DequantizeLinear(codes, step_out, zero)
     return y
 
 
-def _dequantize(codes: INT8, step: FLOAT) -> FLOAT:
-    y: FLOAT = op.DequantizeLinear(codes, step, axis=0)
+def _dequantize(codes: INT8, step: FLOAT, axis: int = 0) -> FLOAT:
+    y: FLOAT = op.DequantizeLinear(codes, step, axis=axis)
     return y
 
 

@@ -10,6 +10,8 @@ from sr_quant_cli.networks.msrresnet import MSRResNet, MSRResNetConfig
 from sr_quant_cli.networks.quantsr import QuantSRC, QuantSRCConfig
 from sr_quant_cli.networks.rdn import RDN, RDNConfig
 from sr_quant_cli.networks.srresnet import SRResNet, SRResNetConfig
+from sr_quant_cli.networks.quantsr_t import QuantSRT, QuantSRTConfig
+from sr_quant_cli.networks.swinir import SwinIR, SwinIRConfig
 
 _REGISTRY: dict[str, tuple[type[Network], type[NetworkConfig]]] = {}
 
@@ -35,6 +37,8 @@ register(SRResNet, SRResNetConfig)
 register(MSRResNet, MSRResNetConfig)
 register(CARN, CARNConfig)
 register(IDN, IDNConfig)
+register(SwinIR, SwinIRConfig)
+register(QuantSRT, QuantSRTConfig)
 
 
 def network_names() -> list[str]:

@@ -72,6 +72,11 @@ class Network(nn.Module):
         """LR pixels on each side that an output pixel depends on."""
 
     @property
+    def alignment(self) -> int:
+        """LR pixels of which parts of a picture that are enlarged alone begin at a multiple."""
+        return 1
+
+    @property
     @abstractmethod
     def floats_per_pixel(self) -> int:
         """Float values alive at once in a forward pass, per LR pixel: memory for tiling."""

@@ -23,7 +23,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.networks.layers import Denormalize
+from sr_quant_cli.networks.layers import Crop, Denormalize, Leaf
 
 LINEAR = (nn.Conv2d, nn.ConvTranspose2d, nn.PixelShuffle, nn.Identity)
 
@@ -35,7 +35,7 @@ def linear_chain(network: nn.Module) -> list[str]:
     begins and ends with a layer that has weights, or a PixelShuffle, and is no convolution and
     PixelShuffle already.
     """
-    graph = fx.symbolic_trace(network).graph
+    graph = _Tracer().trace(network)
     best: list[str] = []
     chain: list[fx.Node] = []
     for node in graph.nodes:
@@ -143,11 +143,14 @@ def output_stage(
             if not behind or not isinstance(modules[0], Denormalize):
                 return None
             return OutputStage(path, _enlargement(modules), behind[0])
-        if not isinstance(network.get_submodule(path), Denormalize | nn.PixelShuffle | nn.Identity):
+        if not isinstance(network.get_submodule(path), _PASSED):
             return None
         behind.append(path)
         node = node.args[0]
     return None
+
+
+_PASSED = (Denormalize, Crop, nn.PixelShuffle, nn.Identity)
 
 
 @dataclass(frozen=True)
@@ -202,12 +205,12 @@ class _Tracer(fx.Tracer):
     """Goes into what networks are composed of, and no further."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        leaf = isinstance(m, Denormalize | ExactBorder)
+        leaf = isinstance(m, Leaf)
         inside = type(m).__module__.startswith(__package__) or isinstance(m, nn.Sequential)
         return leaf or not inside
 
 
-class ExactBorder(nn.Module):
+class ExactBorder(Leaf):
     """A folded chain that computes the outermost pixels by the chain itself.
 
     >>> chain = [nn.Conv2d(3, 8, 3, padding=1), nn.PixelShuffle(2), nn.Conv2d(2, 3, 3, padding=1)]

@@ -47,7 +47,11 @@ def _cubic(t: float) -> float:
     return -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2 if t < 2 else 0.0
 
 
-class Denormalize(nn.Module):
+class Leaf(nn.Module):
+    """A module that is taken as a whole where a network is traced for its linear layers."""
+
+
+class Denormalize(Leaf):
     """Back to 0..1 from the values that a network works on: ``x / scale + mean`` of each channel.
 
     Parameters
@@ -137,3 +141,20 @@ def upsampling_sites(path: str, stages: nn.Sequential, *, unsigned: bool = False
         if stage.act_in is not None:
             sites.append(Site(f"{inner}.act_in", "act_in", stage.out_channels))
     return sites
+
+
+class Crop(Leaf):
+    """Cut an enlarged picture to the size that the LR picture had before it was padded.
+
+    >>> import torch
+    >>> Crop(2)(torch.rand(1, 3, 16, 16), torch.rand(1, 3, 5, 7)).shape
+    torch.Size([1, 3, 10, 14])
+    """
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor, lr: Tensor) -> Tensor:
+        """``[N, C, sH', sW']`` and ``[N, C, H, W]`` -> ``[N, C, sH, sW]``."""
+        return x[:, :, : self.scale * lr.shape[2], : self.scale * lr.shape[3]]

@@ -1,7 +1,7 @@
 """The reference of all recipe fields, generated from the schema."""
 
 from collections.abc import Iterator
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import BaseModel
@@ -87,6 +87,8 @@ def _type(field: FieldInfo) -> str:
 def _type_name(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return " or ".join(f"`{toml(value)}`" for value in get_args(annotation))
+    if get_origin(annotation) is Annotated:
+        return _type_name(get_args(annotation)[0])
     if get_origin(annotation) is list:
         return f"list of {_type_name(get_args(annotation)[0])}"
     if get_origin(annotation) is dict:

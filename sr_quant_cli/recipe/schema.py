@@ -101,12 +101,15 @@ class OptimSection(Section):
 class ScheduleSection(Section):
     """``[schedule]``: learning rate over time."""
 
-    kind: Literal["step", "cosine", "constant"] = "step"
-    """step: times gamma every so many steps; cosine: down to the final factor at the last step"""
+    kind: Literal["step", "milestones", "cosine", "constant"] = "step"
+    """step: times gamma every so many steps; milestones: times gamma at given steps; cosine: down
+    to the final factor at the last step"""
     every: Annotated[int, Field(ge=1)] = 200_000
     """steps between decays (step)"""
+    at: list[Annotated[int, Field(ge=1)]] = []
+    """steps at which it decays (milestones)"""
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """factor of a decay (step)"""
+    """factor of a decay (step, milestones)"""
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
     """factor on the learning rate at the end (cosine)"""
     warmup: Annotated[int, Field(ge=0)] = 0

@@ -38,6 +38,8 @@ class Facts:
     """LR pixels per side of the smallest picture that it takes"""
     dynamic: bool = False
     """ranges follow from the picture, and so from the tile it is cut into"""
+    alignment: int = 1
+    """LR pixels of which tiles have to begin at a multiple"""
 
 
 class Runtime(ABC):

@@ -9,7 +9,14 @@ import onnxruntime
 
 from sr_quant_cli.runtimes.base import PROBE, GraphRuntime, Kernels, Pixels, RuntimeName
 
-_INTEGER = {"QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger", "QGemm"}
+_INTEGER = {
+    "QLinearConv",
+    "ConvInteger",
+    "QLinearMatMul",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "QGemm",
+}
 _FLOAT = {"Conv", "FusedConv", "MatMul", "FusedMatMul", "Gemm", "FusedGemm"}
 _TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 

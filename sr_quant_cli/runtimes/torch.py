@@ -60,4 +60,5 @@ def facts_of_network(network: Network, name: str, least: int = 1) -> Facts:
         bytes_per_pixel=4 * floats,
         least=least,
         dynamic=how is not None and build(how.method).dynamic,
+        alignment=network.alignment,
     )

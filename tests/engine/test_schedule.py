@@ -10,6 +10,12 @@ def test_step_schedule_halves_at_every_boundary():
     assert rates == pytest.approx([1, 1, 0.5, 0.5, 0.25])
 
 
+def test_milestones_decay_at_their_steps():
+    schedule = ScheduleSection(kind="milestones", at=[250, 400], gamma=0.5)
+    rates = [rate_factor(schedule, step, 500) for step in (0, 249, 250, 399, 400, 499)]
+    assert rates == pytest.approx([1, 1, 0.5, 0.5, 0.25, 0.25])
+
+
 def test_cosine_schedule_goes_from_base_to_final():
     schedule = ScheduleSection(kind="cosine", final=0.1)
     rates = [rate_factor(schedule, step, 300) for step in (0, 100, 150, 200, 300)]

@@ -28,9 +28,13 @@ SMALL = {
     "candidates": 10,
     "dynamic_ratio": 1.0,
 }
+SMALL |= {"embed_dim": 8, "layers": [2], "heads": [2], "window": 4}
 SMALL_OF = {"idn": {"n_blocks": 1, "n_feats": 16}}
 NETWORKS = (*networks.network_names(), "block")
 """All that are registered, and a transformer's block."""
+
+WITHOUT_RELU = {"block", "swinir_light", "quantsr_t", "idn", "srresnet"}
+"""Networks in which no smallest value of a batch is 0, which the released DAQ looks for."""
 
 UNSUPPORTED = {("daq", "block"), ("ddtb", "block"), ("pams", "block")}
 """Methods whose paper has nothing to quantize in a network."""
@@ -169,7 +173,10 @@ def test_a_tensor_too_few_or_too_many_is_refused(tmp_path, name, network, packed
 @pytest.mark.parametrize("name", [n for n in method_names() if build(config_class(n)()).trains])
 def test_every_trainable_parameter_gets_a_gradient(name, network, variant, placement):
     recipe = load_recipe(f"{name}-edsr", ["train.iters=60"])
-    student, method = quantized(name, network, placement, 3, variant)
+    # At more than 2 bits DDTB starts with bounds of 10, which is made for values of its networks.
+    own = network in ("edsr", "quantsr_c", "rdn", "srresnet")
+    bits = 2 if name == "ddtb" and variant != "corrected" and not own else 3
+    student, method = quantized(name, network, placement, bits, variant)
     objective = StudentLoss(student.train(), recipe, method, fresh(network))
     groups = objective.parameter_groups()
     names = {p: key for key, p in student.named_parameters()}
@@ -232,11 +239,13 @@ def test_samples_depend_on_their_batch_only_where_the_papers_code_has_it(network
         for name, variant in product(method_names(), VARIANTS)
         if (name, network) not in UNSUPPORTED and depends_on_its_batch(name, network, variant)
     }
-    gates, zeros = {("ddtb", "paper"), ("ddtb", "code")}, {("daq", "code")}
-    dynamic = gates | zeros
-    # Other activation functions than ReLU leave no zeros to go by.
-    expected = {"block": set(), "idn": gates, "srresnet": gates}
-    assert found == expected.get(network, dynamic)
+    dynamic = {("daq", "code"), ("ddtb", "paper"), ("ddtb", "code")}
+    expected = {
+        (name, variant)
+        for name, variant in dynamic
+        if (name, network) not in UNSUPPORTED and not (name == "daq" and network in WITHOUT_RELU)
+    }
+    assert found == expected
     assert {name for name, _ in dynamic} == {
         name for name in method_names() if build(config_class(name)()).dynamic
     }
