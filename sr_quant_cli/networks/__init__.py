@@ -8,9 +8,9 @@ from sr_quant_cli.networks.folding import fold_modules
 from sr_quant_cli.networks.idn import IDN, IDNConfig
 from sr_quant_cli.networks.msrresnet import MSRResNet, MSRResNetConfig
 from sr_quant_cli.networks.quantsr import QuantSRC, QuantSRCConfig
+from sr_quant_cli.networks.quantsr_t import QuantSRT, QuantSRTConfig
 from sr_quant_cli.networks.rdn import RDN, RDNConfig
 from sr_quant_cli.networks.srresnet import SRResNet, SRResNetConfig
-from sr_quant_cli.networks.quantsr_t import QuantSRT, QuantSRTConfig
 from sr_quant_cli.networks.swinir import SwinIR, SwinIRConfig
 
 _REGISTRY: dict[str, tuple[type[Network], type[NetworkConfig]]] = {}

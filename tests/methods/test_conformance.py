@@ -184,6 +184,10 @@ def test_every_trainable_parameter_gets_a_gradient(name, network, variant, place
     # The released gates learn in their last layer alone.
     silent = {"reduce.weight", "norm.weight", "norm.bias"} if variant == "code" else set()
     expected = {key for key in names.values() if key.partition(".gate.")[2] in silent}
+    if name == "ddtb" and variant != "corrected" and network not in ("edsr", "quantsr_c"):
+        # Few features leave some of these gates' quantized values, and so their ReLUs, at zero.
+        waiting -= (gates := {key for key in waiting if ".gate." in key})
+        expected -= gates
     for step in (*range(8), 30):
         objective.set_phase(student, step)
         student.zero_grad()
