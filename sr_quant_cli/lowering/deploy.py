@@ -11,6 +11,7 @@ from torch import Tensor
 from sr_quant_cli.lowering.integer import (
     absorb_norms,
     absorb_shifts,
+    avoid_unit_steps,
     lower,
     quantize_early,
     simplify_activations,
@@ -93,6 +94,7 @@ def deploy(
         absorb_norms(lowered)
         absorb_shifts(lowered)
         quantize_early(lowered)
+        avoid_unit_steps(lowered)
         products = [site for site in spec.sites if site.site.kind not in TENSORS]
         layers = sum(site.on_integers for site in products)
         all_integer = (

@@ -336,6 +336,18 @@ def lower(network: Network, spec: QuantSpec) -> Network:
 
 
 @torch.no_grad()
+def avoid_unit_steps(network: Network) -> None:
+    """Make steps of exactly 1 larger by a few units in the last place, in place.
+
+    Pixels are integers before they are quantized, too: OpenVINO then leaves out the quantization,
+    and the convolution behind it in float.
+    """
+    for module in network.modules():
+        if isinstance(module, IntegerInput) and module.step == 1:
+            module.step *= 1 + 2**-21
+
+
+@torch.no_grad()
 def absorb_shifts(network: Network) -> None:
     """Put shifts before quantization into the bias of the convolution in front, in place.
 

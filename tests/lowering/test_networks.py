@@ -92,3 +92,14 @@ def test_codes_without_an_opposite_keep_their_normalization():
     absorb_norms(lowered)
     assert isinstance(lowered.body[0].norm1, nn.BatchNorm2d)
     assert isinstance(lowered.body[0].norm2, nn.Identity)
+
+
+def test_pixels_of_a_step_of_one_are_integers_in_openvino(tmp_path):
+    network = quantized("idn")
+    head = network.head.conv.input_quantizer
+    with torch.no_grad():
+        head.lower.fill_(0.0)
+        head.upper.fill_(255.0)
+    save_graph(deploy(network, "idn", "uint8").model, tmp_path / "graph.onnx")
+    found = open_file("openvino", tmp_path / "graph.onnx", 1, "fp32").kernels()
+    assert (found.floating, found.float_names) == (0, ())
