@@ -99,7 +99,12 @@ def resolve(
         raise unknown("network", network, network_names())
     if scale is not None:
         check_scale(scale)
-    scaled = [] if scale is None else [f"network.scale={scale}"]
+    scaled = []
+    if scale is not None:
+        # The LR side of a patch is what counts: a recipe for x4 serves at x2.
+        published = load_recipe(recipe, (), PretrainRecipe)
+        side = published.data.patch_hr // published.network.scale
+        scaled = [f"network.scale={scale}", f"data.patch_hr={side * scale}"]
     loaded = load_recipe(recipe, [*scaled, *overrides], PretrainRecipe)
     if loaded.network.name != network:
         raise UsageError(f"recipe {recipe} is for {loaded.network.name}, not for {network}")

@@ -64,7 +64,7 @@ class CARNBlock(nn.Module):
         branch = self.conv2(self.conv1(x).relu_())
         if self.conv3 is not None:
             branch = self.conv3(branch.relu_())
-        y: Tensor = (self.skip(x) + self.block_out(branch)).relu_()
+        y: Tensor = (self.block_out(branch) + self.skip(x)).relu_()
         return y
 
     def sites(self, path: str, *, entered: bool) -> Iterable[Site]:

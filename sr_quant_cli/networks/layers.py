@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,12 @@ def conv3x3(
 def enlarge_bicubic(x: Tensor, scale: int) -> Tensor:
     """Bicubic enlargement with a = -1/2, as MATLAB has it; pixels at the edges are repeated.
 
-    ``[N, C, H, W]`` -> ``[N, C, sH, sW]``. No gradient goes back through it.
+    ``[N, C, H, W]`` -> ``[N, C, sH, sW]``.
     """
+    return _enlarge_bicubic(x, scale)
+
+
+def _enlarge_bicubic(x: Tensor, scale: int) -> Tensor:
     channels = x.shape[1]
     phases = torch.tensor(
         [[_cubic((k + 0.5) / scale - 0.5 - tap) for tap in range(-2, 3)] for k in range(scale)]
@@ -37,6 +42,20 @@ def enlarge_bicubic(x: Tensor, scale: int) -> Tensor:
 def _(x: Tensor, scale: int) -> Tensor:
     n, c, h, w = x.shape
     return x.new_empty(n, c, h * scale, w * scale)
+
+
+def _keep_shape(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+    ctx.shape, ctx.scale = inputs[0].shape, inputs[1]
+
+
+def _gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    with torch.enable_grad():
+        x = grad.new_zeros(ctx.shape).requires_grad_()
+        (back,) = torch.autograd.grad(_enlarge_bicubic(x, ctx.scale), x, grad)
+    return back, None
+
+
+enlarge_bicubic.register_autograd(_gradient, setup_context=_keep_shape)
 
 
 def _cubic(t: float) -> float:

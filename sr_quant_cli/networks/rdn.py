@@ -68,7 +68,7 @@ class ResidualDenseBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
         x = self.block_in(x)
-        y: Tensor = self.skip(x) + self.block_out(self.fusion(self.layers(x)))
+        y: Tensor = self.block_out(self.fusion(self.layers(x))) + self.skip(x)
         return y
 
 

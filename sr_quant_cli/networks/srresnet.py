@@ -75,7 +75,7 @@ class NormalizedBlock(nn.Module):
         x = self.block_in(x)
         act = shared if self.act is None else self.act
         inner = act(self.act_in(self.norm1(self.conv1(x))))
-        y: Tensor = self.skip(x) + self.block_out(self.norm2(self.conv2(inner)))
+        y: Tensor = self.block_out(self.norm2(self.conv2(inner))) + self.skip(x)
         return y
 
 

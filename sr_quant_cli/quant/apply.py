@@ -172,7 +172,8 @@ def count_operations(network: Network, height: int, width: int) -> list[Operatio
             macs = output.numel() * module.weight[0].numel()
         else:
             macs = output.numel() * inputs[0].shape[-1]
-        operations[path] = replace(operations[path], macs=macs)
+        # Some modules are used more than once.
+        operations[path] = replace(operations[path], macs=operations[path].macs + macs)
 
     for entry in plan:
         path = entry.site.path

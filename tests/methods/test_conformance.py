@@ -39,13 +39,34 @@ WITHOUT_RELU = {"block", "swinir_light", "quantsr_t", "idn", "srresnet"}
 UNSUPPORTED = {("daq", "block"), ("ddtb", "block"), ("pams", "block")}
 """Methods whose paper has nothing to quantize in a network."""
 
+THOROUGH = ("edsr", "block")
+"""Networks that are seen with all bits and variants; of the others a part is."""
+
 COMBINATIONS = [
     combination
     for combination in product(method_names(), NETWORKS, ("paper", "full"))
     if combination[:2] not in UNSUPPORTED or combination[2] == "full"
 ]
-each_combination = pytest.mark.parametrize(("name", "network", "placement"), COMBINATIONS)
-each_variant = pytest.mark.parametrize("variant", VARIANTS)
+
+
+def each(combinations, argument, values, enough):
+    """Combinations with all values of an argument, or with one where that is enough.
+
+    ``enough``: of a placement, for the networks that are not seen thoroughly.
+    """
+    cases = [
+        (*combination, value)
+        for combination in combinations
+        for value in values
+        if combination[1] in THOROUGH or value == enough[combination[2]]
+    ]
+    return pytest.mark.parametrize(("name", "network", "placement", argument), cases)
+
+
+each_bits = each(COMBINATIONS, "bits", (2, 3, 4, 8), {"paper": 2, "full": 4})
+each_variant = each(
+    COMBINATIONS, "variant", VARIANTS, dict.fromkeys(("paper", "full"), "corrected")
+)
 
 
 @pytest.fixture(autouse=True)
@@ -98,8 +119,7 @@ def levels_of_each_range(quantizer, x, y):
     return [len(row.unique()) for row in (rows if own else [y])]
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
-@each_combination
+@each_bits
 def test_levels_and_packed_files(tmp_path, name, network, placement, bits):
     student, _ = quantized(name, network, placement, bits)
     levels = []
@@ -128,7 +148,6 @@ def test_levels_and_packed_files(tmp_path, name, network, placement, bits):
 
 
 @each_variant
-@each_combination
 def test_trainable_files(tmp_path, name, network, placement, variant):
     student, _ = quantized(name, network, placement, 3, variant)
     path = tmp_path / "t.safetensors"
@@ -167,10 +186,10 @@ def test_a_tensor_too_few_or_too_many_is_refused(tmp_path, name, network, packed
         load_model(path)
 
 
-@pytest.mark.parametrize("placement", ["paper", "full"])
-@each_variant
-@pytest.mark.parametrize("network", networks.network_names())
-@pytest.mark.parametrize("name", [n for n in method_names() if build(config_class(n)()).trains])
+TRAINED = [c for c in COMBINATIONS if build(config_class(c[0])()).trains and c[1] != "block"]
+
+
+@each(TRAINED, "variant", VARIANTS, dict.fromkeys(("paper", "full"), "corrected"))
 def test_every_trainable_parameter_gets_a_gradient(name, network, variant, placement):
     recipe = load_recipe(f"{name}-edsr", ["train.iters=60"])
     # At more than 2 bits DDTB starts with bounds of 10, which is made for values of its networks.
@@ -236,7 +255,7 @@ def depends_on_its_batch(name, network, variant):
         return not torch.equal(student(alone)[:1], student(company)[:1])
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", [*THOROUGH, "quantsr_c", "rdn", "idn", "swinir_light"])
 def test_samples_depend_on_their_batch_only_where_the_papers_code_has_it(network):
     found = {
         (name, variant)
@@ -249,7 +268,9 @@ def test_samples_depend_on_their_batch_only_where_the_papers_code_has_it(network
         for name, variant in dynamic
         if (name, network) not in UNSUPPORTED and not (name == "daq" and network in WITHOUT_RELU)
     }
-    assert found == expected
+    assert found <= expected
+    # Of other small networks the ranges may be the same by chance.
+    assert found == expected or network not in (*THOROUGH, "quantsr_c")
     assert {name for name, _ in dynamic} == {
         name for name in method_names() if build(config_class(name)()).dynamic
     }
