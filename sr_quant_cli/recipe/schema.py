@@ -267,8 +267,11 @@ class SitesSection(Section):
     body_out: TensorOperands = Field(default={}, description=KINDS["body_out"])
     long_skip: TensorOperands = Field(default={}, description=KINDS["long_skip"])
     fusion: LayerOperands = Field(default={}, description=KINDS["fusion"])
+    concat_in: TensorOperands = Field(default={}, description=KINDS["concat_in"])
+    act_in: TensorOperands = Field(default={}, description=KINDS["act_in"])
     upsampler: LayerOperands = Field(default={}, description=KINDS["upsampler"])
     tail: LayerOperands = Field(default={}, description=KINDS["tail"])
+    residual_out: TensorOperands = Field(default={}, description=KINDS["residual_out"])
     linear: LayerOperands = Field(default={}, description=KINDS["linear"])
     matmul: TensorOperands = Field(default={}, description=KINDS["matmul"])
 
