@@ -88,12 +88,11 @@ class Layout:
     def rename(self, key: str) -> tuple[str, ...] | None:
         """A key under srq's names; None: it is of another layout."""
         module, dot, kind = key.rpartition(".")
-        for pattern, names in self.names.items():
-            templates = (names,) if isinstance(names, str) else names
-            if match := re.fullmatch(pattern, key):
-                return tuple(match.expand(name) for name in templates)
-            if match := re.fullmatch(pattern, module):
-                return tuple(match.expand(name) + dot + kind for name in templates)
+        for known, rest in ((key, ""), (module, dot + kind)):
+            for pattern, names in self.names.items():
+                if match := re.fullmatch(pattern, known):
+                    templates = (names,) if isinstance(names, str) else names
+                    return tuple(match.expand(name) + rest for name in templates)
         return None
 
     def check(self, key: str) -> Check | None:
