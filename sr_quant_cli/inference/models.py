@@ -77,7 +77,7 @@ def load_any(path: Path, scale: int | None = None) -> "tuple[Network, Header]":
     UsageError
         The file is not usable, or enlarges by another scale.
     """
-    from sr_quant_cli.networks.importing import Given, import_checkpoint
+    from sr_quant_cli.networks.importing import Given, UnknownCheckpointError, import_checkpoint
     from sr_quant_cli.networks.modelfile import Card, header_of, load_model
 
     if is_model_file(path):
@@ -86,9 +86,9 @@ def load_any(path: Path, scale: int | None = None) -> "tuple[Network, Header]":
         return network, header
     try:
         network, source = import_checkpoint(path, Given(scale=scale))
-    except UsageError as error:
-        raise UsageError(f"{path} is no readable srq model, nor another's: {error}") from error
-    say_source(path, f"{source}, {network.config.name} x{network.scale}")
+    except UnknownCheckpointError as error:
+        raise UsageError(f"{path} is no readable srq model; as a checkpoint: {error}") from error
+    say_source(path, source, network.scale)
     return network, header_of(network, Card(name=path.stem, data=source))
 
 

@@ -71,10 +71,10 @@ def is_model_file(path: Path) -> bool:
         raise UsageError(f"no such model file: {path}") from error
 
 
-def say_source(path: Path, source: str) -> None:
+def say_source(path: Path, source: str, scale: int) -> None:
     """Tell the user what a checkpoint of another project was taken for, once for all processes."""
     if world().rank == 0:
-        print(f"{path}: {source}", file=sys.stderr)
+        print(f"{path}: taken for {source}, x{scale}", file=sys.stderr)
 
 
 def prepare(model: Path, depth: "Depth", scale: int | None = None) -> Prepared:
@@ -116,7 +116,7 @@ def prepare(model: Path, depth: "Depth", scale: int | None = None) -> Prepared:
     facts = Facts(**found["facts"])
     check_enlargement(facts.name, facts.scale, scale)
     if made and not own:
-        say_source(model, found["source"])
+        say_source(model, found["source"], facts.scale)
     return Prepared(folder, facts, found["psnr"])
 
 

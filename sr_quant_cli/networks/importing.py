@@ -31,6 +31,10 @@ _BITS = ".bits"
 _WEIGHT_BITS = ".weight_quantizer.bits"
 
 
+class UnknownCheckpointError(UsageError):
+    """The file is nothing that can be read, or of no known layout."""
+
+
 @dataclass(frozen=True)
 class Given:
     """What a user says that a file may not.
@@ -56,9 +60,10 @@ def import_checkpoint(path: Path, given: Given | None = None) -> tuple[Network, 
 
     Raises
     ------
+    UnknownCheckpointError
+        The file cannot be read without running code, or is of no known layout.
     UsageError
-        The file cannot be read without running code, is of no known layout, does not fit its
-        network, or does not say what ``given`` does not say either.
+        It does not fit its network, or does not say what ``given`` does not say either.
     """
     given = given or Given()
     tensors = _read(path)
@@ -95,7 +100,9 @@ def _layout_of(path: Path, tensors: Tensors) -> Layout:
     if 2 * len(unknown) >= len(tensors):
         known = ", ".join(layout.source for layout in LAYOUTS)
         first = ", ".join(sorted(tensors)[:3])
-        raise UsageError(f"{path}: its tensors ({first}, ...) are of no known layout: {known}")
+        raise UnknownCheckpointError(
+            f"{path}: its tensors ({first}, ...) are of no known layout: {known}"
+        )
     if unknown:
         more = f", nor {len(unknown) - 1} others of it" if unknown[1:] else ""
         raise UsageError(f"{path}: {layout.source}, the nearest, has no {unknown[0]}{more}")
@@ -245,7 +252,7 @@ def _read(path: Path) -> Tensors:
     except Exception as error:  # a damaged pickle may raise any of many
         needed = re.search(r"GLOBAL (\S+)", str(error))
         what = f": it asks for {needed[1]}" if needed else ", or is damaged"
-        raise UsageError(f"{path} cannot be read without running code{what}") from error
+        raise UnknownCheckpointError(f"{path} cannot be read without running code{what}") from error
     for wrapper in _WRAPPERS:
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict) and loaded[wrapper]:
             loaded = loaded[wrapper]
@@ -254,7 +261,7 @@ def _read(path: Path) -> Tensors:
         or not loaded
         or not all(isinstance(t, Tensor) for t in loaded.values())
     ):
-        raise UsageError(f"{path} holds no dictionary of tensors")
+        raise UnknownCheckpointError(f"{path} holds no dictionary of tensors")
     return {
         str(key).removeprefix("module."): tensor.float() if tensor.is_floating_point() else tensor
         for key, tensor in loaded.items()

@@ -8,6 +8,7 @@ import re
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.methods import build as build_method
@@ -21,6 +22,7 @@ from sr_quant_cli.networks.carn import CARNConfig
 from sr_quant_cli.networks.edsr import DIV2K_MEAN, EDSRConfig
 from sr_quant_cli.networks.idn import IDNConfig
 from sr_quant_cli.networks.importing import Given, import_checkpoint
+from sr_quant_cli.networks.modelfile import load_model
 from sr_quant_cli.networks.msrresnet import MSRResNetConfig
 from sr_quant_cli.networks.quantsr import QuantSRCConfig
 from sr_quant_cli.networks.rdn import RDNConfig
@@ -299,6 +301,38 @@ def test_idn_has_its_scale_from_the_user_or_its_name(tmp_path, make, scale):
     assert imported(tmp_path, tensors, f"idn_x{scale}.pth", scale=2)[0].scale == 2
     with pytest.raises(UsageError, match=r"net\.pth: .* --scale"):
         imported(tmp_path, tensors)
+
+
+def test_idn_of_cadyq_computes_what_its_code_does(tmp_path):
+    _, tensors = cadyq_idn(3)
+    found, _ = imported(tmp_path, tensors, scale=3)
+
+    def conv(x, path, groups=1):
+        weight = tensors[f"{path}.weight"]
+        return F.conv2d(
+            x, weight, tensors[f"{path}.bias"], padding=weight.shape[-1] // 2, groups=groups
+        )
+
+    def row(x, path, groups):
+        for index, count in enumerate(groups):
+            x = F.leaky_relu(conv(x, f"{path}.{2 * index}", count), 0.05)
+        return x
+
+    x = torch.rand(2, 3, 7, 6)
+    deep = row(255 * x, "fblock.module", (1, 1))
+    for block in range(4):
+        top = row(deep, f"dblocks.{block}.enhancement_top", (1, 4, 1))
+        bottom = row(top[:, :12], f"dblocks.{block}.enhancement_bottom", (1, 4, 1))
+        merged = bottom + torch.cat([deep, top[:, 12:]], 1)
+        deep = conv(merged, f"dblocks.{block}.compression")
+    ends = (tensors["deconv.weight"], tensors["deconv.bias"])
+    details = F.conv_transpose2d(deep, *ends, stride=3, padding=8, output_padding=2)
+    base = F.interpolate(255 * x, scale_factor=3, mode="bicubic", align_corners=False)
+    with torch.no_grad():
+        assert torch.allclose(found(x), (details + base) / 255, atol=1e-5)
+    kinds = {site.path for site in found.sites()}
+    assert "body.0.compression.conv" in kinds
+    assert "body.0.compression.act_in" not in kinds
 
 
 def test_one_scale_of_a_file_that_holds_several(tmp_path):
@@ -629,3 +663,28 @@ def test_what_does_not_fit_is_refused_in_one_line(tmp_path, damaged, message):
         imported(tmp_path, damaged())
     assert "\n" not in str(caught.value)
     assert "net.pth" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (lambda: (n := quantized(edsr_for(), PAMSConfig(variant="code")), pams(n)), ("4", "3")),
+        (
+            lambda: (
+                n := quantized(edsr_for(), DDTBConfig(variant="code")),
+                twice(ddtb_state(renamed(n, EDSR))),
+            ),
+            ("4", "3"),
+        ),
+        (twodquant, ()),
+        (quantsr_c, ("4", "4")),
+    ],
+)
+def test_command_writes_a_quantized_model_file(tmp_path, srq, make, options):
+    network, tensors = make()
+    torch.save(tensors, tmp_path / "net.pth")
+    bits = ("--w", options[0], "--a", options[1]) if options else ()
+    code, out, err = srq("import", tmp_path / "net.pth", "-o", tmp_path / "m.safetensors", *bits)
+    assert (code, err) == (0, "")
+    assert f"{network.quantization.method.name} {network.quantization.bits}" in out
+    assert agrees(load_model(tmp_path / "m.safetensors")[0], network)
