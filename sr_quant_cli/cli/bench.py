@@ -32,7 +32,9 @@ def upscale(
         typer.Argument(metavar="[MODEL]...", help="srq models; default: the embedded ones."),
     ] = None,
     size: Annotated[str, typer.Option(metavar="WxH", help="LR pixels.")] = "320x180",
-    scale: Annotated[int | None, typer.Option(help="Of the embedded models; default 4.")] = None,
+    scale: Annotated[
+        int | None, typer.Option(help="Of the models; default: their own, else 4.")
+    ] = None,
     runs: Annotated[int, typer.Option(min=1, help="Timed runs of each variant.")] = 7,
     depth: Depth = "full",
     threads: Threads = None,
@@ -68,6 +70,7 @@ def upscale(
             runs=runs,
             threads=threads,
             depth=depth,
+            scale=scale,
         )
     )
     print_upscale_times(report)

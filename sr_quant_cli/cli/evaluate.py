@@ -12,7 +12,8 @@ def evaluate(
     models: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[MODEL]...", help="srq, .onnx or .xml files; default: the embedded one."
+            metavar="[MODEL]...",
+            help="srq, .onnx, .xml files or checkpoints; default: the embedded.",
         ),
     ] = None,
     bench: Annotated[
@@ -61,13 +62,14 @@ def evaluate(
     from sr_quant_cli.files import write_json
     from sr_quant_cli.inference import evaluate as core
     from sr_quant_cli.inference.models import GRAPHS, common_scale, embedded_model, open_model
+    from sr_quant_cli.inference.prepared import is_model_file
     from sr_quant_cli.inference.upscaler import BicubicUpscaler
     from sr_quant_cli.metrics import get_protocol
     from sr_quant_cli.networks.modelfile import record_scores
     from sr_quant_cli.report.table import print_scores
 
-    foreign = [str(path) for path in models or () if path.suffix.lower() in GRAPHS]
-    if record and foreign:
+    foreign = [str(path) for path in models or () if record and not is_model_file(path)]
+    if foreign:
         raise UsageError(f"--record: only srq model files store scores, not {', '.join(foreign)}")
     if record and runtime not in (None, "torch"):
         raise UsageError(f"--record: stores scores of the model itself, not by {runtime}")

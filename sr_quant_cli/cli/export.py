@@ -21,7 +21,9 @@ def export(
             "--output", "-o", metavar="FILE", help=".onnx, or .xml with a .bin; default: by MODEL."
         ),
     ] = None,
-    scale: Annotated[int | None, typer.Option(help="Of the embedded model; default 4.")] = None,
+    scale: Annotated[
+        int | None, typer.Option(help="Of the model; default: its own, else 4.")
+    ] = None,
     io: Annotated[
         Literal["float", "uint8"],
         typer.Option(help="float: RGB 0..1 [1, 3, h, w]; uint8: pixels [1, h, w, 3]."),
@@ -67,6 +69,7 @@ def export(
     exported = run_export(
         ExportRequest(
             model=model or embedded_model(scale or 4),
+            scale=scale,
             format=format_,
             output=output,
             io=io,

@@ -16,25 +16,50 @@ def import_(
             "--output", "-o", metavar="FILE", help="Model file; default: FILE's name here."
         ),
     ] = None,
+    scale: Annotated[
+        int | None,
+        typer.Option(
+            min=2, max=4, help="Of a FILE that does not say it, or holds several; default: 4."
+        ),
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="daq, whose checkpoints do not say that they are quantized.")
+    ] = None,
+    w: Annotated[
+        int | None, typer.Option(min=2, max=8, help="Bits of weights of a quantized FILE.")
+    ] = None,
+    a: Annotated[
+        int | None, typer.Option(min=2, max=8, help="Bits of activations of a quantized FILE.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name shown in tables.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model file.")] = False,
 ) -> None:
     """Turn a checkpoint of another project into an srq model file.
 
-    Network, scale and sizes are found from names and shapes; no code in the file is run.
+    Of EDSR-PyTorch, BasicSR (EDSR, MSRResNet), CARN-pytorch, IDN, SwinIR, DAQ, PAMS, DDTB, CADyQ,
+    2DQuant and QuantSR. Network, scale and sizes are found from names and shapes, nothing may be
+    missing or left over, and no code in the file is run.
 
     \b
-    Example:
+    Examples:
       srq import edsr_baseline_x4.pt -o edsr-x4.safetensors
+      srq import carn_m.pth --scale 3 -o carn_m-x3.safetensors
+      srq import pams_edsr.pth --w 4 --a 4 -o edsr-x4-pams.safetensors
+      srq import daq_edsr.pt --method daq --w 2 --a 2
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.errors import UsageError
-    from sr_quant_cli.networks.importing import import_checkpoint
+    from sr_quant_cli.inference.prepared import is_model_file
+    from sr_quant_cli.networks.importing import Given, import_checkpoint
     from sr_quant_cli.networks.modelfile import Card, save_model
 
     target = output or Path(f"{checkpoint.stem}.safetensors")
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists; use --overwrite to replace it")
-    network, source = import_checkpoint(checkpoint)
+    if checkpoint.exists() and is_model_file(checkpoint):
+        raise UsageError(f"{checkpoint} is an srq model file already")
+    network, source = import_checkpoint(checkpoint, Given(scale, method, w, a))
     save_model(target, network, Card(name=name or checkpoint.stem, licence=licence, data=source))
-    print(f"{checkpoint} ({source}) -> {target}  {network.config.name} x{network.scale}")
+    how = network.quantization
+    bits = f" {how.method.name} {how.bits}" if how else ""
+    print(f"{checkpoint} ({source}) -> {target}  {network.config.name} x{network.scale}{bits}")

@@ -9,10 +9,13 @@ from sr_quant_cli.cli.options import Depth, Json
 
 
 def info(
-    model: Annotated[Path, typer.Argument(metavar="FILE", help="srq model file.")],
+    model: Annotated[Path, typer.Argument(metavar="FILE", help="srq model, or a checkpoint.")],
     size: Annotated[
         str, typer.Option(metavar="WxH", help="Output size that operations are counted for.")
     ] = "1280x720",
+    scale: Annotated[
+        int | None, typer.Option(help="Of a checkpoint that does not say it, or holds several.")
+    ] = None,
     depth: Depth = "full",
     json: Json = None,
 ) -> None:
@@ -28,7 +31,7 @@ def info(
     from sr_quant_cli.files import write_json
     from sr_quant_cli.report.info import describe, print_description
 
-    description = describe(model, size, depth)
+    description = describe(model, size, depth, scale)
     print_description(description)
     if json is not None:
         write_json(json, description)

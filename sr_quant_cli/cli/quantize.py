@@ -44,7 +44,7 @@ def quantize(
     overrides: Overrides = None,
     iters: Iters = None,
     scale: Annotated[
-        int | None, typer.Option(help="Scale of the embedded model: 2, 3 or 4; default 4.")
+        int | None, typer.Option(help="Of the model: 2, 3 or 4; default: its own, else 4.")
     ] = None,
     data: Photographs = None,
     run: RunDir = None,

@@ -15,7 +15,7 @@ def upscale(
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="srq file, .onnx or .xml; default: an embedded one."),
+        typer.Option(metavar="FILE", help="srq file, checkpoint, .onnx, .xml; default: embedded."),
     ] = None,
     output: Annotated[
         Path | None,

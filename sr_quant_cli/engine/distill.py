@@ -1,5 +1,6 @@
 """What ``srq distill`` does: a student refined to imitate a teacher."""
 
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,13 @@ from sr_quant_cli.engine.quantize import TRAINABLE, builtin_recipe, scale_schedu
 from sr_quant_cli.engine.rundir import MODEL
 from sr_quant_cli.engine.session import Job, Options, locate, run_job
 from sr_quant_cli.errors import UsageError
+from sr_quant_cli.inference.models import load_any
+from sr_quant_cli.inference.prepared import is_model_file
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.modelfile import (
     Card,
     is_packed,
-    load_model,
-    read_header,
     save_model,
 )
 from sr_quant_cli.recipe.load import load_recipe, validate_recipe
@@ -50,17 +51,12 @@ def distill(request: Request) -> dict[str, Any]:
         The run folder cannot be written, or training diverged.
     """
     student = _student_file(request.student)
-    header, teacher_header = read_header(student), read_header(request.teacher)
-    if header.network["scale"] != teacher_header.network["scale"]:
-        raise UsageError(
-            f"{student} enlarges by {header.network['scale']}, the teacher {request.teacher} by "
-            f"{teacher_header.network['scale']}"
-        )
+    learner, header = load_any(student)
+    model, _ = load_any(request.teacher, learner.scale)
     recipe = _resolve(request, header.network, student)
 
     def objective(_train: PairStore, device: torch.device, _resumed: bool) -> Objective:
-        network, _ = load_model(student)
-        teacher, _ = load_model(request.teacher)
+        network, teacher = deepcopy(learner), deepcopy(model)
         how = network.quantization
         method = None if how is None else build_method(how.method)
         return StudentLoss(network.train(), recipe, method, teacher.place(device))
@@ -78,7 +74,7 @@ def _student_file(student: Path) -> Path:
     if student.is_dir():
         trainable = student / TRAINABLE
         student = trainable if trainable.is_file() else student / MODEL
-    if is_packed(student):
+    if is_model_file(student) and is_packed(student):
         raise UsageError(
             f"{student} holds packed codes, which cannot be trained; name its run folder or the "
             f"{TRAINABLE} beside it"

@@ -13,8 +13,9 @@ from sr_quant_cli.engine.objective import Objective, PixelLoss
 from sr_quant_cli.engine.session import Job, Options, locate, run_job
 from sr_quant_cli.errors import UsageError, unknown
 from sr_quant_cli.imaging.convert import to_tensor
+from sr_quant_cli.inference.models import load_any
 from sr_quant_cli.networks import build, network_names
-from sr_quant_cli.networks.modelfile import load_model, save_model
+from sr_quant_cli.networks.modelfile import save_model
 from sr_quant_cli.recipe.load import load_recipe
 from sr_quant_cli.recipe.schema import PretrainRecipe
 from sr_quant_cli.scales import check_scale
@@ -49,7 +50,7 @@ def pretrain(request: Request) -> dict[str, Any]:
     start = None
     if recipe.train.init:
         path = Path(recipe.train.init)
-        other, header = load_model(path)
+        other, header = load_any(path)
         start = header.card.model_copy(update={"name": header.card.name or path.stem})
 
     def objective(train: PairStore, _device: torch.device, resumed: bool) -> Objective:

@@ -17,14 +17,14 @@ from sr_quant_cli.engine.objective import Objective, StudentLoss
 from sr_quant_cli.engine.session import Job, Options, locate, run_job
 from sr_quant_cli.errors import UsageError, unknown
 from sr_quant_cli.imaging.convert import to_tensor
-from sr_quant_cli.inference.models import full_precision_model
+from sr_quant_cli.inference.models import full_precision_model, load_any
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods import method_names
 from sr_quant_cli.methods.base import Method
 from sr_quant_cli.networks import build, config_class
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.folding import fold
-from sr_quant_cli.networks.modelfile import Card, Header, load_model, read_header, save_model
+from sr_quant_cli.networks.modelfile import Card, Header, save_model
 from sr_quant_cli.networks.sites import FULL, Placement
 from sr_quant_cli.quant.apply import Bits, of_three_levels, quantize_network
 from sr_quant_cli.quant.compensate import compensate
@@ -66,13 +66,9 @@ def quantize(request: Request) -> dict[str, Any]:
         The run folder cannot be written, or training diverged.
     """
     model = request.model or full_precision_model(request.scale or 4)
-    header = read_header(model)
+    loaded, header = load_any(model, request.scale)
     if header.quantization is not None:
         raise UsageError(f"{model} is quantized already; start from a full-precision model")
-    if request.scale not in (None, header.network["scale"]):
-        raise UsageError(
-            f"{model} enlarges by {header.network['scale']}, not by {request.scale} (--scale)"
-        )
     recipe = locate(_resolve(request, header, model), request, model)
     method = build_method(recipe.method)
     placement = choose_placement(recipe, method)
@@ -86,7 +82,7 @@ def quantize(request: Request) -> dict[str, Any]:
         )
 
     def objective(train: PairStore, device: torch.device, resumed: bool) -> Objective:
-        teacher, _ = load_model(model)
+        teacher = deepcopy(loaded)
         if recipe.depth.includes_lower and not resumed:
             teacher.rank_blocks(calibration_batches(train, recipe))
         if recipe.calibration.fold:

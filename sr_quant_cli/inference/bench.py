@@ -43,6 +43,8 @@ class BenchRequest:
         Width and height of the LR picture.
     runs
         Timed runs of each variant.
+    scale
+        That the models must enlarge by; None: by any.
     """
 
     models: tuple[Path, ...]
@@ -50,6 +52,7 @@ class BenchRequest:
     runs: int
     threads: int | None
     depth: Depth
+    scale: int | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def _row(way: Way, timed: Any, psnr: float, kernels: Kernels) -> dict[str, Any]:
 
 
 def _ways(path: Path, request: BenchRequest, folder: Path) -> Iterator[Way]:
-    network, header = load_at_depth(path, request.depth)
+    network, header = load_at_depth(path, request.depth, request.scale)
     name = name_of(path, header, request.depth)
     width, height = request.size
     counted = bitops(count_operations(network, height, width))

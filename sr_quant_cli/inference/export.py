@@ -36,6 +36,7 @@ class ExportRequest:
     """What ``srq export`` was asked for."""
 
     model: Path
+    scale: int | None
     format: Literal["onnx", "openvino"]
     output: Path | None
     io: Io
@@ -80,7 +81,7 @@ def run_export(request: ExportRequest) -> Exported:
         The graph loses more than ``MAX_LOSS``, or a layer that should be on integers runs in float.
     """
     path = _target(request)
-    network, header = load_at_depth(request.model, request.depth)
+    network, header = load_at_depth(request.model, request.depth, request.scale)
     name = name_of(request.model, header, request.depth)
     deployed = deploy(
         network,

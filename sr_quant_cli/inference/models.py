@@ -14,9 +14,11 @@ from sr_quant_cli.inference.prepared import (
     Precision,
     check_precision,
     fastest,
+    is_model_file,
     open_file,
     open_graph,
     prepare,
+    say_source,
 )
 from sr_quant_cli.inference.upscaler import TiledUpscaler, Upscaler, WholeUpscaler
 from sr_quant_cli.resources import models_dir
@@ -62,17 +64,43 @@ def _embedded(name: str, scale: int) -> Path:
     return path
 
 
-def load_at_depth(path: Path, depth: "Depth") -> "tuple[Network, Header]":
-    """Load an srq model file to run at a depth.
+def load_any(path: Path, scale: int | None = None) -> "tuple[Network, Header]":
+    """Load an srq model file, or read a checkpoint of another project as if it were one.
+
+    Parameters
+    ----------
+    scale
+        That it must enlarge by; None: by any, of a checkpoint that holds several by 4.
 
     Raises
     ------
     UsageError
-        The file is not usable, or its network cannot run at that depth.
+        The file is not usable, or enlarges by another scale.
     """
-    from sr_quant_cli.networks.modelfile import load_model
+    from sr_quant_cli.networks.importing import Given, UnknownCheckpointError, import_checkpoint
+    from sr_quant_cli.networks.modelfile import Card, header_of, load_model
 
-    network, header = load_model(path)
+    if is_model_file(path):
+        network, header = load_model(path)
+        check_enlargement(name_of(path, header, "full"), network.scale, scale)
+        return network, header
+    try:
+        network, source = import_checkpoint(path, Given(scale=scale))
+    except UnknownCheckpointError as error:
+        raise UsageError(f"{path} is no readable srq model; as a checkpoint: {error}") from error
+    say_source(path, source, network.scale)
+    return network, header_of(network, Card(name=path.stem, data=source))
+
+
+def load_at_depth(path: Path, depth: "Depth", scale: int | None = None) -> "tuple[Network, Header]":
+    """Load a model to run at a depth; a scale as for ``load_any``.
+
+    Raises
+    ------
+    UsageError
+        The file is not usable, or its network cannot run at that depth or enlarge by that scale.
+    """
+    network, header = load_any(path, scale)
     try:
         network.set_depth(depth)
     except ValueError as error:
@@ -97,7 +125,7 @@ def open_model(
     depth: "Depth" = "full",
     tile: int | None = None,
 ) -> Upscaler:
-    """Open a model file of srq, ``.onnx`` or OpenVINO's ``.xml``.
+    """Open a model of srq, a checkpoint of another project, ``.onnx`` or OpenVINO's ``.xml``.
 
     Parameters
     ----------
@@ -175,8 +203,7 @@ def _open_in_torch(
 
     where = pick_device(device)
     set_threads(threads)
-    network, header = load_at_depth(path, depth)
-    check_enlargement(name_of(path, header, depth), network.scale, scale)
+    network, header = load_at_depth(path, depth, scale)
     if network.quantization is None:
         network = fold_exactly(network)
     facts = facts_of_network(network, name_of(path, header, depth))

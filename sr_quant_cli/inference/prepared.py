@@ -33,6 +33,9 @@ Precision = Literal["auto", "fp32", "bf16"]
 FORMAT = 1
 """Of the folders; another number makes srq prepare all models anew."""
 
+_HEADER = 2**24
+"""Bytes of a file's header in which its metadata end."""
+
 AGREES = 0.05
 """dB of PSNR, RGB: how much a runtime may lose against the model on the small picture."""
 
@@ -50,6 +53,28 @@ class Prepared:
     def graph(self) -> Path:
         """The graph, between uint8 pictures."""
         return self.folder / "graph.onnx"
+
+
+def is_model_file(path: Path) -> bool:
+    """Tell a model file of srq from a checkpoint of another project; asks without torch.
+
+    Raises
+    ------
+    UsageError
+        There is no such file.
+    """
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            return b'"srq":' in file.read(min(size, _HEADER))
+    except OSError as error:
+        raise UsageError(f"no such model file: {path}") from error
+
+
+def say_source(path: Path, source: str, scale: int) -> None:
+    """Tell the user what a checkpoint of another project was taken for, once for all processes."""
+    if world().rank == 0:
+        print(f"{path}: taken for {source}, x{scale}", file=sys.stderr)
 
 
 def prepare(model: Path, depth: "Depth", scale: int | None = None) -> Prepared:
@@ -71,9 +96,13 @@ def prepare(model: Path, depth: "Depth", scale: int | None = None) -> Prepared:
         content = model.read_bytes()
     except OSError as error:
         raise UsageError(f"no such model file: {model}") from error
-    key = sha256(content + f"{FORMAT} {__version__} {depth}".encode()).hexdigest()[:20]
+    own = is_model_file(model)
+    # A checkpoint of another project may hold several scales, or have its scale in its name.
+    which = "" if own else f" {scale} {model.name}"
+    key = sha256(content + f"{FORMAT} {__version__} {depth}{which}".encode()).hexdigest()[:20]
     folder = cache_dir() / "graphs" / key
-    if not (folder / "model.json").is_file():
+    made = (folder / "model.json").is_file()
+    if not made:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -86,6 +115,8 @@ def prepare(model: Path, depth: "Depth", scale: int | None = None) -> Prepared:
     found = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     facts = Facts(**found["facts"])
     check_enlargement(facts.name, facts.scale, scale)
+    if made and not own:
+        say_source(model, found["source"], facts.scale)
     return Prepared(folder, facts, found["psnr"])
 
 
@@ -201,13 +232,13 @@ def _make(model: Path, depth: "Depth", scale: int | None, folder: Path) -> None:
     from sr_quant_cli.metrics import rgb_psnr
     from sr_quant_cli.runtimes.torch import TorchRuntime
 
-    network, header = load_at_depth(model, depth)
+    network, header = load_at_depth(model, depth, scale)
     name = name_of(model, header, depth)
-    check_enlargement(name, network.scale, scale)
     if world().rank == 0:
         print(f"preparing {name} for the runtimes here, once", file=sys.stderr)
     deployed = deploy(network, name, "uint8")
     _, lr, hr = sample_pairs(network.scale)[0]
     psnr = rgb_psnr(TorchRuntime(network, torch.device("cpu"))(lr), hr)
     save_graph(deployed.model, folder / "graph.onnx")
-    write_json(folder / "model.json", {"facts": asdict(deployed.facts), "psnr": psnr})
+    known = {"facts": asdict(deployed.facts), "psnr": psnr, "source": header.card.data}
+    write_json(folder / "model.json", known)

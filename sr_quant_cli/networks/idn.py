@@ -53,6 +53,8 @@ class IDNConfig(NetworkConfig):
     """features between blocks"""
     luma: bool = False
     """enlarge luma alone, as the original network; false: RGB, as CADyQ's"""
+    compressed_act: bool = True
+    """LeakyReLU behind the 1x1 convolutions, as the original network; CADyQ's has none there"""
 
 
 class LeakyConv(nn.Module):
@@ -61,7 +63,8 @@ class LeakyConv(nn.Module):
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
-        self.conv, self.act_in, self.act = conv, nn.Identity(), nn.LeakyReLU(_SLOPE)
+        self.conv, self.act_in = conv, nn.Identity()
+        self.act: nn.Module = nn.LeakyReLU(_SLOPE)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` -> ``[N, C', H, W]``."""
@@ -72,7 +75,7 @@ class LeakyConv(nn.Module):
 class DistillationBlock(nn.Module):
     """Enhancement in two parts, and compression [1]_."""
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, *, compressed_act: bool) -> None:
         super().__init__()
         self.taken = d = n // _PARTS
         self.block_in = nn.Identity()
@@ -87,6 +90,8 @@ class DistillationBlock(nn.Module):
             LeakyConv(conv3x3(n - d, n + d)),
         )
         self.compression = LeakyConv(nn.Conv2d(n + d, n, 1))
+        if not compressed_act:
+            self.compression.act = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
@@ -114,7 +119,12 @@ class IDN(Network):
         channels = 1 if config.luma else 3
         self.register_buffer("luma", torch.tensor(LUMA).view(3, 1, 1), persistent=False)
         self.head, self.head2 = LeakyConv(conv3x3(channels, n)), LeakyConv(conv3x3(n, n))
-        self.body = nn.Sequential(*(DistillationBlock(n) for _ in range(config.n_blocks)))
+        self.body = nn.Sequential(
+            *(
+                DistillationBlock(n, compressed_act=config.compressed_act)
+                for _ in range(config.n_blocks)
+            )
+        )
         self.before_upsampler = nn.Identity()
         centre, rest = (scale - 1, 0) if config.luma else (0, scale - 1)
         self.tail = nn.ConvTranspose2d(
@@ -131,7 +141,8 @@ class IDN(Network):
         def add(path: str, kind: Kind, layer: nn.Module) -> None:
             assert isinstance(layer, LeakyConv)
             sites.append(Site(f"{path}.conv", kind, layer.in_channels))
-            sites.append(Site(f"{path}.act_in", "act_in", layer.out_channels))
+            if isinstance(layer.act, nn.LeakyReLU):
+                sites.append(Site(f"{path}.act_in", "act_in", layer.out_channels))
 
         add("head", "head", self.head)
         add("head2", "head", self.head2)

@@ -1,158 +1,242 @@
-"""Checkpoints of other projects: which network a file holds, and its tensors under srq's names.
+"""Checkpoints of other projects: which network a file holds, and how it becomes one of srq's.
 
-A layout is data: patterns of keys with what they are called here, and how the configuration is read
-off the tensors. A file belongs to the layout whose patterns match every one of its keys. Files are
-read as safetensors or with ``torch.load(weights_only=True)``; no code in them is run.
+A file belongs to the layout (``projects``) that knows every one of its keys. Loading is strict in
+both directions: a key that the layout does not know, a tensor that the network lacks or the file
+does, another shape, unequal copies of one tensor or another mean than the network has are errors.
+Files are read as safetensors or with ``torch.load(weights_only=True)``; no code in them is run.
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sr_quant_cli.errors import UsageError
+from sr_quant_cli.errors import UsageError, first_line
+from sr_quant_cli.methods import build as build_method
+from sr_quant_cli.methods.base import MethodConfig
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.base import Network, NetworkConfig
-from sr_quant_cli.networks.edsr import DIV2K_MEAN, EDSRConfig
-
-Tensors = dict[str, Tensor]
+from sr_quant_cli.networks.layouts import Layout, Tensors
+from sr_quant_cli.networks.projects import LAYOUTS, REFUSED
+from sr_quant_cli.quant.apply import Bits, quantize_network
 
 _WRAPPERS = ("params_ema", "params", "state_dict")
 """Keys under which projects keep the weights, the best first."""
 
+_BITS = ".bits"
+_WEIGHT_BITS = ".weight_quantizer.bits"
+
+
+class UnknownCheckpointError(UsageError):
+    """The file is nothing that can be read, or of no known layout."""
+
 
 @dataclass(frozen=True)
-class Layout:
-    """How one project names the tensors of one network.
+class Given:
+    """What a user says that a file may not.
 
     Parameters
     ----------
-    source
-        Shown to the user.
-    names
-        Regular expressions of whole keys without ``.weight`` or ``.bias``, and what replaces them.
-    config
-        Configuration of a network from its tensors under srq's names.
-    constants
-        Keys, whole, of tensors that must have these values and are not kept.
+    scale
+        Of those that the file holds; None: the only one, else 4.
+    method
+        That quantized the network.
+    w, a
+        Bits of weights and activations.
     """
 
-    source: str
-    names: dict[str, str]
-    config: Callable[[Tensors], NetworkConfig]
-    constants: dict[str, Tensor] = field(default_factory=dict)
-
-    def rename(self, key: str) -> str | None:
-        """A key under srq's name; None: it is of another layout."""
-        module, dot, kind = key.rpartition(".")
-        for pattern, name in self.names.items():
-            if match := re.fullmatch(pattern, module):
-                return match.expand(name) + dot + kind
-        return None
+    scale: int | None = None
+    method: str | None = None
+    w: int | None = None
+    a: int | None = None
 
 
-def _edsr(tensors: Tensors) -> EDSRConfig:
-    blocks = {key.split(".")[1] for key in tensors if key.startswith("body.")}
-    n_feats = len(tensors["head.weight"])
-    shuffles = [t for key, t in sorted(tensors.items()) if re.match(r"upsampler\.\d\.weight", key)]
-    direct = not shuffles
-    enlarged = len(tensors["tail.0.weight"]) // 3 if direct else len(shuffles[0]) // n_feats
-    factor = {4: 2, 9: 3, 16: 4}.get(enlarged, 0)
-    return EDSRConfig.model_validate(
-        {
-            "scale": factor ** max(len(shuffles), 1),
-            "n_blocks": len(blocks),
-            "n_feats": n_feats,
-            # No file says it; the published networks of 256 features have it.
-            "res_scale": 0.1 if n_feats == 256 else 1.0,
-            "upsampler": "direct" if direct else "shuffle",
-            "mean_shift": not direct,
-        }
-    )
-
-
-_MEAN = 255 * torch.tensor(DIV2K_MEAN)
-
-LAYOUTS = (
-    Layout(
-        "EDSR-PyTorch",
-        {
-            r"head\.0": "head",
-            r"body\.(\d+)\.body\.0": r"body.\1.conv1",
-            r"body\.(\d+)\.body\.2": r"body.\1.conv2",
-            r"body\.(\d+)": "body_last",
-            r"tail\.0\.(\d+)": r"upsampler.\1",
-            r"tail\.1": "tail",
-        },
-        _edsr,
-        {
-            "sub_mean.weight": torch.eye(3).view(3, 3, 1, 1),
-            "sub_mean.bias": -_MEAN,
-            "add_mean.weight": torch.eye(3).view(3, 3, 1, 1),
-            "add_mean.bias": _MEAN,
-        },
-    ),
-    Layout(
-        "BasicSR EDSR",
-        {
-            r"conv_first": "head",
-            r"body\.(\d+)\.conv([12])": r"body.\1.conv\2",
-            r"conv_after_body": "body_last",
-            r"upsample\.(\d+)": r"upsampler.\1",
-            r"conv_last": "tail",
-        },
-        _edsr,
-    ),
-    Layout(
-        "MLCommons mobile EDSR",
-        {
-            r"head": "head",
-            r"body\.(\d+)\.0": r"body.\1.conv1",
-            r"body\.(\d+)\.1": r"body.\1.conv2",
-            r"body_tail": "body_last",
-            r"up": "tail.0",
-        },
-        _edsr,
-    ),
-)
-"""Layouts that are known, in the order in which they are tried."""
-
-
-def import_checkpoint(path: Path) -> tuple[Network, str]:
+def import_checkpoint(path: Path, given: Given | None = None) -> tuple[Network, str]:
     """Read a checkpoint of another project: the network, in evaluation mode, and the layout.
 
     Raises
     ------
+    UnknownCheckpointError
+        The file cannot be read without running code, or is of no known layout.
     UsageError
-        The file cannot be read without running code, is of no known layout, or has tensors too
-        many, too few, or of another shape than its network.
+        It does not fit its network, or does not say what ``given`` does not say either.
     """
+    given = given or Given()
     tensors = _read(path)
-    for layout in LAYOUTS:
-        renamed = {key: layout.rename(key) for key in tensors if key not in layout.constants}
-        if renamed and None not in renamed.values():
-            return _build(path, layout, tensors, renamed), layout.source
-    known = ", ".join(layout.source for layout in LAYOUTS)
-    first = ", ".join(sorted(tensors)[:3])
-    raise UsageError(f"{path}: its tensors ({first}, ...) are of no known layout: {known}")
+    layout = _layout_of(path, tensors)
+    known = None if layout.tells_scale else given.scale or _scale_in_name(path)
+    if not layout.tells_scale and known is None:
+        raise UsageError(
+            f"{path}: the tensors of {layout.source} are the same for every scale; name it with "
+            "--scale"
+        )
+    networks = {
+        network.scale: network
+        for part in _parts(layout, tensors)
+        for network in [_build(path, layout, part, known, given)]
+    }
+    scale = given.scale or (4 if len(networks) > 1 else next(iter(networks)))
+    if scale not in networks:
+        held = " and ".join(f"x{scale}" for scale in sorted(networks))
+        raise UsageError(f"{path} enlarges by {held}, not by {scale} (--scale)")
+    return networks[scale].eval(), layout.source
 
 
-def _build(path: Path, layout: Layout, tensors: Tensors, renamed: dict[str, str | None]) -> Network:
-    for key, constant in layout.constants.items():
-        if key in tensors and not torch.allclose(tensors[key].float(), constant, atol=1e-3):
-            raise UsageError(f"{path}: {key} is not the mean colour that {layout.source} fixes")
-    ours = {str(name): tensors[key].float() for key, name in renamed.items()}
+def _layout_of(path: Path, tensors: Tensors) -> Layout:
+    for pattern, what in REFUSED.items():
+        for key in tensors:
+            if re.fullmatch(pattern, key):
+                raise UsageError(f"{path}: {key} belongs to {what}, which srq does not have")
+
+    def strangers(layout: Layout) -> list[str]:
+        return [key for key in tensors if not (layout.rename(key) or layout.check(key))]
+
+    layout = min(LAYOUTS, key=lambda layout: len(strangers(layout)))
+    unknown = strangers(layout)
+    if 2 * len(unknown) >= len(tensors):
+        known = ", ".join(layout.source for layout in LAYOUTS)
+        first = ", ".join(sorted(tensors)[:3])
+        raise UnknownCheckpointError(
+            f"{path}: its tensors ({first}, ...) are of no known layout: {known}"
+        )
+    if unknown:
+        more = f", nor {len(unknown) - 1} others of it" if unknown[1:] else ""
+        raise UsageError(f"{path}: {layout.source}, the nearest, has no {unknown[0]}{more}")
+    return layout
+
+
+def _parts(layout: Layout, tensors: Tensors) -> list[Tensors]:
+    """The tensors of a file, for each scale that it holds."""
+
+    def branch(key: str) -> str | None:
+        match = re.match(layout.branches, key) if layout.branches else None
+        return match and match[1]
+
+    branches = {branch(key) for key in tensors} - {None}
+    return [
+        {key: tensor for key, tensor in tensors.items() if branch(key) in (None, chosen)}
+        for chosen in branches or {None}
+    ]
+
+
+def _scale_in_name(path: Path) -> int | None:
+    """The scale in a file's name, as in ``idn_x3.pth``, if there is one and no more."""
+    found = set(re.findall(r"(?<![a-z0-9])x([234])(?![0-9])", path.stem.lower()))
+    return int(found.pop()) if len(found) == 1 else None
+
+
+def _build(
+    path: Path, layout: Layout, tensors: Tensors, scale: int | None, given: Given
+) -> Network:
     try:
-        network = build(layout.config(ours))
-        network.load_state_dict(ours)
-    except (RuntimeError, ValueError, KeyError) as error:
-        detail = " ".join(str(error).split())[:200]
-        raise UsageError(f"{path} does not fit a network of {layout.source}: {detail}") from error
-    return network.eval()
+        ours = _renamed(layout, tensors)
+        config = layout.config(ours, scale)
+        _check_ignored(layout, tensors, config)
+        network = build(config)
+        said = {key: ours.pop(key) for key in list(ours) if key.endswith(_BITS)}
+        _quantize(path, layout, network, said, given)
+        _load(layout, network, ours)
+    except ValidationError as error:
+        detail = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors() if e["loc"])
+        raise UsageError(f"{path} is no network of {layout.source}: {detail}") from error
+    except KeyError as error:
+        raise UsageError(f"{path} lacks {error.args[0]} of {layout.source}") from error
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise UsageError(f"{path}, of {layout.source}: {first_line(error)}") from error
+    return network
+
+
+def _renamed(layout: Layout, tensors: Tensors) -> Tensors:
+    """The tensors that are kept, under srq's names."""
+    ours: Tensors = {}
+    for key, tensor in tensors.items():
+        if layout.check(key):
+            continue
+        names = layout.rename(key) or ()
+        if len(names) > 1 and len(tensor) % len(names):
+            raise ValueError(f"{key} has {len(tensor)} rows for {len(names)} layers")
+        parts = tensor.chunk(len(names)) if len(names) > 1 else (tensor,)
+        for name, part in zip(names, parts, strict=True):
+            if name in ours and not torch.equal(ours[name], part):
+                raise ValueError(f"{key} differs from a copy of the same tensor")
+            ours[name] = part
+    return ours
+
+
+def _check_ignored(layout: Layout, tensors: Tensors, config: NetworkConfig) -> None:
+    for key, tensor in tensors.items():
+        check = layout.check(key)
+        if check and not check(tensor, config):
+            raise ValueError(f"{key} is not what the network has there")
+
+
+def _quantize(path: Path, layout: Layout, network: Network, said: Tensors, given: Given) -> None:
+    """Put the quantizers in that a checkpoint of a method has."""
+    how = layout.quantized
+    if how is None or (how.on_request and given.method is None):
+        for option in ("method", "w", "a"):
+            if getattr(given, option) is not None:
+                asks = " or --method daq" if how else ""
+                raise UsageError(
+                    f"--{option}: {path} is {layout.source} in full precision; quantize it with "
+                    f"srq quantize{asks}"
+                )
+        return
+    config = how.method(network.config)
+    if given.method not in (None, config.name):
+        raise UsageError(f"--method {given.method}: {path} ({layout.source}) is of {config.name}")
+    method = build_method(config)
+    placement = method.paper_placement() | how.changes
+    quantize_network(network, method, placement, _bits(path, config, said, given))
+
+
+def _bits(path: Path, method: MethodConfig, said: Tensors, given: Given) -> Bits:
+    """Those in the file, else those that the user says."""
+    bits: dict[str, int] = {}
+    for option, asked in (("w", given.w), ("a", given.a)):
+        found = {
+            round(float(tensor))
+            for key, tensor in said.items()
+            if key.endswith(_WEIGHT_BITS) == (option == "w")
+        }
+        if len(found) > 1:
+            raise UsageError(f"{path}: its quantizers have several numbers of bits (--{option})")
+        value = found.pop() if found else asked
+        if value is None:
+            raise UsageError(
+                f"{path}: files of {method.name} do not say their bits; srq import takes --w, --a"
+            )
+        if asked not in (None, value):
+            raise UsageError(f"--{option} {asked}: {path} is quantized to {value} bits")
+        bits[option] = value
+    return Bits(**bits)
+
+
+def _load(layout: Layout, network: Network, ours: Tensors) -> None:
+    state = network.state_dict()
+    for name, tensor in ours.items():
+        if name not in state:
+            raise ValueError(f"{name} is no tensor of this {network.config.name}")
+        for pattern, adapt in layout.adapted.items():
+            if re.fullmatch(pattern, name):
+                tensor = adapt(tensor, network.config)
+        # Scalars are [] or [1], the weights of a 1x1 convolution may be those of a linear layer.
+        if tensor.squeeze().shape != state[name].squeeze().shape:
+            there, here = list(tensor.shape), list(state[name].shape)
+            raise ValueError(f"{name} is {there}, in this {network.config.name} {here}")
+        ours[name] = tensor.reshape(state[name].shape)
+    for name, tensor in state.items():
+        if name not in ours:
+            if (kind := name.rpartition(".")[2]) not in layout.supplied:
+                raise KeyError(f"{name} (srq's name)")
+            ours[name] = torch.full_like(tensor, layout.supplied[kind])
+        if name.endswith(".batches") and not ours[name]:
+            raise ValueError(f"the range of {name.removesuffix('.batches')} was never found")
+    network.load_state_dict(ours)
 
 
 def _read(path: Path) -> Tensors:
@@ -166,10 +250,19 @@ def _read(path: Path) -> Tensors:
             else torch.load(path, map_location="cpu", weights_only=True)
         )
     except Exception as error:  # a damaged pickle may raise any of many
-        raise UsageError(f"{path} cannot be read without running code, or is damaged") from error
+        needed = re.search(r"GLOBAL (\S+)", str(error))
+        what = f": it asks for {needed[1]}" if needed else ", or is damaged"
+        raise UnknownCheckpointError(f"{path} cannot be read without running code{what}") from error
     for wrapper in _WRAPPERS:
-        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
+        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict) and loaded[wrapper]:
             loaded = loaded[wrapper]
-    if not isinstance(loaded, dict) or not all(isinstance(t, Tensor) for t in loaded.values()):
-        raise UsageError(f"{path} holds no dictionary of tensors")
-    return {key.removeprefix("module."): tensor for key, tensor in loaded.items()}
+    if (
+        not isinstance(loaded, dict)
+        or not loaded
+        or not all(isinstance(t, Tensor) for t in loaded.values())
+    ):
+        raise UnknownCheckpointError(f"{path} holds no dictionary of tensors")
+    return {
+        str(key).removeprefix("module."): tensor.float() if tensor.is_floating_point() else tensor
+        for key, tensor in loaded.items()
+    }

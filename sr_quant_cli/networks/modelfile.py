@@ -133,13 +133,17 @@ def save_model(path: Path, network: Network, card: Card, *, packed: bool = True)
         for name, _, quantizer in quantized_weights(network):
             _pack_weight(tensors, name, quantizer)
         _pack_inputs(tensors, network)
+    _write(path, tensors, header_of(network, card))
+
+
+def header_of(network: Network, card: Card) -> Header:
+    """What the header of a network's model file says."""
     how, quantization = network.quantization, None
     if how is not None:
         quantization = QuantizationHeader(
             method=how.method.model_dump(), w=how.bits.w, a=how.bits.a, placement=how.placement
         )
-    header = Header(network=network.config.model_dump(), quantization=quantization, card=card)
-    _write(path, tensors, header)
+    return Header(network=network.config.model_dump(), quantization=quantization, card=card)
 
 
 def pack_model(source: Path, target: Path, changes: dict[str, str], *, half: bool) -> None:

@@ -14,7 +14,9 @@ from sr_quant_cli.quant.cost import bitops, operand_shares, storage_bytes
 from sr_quant_cli.report.table import print_table
 
 
-def describe(path: Path, output_size: str, depth: Depth = "full") -> dict[str, Any]:
+def describe(
+    path: Path, output_size: str, depth: Depth = "full", scale: int | None = None
+) -> dict[str, Any]:
     """Describe a model file.
 
     Parameters
@@ -23,6 +25,8 @@ def describe(path: Path, output_size: str, depth: Depth = "full") -> dict[str, A
         ``WIDTHxHEIGHT`` of the picture that operations are counted for.
     depth
         At which operations are counted.
+    scale
+        Which to take of a checkpoint that holds several.
 
     Raises
     ------
@@ -30,7 +34,7 @@ def describe(path: Path, output_size: str, depth: Depth = "full") -> dict[str, A
         The file is no model or has no such depth, or the size is no size.
     """
     match = re.fullmatch(r"(\d+)x(\d+)", output_size)
-    network, header = load_at_depth(path, depth)
+    network, header = load_at_depth(path, depth, scale)
     scale = network.scale
     if match is None or min(map(int, match.groups())) < scale:
         raise UsageError(f"--size {output_size}: must be WIDTHxHEIGHT, as 1280x720")
