@@ -4,8 +4,9 @@ A block takes a quarter of its features out half-way and lets the others go on; 
 quarter are added to what comes out. A 17x17 transposed convolution makes the picture's details,
 which are added to a bicubic enlargement.
 
-The network of CADyQ enlarges RGB, 0..255, on torch's bicubic enlargement (a = -3/4). The original
-one enlarges luma (BT.601, 16..235 of 255, as 0..1) on MATLAB's (a = -1/2): ``luma``. Chroma is then
+The network enlarges RGB, 0..255, on torch's bicubic enlargement (a = -3/4). CADyQ's is such a one,
+without activation behind the 1x1 convolutions (``compressed_act = false``). The original one
+enlarges luma (BT.601, 16..235 of 255, as 0..1) on MATLAB's (a = -1/2): ``luma``. Chroma is then
 bicubic, so that what the network adds goes to all three colours alike. The kernels of its
 transposed convolution are centred ``scale - 1`` HR pixels further right and down.
 
@@ -84,6 +85,7 @@ class DistillationBlock(nn.Module):
             LeakyConv(conv3x3(n - d, n - 2 * d, groups=4)),
             LeakyConv(conv3x3(n - 2 * d, n)),
         )
+        self.concat_in = nn.Identity()
         self.lower = nn.Sequential(
             LeakyConv(conv3x3(n - d, n)),
             LeakyConv(conv3x3(n, n - d, groups=4)),
@@ -96,7 +98,7 @@ class DistillationBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
         x = self.block_in(x)
-        upper = self.upper(x)
+        upper = self.concat_in(self.upper(x))
         taken, rest = upper[:, : self.taken], upper[:, self.taken :]
         y: Tensor = self.compression(self.lower(rest) + torch.cat([x, taken], 1))
         return y
@@ -138,9 +140,9 @@ class IDN(Network):
         n = self.config.n_feats
         sites = []
 
-        def add(path: str, kind: Kind, layer: nn.Module) -> None:
+        def add(path: str, kind: Kind, layer: nn.Module, by: Kind | None = None) -> None:
             assert isinstance(layer, LeakyConv)
-            sites.append(Site(f"{path}.conv", kind, layer.in_channels))
+            sites.append(Site(f"{path}.conv", kind, layer.in_channels, quantized_by=by))
             if isinstance(layer.act, nn.LeakyReLU):
                 sites.append(Site(f"{path}.act_in", "act_in", layer.out_channels))
 
@@ -150,10 +152,14 @@ class IDN(Network):
             assert isinstance(block, DistillationBlock)
             path = f"body.{index}"
             sites.append(Site(f"{path}.block_in", "block_in", n))
-            for part, layers in (("upper", block.upper), ("lower", block.lower)):
-                for i, layer in enumerate(layers):
-                    first = part == "upper" and i == 0
-                    add(f"{path}.{part}.{i}", "block_first" if first else "block", layer)
+            for i, layer in enumerate(block.upper):
+                if i:
+                    add(f"{path}.upper.{i}", "block", layer)
+                else:
+                    add(f"{path}.upper.0", "block_first", layer, "block_in")
+            sites.append(Site(f"{path}.concat_in", "concat_in", n))
+            for i, layer in enumerate(block.lower):
+                add(f"{path}.lower.{i}", "block", layer, None if i else "concat_in")
             add(f"{path}.compression", "fusion", block.compression)
         sites.append(Site("tail", "tail", n))
         sites.append(Site("residual_out", "residual_out", 1 if self.config.luma else 3))
