@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One core for each of the processes that share the tests, before torch is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from sr_quant_cli.cli.app import main
 from sr_quant_cli.imaging.io import write_rgb
 from sr_quant_cli.networks.modelfile import Card, save_model
