@@ -21,7 +21,11 @@ from sr_quant_cli.cli.options import (
 
 def pretrain(
     network: Annotated[
-        str, typer.Argument(help="Network to train: edsr, quantsr_c, swinir_light or quantsr_t.")
+        str,
+        typer.Argument(
+            help="Network to train: carn, edsr, idn, msrresnet, quantsr_c, quantsr_t, rdn, "
+            "srresnet or swinir_light."
+        ),
     ],
     scale: Annotated[
         int | None, typer.Option(help="Enlargement factor: 2, 3 or 4; default: the recipe's.")

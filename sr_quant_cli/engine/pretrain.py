@@ -101,10 +101,8 @@ def resolve(
         check_scale(scale)
     scaled = []
     if scale is not None:
-        # The LR side of a patch is what counts: a recipe for x4 serves at x2.
-        published = load_recipe(recipe, (), PretrainRecipe)
-        side = published.data.patch_hr // published.network.scale
-        scaled = [f"network.scale={scale}", f"data.patch_hr={side * scale}"]
+        patch = load_recipe(recipe, (), PretrainRecipe).patch_at(scale)
+        scaled = [f"network.scale={scale}", f"data.patch_hr={patch}"]
     loaded = load_recipe(recipe, [*scaled, *overrides], PretrainRecipe)
     if loaded.network.name != network:
         raise UsageError(f"recipe {recipe} is for {loaded.network.name}, not for {network}")

@@ -202,10 +202,8 @@ def _resolve(request: Request, header: Header, model: Path) -> QuantizeRecipe:
     if recipe.network.name not in (network, config_class(network).base):
         raise UsageError(f"recipe {origin} is for {recipe.network.name}; {model} is {network}")
     values = recipe.model_dump(by_alias=True)
-    # The LR side of a patch is what counts: a recipe for x4 serves at x2.
-    side = recipe.data.patch_hr // recipe.network.scale
     if not any(override.startswith("data.patch_hr") for override in request.overrides):
-        values["data"]["patch_hr"] = side * header.network["scale"]
+        values["data"]["patch_hr"] = recipe.patch_at(header.network["scale"])
     values["network"] = header.network
     if request.iters is not None:
         scale_schedule(values, request.iters)

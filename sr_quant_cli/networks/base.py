@@ -98,13 +98,17 @@ class Network(nn.Module):
                 sites.append(site)
         return tuple(sites)
 
-    @abstractmethod
     def features(self) -> dict[str, tuple[str, ...]]:
         """Submodules whose outputs a student's features are compared at.
 
         ``pre_upsampler``: the feature map in front of the upsampler; ``blocks``: the output of
         every block of the body.
         """
+        blocks = self.get_submodule("body").named_children()
+        return {
+            "pre_upsampler": ("before_upsampler",),
+            "blocks": tuple(f"body.{name}" for name, _ in blocks),
+        }
 
     def stream(self) -> Stream | None:
         """Its residual stream; None: it has none whose channels could be scaled."""

@@ -146,11 +146,6 @@ class EDSR(Network):
             *ends,
         )
 
-    def features(self) -> dict[str, tuple[str, ...]]:
-        """Input of the upsampler; output of every block."""
-        blocks = tuple(f"body.{index}" for index in range(self.config.n_blocks))
-        return {"pre_upsampler": ("before_upsampler",), "blocks": blocks}
-
     def stream(self) -> Stream:
         """From the head over all blocks to the upsampler, or to the tail where that is all."""
         blocks = [f"body.{index}" for index in range(self.config.n_blocks)]

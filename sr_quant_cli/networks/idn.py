@@ -165,11 +165,6 @@ class IDN(Network):
         sites.append(Site("residual_out", "residual_out", 1 if self.config.luma else 3))
         return tuple(sites)
 
-    def features(self) -> dict[str, tuple[str, ...]]:
-        """Input of the transposed convolution; output of every block."""
-        blocks = tuple(f"body.{index}" for index in range(self.config.n_blocks))
-        return {"pre_upsampler": ("before_upsampler",), "blocks": blocks}
-
     @property
     def receptive_radius(self) -> int:
         """Two at the head, six per block, and the transposed convolution's reach in LR pixels."""

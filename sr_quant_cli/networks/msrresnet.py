@@ -89,11 +89,6 @@ class MSRResNet(Network):
             Site("residual_out", "residual_out", 3),
         )
 
-    def features(self) -> dict[str, tuple[str, ...]]:
-        """Input of the upsampler; output of every block."""
-        blocks = tuple(f"body.{index}" for index in range(self.config.n_blocks))
-        return {"pre_upsampler": ("before_upsampler",), "blocks": blocks}
-
     @property
     def receptive_radius(self) -> int:
         """Head, two per block; what is behind the body reaches 2 LR pixels."""

@@ -134,11 +134,6 @@ class RDN(Network):
             Site("tail", "tail", growth),
         )
 
-    def features(self) -> dict[str, tuple[str, ...]]:
-        """Input of the upsampler; output of every block."""
-        blocks = tuple(f"body.{index}" for index in range(self.config.n_blocks))
-        return {"pre_upsampler": ("before_upsampler",), "blocks": blocks}
-
     @property
     def receptive_radius(self) -> int:
         """One per 3x3 convolution, and as far as EDSR's upsampler and tail reach."""

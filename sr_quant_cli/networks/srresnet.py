@@ -129,11 +129,6 @@ class SRResNet(Network):
             Site("tail", "tail", n_feats),
         )
 
-    def features(self) -> dict[str, tuple[str, ...]]:
-        """Input of the upsampler; output of every block."""
-        blocks = tuple(f"body.{index}" for index in range(self.config.n_blocks))
-        return {"pre_upsampler": ("before_upsampler",), "blocks": blocks}
-
     @property
     def receptive_radius(self) -> int:
         """Head, two per block, end of body; upsampler and tail together reach 3 LR pixels."""

@@ -339,11 +339,6 @@ class SwinIR(Network):
                 yield Site(f"{layer}.fc2", "linear", config.mlp_ratio * channels, after_gelu=True)
             yield Site(f"body.{index}.conv", "block", channels)
 
-    def features(self) -> dict[str, tuple[str, ...]]:
-        """Input of the tail; output of every residual group, as 2DQuant compares them [2]_."""
-        blocks = tuple(f"body.{index}" for index in range(len(self.config.layers)))
-        return {"pre_upsampler": ("before_upsampler",), "blocks": blocks}
-
     @property
     def alignment(self) -> int:
         """A window: they are laid out from the top left corner."""

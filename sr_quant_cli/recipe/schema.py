@@ -170,6 +170,10 @@ class TrainingRecipe(Section):
     depth: DepthSection = DepthSection()
     validation: ValidationSection = ValidationSection()
 
+    def patch_at(self, scale: int) -> int:
+        """HR side of a patch at another scale: what counts is the LR side."""
+        return self.data.patch_hr // self.network.scale * scale
+
     @field_validator("network", mode="before")
     @classmethod
     def _network_by_name(cls, value: Any) -> Any:
