@@ -69,6 +69,9 @@ class Method(ABC):
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
         """Quantizer of an activation: a layer's input, or the tensor of the site."""
 
+    def attach(self, network: Network) -> None:
+        """Give a network what its quantizers share, once all of them are in their places."""
+
     def calibrate(self, network: Network, batches: Iterable[Tensor]) -> None:
         """Find ranges from LR batches ``[N, 3, h, w]`` (0..1) with all operands in float.
 
@@ -89,7 +92,7 @@ class Method(ABC):
         auxiliary = {id(p) for q in quantizers(network) for p in q.auxiliary()}
         for name, parameter in network.named_parameters():
             group: Group = "weights"
-            if id(parameter) in auxiliary:
+            if id(parameter) in auxiliary or name.startswith("bit_provider."):
                 group = "auxiliary"
             elif ".weight_quantizer." in name:
                 group = "weight_bounds"

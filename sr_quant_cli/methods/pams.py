@@ -34,18 +34,16 @@ References
        via Parameterized Max Scale", ECCV 2020.
 """
 
-from dataclasses import replace
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from sr_quant_cli.methods.base import Method, MethodConfig, quantizers
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.sites import RELEASED_RESIDUAL_BLOCKS, RESIDUAL_BLOCKS, Placement, Site
-from sr_quant_cli.quant.grids import MIN_WIDTH, Grid, sym_narrow
-from sr_quant_cli.quant.quantizers import Quantizer, WeightRangeQuantizer, average_processes
+from sr_quant_cli.quant.grids import MIN_WIDTH, sym_narrow
+from sr_quant_cli.quant.quantizers import MaxScale, Quantizer, WeightRangeQuantizer
 from sr_quant_cli.quant.ranges import max_abs
 
 
@@ -56,69 +54,6 @@ class PAMSConfig(MethodConfig):
     """method"""
     warmup: Annotated[float, Field(ge=0, le=1)] = 1 / 30
     """share of the training in which alpha follows the data and nothing is clipped"""
-
-
-BEYOND = 2**16
-"""Factor on a range that clips nothing then. A power of two: alpha's gradient stays what it is."""
-
-
-class MaxScale(Quantizer):
-    """A trainable bound of both signs [1]_.
-
-    While it follows the data, ``alpha`` is the mean over the samples of a batch of their largest
-    absolute values, and nothing is clipped: codes go on beyond ``q``.
-
-    Examples
-    --------
-    >>> quantizer = MaxScale(3)
-    >>> quantizer.alpha.data.fill_(6.0).item()
-    6.0
-    >>> x = torch.tensor([[-1.0, 0.9, 5.0], [1.1, -7.0, 3.2]])
-    >>> quantizer(x).tolist()
-    [[0.0, 0.0, 4.0], [2.0, -6.0, 4.0]]
-
-    The largest values of the two samples are 5 and 7, their mean is 6 and the step 2:
-
-    >>> quantizer.follows = True
-    >>> quantizer(x).tolist()
-    [[0.0, 0.0, 4.0], [2.0, -8.0, 4.0]]
-    """
-
-    alpha: nn.Parameter
-
-    def __init__(self, bits: int) -> None:
-        super().__init__(bits, "half")
-        self.alpha = nn.Parameter(torch.tensor(10.0))
-        self.follows = False
-
-    def observe(self, x: Tensor) -> None:
-        """Take the mean over the samples of the largest absolute value."""
-        self.alpha.data.copy_(x.abs().amax(tuple(range(1, x.ndim))).mean())
-
-    def grid(self, x: Tensor) -> Grid:
-        """The symmetric grid up to ``alpha``, and on beyond it while alpha follows the data."""
-        grid = sym_narrow(self.alpha, self.bits)
-        if not (self.follows and self.training):
-            return grid
-        wide = {name: BEYOND * getattr(grid, name) for name in ("lower", "upper", "first", "last")}
-        return replace(grid, **wide)
-
-    def static_grid(self) -> Grid:
-        """The grid up to ``alpha``."""
-        return sym_narrow(self.alpha, self.bits)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Same shape, float32."""
-        if self.mode == "quantize" and self.follows and self.training:
-            with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-                self.observe(x.float())
-                average_processes(self.alpha)
-        return super().forward(x)
-
-    @torch.no_grad()
-    def keep_valid(self) -> None:
-        """Keep alpha positive."""
-        self.alpha.clamp_(min=MIN_WIDTH)
 
 
 class PAMS(Method):

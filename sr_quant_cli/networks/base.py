@@ -13,6 +13,7 @@ from sr_quant_cli.networks.sites import Site, Stream
 
 if TYPE_CHECKING:
     from sr_quant_cli.quant.apply import Quantization
+    from sr_quant_cli.quant.dynamic import BitProvider
 
 Depth = Literal["full", "half", "quarter"]
 """How much of its body a network executes: everything, or about that part of the blocks."""
@@ -54,6 +55,8 @@ class Network(nn.Module):
         self.config = config
         self.quantization: Quantization | None = None
         """how it was quantized; None: it is float"""
+        self.bit_provider: BitProvider | None = None
+        """what chooses bits by the picture; None: they are fixed"""
         self.folded_chain: tuple[str, ...] = ()
         """paths of the modules that one convolution has replaced"""
         self.folded_at = ""

@@ -122,6 +122,7 @@ def quantize_network(
         network.set_submodule(site.path, quantized)
     own = {kind: placement[kind] for kind in kinds if kind in placement}
     network.quantization = Quantization(method.config, own, bits)
+    method.attach(network)
     return plan
 
 

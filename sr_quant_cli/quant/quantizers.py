@@ -6,6 +6,7 @@ methods differ in: they derive their own quantizers from these and state ``grid`
 
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -16,6 +17,9 @@ from sr_quant_cli.quant.grids import MIN_WIDTH, Grid, above, affine_zero, check_
 from sr_quant_cli.quant.ranges import Bounds, range_shape
 
 Mode = Literal["quantize", "observe", "off"]
+
+BEYOND = 2**16
+"""Factor on a range that clips nothing then. A power of two: a bound's gradient stays as it is."""
 
 
 class Quantizer(nn.Module):
@@ -216,6 +220,77 @@ class ScaleQuantizer(Quantizer):
     def keep_valid(self) -> None:
         """Keep the value positive, after a training step."""
         self.value.clamp_(min=MIN_WIDTH)
+
+
+class MaxScale(Quantizer):
+    """A trainable bound of both signs (PAMS).
+
+    While it follows the data, ``alpha`` is the mean over the samples of a batch of their largest
+    absolute values, and nothing is clipped: codes go on beyond ``q``.
+
+    Examples
+    --------
+    >>> quantizer = MaxScale(3)
+    >>> quantizer.alpha.data.fill_(6.0).item()
+    6.0
+    >>> x = torch.tensor([[-1.0, 0.9, 5.0], [1.1, -7.0, 3.2]])
+    >>> quantizer(x).tolist()
+    [[0.0, 0.0, 4.0], [2.0, -6.0, 4.0]]
+
+    The largest values of the two samples are 5 and 7, their mean is 6 and the step 2:
+
+    >>> quantizer.follows = True
+    >>> quantizer(x).tolist()
+    [[0.0, 0.0, 4.0], [2.0, -8.0, 4.0]]
+    """
+
+    alpha: nn.Parameter
+
+    def __init__(self, bits: int, shape: tuple[int, ...] = ()) -> None:
+        super().__init__(bits, "half")
+        self.alpha = nn.Parameter(torch.full(shape, 10.0))
+        self.follows = False
+
+    @property
+    def following(self) -> bool:
+        """Whether alpha follows the data in the present forward pass."""
+        return self.follows and self.training and self.mode == "quantize"
+
+    def observe(self, x: Tensor) -> None:
+        """Take the mean over the samples of the largest absolute value."""
+        self.alpha.data.copy_(x.abs().amax(tuple(range(1, x.ndim))).mean())
+
+    def reach(self, grid: Grid) -> Grid:
+        """The grid, which goes on beyond its bounds while alpha follows the data."""
+        if not self.following:
+            return grid
+        wide = {name: BEYOND * getattr(grid, name) for name in ("lower", "upper", "first", "last")}
+        return replace(grid, **wide)
+
+    def grid(self, x: Tensor) -> Grid:
+        """The symmetric grid up to ``alpha``."""
+        return self.reach(sym_narrow(self.alpha, self.bits))
+
+    def static_grid(self) -> Grid | None:
+        """The grid up to ``alpha``."""
+        return sym_narrow(self.alpha, self.bits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape, float32."""
+        if self.following:
+            with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+                self.observe(x.float())
+                average_processes(self.alpha)
+        return self.quantized(x)
+
+    def quantized(self, x: Tensor) -> Tensor:
+        """Values on the present grid."""
+        return super().forward(x)
+
+    @torch.no_grad()
+    def keep_valid(self) -> None:
+        """Keep alpha positive."""
+        self.alpha.clamp_(min=MIN_WIDTH)
 
 
 def channel_scale(

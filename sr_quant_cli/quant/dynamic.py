@@ -1,0 +1,178 @@
+"""Bit-widths that follow the picture: who chooses them, and quantizers that obey.
+
+A bit provider is one module of a network. It looks at the pictures of a batch before the network
+runs, and then chooses a width for every sample at every dynamic input, in the order in which these
+are computed. What was chosen last is read off by ``chosen_bits``.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from sr_quant_cli.quant.fake import fake_quantize
+from sr_quant_cli.quant.grids import MIN_WIDTH, Grid, sym_narrow
+from sr_quant_cli.quant.quantizers import MaxScale, Quantizer
+
+if TYPE_CHECKING:
+    from sr_quant_cli.networks.base import Network
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Widths of one layer's input, one for each sample."""
+
+    bits: Tensor
+    """``[N]``, float32; with a gradient where the provider learns"""
+    index: Tensor
+    """``[N]``, int64: which candidate that is"""
+    shares: Tensor | None = None
+    """``[N, K]``: 1 for the candidate that was chosen, 0 for the others, with the gradient of the
+    probabilities; None: the choice does not learn"""
+
+
+class BitProvider(nn.Module):
+    """Chooses widths for every sample of a batch.
+
+    Parameters
+    ----------
+    candidates
+        Widths to choose from, ascending.
+    """
+
+    def __init__(self, candidates: tuple[int, ...]) -> None:
+        super().__init__()
+        self.candidates = candidates
+        self.choices: dict[str, Choice] = {}
+        """of the batch that ran last, by the names of the dynamic inputs"""
+
+    def begin(self, picture: Tensor) -> None:
+        """Take in the LR batch ``[N, 3, h, w]``, 0..1, that the network is about to enlarge."""
+        self.choices = {}
+        with torch.autocast(picture.device.type, enabled=False):
+            self.look(picture.float())
+
+    def choice(self, layer: str, x: Tensor) -> Choice:
+        """Choose for a layer's input ``[N, C, H, W]``, and note it."""
+        with torch.autocast(x.device.type, enabled=False):
+            made = self.choose(layer, x)
+        self.choices[layer] = made
+        return made
+
+    def look(self, picture: Tensor) -> None:
+        """Find what choices depend on besides the layer's input; nothing by default."""
+
+    @abstractmethod
+    def choose(self, layer: str, x: Tensor) -> Choice:
+        """Choose for a layer's input ``[N, C, H, W]``."""
+
+    def of_index(self, index: Tensor) -> Choice:
+        """The choice of candidates by their index ``[N]``."""
+        widths = torch.tensor(self.candidates, dtype=torch.float32, device=index.device)
+        return Choice(widths[index], index)
+
+
+class DynamicQuantizer(Quantizer):
+    """A quantizer of an activation ``[N, C, H, W]`` whose width differs from sample to sample.
+
+    ``provider`` is set by ``attach``; the quantizer does not own it.
+    """
+
+    layer: str
+    provider: tuple[BitProvider]
+
+    @abstractmethod
+    def grid_for(self, choice: Choice) -> Grid:
+        """Grid with a range ``[N, 1, 1, 1]`` for each sample."""
+
+    def grid(self, x: Tensor) -> Grid:
+        """Grid of the widths that are chosen for ``x``."""
+        return self.grid_for(self.provider[0].choice(self.layer, x))
+
+
+class Scales(DynamicQuantizer, MaxScale):
+    """A trainable bound ``alpha`` of both signs for every candidate width (CADyQ).
+
+    While the choice learns, all candidates are computed and mixed by their shares; else one alone.
+
+    Examples
+    --------
+    >>> class Fixed(BitProvider):
+    ...     def choose(self, layer, x):
+    ...         return self.of_index(torch.tensor([0, 1]))
+    >>> quantizer = Scales(8, (2, 3))
+    >>> quantizer.alpha.data.copy_(torch.tensor([3.0, 6.0])).tolist()
+    [3.0, 6.0]
+    >>> quantizer.layer, quantizer.provider = "", (Fixed((2, 3)),)
+    >>> x = torch.tensor([-9.0, 0.9, 1.6, 3.2]).expand(2, 1, 1, 4)
+    >>> quantizer(x).squeeze().tolist()
+    [[-3.0, 0.0, 3.0, 3.0], [-6.0, 0.0, 2.0, 4.0]]
+    """
+
+    def __init__(self, bits: int, candidates: tuple[int, ...]) -> None:
+        super().__init__(bits, (len(candidates),))
+        self.candidates = candidates
+
+    def static_grid(self) -> None:
+        """None: it depends on the choice."""
+
+    def grid_for(self, choice: Choice) -> Grid:
+        """The symmetric grid of each sample's candidate."""
+        alpha = self.alpha.clamp_min(MIN_WIDTH)[choice.index].view(-1, 1, 1, 1)
+        step = alpha / (2 ** (choice.bits - 1) - 1).view(-1, 1, 1, 1)
+        last = 2 ** (max(self.candidates) - 1) - 1
+        grid = Grid(step, torch.zeros_like(step), -alpha, alpha, -last, last, self.bits)
+        return self.reach(grid)
+
+    def quantized(self, x: Tensor) -> Tensor:
+        """Values on the grid that is chosen, or a mixture."""
+        if self.mode != "quantize":
+            return super().quantized(x)
+        choice = self.provider[0].choice(self.layer, x)
+        if choice.shares is None:
+            return fake_quantize(x, self.grid_for(choice), self.rule)
+        mixed = torch.zeros_like(x, dtype=torch.float32)
+        for bits, alpha, share in zip(
+            self.candidates, self.alpha, choice.shares.unbind(1), strict=True
+        ):
+            level = fake_quantize(x, self.reach(sym_narrow(alpha, bits)), self.rule)
+            mixed = mixed + share.view(-1, 1, 1, 1) * level
+        return mixed
+
+
+def attach(network: "Network", provider: BitProvider) -> None:
+    """Give a quantized network its bit provider, and every dynamic quantizer the way to it."""
+    for path, quantizer in dynamic_quantizers(network).items():
+        quantizer.layer, quantizer.provider = path, (provider,)
+    network.bit_provider = provider
+    network.register_forward_pre_hook(_begin)
+
+
+def dynamic_quantizers(network: nn.Module) -> dict[str, DynamicQuantizer]:
+    """Dynamic quantizers of a network by the paths of their sites, in the order of its modules."""
+    return {
+        name.rpartition(".")[0]: module
+        for name, module in network.named_modules()
+        if isinstance(module, DynamicQuantizer)
+    }
+
+
+def chosen_bits(network: "Network") -> Tensor:
+    """Widths that the latest forward pass chose: ``[N, L]``, a column for each dynamic input.
+
+    Raises
+    ------
+    ValueError
+        The network has no bit provider.
+    """
+    provider = network.bit_provider
+    if provider is None:
+        raise ValueError("the bits of this network do not follow the picture")
+    return torch.stack([choice.bits.detach() for choice in provider.choices.values()], dim=1)
+
+
+def _begin(network: "Network", inputs: tuple[Any, ...]) -> None:
+    assert network.bit_provider is not None
+    network.bit_provider.begin(inputs[0])
