@@ -71,7 +71,8 @@ def quantize(
       srq quantize --method dobi --w 4 --a 4 --set sites.upsampler=int8
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.engine.distributed import world
-    from sr_quant_cli.engine.quantize import Request, quantize
+    from sr_quant_cli.engine.quantize import quantize
+    from sr_quant_cli.engine.stages import Request
     from sr_quant_cli.files import write_json
 
     report = quantize(

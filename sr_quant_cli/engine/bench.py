@@ -27,12 +27,8 @@ from sr_quant_cli.engine.device import (
 from sr_quant_cli.engine.distributed import world
 from sr_quant_cli.engine.objective import Objective, PixelLoss, StudentLoss
 from sr_quant_cli.engine.pretrain import resolve
-from sr_quant_cli.engine.quantize import (
-    calibration_batches,
-    choose_placement,
-    default_recipe,
-    needs_teacher,
-)
+from sr_quant_cli.engine.quantize import calibration_batches, needs_teacher
+from sr_quant_cli.engine.stages import choose_placement, default_recipe
 from sr_quant_cli.engine.timing import (
     WARM_UP,
     Variant,

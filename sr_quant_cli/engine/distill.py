@@ -9,17 +9,13 @@ import torch
 
 from sr_quant_cli.data.store import PairStore
 from sr_quant_cli.engine.objective import Objective, StudentLoss
-from sr_quant_cli.engine.quantize import TRAINABLE, builtin_recipe, scale_schedule
-from sr_quant_cli.engine.rundir import MODEL
 from sr_quant_cli.engine.session import Job, Options, locate, run_job
-from sr_quant_cli.errors import UsageError
+from sr_quant_cli.engine.stages import TRAINABLE, builtin_recipe, scale_schedule, trainable_file
 from sr_quant_cli.inference.models import load_any
-from sr_quant_cli.inference.prepared import is_model_file
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.modelfile import (
     Card,
-    is_packed,
     save_model,
 )
 from sr_quant_cli.recipe.load import load_recipe, validate_recipe
@@ -50,7 +46,7 @@ def distill(request: Request) -> dict[str, Any]:
     FailedError
         The run folder cannot be written, or training diverged.
     """
-    student = _student_file(request.student)
+    student = trainable_file(request.student)
     learner, header = load_any(student)
     model, _ = load_any(request.teacher, learner.scale)
     recipe = _resolve(request, header.network, student)
@@ -68,18 +64,6 @@ def distill(request: Request) -> dict[str, Any]:
 
     start = header.card.model_copy(update={"name": header.card.name or student.stem})
     return run_job(Job(recipe, f"{start.name}-distilled", objective, save, start), request)
-
-
-def _student_file(student: Path) -> Path:
-    if student.is_dir():
-        trainable = student / TRAINABLE
-        student = trainable if trainable.is_file() else student / MODEL
-    if is_model_file(student) and is_packed(student):
-        raise UsageError(
-            f"{student} holds packed codes, which cannot be trained; name its run folder or the "
-            f"{TRAINABLE} beside it"
-        )
-    return student
 
 
 def _resolve(request: Request, network: dict[str, Any], student: Path) -> DistillRecipe:

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -37,7 +38,8 @@ class Goal:
     """What the output of a step, 0..1 ``[N, 3, sh, sw]``, and features are compared with."""
 
     picture: Tensor
-    features: list[Tensor] = field(default_factory=list)
+    features: dict[str, Tensor] = field(default_factory=dict)
+    """by the paths of the submodules that give them"""
 
 
 class Objective(nn.Module):
@@ -135,14 +137,18 @@ class StudentLoss(Objective):
         self.recipe: QuantizeRecipe | DistillRecipe = recipe
         self._method = method
         if teacher is not None and recipe.loss.feature != "none":
-            ours, theirs = (len(n.features()[recipe.loss.points]) for n in (network, teacher))
-            if ours != theirs:
-                raise UsageError(
-                    f"loss.points = {recipe.loss.points}: the student has {ours} of them, the "
-                    f"teacher {theirs}; compare at pre_upsampler"
-                )
-        loss = recipe.loss
-        self._points = network.features()[loss.points] if loss.feature != "none" else ()
+            for kind in feature_weights(recipe.loss):
+                ours, theirs = (len(n.features()[kind]) for n in (network, teacher))
+                if ours != theirs:
+                    raise UsageError(
+                        f"features are compared at {kind}: the student has {ours} of them, the "
+                        f"teacher {theirs}; compare at pre_upsampler alone"
+                    )
+        self._weights = {
+            path: weight
+            for kind, weight in feature_weights(recipe.loss).items()
+            for path in network.features()[kind]
+        }
         # In a tuple: the teacher is neither trained nor saved nor sent to other processes.
         self._teacher = (teacher,)
 
@@ -151,21 +157,23 @@ class StudentLoss(Objective):
         (teacher,) = self._teacher
         if teacher is None:
             return Goal(hr)
-        with torch.no_grad(), features_of(teacher, self._points) as features:
+        with torch.no_grad(), features_of(teacher, tuple(self._weights)) as features:
             output = teacher(lr)
         return Goal(output.float() if self.recipe.loss.target == "teacher" else hr, features)
 
     def losses(self, lr: Tensor, goal: Goal) -> tuple[Tensor, dict[str, Tensor]]:
         """Losses ``pixel`` and ``feature``, and the method's own."""
         loss = self.recipe.loss
-        with features_of(self.network, self._points) as features:
+        with features_of(self.network, tuple(self._weights)) as features:
             sr = self.network(lr)
         losses = {"pixel": loss.pixel * pixel_loss(sr, goal.picture, self.recipe.train)}
-        if self._points:
+        if self._weights:
             distance = feature_distance(loss)
-            pairs = zip(features, goal.features, strict=True)
-            losses["feature"] = loss.feature_weight * sum(
-                (distance(ours.float(), theirs.float()) for ours, theirs in pairs),
+            losses["feature"] = sum(
+                (
+                    weight * distance(features[path].float(), goal.features[path].float())
+                    for path, weight in self._weights.items()
+                ),
                 start=torch.zeros((), device=lr.device),
             )
         return sr, losses | (self._method.regularizers(self.network) if self._method else {})
@@ -247,20 +255,30 @@ def normalized_distance(student: Tensor, teacher: Tensor) -> Tensor:
     return (a - b).square().mean()
 
 
+def feature_weights(loss: LossSection) -> dict[str, float]:
+    """Where features are compared, and with which weight."""
+    weights = {} if loss.feature == "none" else {str(loss.points): loss.feature_weight}
+    if loss.block_weight:
+        weights["blocks"] = loss.block_weight
+    return weights
+
+
 def feature_distance(loss: LossSection) -> Callable[[Tensor, Tensor], Tensor]:
     """The distance that a recipe names."""
     return attention_distance if loss.feature == "attention" else normalized_distance
 
 
 @contextmanager
-def features_of(network: nn.Module, paths: tuple[str, ...]) -> Iterator[list[Tensor]]:
-    """Collect the outputs of submodules, in the order in which they run in the block."""
-    outputs: list[Tensor] = []
+def features_of(network: nn.Module, paths: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
+    """Collect the outputs of submodules that run in the block, by their paths."""
+    outputs: dict[str, Tensor] = {}
 
-    def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        outputs.append(output)
+    def note(path: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        outputs[path] = output
 
-    handles = [network.get_submodule(path).register_forward_hook(hook) for path in paths]
+    handles = [
+        network.get_submodule(path).register_forward_hook(partial(note, path)) for path in paths
+    ]
     try:
         yield outputs
     finally:

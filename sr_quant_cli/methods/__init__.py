@@ -2,6 +2,7 @@
 
 from sr_quant_cli.errors import unknown
 from sr_quant_cli.methods.base import Method, MethodConfig
+from sr_quant_cli.methods.cadyq import CADyQ, CADyQConfig
 from sr_quant_cli.methods.daq import DAQ, DAQConfig
 from sr_quant_cli.methods.dbdc_pac import DBDCPaC, DBDCPaCConfig
 from sr_quant_cli.methods.ddtb import DDTB, DDTBConfig
@@ -28,6 +29,7 @@ def register(method: type[Method], config: type[MethodConfig]) -> None:
     _REGISTRY[name] = (method, config)
 
 
+register(CADyQ, CADyQConfig)
 register(DAQ, DAQConfig)
 register(DBDCPaC, DBDCPaCConfig)
 register(DDTB, DDTBConfig)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.sites import Placement, Site
-from sr_quant_cli.quant.quantizers import Mode, Quantizer
+from sr_quant_cli.quant.quantizers import MaxScale, Mode, Quantizer
 
 if TYPE_CHECKING:
     from sr_quant_cli.quant.apply import Bits
@@ -43,6 +43,10 @@ class Method(ABC):
     """whether it has training stages"""
     dynamic: ClassVar[bool] = False
     """whether ranges follow from the picture at run time, and so from the tile it is cut into"""
+    chooses_bits: ClassVar[bool] = False
+    """whether bits do"""
+    starts_from: ClassVar[str | None] = None
+    """method that quantized the model which it starts from; None: a full-precision model"""
 
     def __init__(self, config: MethodConfig) -> None:
         self.config = config
@@ -50,6 +54,15 @@ class Method(ABC):
     def cautions(self, bits: "Bits") -> list[str]:
         """What one should know before quantizing to these bits, a line each."""
         return []
+
+    def check(self, bits: "Bits") -> None:
+        """Refuse bits that the method cannot have.
+
+        Raises
+        ------
+        ValueError
+            With what is allowed.
+        """
 
     @abstractmethod
     def paper_placement(self) -> Placement:
@@ -69,6 +82,10 @@ class Method(ABC):
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
         """Quantizer of an activation: a layer's input, or the tensor of the site."""
 
+    def low_input_quantizer(self, site: Site, bits: int) -> Quantizer:
+        """Quantizer of an activation that the placement gives the bits asked for."""
+        return self.input_quantizer(site, bits)
+
     def attach(self, network: Network) -> None:
         """Give a network what its quantizers share, once all of them are in their places."""
 
@@ -80,6 +97,18 @@ class Method(ABC):
         from sr_quant_cli.quant.apply import observe
 
         observe(network, batches)
+
+    def inherit(self, network: Network, before: Network, batches: Iterable[Tensor]) -> None:
+        """Take what the model that it starts from has found, in the place of a calibration.
+
+        Parameters
+        ----------
+        before
+            The same network, quantized by the method ``starts_from``.
+        batches
+            LR pictures as for ``calibrate``.
+        """
+        raise NotImplementedError(f"{self.config.name} starts from a full-precision model")
 
     def parameter_groups(self, network: Network) -> dict[Group, list[nn.Parameter]]:
         """Parameters to train; each group has a learning rate of its own in the recipe."""
@@ -121,6 +150,33 @@ class Method(ABC):
 def quantizers(network: nn.Module) -> Iterator[Quantizer]:
     """All quantizers of a network, in the order of its modules."""
     return (module for module in network.modules() if isinstance(module, Quantizer))
+
+
+def inherit_scales(network: Network, before: Network) -> None:
+    """Copy the bounds of maximum scales from a network that has them at the same sites.
+
+    A single bound goes to all candidates.
+
+    Raises
+    ------
+    ValueError
+        It has none at one of the sites.
+    """
+    for path, quantizer in network.named_modules():
+        if not isinstance(quantizer, MaxScale):
+            continue
+        try:
+            source = before.get_submodule(path)
+        except AttributeError:
+            source = None
+        grid = source.static_grid() if isinstance(source, Quantizer) else None
+        if isinstance(source, MaxScale):
+            quantizer.alpha.data.copy_(source.alpha.data)
+        elif grid is not None:
+            quantizer.alpha.data.copy_(grid.upper)
+        else:
+            site = path.rpartition(".")[0]
+            raise ValueError(f"the model to start from is not quantized at {site}")
 
 
 def set_mode(network: nn.Module, mode: Mode) -> None:

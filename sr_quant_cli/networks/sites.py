@@ -131,6 +131,14 @@ RELEASED_RESIDUAL_BLOCKS: Placement = {
 }
 """As their released code has it: only the shortcut gets the quantized input of the block."""
 
+CONTENT_AWARE_BLOCKS: Placement = {
+    "block_in": Operands("low"),
+    "block_first": Operands("low", "int8"),
+    "block": Operands("low", "int8"),
+    "block_out": Operands("int8"),
+}
+"""Inputs of their convolutions at bits that follow the picture, the rest at 8 (CADyQ)."""
+
 BLOCKS: Placement = {
     **RESIDUAL_CONVOLUTIONS,
     "linear": Operands("low", "low"),

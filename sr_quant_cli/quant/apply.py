@@ -70,8 +70,9 @@ def quantize_network(
     Raises
     ------
     ValueError
-        The placement quantizes nothing of this network.
+        The placement quantizes nothing of this network, or the method cannot have these bits.
     """
+    method.check(bits)
     plan = plan_sites(network, placement, bits)
     kinds = dict.fromkeys(entry.site.kind for entry in plan)
     if all(min(entry.input_bits, entry.weight_bits or 32) == 32 for entry in plan):
@@ -91,9 +92,13 @@ def quantize_network(
             site: Site = site, entry: SiteBits = entry, operands: Operands = operands
         ) -> nn.Module:
             before = placement.get(site.quantized_by) if site.quantized_by else None
-            if entry.input_bits == 32 or (before and bits.input(before.input) == entry.input_bits):
+            alike = before and bits.input(before.input) == entry.input_bits
+            if method.chooses_bits and before and before.input != operands.input:
+                alike = False
+            if entry.input_bits == 32 or alike:
                 return nn.Identity()
-            quantizer = method.input_quantizer(site, entry.input_bits)
+            make = method.low_input_quantizer if operands.input == "low" else method.input_quantizer
+            quantizer = make(site, entry.input_bits)
             if operands.integer:
                 quantizer.put_zero_on_level()
             return quantizer
@@ -124,6 +129,16 @@ def quantize_network(
     network.quantization = Quantization(method.config, own, bits)
     method.attach(network)
     return plan
+
+
+def without_quantizers(network: Network) -> Network:
+    """The full-precision network with a quantized one's weights, in evaluation mode."""
+    from sr_quant_cli.networks import build
+
+    plain = build(network.config)
+    state = network.state_dict()
+    plain.load_state_dict({key: state[key] for key in plain.state_dict()})
+    return plain.eval()
 
 
 def plan_sites(network: Network, placement: Placement, bits: Bits) -> list[SiteBits]:

@@ -402,8 +402,14 @@ class FrozenInput(Quantizer):
         return self.grid(self.levels)
 
 
+def process_count() -> int:
+    """Processes that train together."""
+    together = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_world_size() if together else 1
+
+
 def average_processes(value: Tensor) -> None:
     """Replace a value by its mean over the processes that train together, for ranges from data."""
-    if distributed.is_available() and distributed.is_initialized():
+    if process_count() > 1:
         distributed.all_reduce(value.data)
-        value.data /= distributed.get_world_size()
+        value.data /= process_count()

@@ -345,6 +345,16 @@ class LossSection(Section):
     """weight of the feature loss"""
     points: Literal["pre_upsampler", "blocks"] = "pre_upsampler"
     """where features are compared"""
+    block_weight: Annotated[float, Field(ge=0)] = 0.0
+    """weight of the same distance behind every block, beside that at pre_upsampler"""
+
+    @model_validator(mode="after")
+    def _blocks_once(self) -> Self:
+        if self.block_weight and (self.feature == "none" or self.points == "blocks"):
+            raise ValueError(
+                "loss.block_weight: goes with loss.points = pre_upsampler and a loss.feature"
+            )
+        return self
 
 
 class TeacherSection(Section):
@@ -363,10 +373,24 @@ class DistillRecipe(TrainingRecipe):
     ema: QuantizeEmaSection = QuantizeEmaSection()
 
 
+class BeforeSection(Section):
+    """``[before]``: stages that make what the method starts from, where no model is given."""
+
+    pretrain: str = ""
+    """recipe of the full-precision network; empty: the embedded one, or a model that is given"""
+    quantize: str = ""
+    """recipe of the quantized network that it starts from; empty: the full-precision one"""
+    w: Annotated[int, Field(ge=2, le=8)] = 8
+    """bits of weights of that network"""
+    a: Annotated[int, Field(ge=2, le=8)] = 8
+    """bits of activations of that network"""
+
+
 class QuantizeRecipe(TrainingRecipe):
     """A recipe of ``srq quantize``."""
 
     method: SerializeAsAny[MethodConfig]
+    before: BeforeSection = BeforeSection()
     bits: BitsSection = BitsSection()
     sites: SitesSection = SitesSection()
     calibration: CalibrationSection = CalibrationSection()

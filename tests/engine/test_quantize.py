@@ -13,7 +13,8 @@ from sr_quant_cli.engine.objective import (
     features_of,
     normalized_distance,
 )
-from sr_quant_cli.engine.quantize import Request, default_recipe, quantize
+from sr_quant_cli.engine.quantize import quantize
+from sr_quant_cli.engine.stages import Request, default_recipe
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.inference.evaluate import evaluate, model_candidate
 from sr_quant_cli.inference.models import open_model
@@ -281,7 +282,7 @@ def test_features_reach_the_loss_with_their_gradient():
     with features_of(teacher, ("before_upsampler",)) as theirs:
         teacher(lr)
     assert losses["feature"].item() == pytest.approx(
-        1000 * attention_distance(ours[0], theirs[0]).item(), rel=1e-4
+        1000 * attention_distance(*(f["before_upsampler"] for f in (ours, theirs))).item(), rel=1e-4
     )
     losses["feature"].backward()
     assert network.body[0].conv1.weight.grad.abs().max() > 0

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sr_quant_cli.engine.quantize import builtin_recipe
+from sr_quant_cli.engine.stages import builtin_recipe
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods.minmax import MinMaxConfig
 from sr_quant_cli.networks import build

@@ -1,0 +1,359 @@
+"""From what ``srq quantize`` is told to the model that it starts from, and the recipe.
+
+Some methods start from a network that another one quantized. Where none is given, it is made first,
+by the recipes that ``[before]`` names, each stage in a folder of its own below the run folder: it
+resumes, and its model serves for other runs.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sr_quant_cli.engine import pretrain
+from sr_quant_cli.engine.rundir import MODEL
+from sr_quant_cli.engine.session import Options, locate, parse_duration
+from sr_quant_cli.errors import UsageError, unknown
+from sr_quant_cli.inference.models import full_precision_model, load_any
+from sr_quant_cli.inference.prepared import is_model_file
+from sr_quant_cli.methods import build as build_method
+from sr_quant_cli.methods import method_names
+from sr_quant_cli.methods.base import Method
+from sr_quant_cli.networks import build, config_class
+from sr_quant_cli.networks.base import Network
+from sr_quant_cli.networks.folding import fold
+from sr_quant_cli.networks.modelfile import Header, is_packed
+from sr_quant_cli.networks.sites import FULL, TENSORS, Operands, Placement
+from sr_quant_cli.quant.apply import Bits
+from sr_quant_cli.recipe.load import load_recipe, recipe_names, validate_recipe
+from sr_quant_cli.recipe.schema import PretrainRecipe, QuantizeRecipe, TrainingRecipe
+
+TRAINABLE = "trainable.safetensors"
+"""Model file beside the packed one in which weights are float, for training to go on."""
+
+_OF_ALL_STAGES = (
+    "data.",
+    "validation.",
+    "train.batch",
+    "train.precision",
+    "train.log_every",
+    "train.checkpoint_every",
+)
+"""Overrides that reach the stages before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Options):
+    """The options of ``srq quantize``, as given; None: as the recipe says."""
+
+    model: Path | None = None
+    scale: int | None = None
+    method: str | None = None
+    recipe: str | None = None
+    w: int | None = None
+    a: int | None = None
+    placement: str | None = None
+    iters: int | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model to quantize, and how."""
+
+    model: Path
+    network: Network
+    header: Header
+    recipe: QuantizeRecipe
+    options: Request
+    """what is left of the time, and the rest as given"""
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A stage that has to go on before the next one can begin."""
+
+    report: dict[str, Any]
+
+
+Run = Callable[[Request], dict[str, Any]]
+
+
+def find_start(request: Request, run: Run) -> Start | Unfinished:
+    """Open the model that is named, or make it.
+
+    Parameters
+    ----------
+    run
+        Runs the stage that quantizes.
+
+    Raises
+    ------
+    UsageError
+        Unknown method or recipe key, a model that the method does not start from.
+    FailedError
+        A stage failed.
+    """
+    origin = _origin(request)
+    model = request.model or _embedded(origin, request.scale)
+    if model is None:
+        recipe = _with_options(origin, request)
+        folder = _run_folder(request, recipe) / "pretrain"
+        begun = time.monotonic()
+        report = pretrain.pretrain(_pretrain_stage(request, recipe, folder))
+        if not report["complete"]:
+            return Unfinished(report)
+        model, request = folder / MODEL, _less_time(request, begun)
+    if model.is_dir():
+        model = model / MODEL
+    network, header = load_any(model, request.scale)
+    recipe = _resolve(request, header, model)
+    needed = build_method(recipe.method).starts_from
+    before = None if header.quantization is None else str(header.quantization.method["name"])
+    if needed and before is None:
+        folder = _run_folder(request, recipe) / needed
+        begun = time.monotonic()
+        report = run(_quantize_stage(request, recipe, model, folder))
+        if not report["complete"]:
+            return Unfinished(report)
+        return find_start(
+            replace(_less_time(request, begun), model=folder, run_dir=folder.parent), run
+        )
+    if before != needed:
+        wanted = f"a model quantized by {needed}" if needed else "a full-precision model"
+        raise UsageError(f"{model} is quantized already, by {before}; start from {wanted}")
+    if needed:
+        model = trainable_file(model)
+        network, header = load_any(model)
+    return Start(model, network, header, locate(recipe, request, model), request)
+
+
+def trainable_file(model: Path) -> Path:
+    """The file of float weights for a run folder, or for a model file of packed codes.
+
+    Raises
+    ------
+    UsageError
+        There is none: packed codes cannot be trained.
+    """
+    if model.is_dir():
+        trainable = model / TRAINABLE
+        model = trainable if trainable.is_file() else model / MODEL
+    if is_model_file(model) and is_packed(model):
+        trainable = model.with_name(TRAINABLE)
+        if not trainable.is_file():
+            raise UsageError(
+                f"{model} holds packed codes, which cannot be trained; name its run folder or the "
+                f"{TRAINABLE} beside it"
+            )
+        model = trainable
+    return model
+
+
+def name_of_run(recipe: QuantizeRecipe) -> str:
+    """Name of the run folder and the model."""
+    full = "-full" if recipe.sites.placement == "full" else ""
+    bits = Bits(recipe.bits.w, recipe.bits.a)
+    return f"{recipe.network.name}-x{recipe.network.scale}-{recipe.method.name}-{bits}{full}"
+
+
+def choose_placement(recipe: QuantizeRecipe, method: Method) -> Placement:
+    """Precision of every kind of site: the placement that the recipe names, and its changes.
+
+    Raises
+    ------
+    UsageError
+        The recipe sets a kind of site that the network does not have.
+    """
+    with torch.device("meta"):
+        network = build(recipe.network)
+        sites = (fold(network) if recipe.calibration.fold else network).sites()
+    known = dict.fromkeys(site.kind for site in sites)
+    for kind in recipe.sites.changes():
+        if kind not in known:
+            raise UsageError(
+                f"sites.{kind}: {recipe.network.name} has no such site; it has {', '.join(known)}"
+            )
+    named = FULL if recipe.sites.placement == "full" else method.paper_placement()
+    return recipe.sites.change(named)
+
+
+def builtin_recipe(task: str, network: str) -> str:
+    """Name that the recipe of a task or method has for a network, or for one that it is made from.
+
+    >>> builtin_recipe("quantsr", "quantsr_c"), builtin_recipe("pams", "quantsr_c")
+    ('quantsr-quantsr_c', 'pams-edsr')
+    """
+    name, base = f"{task}-{network}", config_class(network).base
+    return f"{task}-{base}" if base and name not in recipe_names() else name
+
+
+def default_recipe(method: str, network: dict[str, Any]) -> str:
+    """Name of the built-in recipe of a method for a network.
+
+    Raises
+    ------
+    UsageError
+        There is no such method, or none for this network.
+    """
+    if method not in method_names():
+        raise unknown("method", method, method_names())
+    name = builtin_recipe(method, network["name"])
+    if network.get("n_feats", 0) > 64 and f"{name}-full" in recipe_names():
+        return f"{name}-full"
+    if name not in recipe_names():
+        made = [n for n in recipe_names() if n.startswith(f"{method}-")]
+        raise UsageError(
+            f"no recipe of {method} for {network['name']}; there are {', '.join(made)}: "
+            "copy one with 'srq recipes copy' and name it with --recipe"
+        )
+    return name
+
+
+def _origin(request: Request) -> str:
+    if request.recipe is not None:
+        return request.recipe
+    if request.method is None:
+        raise UsageError(f"--method or --recipe is needed; methods: {', '.join(method_names())}")
+    if request.method not in method_names():
+        raise unknown("method", request.method, method_names())
+    return builtin_recipe(request.method, "edsr")
+
+
+def _embedded(origin: str, scale: int | None) -> Path | None:
+    """The embedded model, where it is what the recipe is for, or there is no recipe to make one."""
+    network = "edsr"
+    if origin in recipe_names() or Path(origin).is_file():
+        recipe = load_recipe(origin, (), QuantizeRecipe)
+        if recipe.before.pretrain:
+            network = recipe.network.name
+            scale = scale or recipe.network.scale
+    return full_precision_model(scale or 4) if network == "edsr" else None
+
+
+def _with_options(origin: str, request: Request) -> QuantizeRecipe:
+    options = {"bits.w": request.w, "bits.a": request.a}
+    given = [f"{key}={value}" for key, value in options.items() if value is not None]
+    if request.placement is not None:
+        given.append(f'sites.placement="{request.placement}"')
+    return load_recipe(origin, [*given, *request.overrides], QuantizeRecipe)
+
+
+def _run_folder(request: Request, recipe: QuantizeRecipe) -> Path:
+    return request.run_dir or Path("runs") / name_of_run(recipe)
+
+
+def _shortened(origin: str, kind: type[TrainingRecipe], factor: float) -> tuple[str, ...]:
+    """Overrides that make a stage as much shorter than published as the one it is made for."""
+    recipe = load_recipe(origin, (), kind)
+    values = recipe.model_dump(by_alias=True)
+    scale_schedule(values, max(round(recipe.train.iters * factor), 1))
+    schedule = {f"schedule.{key}": values["schedule"][key] for key in ("every", "warmup", "at")}
+    changed = {"train.iters": values["train"]["iters"], **schedule}
+    return tuple(f"{key}={value}" for key, value in changed.items())
+
+
+def _factor(request: Request, recipe: QuantizeRecipe) -> float:
+    origin = request.recipe or default_recipe(recipe.method.name, recipe.network.model_dump())
+    published = load_recipe(origin, (), QuantizeRecipe).train.iters
+    iters = recipe.train.iters if request.iters is None else request.iters
+    return iters / published if published else 1.0
+
+
+def _shared(request: Request) -> tuple[str, ...]:
+    return tuple(given for given in request.overrides if given.startswith(_OF_ALL_STAGES))
+
+
+def _options(request: Request, folder: Path) -> dict[str, Any]:
+    names = ("data", "resume", "max_time", "device", "threads", "data_root", "tensorboard")
+    return {name: getattr(request, name) for name in names} | {"run_dir": folder}
+
+
+def _pretrain_stage(request: Request, recipe: QuantizeRecipe, folder: Path) -> pretrain.Request:
+    origin = recipe.before.pretrain
+    short = _shortened(origin, PretrainRecipe, _factor(request, recipe))
+    hyper = recipe.network.model_dump(exclude={"name", "scale"})
+    network = [f"network.{key}={json.dumps(value)}" for key, value in hyper.items()]
+    return pretrain.Request(
+        network=recipe.network.name,
+        recipe=origin,
+        scale=request.scale or recipe.network.scale,
+        overrides=(*short, *network, *_shared(request)),
+        **_options(request, folder),
+    )
+
+
+def _quantize_stage(request: Request, recipe: QuantizeRecipe, model: Path, folder: Path) -> Request:
+    before = recipe.before
+    if not before.quantize:
+        needed = build_method(recipe.method).starts_from
+        raise UsageError(
+            f"{recipe.method.name} starts from a model quantized by {needed}; name one, or the "
+            "recipe that makes it as before.quantize"
+        )
+    short = _shortened(before.quantize, QuantizeRecipe, _factor(request, recipe))
+    method = build_method(recipe.method)
+    theirs = build_method(load_recipe(before.quantize, (), QuantizeRecipe).method)
+    ours = choose_placement(recipe, method)
+    with torch.device("meta"):
+        kinds = {site.kind for site in build(recipe.network).sites()}
+    # The same operands are quantized, no others.
+    sites = []
+    for kind in (*ours, *theirs.paper_placement()):
+        if kind in kinds:
+            wanted = ours.get(kind, Operands())
+            weight = "" if kind in (*TENSORS, "matmul") else f', weight = "{wanted.weight}"'
+            sites.append(f'sites.{kind}={{input = "{wanted.input}"{weight}}}')
+    return Request(
+        model=model,
+        recipe=before.quantize,
+        w=before.w,
+        a=before.a,
+        placement=recipe.sites.placement,
+        scale=request.scale,
+        overrides=(*short, *sites, *_shared(request)),
+        **_options(request, folder),
+    )
+
+
+def _less_time(request: Request, begun: float) -> Request:
+    """The options for the next stage: what is left of ``--max-time``, at least a second."""
+    if request.max_time is None:
+        return request
+    left = parse_duration(request.max_time) - (time.monotonic() - begun)
+    return replace(request, max_time=f"{max(left, 1):.1f}s")
+
+
+def _resolve(request: Request, header: Header, model: Path) -> QuantizeRecipe:
+    origin = request.recipe or default_recipe(str(request.method), header.network)
+    recipe = _with_options(origin, request)
+    if request.method not in (None, recipe.method.name):
+        raise UsageError(f"recipe {origin} is for {recipe.method.name}, not for {request.method}")
+    network = header.network["name"]
+    if recipe.network.name not in (network, config_class(network).base):
+        raise UsageError(f"recipe {origin} is for {recipe.network.name}; {model} is {network}")
+    values = recipe.model_dump(by_alias=True)
+    if not any(override.startswith("data.patch_hr") for override in request.overrides):
+        values["data"]["patch_hr"] = recipe.patch_at(header.network["scale"])
+    values["network"] = header.network
+    if request.iters is not None:
+        scale_schedule(values, request.iters)
+    resolved = validate_recipe(values, origin)
+    assert isinstance(resolved, QuantizeRecipe)
+    return resolved
+
+
+def scale_schedule(values: dict[str, Any], iters: int) -> None:
+    """Shorten or lengthen a recipe, its schedule and its checks in proportion."""
+    if iters < 0:
+        raise UsageError(f"--iters {iters}: must be 0 or more")
+    published = values["train"]["iters"]
+    if published and iters:
+        schedule, factor = values["schedule"], iters / published
+        for key in ("every", "warmup"):
+            schedule[key] = max(round(schedule[key] * factor), min(schedule[key], 1))
+        schedule["at"] = [max(round(step * factor), 1) for step in schedule["at"]]
+    values["train"]["iters"] = iters

@@ -1,0 +1,224 @@
+"""CADyQ: content-aware dynamic quantization.
+
+For every patch and layer a selector chooses the bits of the activation from a few candidates, each
+with a trainable bound of its own as PAMS has one. Weights have 8 bits. A selector sees how strongly
+the patch changes from pixel to pixel, and how widely the layer's input spreads:
+
+    s = (mean |d/dx|, mean |d/dy|) of the grey patch, 0..1, times ``gradient_scale``
+    d = standard deviation of every channel of the layer's input, over its pixels
+    p = softmax(W (s, d) + c),    k = argmax p
+    x_hat = Q_k(x)                forward
+          = sum_k p_k Q_k(x)      for gradients of p
+    bits  = b_k                   forward
+          = sum_k p_k b_k         for gradients of p
+
+W starts at 1, c at 0 but for the candidate of the bits asked for, where it is 1: every layer begins
+with these. The teacher is the same network with 8 bits by PAMS, and the student starts from it. The
+loss is L1 to HR, 1000 times the attention transfer in front of the upsampler, 100 times that behind
+every block, and the bits,
+
+    w_bits * sum over samples and layers of  bits / SG(sum_k p_k b_k)
+
+whose gradient is that of the soft bits over themselves; ``w_bits`` rises in equal steps over the
+training (published: 1e-4 + 1e-6 epoch, for 300 epochs).
+
+=========  =====================================================================================
+variant    what differs
+=========  =====================================================================================
+corrected  bounds go on from those of the 8-bit network
+paper      a selector sees two numbers: the mean magnitude of the patch's gradient, and the mean of
+           the channels' deviations; bounds as corrected
+code       bounds follow the data in the first epoch, which overwrites what was loaded
+=========  =====================================================================================
+
+The released SRResNet leaves the input of a block's first convolution in full precision: there
+``sites.block_in = "fp32"``, ``sites.block_first.input = "fp32"`` and ``sites.skip = "low"``. On
+tokens of a transformer, which are no map, bits are fixed. Choices depend on the patches that a
+picture is cut into.
+
+References
+----------
+.. [1] C. Hong, S. Baik, H. Kim, S. Nah, K. M. Lee, "CADyQ: Content-Aware Dynamic Quantization for
+       Image Super-Resolution", ECCV 2022.
+"""
+
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from sr_quant_cli.methods.base import Method, MethodConfig, inherit_scales, quantizers
+from sr_quant_cli.networks.base import Network
+from sr_quant_cli.networks.sites import CONTENT_AWARE_BLOCKS, Placement, Site
+from sr_quant_cli.quant.apply import Bits
+from sr_quant_cli.quant.dynamic import BitProvider, Choice, Scales, attach, dynamic_quantizers
+from sr_quant_cli.quant.grids import MIN_WIDTH, sym_narrow
+from sr_quant_cli.quant.pictures import deviations, sobel_gradients
+from sr_quant_cli.quant.quantizers import (
+    MaxScale,
+    Quantizer,
+    WeightRangeQuantizer,
+    process_count,
+)
+from sr_quant_cli.quant.ranges import max_abs
+
+
+class CADyQConfig(MethodConfig):
+    """CADyQ [1]_; the defaults are those for EDSR."""
+
+    name: Literal["cadyq"] = "cadyq"
+    """method"""
+    candidates: Annotated[list[Annotated[int, Field(ge=2, le=8)]], Field(min_length=2)] = Field(
+        default_factory=lambda: [4, 6, 8]
+    )
+    """bits to choose from, ascending"""
+    gradient_scale: Annotated[float, Field(gt=0)] = 1000.0
+    """factor on the gradients of a patch (CARN: 1)"""
+    bit_weight: Annotated[float, Field(ge=0)] = 1e-4
+    """weight of the loss on bits at the start"""
+    bit_weight_end: Annotated[float, Field(ge=0)] = 4e-4
+    """and at the end (CARN, whose training is twice as long: 7e-4)"""
+    warmup: Annotated[float, Field(ge=0, le=1)] = 1 / 300
+    """share of the training in which bounds follow the data (variant code)"""
+
+    @model_validator(mode="after")
+    def _candidates_ascend(self) -> Self:
+        if self.candidates != sorted(set(self.candidates)):
+            raise ValueError(f"candidates = {self.candidates}: must be different, ascending")
+        return self
+
+
+class Selectors(BitProvider):
+    """A linear map for every dynamic input, from statistics to the candidates [1]_.
+
+    Attributes
+    ----------
+    gradients
+        Of the batch that runs, ``[N, 2]``, or ``[N, 1]`` of averages.
+    bit_weight
+        Of the loss in the present step.
+    """
+
+    gradients: Tensor
+
+    def __init__(self, config: CADyQConfig, channels: dict[str, int], start: int) -> None:
+        super().__init__(tuple(config.candidates))
+        self._averages = config.variant == "paper"
+        self._scale = config.gradient_scale
+        self.bit_weight = config.bit_weight
+        self.soft: list[Tensor] = []
+        self.layers = nn.ModuleDict()
+        for layer, count in channels.items():
+            selector = nn.Linear(2 if self._averages else 2 + count, len(config.candidates))
+            nn.init.ones_(selector.weight)
+            nn.init.zeros_(selector.bias)
+            selector.bias.data[config.candidates.index(start)] = 1
+            self.layers[_key(layer)] = selector
+
+    def look(self, picture: Tensor) -> None:
+        """Take the gradients of the patches."""
+        self.soft = []
+        self.gradients = self._scale * sobel_gradients(picture, magnitude=self._averages)
+
+    def choose(self, layer: str, x: Tensor) -> Choice:
+        """The candidate with the largest probability, with the gradient of all."""
+        spread = deviations(x.detach().float())
+        if self._averages:
+            spread = spread.mean(1, keepdim=True)
+        logits = self.layers[_key(layer)](torch.cat([self.gradients, spread], 1))
+        made = self.of_index(logits.argmax(1))
+        if not self.training:
+            return made
+        p = logits.softmax(1)
+        widths = p.new_tensor(self.candidates)
+        soft = p @ widths
+        self.soft.append(soft)
+        chosen = nn.functional.one_hot(made.index, len(self.candidates)).to(p.dtype)
+        return Choice(made.bits + soft - soft.detach(), made.index, chosen + p - p.detach())
+
+    def bit_loss(self) -> Tensor:
+        """Weighted sum over samples and layers of chosen bits over detached soft ones."""
+        pairs = zip(self.choices.values(), self.soft, strict=True)
+        ratios = [(choice.bits / soft.detach()).sum() for choice, soft in pairs]
+        self.choices, self.soft = {}, []
+        # Gradients of several processes are averaged; this is a sum.
+        return self.bit_weight * process_count() * torch.stack(ratios).sum()
+
+
+class CADyQ(Method):
+    """Bits chosen for every patch and layer [1]_."""
+
+    trains = True
+    dynamic = True
+    chooses_bits = True
+    starts_from = "pams"
+    config: CADyQConfig
+
+    def paper_placement(self) -> Placement:
+        """Both convolutions of a block and its input; weights and the branch's output at 8 bits."""
+        return CONTENT_AWARE_BLOCKS
+
+    def check(self, bits: Bits) -> None:
+        """Selectors start at one of the candidates.
+
+        Raises
+        ------
+        ValueError
+            The activation bits are none of them.
+        """
+        if bits.a not in self.config.candidates:
+            among = ", ".join(map(str, self.config.candidates))
+            raise ValueError(f"--a {bits.a}: selectors start at one of the candidates {among}")
+
+    def weight_quantizer(
+        self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
+    ) -> Quantizer:
+        """Largest absolute weight of each step, as PAMS."""
+        dim = 0 if per_channel else None
+        return WeightRangeQuantizer(
+            bits, "ste", lambda w, b: sym_narrow(max_abs(w, dim) + MIN_WIDTH, b)
+        )
+
+    def input_quantizer(self, site: Site, bits: int) -> Quantizer:
+        """A trainable maximum scale of fixed bits."""
+        return MaxScale(bits)
+
+    def low_input_quantizer(self, site: Site, bits: int) -> Quantizer:
+        """A scale for every candidate; of tokens, one of fixed bits."""
+        if site.kind in ("linear", "matmul"):
+            return MaxScale(bits)
+        return Scales(bits, tuple(self.config.candidates))
+
+    def attach(self, network: Network) -> None:
+        """A selector for every dynamic input."""
+        channels = {site.path: site.channels for site in network.sites()}
+        assert network.quantization is not None
+        dynamic = {path: channels[path] for path in dynamic_quantizers(network)}
+        attach(network, Selectors(self.config, dynamic, network.quantization.bits.a))
+
+    def inherit(self, network: Network, before: Network, batches: Iterable[Tensor]) -> None:
+        """Take over the bounds of the 8-bit network, for every candidate."""
+        inherit_scales(network, before)
+
+    def before_step(self, network: Network, step: int, iters: int) -> None:
+        """Raise the weight of the bits; the released code's bounds follow the data at first."""
+        config, provider = self.config, network.bit_provider
+        assert isinstance(provider, Selectors)
+        rise = config.bit_weight_end - config.bit_weight
+        provider.bit_weight = config.bit_weight + rise * step / max(iters, 1)
+        follows = config.variant == "code" and step < config.warmup * iters
+        for quantizer in quantizers(network):
+            if isinstance(quantizer, MaxScale):
+                quantizer.follows = follows
+
+    def regularizers(self, network: Network) -> dict[str, Tensor]:
+        """The loss on bits."""
+        assert isinstance(network.bit_provider, Selectors)
+        return {"bits": network.bit_provider.bit_loss()}
+
+
+def _key(layer: str) -> str:
+    # Names of modules have no dots.
+    return layer.replace(".", "_")
