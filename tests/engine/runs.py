@@ -51,8 +51,14 @@ def entries(run_dir):
     return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
 
 
-def train_in_child(wanted: Request, cache: str, die_at: str = "") -> None:
-    """Body of a child process: one run, killed at a call that the parent cannot time."""
+def train_in_child(
+    wanted: Request, cache: str, die_at: str = "", interrupt_at: int | None = None
+) -> None:
+    """Body of a child process: one run, killed at a call that the parent cannot time.
+
+    Or interrupted in a step: signals are for processes of their own, not for that of the tests,
+    where the libraries that run graphs are loaded.
+    """
     import signal
     import sys
 
@@ -60,7 +66,23 @@ def train_in_child(wanted: Request, cache: str, die_at: str = "") -> None:
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for the whole process
     if die_at:
         _die_in(die_at, signal.SIGKILL)
+    if interrupt_at is not None:
+        _signal_in(interrupt_at, signal.SIGINT)
     pretrain(wanted)
+
+
+def _signal_in(step: int, number: int) -> None:
+    """Send this process a signal in the middle of a step."""
+    from sr_quant_cli.engine.train import Trainer
+
+    original = Trainer._train_step
+
+    def interrupted(self, *args):
+        if self.step == step:
+            os.kill(os.getpid(), number)
+        return original(self, *args)
+
+    Trainer._train_step = interrupted
 
 
 def _die_in(call: str, number: int) -> None:

@@ -25,9 +25,9 @@ def processes():
     return context
 
 
-def child(processes, wanted, die_at=""):
+def child(processes, wanted, die_at="", interrupt_at=None):
     # One thread: several would wait for each other on a busy machine.
-    arguments = (replace(wanted, threads=1), os.environ["SRQ_CACHE"], die_at)
+    arguments = (replace(wanted, threads=1), os.environ["SRQ_CACHE"], die_at, interrupt_at)
     process = processes.Process(target=train_in_child, args=arguments)
     process.start()
     return process
@@ -75,6 +75,35 @@ def test_a_kill_while_a_file_is_written_loses_nothing(processes, photographs, tm
         process.join()
         assert process.exitcode == (-signal.SIGKILL if die_at else 0)
     assert_like(tmp_path / "run", tmp_path / "whole")
+
+
+def test_an_interrupt_saves_and_the_run_goes_on(processes, photographs, tmp_path):
+    for name, step in (("whole", None), ("run", 6)):
+        process = child(processes, request(photographs, tmp_path / name), interrupt_at=step)
+        process.join()
+        assert process.exitcode == (0 if step is None else 1)  # KeyboardInterrupt
+    assert (tmp_path / "run/step-00000007.ckpt").is_file()
+    assert not (tmp_path / "run/model.safetensors").exists()
+    process = child(processes, request(photographs, tmp_path / "run"))
+    process.join()
+    assert equal(weights(tmp_path / "whole"), weights(tmp_path / "run"))
+
+
+def test_a_second_interrupt_breaks_off_at_once():
+    twice = (
+        "import signal\n"
+        "from sr_quant_cli.engine.interrupt import DeferredInterrupts\n"
+        "with DeferredInterrupts() as interrupts:\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "    print(interrupts.received, flush=True)\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "    print('went on')\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", twice], capture_output=True, text=True, check=False
+    )
+    assert ended.stdout.split() == [str(int(signal.SIGINT))]
+    assert "KeyboardInterrupt" in ended.stderr
 
 
 def command(photographs, run, *overrides):

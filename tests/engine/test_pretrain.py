@@ -1,6 +1,5 @@
 import json
 import math
-import signal
 import sys
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import torch
 
 from sr_quant_cli.data.store import pack_pairs
 from sr_quant_cli.engine.device import pick_device, pick_precision
-from sr_quant_cli.engine.interrupt import DeferredInterrupts
 from sr_quant_cli.engine.objective import PixelLoss
 from sr_quant_cli.engine.pretrain import Request, pretrain
 from sr_quant_cli.engine.session import parse_duration
@@ -43,32 +41,6 @@ def test_resumed_equals_uninterrupted(photographs, tmp_path):
     for iters in (5, 9, 12):
         pretrain(request(photographs, tmp_path / "parts", f"train.iters={iters}"))
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
-
-
-def test_an_interrupt_saves_and_the_run_goes_on(photographs, tmp_path, monkeypatch):
-    pretrain(request(photographs, tmp_path / "whole"))
-    original = Trainer._train_step
-
-    def interrupted(self, lr, hr, wants_stop):
-        if self.step == 6:
-            signal.raise_signal(signal.SIGINT)
-        return original(self, lr, hr, wants_stop)
-
-    monkeypatch.setattr(Trainer, "_train_step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(request(photographs, tmp_path / "run"))
-    monkeypatch.setattr(Trainer, "_train_step", original)
-    assert (tmp_path / "run/step-00000007.ckpt").is_file()
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    pretrain(request(photographs, tmp_path / "run"))
-    assert equal(weights(tmp_path / "whole"), weights(tmp_path / "run"))
-
-
-def test_a_second_interrupt_breaks_off_at_once():
-    with pytest.raises(KeyboardInterrupt), DeferredInterrupts() as interrupts:
-        signal.raise_signal(signal.SIGINT)
-        assert interrupts.received == signal.SIGINT
-        signal.raise_signal(signal.SIGINT)
 
 
 def test_max_time_stops_early_and_says_how_to_go_on(photographs, tmp_path, capsys):
