@@ -1,11 +1,14 @@
 """The methods srq knows, by name. A new one is a file here and a line below."""
 
 from sr_quant_cli.errors import unknown
+from sr_quant_cli.methods.adabm import AdaBM, AdaBMConfig
 from sr_quant_cli.methods.base import Method, MethodConfig
+from sr_quant_cli.methods.cabm import CABM, CABMConfig
 from sr_quant_cli.methods.cadyq import CADyQ, CADyQConfig
 from sr_quant_cli.methods.daq import DAQ, DAQConfig
 from sr_quant_cli.methods.dbdc_pac import DBDCPaC, DBDCPaCConfig
 from sr_quant_cli.methods.ddtb import DDTB, DDTBConfig
+from sr_quant_cli.methods.granular_dq import GranularDQ, GranularDQConfig
 from sr_quant_cli.methods.minmax import MinMax, MinMaxConfig
 from sr_quant_cli.methods.pams import PAMS, PAMSConfig
 from sr_quant_cli.methods.percentile import Percentile, PercentileConfig
@@ -29,11 +32,14 @@ def register(method: type[Method], config: type[MethodConfig]) -> None:
     _REGISTRY[name] = (method, config)
 
 
+register(AdaBM, AdaBMConfig)
+register(CABM, CABMConfig)
 register(CADyQ, CADyQConfig)
 register(DAQ, DAQConfig)
 register(DBDCPaC, DBDCPaCConfig)
 register(DDTB, DDTBConfig)
 register(DOBI, DOBIConfig)
+register(GranularDQ, GranularDQConfig)
 register(MinMax, MinMaxConfig)
 register(PAMS, PAMSConfig)
 register(Percentile, PercentileConfig)

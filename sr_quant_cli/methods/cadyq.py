@@ -43,37 +43,26 @@ References
 """
 
 from collections.abc import Iterable
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
-from sr_quant_cli.methods.base import Method, MethodConfig, inherit_scales, quantizers
+from sr_quant_cli.methods.base import inherit_scales
+from sr_quant_cli.methods.content_aware import ContentAware, ContentAwareConfig, follow
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.networks.sites import CONTENT_AWARE_BLOCKS, Placement, Site
 from sr_quant_cli.quant.apply import Bits
-from sr_quant_cli.quant.dynamic import BitProvider, Choice, Scales, attach, dynamic_quantizers
-from sr_quant_cli.quant.grids import MIN_WIDTH, sym_narrow
+from sr_quant_cli.quant.dynamic import BitProvider, Choice, attach, dynamic_quantizers
 from sr_quant_cli.quant.pictures import deviations, sobel_gradients
-from sr_quant_cli.quant.quantizers import (
-    MaxScale,
-    Quantizer,
-    WeightRangeQuantizer,
-    process_count,
-)
-from sr_quant_cli.quant.ranges import max_abs
+from sr_quant_cli.quant.quantizers import process_count
 
 
-class CADyQConfig(MethodConfig):
+class CADyQConfig(ContentAwareConfig):
     """CADyQ [1]_; the defaults are those for EDSR."""
 
     name: Literal["cadyq"] = "cadyq"
     """method"""
-    candidates: Annotated[list[Annotated[int, Field(ge=2, le=8)]], Field(min_length=2)] = Field(
-        default_factory=lambda: [4, 6, 8]
-    )
-    """bits to choose from, ascending"""
     gradient_scale: Annotated[float, Field(gt=0)] = 1000.0
     """factor on the gradients of a patch (CARN: 1)"""
     bit_weight: Annotated[float, Field(ge=0)] = 1e-4
@@ -82,12 +71,6 @@ class CADyQConfig(MethodConfig):
     """and at the end (CARN, whose training is twice as long: 7e-4)"""
     warmup: Annotated[float, Field(ge=0, le=1)] = 1 / 300
     """share of the training in which bounds follow the data (variant code)"""
-
-    @model_validator(mode="after")
-    def _candidates_ascend(self) -> Self:
-        if self.candidates != sorted(set(self.candidates)):
-            raise ValueError(f"candidates = {self.candidates}: must be different, ascending")
-        return self
 
 
 class Selectors(BitProvider):
@@ -147,18 +130,11 @@ class Selectors(BitProvider):
         return self.bit_weight * process_count() * torch.stack(ratios).sum()
 
 
-class CADyQ(Method):
+class CADyQ(ContentAware):
     """Bits chosen for every patch and layer [1]_."""
 
-    trains = True
-    dynamic = True
-    chooses_bits = True
     starts_from = "pams"
     config: CADyQConfig
-
-    def paper_placement(self) -> Placement:
-        """Both convolutions of a block and its input; weights and the branch's output at 8 bits."""
-        return CONTENT_AWARE_BLOCKS
 
     def check(self, bits: Bits) -> None:
         """Selectors start at one of the candidates.
@@ -171,25 +147,6 @@ class CADyQ(Method):
         if bits.a not in self.config.candidates:
             among = ", ".join(map(str, self.config.candidates))
             raise ValueError(f"--a {bits.a}: selectors start at one of the candidates {among}")
-
-    def weight_quantizer(
-        self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
-    ) -> Quantizer:
-        """Largest absolute weight of each step, as PAMS."""
-        dim = 0 if per_channel else None
-        return WeightRangeQuantizer(
-            bits, "ste", lambda w, b: sym_narrow(max_abs(w, dim) + MIN_WIDTH, b)
-        )
-
-    def input_quantizer(self, site: Site, bits: int) -> Quantizer:
-        """A trainable maximum scale of fixed bits."""
-        return MaxScale(bits)
-
-    def low_input_quantizer(self, site: Site, bits: int) -> Quantizer:
-        """A scale for every candidate; of tokens, one of fixed bits."""
-        if site.kind in ("linear", "matmul"):
-            return MaxScale(bits)
-        return Scales(bits, tuple(self.config.candidates))
 
     def attach(self, network: Network) -> None:
         """A selector for every dynamic input."""
@@ -208,10 +165,7 @@ class CADyQ(Method):
         assert isinstance(provider, Selectors)
         rise = config.bit_weight_end - config.bit_weight
         provider.bit_weight = config.bit_weight + rise * step / max(iters, 1)
-        follows = config.variant == "code" and step < config.warmup * iters
-        for quantizer in quantizers(network):
-            if isinstance(quantizer, MaxScale):
-                quantizer.follows = follows
+        follow(network, follows=config.variant == "code" and step < config.warmup * iters)
 
     def regularizers(self, network: Network) -> dict[str, Tensor]:
         """The loss on bits."""

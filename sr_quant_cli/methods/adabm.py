@@ -1,0 +1,355 @@
+"""AdaBM: adaptive bit mapping, after training and without retraining the weights.
+
+Bits of an activation are those asked for, one more or one less for the picture, and one more or one
+less for the layer:
+
+    b = base + d_img + d_l                          between 2 and 8
+    d_img = -1 if g < t_low, 1 if g > t_up, else 0;  g = mean slope of the grey picture, 0..255
+    d_l   = R(clip(o_l, -1, 1))
+    s = (u - l) / (2^b - 1),   x_hat = s R((clip(x, l, u) - l) / s) + l
+    w_hat = midrise over [-u_w, u_w] in 2^w levels
+
+    d d_img / d t    that of (tanh(g - t_low) + tanh(g - t_up)) / 2
+    d d_l / d o_l    that of tanh(o_l)
+    d x_hat / d s    R(v) - v,    v = (clip(x, l, u) - l) / s
+
+Calibration finds l and u (extremes of batches, averaged with 0.9 of the old), t (percentiles 10 and
+90 of the pictures), o (-1 for the 30 % of the layers whose inputs spread least, 1 for those that
+spread most), then looks once more for bounds at the bits of each layer and takes their mean with
+the old ones; u_w has the least squared error among 50 that shrink by 1 % each.
+
+Training then takes turns, a step each: u_w; l and u; t and o. The weights of the network stay. The
+loss is L1 to the full-precision output, 10 times the distance of normalized features behind all
+blocks, and, in the turn of t and o, 50 max(mean bits - base, 0).
+
+=========  =====================================================================================
+variant    what differs
+=========  =====================================================================================
+corrected  the search for u_w starts at the largest absolute weight
+paper      as corrected
+code       it starts at the largest weight, which clips a tensor with large negative weights
+=========  =====================================================================================
+
+Bits follow the picture that the network is given: in patch-wise inference the patch.
+
+References
+----------
+.. [1] C. Hong, K. M. Lee, "AdaBM: On-the-Fly Adaptive Bit Mapping for Image Super-Resolution",
+       CVPR 2024.
+"""
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from sr_quant_cli.methods.base import Group, Method, MethodConfig, set_mode
+from sr_quant_cli.networks.base import Network
+from sr_quant_cli.networks.sites import RESIDUAL_CONVOLUTIONS, Placement, Site
+from sr_quant_cli.quant.apply import observe
+from sr_quant_cli.quant.dynamic import (
+    BitProvider,
+    Choice,
+    DynamicQuantizer,
+    attach,
+    dynamic_quantizers,
+)
+from sr_quant_cli.quant.fake import fake_quantize
+from sr_quant_cli.quant.grids import Grid, affine_real, midrise, quantize, sym_narrow
+from sr_quant_cli.quant.pictures import sobel_gradients
+from sr_quant_cli.quant.quantizers import (
+    BoundsQuantizer,
+    Quantizer,
+    ScaleQuantizer,
+    channel_scale,
+)
+from sr_quant_cli.quant.ranges import max_abs, min_max, search_scale
+
+TURNS: tuple[Group, ...] = ("weight_bounds", "bounds", "auxiliary")
+
+SEARCHED, WEIGHT_SHRINK = 100, 0.01
+"""Bounds that are tried for an activation; and by how much each of a weight's 50 is smaller."""
+
+THRESHOLD_GAIN = 10.0
+"""Of thresholds over their parameters: they learn ten times as fast as what shares their rate."""
+
+OLD, BLEND = 0.9, 0.5
+"""Weights of the old bounds: from batch to batch, and after the search at a layer's bits."""
+
+
+class AdaBMConfig(MethodConfig):
+    """AdaBM [1]_."""
+
+    name: Literal["adabm"] = "adabm"
+    """method"""
+    picture_percentile: Annotated[float, Field(gt=0, lt=50)] = 10.0
+    """share of the pictures, in percent, that start with a bit less, and with one more"""
+    layer_percentile: Annotated[float, Field(ge=0, lt=50)] = 30.0
+    """share of the layers, in percent, that start with a bit less, and with one more"""
+    bit_weight: Annotated[float, Field(ge=0)] = 50.0
+    """weight of the mean bits above those asked for"""
+    searched_weights: Annotated[int, Field(ge=1, le=99)] = 50
+    """bounds that are tried for a weight"""
+
+
+class BitMapping(BitProvider):
+    """Bits by picture and layer [1]_.
+
+    Attributes
+    ----------
+    thresholds
+        Lower and upper slope between pictures, over ``THRESHOLD_GAIN``.
+    offsets
+        Of the layers, ``[L]``, rounded where they are used.
+    learns
+        It is their turn.
+    """
+
+    def __init__(self, base: int, layers: list[str]) -> None:
+        lowest, highest = max(base - 2, 2), min(base + 2, 8)
+        super().__init__(tuple(range(lowest, highest + 1)))
+        self.base, self.learns = base, False
+        self._column = {layer: index for index, layer in enumerate(layers)}
+        self.thresholds = nn.Parameter(torch.zeros(2))
+        self.offsets = nn.Parameter(torch.zeros(len(layers)))
+
+    def look(self, picture: Tensor) -> None:
+        """Find the offset of every picture."""
+        slope = slopes(picture)
+        low, up = THRESHOLD_GAIN * self.thresholds
+        hard = (slope > up).float() - (slope < low).float()
+        soft = ((slope - low).tanh() + (slope - up).tanh()) / 2
+        self.of_picture = hard + soft - soft.detach()
+
+    def choose(self, layer: str, x: Tensor) -> Choice:
+        """The sum, between the candidates."""
+        offset = self.offsets[self._column[layer]]
+        soft = offset.tanh()
+        of_layer = offset.detach().clamp(-1, 1).round() + soft - soft.detach()
+        bits = self.base + self.of_picture + of_layer
+        bits = bits.clamp(self.candidates[0], self.candidates[-1])
+        # What is a whole number stays one, whatever was added and taken away again.
+        bits = bits + (bits.round() - bits).detach()
+        return Choice(bits, (bits.detach() - self.candidates[0]).long())
+
+
+class ShiftedBits(DynamicQuantizer, BoundsQuantizer):
+    """Two trainable bounds, and a step that follows the bits [1]_."""
+
+    def __init__(self, bits: int) -> None:
+        super().__init__(bits, "clip", affine_real, min_max)
+
+    def observe(self, x: Tensor) -> None:
+        """Take the extremes of a batch into the moving average."""
+        before = (self.lower.clone(), self.upper.clone())
+        fresh = not self.batches
+        lower, upper = self._estimate(x)
+        if not fresh:
+            lower, upper = (
+                OLD * old + (1 - OLD) * new for old, new in zip(before, (lower, upper), strict=True)
+            )
+        self.lower.data.copy_(lower)
+        self.upper.data.copy_(upper)
+        self.batches.add_(1)
+
+    def static_grid(self) -> None:
+        """None: it depends on the choice."""
+
+    def grid_for(self, choice: Choice) -> Grid:
+        """The grid of the bounds at each sample's bits."""
+        # One grid for the bounds (and zero on a level where it must be), as fine as that of most
+        # bits; steps of their own.
+        grids = {
+            bits: self._to_grid(self.lower, self.upper, bits)
+            for bits in {int(b) for b in choice.bits.tolist()}
+        }
+
+        def each(name: str) -> Tensor:
+            values = [getattr(grids[int(b)], name) for b in choice.bits.tolist()]
+            return torch.stack(values).view(-1, 1, 1, 1)
+
+        most = max(grid.last for grid in grids.values())
+        return Grid(each("step"), each("origin"), each("lower"), each("upper"), 0, most, self.bits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape, float32; bits get their gradient through the step."""
+        if self.mode != "quantize":
+            return super().forward(x)
+        choice = self.provider[0].choice(self.layer, x)
+        grid = self.grid_for(choice)
+        y = fake_quantize(x, grid, self.rule)
+        if not choice.bits.requires_grad:
+            return y
+        error = (y - torch.clamp(x.float(), grid.lower, grid.upper)).detach()
+        # log of the step, up to a constant, as a function of the bits alone.
+        log_step = -torch.log(2**choice.bits - 1).view(-1, 1, 1, 1)
+        return y + error * (log_step - log_step.detach())
+
+
+class AdaBM(Method):
+    """Bits by picture and layer, found after training [1]_."""
+
+    trains = True
+    dynamic = True
+    chooses_bits = True
+    config: AdaBMConfig
+
+    def paper_placement(self) -> Placement:
+        """Both operands of the convolutions of residual blocks."""
+        return RESIDUAL_CONVOLUTIONS
+
+    def weight_quantizer(
+        self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
+    ) -> Quantizer:
+        """Mid-rise between two opposite bounds; of a channel, a grid with zero."""
+        if per_channel:
+            return channel_scale(
+                bits,
+                "clip",
+                lambda w: search_scale(w, sym_narrow, bits, max_abs(w, dim=0), dim=0),
+                weight,
+            )
+        code = self.config.variant == "code"
+
+        def estimate(weight: Tensor) -> Tensor:
+            start = weight.max() if code else max_abs(weight)
+            return shrunk_bound(weight, bits, start, self.config.searched_weights)
+
+        return ScaleQuantizer(bits, "clip", bound_to_midrise, estimate)
+
+    def input_quantizer(self, site: Site, bits: int) -> Quantizer:
+        """Two bounds at fixed bits."""
+        return BoundsQuantizer(bits, "clip", affine_real, min_max)
+
+    def low_input_quantizer(self, site: Site, bits: int) -> Quantizer:
+        """Two bounds at bits that follow; of tokens, which are no map, at fixed ones."""
+        if site.kind in ("linear", "matmul"):
+            return self.input_quantizer(site, bits)
+        return ShiftedBits(bits)
+
+    def attach(self, network: Network) -> None:
+        """The mapping."""
+        assert network.quantization is not None
+        layers = list(dynamic_quantizers(network))
+        attach(network, BitMapping(network.quantization.bits.a, layers))
+
+    def calibrate(self, network: Network, batches: Iterable[Tensor]) -> None:
+        """Find bounds, thresholds and offsets, then bounds for the bits of the layers."""
+        given = list(batches)
+        mapping = _mapping(network)
+        layers = dynamic_quantizers(network)
+        spread = dict.fromkeys(layers, 0.0)
+
+        def note(layer: str) -> object:
+            def look(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+                spread[layer] += inputs[0].std().item()
+
+            return layers[layer].register_forward_pre_hook(look)
+
+        handles = [note(layer) for layer in layers]
+        observe(network, given)
+        for handle in handles:
+            handle.remove()  # type: ignore[attr-defined]
+        with torch.no_grad():
+            found = torch.cat([slopes(batch) for batch in given])
+            share = self.config.picture_percentile / 100
+            ends = torch.quantile(found, torch.tensor([share, 1 - share]))
+            mapping.thresholds.copy_(ends / THRESHOLD_GAIN)
+            ranked = sorted(layers, key=spread.__getitem__)
+            few = int(self.config.layer_percentile / 100 * len(ranked))
+            for rank, layer in enumerate(ranked):
+                offset = -1.0 if rank < few else 1.0 if rank >= len(ranked) - few else 0.0
+                mapping.offsets[mapping._column[layer]] = offset
+            self._clip_for_bits(network, given[0])
+
+    def _clip_for_bits(self, network: Network, batch: Tensor) -> None:
+        """Search bounds at the bits of each layer, on one batch in full precision [1]_."""
+        mapping = _mapping(network)
+
+        def search(quantizer: ShiftedBits, bits: int, inputs: tuple[Tensor, ...]) -> None:
+            x = inputs[0].float()
+            shares = torch.arange(SEARCHED, 0, -1) / SEARCHED
+            errors = torch.stack(
+                [
+                    (quantize(x, affine_real(r * quantizer.lower, r * quantizer.upper, bits)) - x)
+                    .square()
+                    .mean()
+                    for r in shares
+                ]
+            )
+            best = shares[errors.argmin()]
+            for bound in (quantizer.lower, quantizer.upper):
+                bound.copy_(BLEND * bound + (1 - BLEND) * best * bound)
+
+        handles = []
+        for layer, quantizer in dynamic_quantizers(network).items():
+            assert isinstance(quantizer, ShiftedBits)
+            offset = int(mapping.offsets[mapping._column[layer]].round())
+            bits = min(max(mapping.base + offset, 2), 8)
+
+            def hook(module: nn.Module, inputs: tuple[Tensor, ...], bits: int = bits) -> None:
+                assert isinstance(module, ShiftedBits)
+                search(module, bits, inputs)
+
+            handles.append(quantizer.register_forward_pre_hook(hook))
+        set_mode(network, "off")
+        network(batch)
+        set_mode(network, "quantize")
+        for handle in handles:
+            handle.remove()
+
+    def rate_factor(self, group: Group, step: int, iters: int) -> float:
+        """Groups take turns; the network's weights have none."""
+        return float(group == TURNS[step % len(TURNS)])
+
+    def before_step(self, network: Network, step: int, iters: int) -> None:
+        """Set whose turn it is."""
+        _mapping(network).learns = TURNS[step % len(TURNS)] == "auxiliary"
+
+    def regularizers(self, network: Network) -> dict[str, Tensor]:
+        """Mean bits above those asked for, in the turn of the mapping."""
+        mapping = _mapping(network)
+        choices, mapping.choices = mapping.choices, {}
+        if not mapping.learns:
+            return {}
+        mean = torch.stack([choice.bits.mean() for choice in choices.values()]).mean()
+        return {"bits": self.config.bit_weight * (mean - mapping.base).clamp_min(0)}
+
+
+def slopes(picture: Tensor) -> Tensor:
+    """Mean slope of grey pictures on 0..255: RGB 0..1 ``[N, 3, H, W]`` -> ``[N]``."""
+    return 255 * sobel_gradients(picture, magnitude=True)[:, 0]
+
+
+def bound_to_midrise(bound: Tensor, bits: int) -> Grid:
+    """``2^b`` levels from ``-bound`` to ``bound``.
+
+    >>> from sr_quant_cli.quant.grids import levels
+    >>> levels(bound_to_midrise(torch.tensor(3.0), 2)).tolist()
+    [-3.0, -1.0, 1.0, 3.0]
+    """
+    return midrise(2 * bound / (2**bits - 1), bits)
+
+
+@torch.no_grad()
+def shrunk_bound(weight: Tensor, bits: int, start: Tensor, count: int) -> Tensor:
+    """Bound with the least squared error, among ``start (1 - 0.01 i)`` for ``i = 0 .. count - 1``.
+
+    >>> shrunk_bound(torch.tensor([-3.0, -1.0, 1.0, 3.0]), 2, torch.tensor(3.3), 50).item()
+    3.003000020980835
+    """
+    shares = 1 - WEIGHT_SHRINK * torch.arange(count, device=weight.device)
+    errors = torch.stack(
+        [
+            (quantize(weight, bound_to_midrise(share * start, bits)) - weight).square().mean()
+            for share in shares
+        ]
+    )
+    return start * shares[errors.argmin()]
+
+
+def _mapping(network: Network) -> BitMapping:
+    assert isinstance(network.bit_provider, BitMapping)
+    return network.bit_provider

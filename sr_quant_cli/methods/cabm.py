@@ -1,0 +1,144 @@
+"""CABM: content-aware bit mapping.
+
+A table in the place of CADyQ's selectors: from how edgy a patch is to the bits of every layer.
+
+    e = mean |Laplacian| of the grey patch, 0..255
+    bits of layer l = T[i, l],    i the interval of e
+
+It starts from a trained CADyQ. That runs on training patches, whose scores are cut into intervals
+that hold equally many; in each, every layer gets the bits that CADyQ chose most often (of equal
+counts the fewer). Then the network is trained on with the table as it is, by the losses of CADyQ
+without that on bits. At run time no selector is left: a patch costs an edge detector and a look-up,
+and all bits are known before the network runs.
+
+=========  =====================================================================================
+variant    what differs
+=========  =====================================================================================
+corrected  as above
+paper      as corrected
+code       as corrected; the released code was not seen
+=========  =====================================================================================
+
+How the paper forms the row of an interval, and its number of intervals, are not known here: the
+most frequent bits and 20 intervals are srq's.
+
+References
+----------
+.. [1] S. Tian, M. Lu, J. Liu, Y. Guo, Y. Chen, S. Zhang, "CABM: Content-Aware Bit Mapping for
+       Single Image Super-Resolution Network with Large Input", CVPR 2023.
+"""
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from sr_quant_cli.methods.base import inherit_scales
+from sr_quant_cli.methods.content_aware import ContentAware, ContentAwareConfig
+from sr_quant_cli.networks.base import Network
+from sr_quant_cli.quant.apply import Bits
+from sr_quant_cli.quant.dynamic import BitProvider, Choice, attach, dynamic_quantizers
+from sr_quant_cli.quant.pictures import edge_score
+
+
+class CABMConfig(ContentAwareConfig):
+    """CABM [1]_."""
+
+    name: Literal["cabm"] = "cabm"
+    """method"""
+    intervals: Annotated[int, Field(ge=1)] = 20
+    """of the edge score, each with a row of the table"""
+
+
+class EdgeTable(BitProvider):
+    """Bits of all layers by the edge score of a patch [1]_.
+
+    Attributes
+    ----------
+    edges
+        Scores between the intervals, ascending, ``[R - 1]``.
+    rows
+        Index of the candidate for every layer in every interval, int64 ``[R, L]``.
+    """
+
+    edges: Tensor
+    rows: Tensor
+
+    def __init__(self, candidates: tuple[int, ...], layers: list[str], intervals: int) -> None:
+        super().__init__(candidates)
+        self._column = {layer: index for index, layer in enumerate(layers)}
+        self.register_buffer("edges", torch.zeros(intervals - 1))
+        most = len(candidates) - 1
+        self.register_buffer("rows", torch.full((intervals, len(layers)), most))
+
+    def look(self, picture: Tensor) -> None:
+        """Find the row of every patch."""
+        self.row = torch.bucketize(edge_score(picture), self.edges)
+
+    def choose(self, layer: str, x: Tensor) -> Choice:
+        """What the table says."""
+        return self.of_index(self.rows[self.row, self._column[layer]])
+
+    @torch.no_grad()
+    def fill(self, scores: Tensor, chosen: Tensor) -> None:
+        """Make the table from scores ``[P]`` and choices ``[P, L]``, indices of candidates.
+
+        Of patches of equal scores some interval may be left without any: it keeps the most bits.
+        """
+        count = len(self.rows)
+        cuts = torch.linspace(0, 1, count + 1, device=scores.device)[1:-1]
+        self.edges.copy_(torch.quantile(scores, cuts))
+        row = torch.bucketize(scores, self.edges)
+        for index in range(count):
+            here = chosen[row == index]
+            if len(here):
+                counts = torch.stack([(here == k).sum(0) for k in range(len(self.candidates))])
+                self.rows[index] = counts.argmax(0)
+
+
+class CABM(ContentAware):
+    """Bits looked up for every patch [1]_."""
+
+    starts_from = "cadyq"
+    config: CABMConfig
+
+    def check(self, bits: Bits) -> None:
+        """Bits come from the table.
+
+        Raises
+        ------
+        ValueError
+            Others are asked for.
+        """
+        if bits.a != self.config.candidates[-1]:
+            raise ValueError(
+                f"--a {bits.a}: bits come from a table of {self.config.candidates}; "
+                f"must be {self.config.candidates[-1]}"
+            )
+
+    def attach(self, network: Network) -> None:
+        """The table."""
+        layers = list(dynamic_quantizers(network))
+        attach(network, EdgeTable(tuple(self.config.candidates), layers, self.config.intervals))
+
+    def inherit(self, network: Network, before: Network, batches: Iterable[Tensor]) -> None:
+        """Take over the scales, and fill the table with what CADyQ chooses."""
+        inherit_scales(network, before)
+        table, chooser = network.bit_provider, before.bit_provider
+        assert isinstance(table, EdgeTable)
+        assert chooser is not None
+        if chooser.candidates != table.candidates:
+            raise ValueError(
+                f"it chooses among {list(chooser.candidates)} bits, the table among "
+                f"{list(table.candidates)}"
+            )
+        scores, chosen = [], []
+        for batch in batches:
+            with torch.no_grad():
+                before.eval()(batch)
+            scores.append(edge_score(batch))
+            made = chooser.choices
+            chosen.append(torch.stack([made[layer].index for layer in made], 1))
+        table.fill(torch.cat(scores), torch.cat(chosen))

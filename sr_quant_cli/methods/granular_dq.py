@@ -1,0 +1,124 @@
+"""Granular-DQ: one bit-width for a patch, by the entropy of its grey values.
+
+    p_i = sum over pixels of exp(-(g - c_i)^2 / 2 w^2), normalized;   c_i = i / 31, w = 0.0255
+    H = -sum p_i ln p_i
+    bits = candidates by the percentiles that H lies between; published 4, 5, 8 at 50 and 90
+
+g is the grey patch, 0..1. All layers of a patch have the same bits, so that a network for each is
+all that a patch-wise choice needs. Percentiles are those of the training patches; they are found
+before training and saved.
+
+=========  =====================================================================================
+variant    what differs
+=========  =====================================================================================
+corrected  the entropy rule alone, on the quantizers of PAMS and CADyQ, from the 8-bit network
+paper      as corrected
+code       as corrected
+=========  =====================================================================================
+
+The paper also has a gate on pooled features of the patch that chooses among 4, 6 and 8 bits, and
+applies the rule to the patches which the gate gives 8; its quantizers are those of QuantSR. In the
+released code the gate sees the mean of the features three times (pools of different size,
+averaged), and takes a random Gumbel sample at run time, too, so that results differ from run to
+run. Here is the rule alone: what is compared with CADyQ and CABM is then who chooses the bits.
+
+References
+----------
+.. [1] M. Wang, Z. Zhang, F. Li, K. Xu, K. Miao, M. Wang, "Thinking in Granularity: Dynamic
+       Quantization for Image Super-Resolution by Intriguing Multi-Granularity Clues", AAAI 2025.
+"""
+
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from sr_quant_cli.methods.base import inherit_scales
+from sr_quant_cli.methods.content_aware import Candidates, ContentAware, ContentAwareConfig
+from sr_quant_cli.networks.base import Network
+from sr_quant_cli.quant.apply import Bits
+from sr_quant_cli.quant.dynamic import BitProvider, Choice, attach
+from sr_quant_cli.quant.pictures import entropy
+
+Percentiles = Annotated[list[Annotated[float, Field(gt=0, lt=100)]], Field(min_length=1)]
+
+
+class GranularDQConfig(ContentAwareConfig):
+    """Granular-DQ [1]_."""
+
+    name: Literal["granular_dq"] = "granular_dq"
+    """method"""
+    candidates: Candidates = Field(default_factory=lambda: [4, 5, 8])
+    """bits to choose from, ascending"""
+    percentiles: Percentiles = Field(default_factory=lambda: [50.0, 90.0])
+    """of the entropy, between the candidates, ascending"""
+
+    @model_validator(mode="after")
+    def _one_between_two(self) -> Self:
+        if len(self.percentiles) != len(self.candidates) - 1:
+            raise ValueError(
+                f"percentiles = {self.percentiles}: needs {len(self.candidates) - 1}, one between "
+                f"each two of {self.candidates}"
+            )
+        if self.percentiles != sorted(self.percentiles):
+            raise ValueError(f"percentiles = {self.percentiles}: must ascend")
+        return self
+
+
+class EntropyRule(BitProvider):
+    """The same bits for all layers of a patch, by its entropy [1]_.
+
+    Attributes
+    ----------
+    thresholds
+        Entropies between the candidates, ``[K - 1]``.
+    """
+
+    thresholds: Tensor
+
+    def __init__(self, candidates: tuple[int, ...]) -> None:
+        super().__init__(candidates)
+        self.register_buffer("thresholds", torch.zeros(len(candidates) - 1))
+
+    def look(self, picture: Tensor) -> None:
+        """Choose for every patch; one on a threshold gets the fewer bits."""
+        self.index = torch.bucketize(entropy(picture), self.thresholds)
+
+    def choose(self, layer: str, x: Tensor) -> Choice:
+        """What was chosen for the patch."""
+        return self.of_index(self.index)
+
+
+class GranularDQ(ContentAware):
+    """Bits chosen for every patch by its entropy [1]_."""
+
+    starts_from = "pams"
+    config: GranularDQConfig
+
+    def check(self, bits: Bits) -> None:
+        """Bits come from the rule.
+
+        Raises
+        ------
+        ValueError
+            Others are asked for.
+        """
+        if bits.a != self.config.candidates[-1]:
+            raise ValueError(
+                f"--a {bits.a}: bits are {self.config.candidates} by the entropy; "
+                f"must be {self.config.candidates[-1]}"
+            )
+
+    def attach(self, network: Network) -> None:
+        """The rule."""
+        attach(network, EntropyRule(tuple(self.config.candidates)))
+
+    def inherit(self, network: Network, before: Network, batches: Iterable[Tensor]) -> None:
+        """Take over the scales, and find the percentiles."""
+        inherit_scales(network, before)
+        rule = network.bit_provider
+        assert isinstance(rule, EntropyRule)
+        found = torch.cat([entropy(batch) for batch in batches])
+        rule.thresholds.copy_(torch.quantile(found, torch.tensor(self.config.percentiles) / 100))
