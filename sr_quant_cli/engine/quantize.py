@@ -56,10 +56,6 @@ def quantize(request: Request) -> dict[str, Any]:
     method = build_method(recipe.method)
     placement = choose_placement(recipe, method)
     bits = Bits(recipe.bits.w, recipe.bits.a)
-    try:
-        method.check(bits)
-    except ValueError as error:
-        raise UsageError(f"{recipe.method.name}: {error}") from error
     for caution in method.cautions(bits):
         warn(f"{recipe.method.name} at {bits}: {caution}")
     if recipe.train.iters and not method.trains:

@@ -43,7 +43,7 @@ _OF_ALL_STAGES = (
     "train.log_every",
     "train.checkpoint_every",
 )
-"""Overrides that reach the stages before."""
+"""Overrides that reach the stages before; those of calibration the ones that have it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,12 @@ def find_start(request: Request, run: Run) -> Start | Unfinished:
         model = model / MODEL
     network, header = load_any(model, request.scale)
     recipe = _resolve(request, header, model)
-    needed = build_method(recipe.method).starts_from
+    method = build_method(recipe.method)
+    try:
+        method.check(Bits(recipe.bits.w, recipe.bits.a))
+    except ValueError as error:
+        raise UsageError(f"{recipe.method.name}: {error}") from error
+    needed = method.starts_from
     before = None if header.quantization is None else str(header.quantization.method["name"])
     if needed and before is None:
         folder = _run_folder(request, recipe) / needed
@@ -263,8 +268,9 @@ def _factor(request: Request, recipe: QuantizeRecipe) -> float:
     return iters / published if published else 1.0
 
 
-def _shared(request: Request) -> tuple[str, ...]:
-    return tuple(given for given in request.overrides if given.startswith(_OF_ALL_STAGES))
+def _shared(request: Request, *more: str) -> tuple[str, ...]:
+    shared = (*_OF_ALL_STAGES, *more)
+    return tuple(given for given in request.overrides if given.startswith(shared))
 
 
 def _options(request: Request, folder: Path) -> dict[str, Any]:
@@ -314,7 +320,7 @@ def _quantize_stage(request: Request, recipe: QuantizeRecipe, model: Path, folde
         a=before.a,
         placement=recipe.sites.placement,
         scale=request.scale,
-        overrides=(*short, *sites, *_shared(request)),
+        overrides=(*short, *sites, *_shared(request, "calibration.")),
         **_options(request, folder),
     )
 

@@ -125,7 +125,6 @@ class CABM(ContentAware):
 
     def inherit(self, network: Network, before: Network, batches: Iterable[Tensor]) -> None:
         """Take over the scales, and fill the table with what CADyQ chooses."""
-        inherit_scales(network, before)
         table, chooser = network.bit_provider, before.bit_provider
         assert isinstance(table, EdgeTable)
         assert chooser is not None
@@ -134,6 +133,7 @@ class CABM(ContentAware):
                 f"it chooses among {list(chooser.candidates)} bits, the table among "
                 f"{list(table.candidates)}"
             )
+        inherit_scales(network, before)
         scores, chosen = [], []
         for batch in batches:
             with torch.no_grad():

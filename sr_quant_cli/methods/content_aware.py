@@ -41,7 +41,7 @@ class ContentAware(Method):
     config: ContentAwareConfig
 
     def paper_placement(self) -> Placement:
-        """Both convolutions of a block and its input; weights and the branch's output at 8 bits."""
+        """Both convolutions of a block and its input; the output of the branch at 8 bits."""
         return CONTENT_AWARE_BLOCKS
 
     def weight_quantizer(

@@ -132,12 +132,11 @@ RELEASED_RESIDUAL_BLOCKS: Placement = {
 """As their released code has it: only the shortcut gets the quantized input of the block."""
 
 CONTENT_AWARE_BLOCKS: Placement = {
+    **RESIDUAL_CONVOLUTIONS,
     "block_in": Operands("low"),
-    "block_first": Operands("low", "int8"),
-    "block": Operands("low", "int8"),
     "block_out": Operands("int8"),
 }
-"""Inputs of their convolutions at bits that follow the picture, the rest at 8 (CADyQ)."""
+"""Their convolutions and the inputs of these, and the outputs of branches at 8 bits (CADyQ)."""
 
 BLOCKS: Placement = {
     **RESIDUAL_CONVOLUTIONS,

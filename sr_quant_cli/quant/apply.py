@@ -92,10 +92,7 @@ def quantize_network(
             site: Site = site, entry: SiteBits = entry, operands: Operands = operands
         ) -> nn.Module:
             before = placement.get(site.quantized_by) if site.quantized_by else None
-            alike = before and bits.input(before.input) == entry.input_bits
-            if method.chooses_bits and before and before.input != operands.input:
-                alike = False
-            if entry.input_bits == 32 or alike:
+            if entry.input_bits == 32 or (before and bits.input(before.input) == entry.input_bits):
                 return nn.Identity()
             make = method.low_input_quantizer if operands.input == "low" else method.input_quantizer
             quantizer = make(site, entry.input_bits)

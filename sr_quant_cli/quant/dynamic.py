@@ -143,8 +143,17 @@ class Scales(DynamicQuantizer, MaxScale):
 
 
 def attach(network: "Network", provider: BitProvider) -> None:
-    """Give a quantized network its bit provider, and every dynamic quantizer the way to it."""
-    for path, quantizer in dynamic_quantizers(network).items():
+    """Give a quantized network its bit provider, and every dynamic quantizer the way to it.
+
+    Raises
+    ------
+    ValueError
+        It has no dynamic quantizer.
+    """
+    dynamic = dynamic_quantizers(network)
+    if not dynamic:
+        raise ValueError("no input that the placement quantizes is a map, whose bits could follow")
+    for path, quantizer in dynamic.items():
         quantizer.layer, quantizer.provider = path, (provider,)
     network.bit_provider = provider
     network.register_forward_pre_hook(_begin)

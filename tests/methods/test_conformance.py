@@ -1,5 +1,6 @@
 """What every method keeps on every network: levels, files, gradients, independence of samples."""
 
+from copy import deepcopy
 from itertools import product
 
 import numpy as np
@@ -11,9 +12,11 @@ from sr_quant_cli import networks
 from sr_quant_cli.engine.objective import StudentLoss
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.methods import build, config_class, method_names
+from sr_quant_cli.methods.content_aware import ContentAwareConfig
 from sr_quant_cli.networks.modelfile import Card, load_model, read_header, save_model
 from sr_quant_cli.networks.sites import FULL
 from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.quant.dynamic import DynamicQuantizer
 from sr_quant_cli.quant.quantizers import Quantizer
 from sr_quant_cli.recipe.load import load_recipe
 from tests.helpers import Block, BlockConfig, picture, tiny_block
@@ -36,6 +39,9 @@ NETWORKS = (*networks.network_names(), "block")
 WITHOUT_RELU = {"block", "swinir_light", "quantsr_t", "idn", "srresnet"}
 """Networks in which no smallest value of a batch is 0, which the released DAQ looks for."""
 
+CONTENT_AWARE = {"adabm", "cabm", "cadyq", "granular_dq"}
+"""Methods whose bits follow the picture, where a layer's input is a map."""
+
 UNSUPPORTED = {("daq", "block"), ("ddtb", "block"), ("pams", "block")}
 """Methods whose paper has nothing to quantize in a network."""
 
@@ -45,7 +51,8 @@ THOROUGH = ("edsr", "block")
 COMBINATIONS = [
     combination
     for combination in product(method_names(), NETWORKS, ("paper", "full"))
-    if combination[:2] not in UNSUPPORTED or combination[2] == "full"
+    if (combination[:2] not in UNSUPPORTED or combination[2] == "full")
+    and not (combination[0] in CONTENT_AWARE and combination[1] == "block")
 ]
 
 
@@ -76,6 +83,8 @@ def _block_is_registered(monkeypatch):
 
 def small(cls, **changes):
     values = SMALL | SMALL_OF.get(cls.model_fields["name"].default, {}) | changes
+    if issubclass(cls, ContentAwareConfig):
+        del values["candidates"]
     return cls(**{key: values[key] for key in values.keys() & cls.model_fields})
 
 
@@ -100,9 +109,23 @@ def lr_batch(count, first=0):
 def quantized(name, network, placement, bits, variant="corrected"):
     student, method = fresh(network), build(small(config_class(name), variant=variant))
     sites = FULL if placement == "full" else method.paper_placement()
-    quantize_network(student, method, sites, Bits(bits, bits))
-    method.calibrate(student, [lr_batch(2), lr_batch(2, first=2)])
+    quantize_at(student, method, sites, bits)
     return student.eval(), method
+
+
+def quantize_at(student, method, sites, bits):
+    """With all that comes before, on a few pictures."""
+    content_aware = isinstance(method.config, ContentAwareConfig)
+    a = method.config.candidates[-1] if content_aware else bits
+    batches = [lr_batch(2), lr_batch(2, first=2)]
+    if method.starts_from is None:
+        quantize_network(student, method, sites, Bits(bits, a))
+        method.calibrate(student, batches)
+        return
+    before = deepcopy(student)
+    quantize_at(before, build(small(config_class(method.starts_from))), sites, 8)
+    quantize_network(student, method, sites, Bits(bits, a))
+    method.inherit(student, before, batches)
 
 
 def operands(student):
@@ -119,13 +142,20 @@ def levels_of_each_range(quantizer, x, y):
     return [len(row.unique()) for row in (rows if own else [y])]
 
 
+def width(quantizer):
+    """Bits, or where they are chosen the most of those chosen last."""
+    if not isinstance(quantizer, DynamicQuantizer):
+        return quantizer.bits
+    return int(quantizer.provider[0].choices[quantizer.layer].bits.max())
+
+
 @each_bits
 def test_levels_and_packed_files(tmp_path, name, network, placement, bits):
     student, _ = quantized(name, network, placement, bits)
     levels = []
     hooks = [
         quantizer.register_forward_hook(
-            lambda q, inputs, y: levels.append((q.bits, levels_of_each_range(q, *inputs, y)))
+            lambda q, inputs, y: levels.append((width(q), levels_of_each_range(q, *inputs, y)))
         )
         for quantizer in operands(student)
     ]
@@ -137,7 +167,10 @@ def test_levels_and_packed_files(tmp_path, name, network, placement, bits):
     assert sr.isfinite().all()
     assert sr.std() > 0
     assert len(levels) == len(hooks) > 0
-    assert {bits} <= {width for width, _ in levels} <= {bits, 8}
+    widths = {width for width, _ in levels}
+    chosen = set() if student.bit_provider is None else set(student.bit_provider.candidates)
+    assert {bits} <= widths | chosen
+    assert widths <= {bits, 8} | chosen
     assert all(max(counts) <= 2**width for width, counts in levels)
 
     path = tmp_path / "q.safetensors"
@@ -165,9 +198,15 @@ def test_where_a_paper_has_nothing_to_quantize_the_sites_that_are_there_are_told
         quantized(name, network, "paper", 4)
 
 
+@pytest.mark.parametrize("name", sorted(CONTENT_AWARE))
+def test_bits_do_not_follow_the_picture_where_no_input_is_a_map(name):
+    for placement, message in (("paper", "quantizes block"), ("full", "is a map")):
+        with pytest.raises(ValueError, match=message):
+            quantized(name, "block", placement, 8)
+
+
 @pytest.mark.parametrize("packed", [True, False])
-@pytest.mark.parametrize("network", NETWORKS)
-@pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize(("name", "network"), sorted({c[:2] for c in COMBINATIONS}))
 def test_a_tensor_too_few_or_too_many_is_refused(tmp_path, name, network, packed):
     student, _ = quantized(name, network, "full", 3)
     path = tmp_path / "q.safetensors"
@@ -260,7 +299,7 @@ def test_samples_depend_on_their_batch_only_where_the_papers_code_has_it(network
     found = {
         (name, variant)
         for name, variant in product(method_names(), VARIANTS)
-        if (name, network) not in UNSUPPORTED and depends_on_its_batch(name, network, variant)
+        if (name, network, "paper") in COMBINATIONS and depends_on_its_batch(name, network, variant)
     }
     dynamic = {("daq", "code"), ("ddtb", "paper"), ("ddtb", "code")}
     expected = {
@@ -271,6 +310,7 @@ def test_samples_depend_on_their_batch_only_where_the_papers_code_has_it(network
     assert found <= expected
     # Of other small networks the ranges may be the same by chance.
     assert found == expected or network not in (*THOROUGH, "quantsr_c")
+    methods = {name: build(config_class(name)()) for name in method_names()}
     assert {name for name, _ in dynamic} == {
-        name for name in method_names() if build(config_class(name)()).dynamic
+        name for name, method in methods.items() if method.dynamic and not method.chooses_bits
     }

@@ -1,0 +1,139 @@
+"""Bits that are chosen for every sample: values, gradients, and who is asked."""
+
+import copy
+
+import pytest
+import torch
+
+from sr_quant_cli.methods.pams import PAMS, PAMSConfig
+from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.quant.dynamic import (
+    BitProvider,
+    Choice,
+    Scales,
+    attach,
+    chosen_bits,
+    dynamic_quantizers,
+)
+from sr_quant_cli.quant.grids import quantize, sym_narrow
+from tests.helpers import tiny_edsr
+
+WIDTHS = (4, 6, 8)
+
+
+class ByBrightness(BitProvider):
+    """Brighter pictures get more bits; the second layer a candidate more than the first."""
+
+    def look(self, picture):
+        self.index = (3 * picture.mean((1, 2, 3))).long().clamp(0, 2)
+
+    def choose(self, layer, x):
+        return self.of_index((self.index + layer.endswith("conv2")).clamp(max=2))
+
+
+class Mixed(BitProvider):
+    """Gives shares that were set from outside."""
+
+    def choose(self, layer, x):
+        made = self.of_index(self.shares.argmax(1))
+        return Choice(made.bits, made.index, self.shares)
+
+
+def scales(provider):
+    quantizer = Scales(8, WIDTHS)
+    quantizer.alpha.data.copy_(torch.tensor([3.0, 2.0, 1.0]))
+    quantizer.layer, quantizer.provider = "layer", (provider,)
+    return quantizer
+
+
+def level(x, k):
+    return quantize(x, sym_narrow(torch.tensor([3.0, 2.0, 1.0][k]), WIDTHS[k]))
+
+
+@pytest.fixture
+def x():
+    return 3 * torch.randn(3, 2, 5, 4, generator=torch.Generator().manual_seed(0))
+
+
+def test_one_candidate_for_each_sample(x):
+    provider = ByBrightness(WIDTHS)
+    provider.begin(torch.tensor([0.1, 0.5, 0.9]).view(3, 1, 1, 1).expand(3, 3, 2, 2))
+    y = scales(provider)(x)
+    for n in range(3):
+        assert torch.equal(y[n], level(x, n)[n])
+        assert len(y[n].unique()) <= 2 ** WIDTHS[n] - 1
+
+
+def test_shares_choose_forward_and_get_the_gradient_of_all_candidates(x):
+    provider = Mixed(WIDTHS)
+    provider.shares = torch.eye(3).requires_grad_()
+    quantizer = scales(provider)
+    weight = torch.randn_like(x)
+    y = quantizer(x)
+    for n in range(3):
+        assert torch.equal(y[n], level(x, n)[n])
+    (y * weight).sum().backward()
+    expected = torch.stack([(weight * level(x, k)).sum((1, 2, 3)) for k in range(3)], 1)
+    assert torch.allclose(provider.shares.grad, expected, rtol=1e-4)
+    # A bound learns from the samples that chose it: clipped values, less the rounding error.
+    for k, alpha in enumerate((3.0, 2.0, 1.0)):
+        own, g, rounded = x[k], weight[k], level(x, k)[k]
+        inside = own.abs() < alpha
+        slope = torch.where(inside, (rounded - own) / alpha, own.sign())
+        assert quantizer.alpha.grad[k].item() == pytest.approx((g * slope).sum().item(), rel=1e-3)
+
+
+def test_gradients_without_shares_are_those_of_single_samples(x):
+    provider = ByBrightness(WIDTHS)
+    pictures = torch.tensor([0.9, 0.1, 0.9]).view(3, 1, 1, 1).expand(3, 3, 2, 2)
+    together = scales(provider)
+    provider.begin(pictures)
+    together(x).sum().backward()
+    apart = scales(provider)
+    for n in range(3):
+        provider.begin(pictures[n : n + 1])
+        apart(x[n : n + 1]).sum().backward()
+    assert torch.allclose(together.alpha.grad, apart.alpha.grad, rtol=1e-4)
+    assert together.alpha.grad[1] == 0
+
+
+def dynamic_edsr():
+    network, method = tiny_edsr(), PAMS(PAMSConfig())
+    quantize_network(network, method, method.paper_placement(), Bits(8, 8))
+    for path in ("body.0.block_in", "body.0.conv2"):
+        module = network.get_submodule(path)
+        module.input_quantizer = Scales(8, WIDTHS)
+    attach(network, ByBrightness(WIDTHS))
+    return network
+
+
+def pictures(*brightness):
+    noise = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    return torch.cat([b + 0.02 * noise for b in brightness])
+
+
+def test_the_provider_looks_at_what_the_network_is_given():
+    network = dynamic_edsr()
+    assert list(dynamic_quantizers(network)) == ["body.0.block_in", "body.0.conv2"]
+    lr = pictures(0.1, 0.5, 0.9)
+    with torch.no_grad():
+        whole = network(lr)
+    assert chosen_bits(network).tolist() == [[4, 6], [6, 8], [8, 8]]
+    with torch.no_grad():
+        alone = torch.cat([network(lr[n : n + 1]) for n in range(3)])
+    assert torch.allclose(whole, alone, atol=1e-5)
+
+
+def test_a_copy_asks_its_own_provider():
+    network = dynamic_edsr()
+    twin = copy.deepcopy(network)
+    with torch.no_grad():
+        network(pictures(0.1))
+        twin(pictures(0.9))
+    assert chosen_bits(network).tolist() == [[4, 6]]
+    assert chosen_bits(twin).tolist() == [[8, 8]]
+
+
+def test_a_network_of_fixed_bits_has_none_to_tell():
+    with pytest.raises(ValueError, match="do not follow"):
+        chosen_bits(tiny_edsr())
