@@ -131,30 +131,27 @@ def find_start(request: Request, run: Run) -> Start | Unfinished:
         wanted = f"a model quantized by {needed}" if needed else "a full-precision model"
         raise UsageError(f"{model} is quantized already, by {before}; start from {wanted}")
     if needed:
-        model = trainable_file(model)
+        model = trainable_file(model.parent if model.name == MODEL else model)
         network, header = load_any(model)
     return Start(model, network, header, locate(recipe, request, model), request)
 
 
 def trainable_file(model: Path) -> Path:
-    """The file of float weights for a run folder, or for a model file of packed codes.
+    """The file of float weights for a run folder, or for a model file.
 
     Raises
     ------
     UsageError
-        There is none: packed codes cannot be trained.
+        It holds packed codes, which cannot be trained.
     """
     if model.is_dir():
         trainable = model / TRAINABLE
         model = trainable if trainable.is_file() else model / MODEL
     if is_model_file(model) and is_packed(model):
-        trainable = model.with_name(TRAINABLE)
-        if not trainable.is_file():
-            raise UsageError(
-                f"{model} holds packed codes, which cannot be trained; name its run folder or the "
-                f"{TRAINABLE} beside it"
-            )
-        model = trainable
+        raise UsageError(
+            f"{model} holds packed codes, which cannot be trained; name its run folder or the "
+            f"{TRAINABLE} beside it"
+        )
     return model
 
 

@@ -4,6 +4,7 @@ A table in the place of CADyQ's selectors: from how edgy a patch is to the bits 
 
     e = mean |Laplacian| of the grey patch, 0..255
     bits of layer l = T[i, l],    i the interval of e
+    x_hat = Q_bits(x),            on the scales of CADyQ
 
 It starts from a trained CADyQ. That runs on training patches, whose scores are cut into intervals
 that hold equally many; in each, every layer gets the bits that CADyQ chose most often (of equal

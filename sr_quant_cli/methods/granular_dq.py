@@ -3,6 +3,7 @@
     p_i = sum over pixels of exp(-(g - c_i)^2 / 2 w^2), normalized;   c_i = i / 31, w = 0.0255
     H = -sum p_i ln p_i
     bits = candidates by the percentiles that H lies between; published 4, 5, 8 at 50 and 90
+    x_hat = Q_bits(x)
 
 g is the grey patch, 0..1. All layers of a patch have the same bits, so that a network for each is
 all that a patch-wise choice needs. Percentiles are those of the training patches; they are found
