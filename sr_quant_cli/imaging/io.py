@@ -128,6 +128,15 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     return picture.read(0, picture.height, 0, picture.width)
 
 
+def decodes(path: Path) -> bool:
+    """Whether a file is a picture without damage."""
+    try:
+        pyvips.Image.new_from_file(str(path), access="sequential", fail_on="truncated").avg()
+    except pyvips.Error:
+        return False
+    return True
+
+
 def thumbnail(picture: Picture | NDArray[np.uint8], longest: int = 1600) -> NDArray[np.uint8]:
     """Shrink a picture to look at, uint8 ``[h, w, 3]``: no side is longer; a small one stays.
 
