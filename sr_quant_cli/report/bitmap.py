@@ -42,8 +42,9 @@ def draw_bit_map(
     figure = Figure(figsize=(9.5, inches + 0.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    grey = lr.mean(axis=2)
-    axes.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
+    # Pale, or colours would not be those of the scale where the picture is dark.
+    pale = lr.mean(axis=2, dtype=np.float32)
+    axes.imshow(pale, cmap="gray", vmin=-320, vmax=255, extent=(0, width, height, 0))
     coloured = axes.pcolormesh(
         [*columns, width],
         [*rows, height],
@@ -51,7 +52,7 @@ def draw_bit_map(
         cmap="viridis",
         vmin=min(candidates),
         vmax=max(candidates),
-        alpha=0.5,
+        alpha=0.55,
     )
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
