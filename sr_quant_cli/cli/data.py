@@ -1,12 +1,13 @@
-"""``srq data list|get|check``."""
+"""``srq data list|get|make|check``."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sr_quant_cli.cli.options import DataRoot, Json
 
-app = typer.Typer(help="Data sets: list, get, check.", rich_markup_mode=None)
+app = typer.Typer(help="Data sets: list, get, make, check.", rich_markup_mode=None)
 
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="DIV2K, Flickr2K, benchmark, Set5, ...: see list.")
@@ -73,6 +74,41 @@ def get(
     print("\n".join(lines))
     if json is not None:
         write_json(json, {"name": dataset.name, "archives": lines})
+
+
+@app.command()
+def make(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Test2K, Test4K or Test8K.")],
+    source: Annotated[
+        Path, typer.Option("--from", metavar="DIR", help="Training pictures of DIV8K: 1201.png ...")
+    ],
+    data_root: DataRoot = None,
+    json: Json = None,
+) -> None:
+    """Make Test2K, Test4K or Test8K from training pictures of DIV8K.
+
+    Pictures 1201 to 1300 with a longer side of 2048 pixels by bicubic, 1301 to 1400 with 4096, and
+    1401 to 1500 as they are; smaller ones are not enlarged; both sides are cropped to multiples of
+    12. There is no canonical file set: papers say "downsampled to 2K and 4K resolution" only, so
+    figures on others' files differ. Pictures that are there and complete are kept.
+
+    \b
+    Example:
+      srq data make Test2K --from DIV8K/train
+    """  # noqa: D301 - typer's \b keeps the line breaks
+    from dataclasses import asdict
+
+    from sr_quant_cli.data.benchmark import data_root as root_of
+    from sr_quant_cli.data.benchmark import usual_name
+    from sr_quant_cli.data.div8k import make as make_set
+    from sr_quant_cli.data.div8k import raise_missing
+    from sr_quant_cli.files import write_json
+
+    outcome = make_set(usual_name(name), source, root_of(data_root))
+    print(f"{outcome.folder}: {outcome.made} pictures made, {outcome.kept} kept")
+    if json is not None:
+        write_json(json, asdict(outcome))
+    raise_missing(outcome)
 
 
 @app.command()

@@ -5,7 +5,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from sr_quant_cli.cli.options import DataRoot, Depth, Device, Json, Threads
+from sr_quant_cli.cli.options import (
+    DataRoot,
+    Depth,
+    Device,
+    Json,
+    Patch,
+    Patchwise,
+    Step,
+    Threads,
+)
 
 
 def evaluate(
@@ -17,7 +26,10 @@ def evaluate(
         ),
     ] = None,
     bench: Annotated[
-        str, typer.Option(help="Sets, joined by +: Set5, Set14, B100, Urban100, Manga109.")
+        str,
+        typer.Option(
+            help="Sets, joined by +: Set5, Set14, B100, Urban100, Manga109, Test2K, Test4K, Test8K."
+        ),
     ] = "Set5+Set14+B100+Urban100",
     scale: Annotated[
         int | None, typer.Option(help="2, 3 or 4; default: the models' own, else 4.")
@@ -30,6 +42,13 @@ def evaluate(
     record: Annotated[
         bool, typer.Option("--record", help="Store the scores in the card of each srq model file.")
     ] = False,
+    patchwise: Patchwise = False,
+    patch: Patch = None,
+    step: Step = None,
+    bit_maps: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Draw the bits that every patch took, a map a picture."),
+    ] = None,
     depth: Depth = "full",
     runtime: Annotated[
         Literal["auto", "torch", "onnxruntime", "openvino"] | None,
@@ -44,7 +63,8 @@ def evaluate(
 ) -> None:
     """Measure models on benchmark sets.
 
-    PSNR and SSIM on luma under a named protocol, bicubic in the first row.
+    PSNR and SSIM on luma under a named protocol, bicubic in the first row. Patch-wise, and of
+    models whose bits follow the picture, the feature average bits (FAB) and bit operations, too.
 
     \b
     Examples:
@@ -52,6 +72,7 @@ def evaluate(
       srq eval runs/edsr-x2/model.safetensors --bench Set5+Set14 --json scores.json
       srq eval runs/quantsr_c-x4/model.safetensors --depth half --bench Set5
       srq eval network.onnx --scale 4 --protocol basicsr
+      srq eval dynamic.safetensors --patchwise --bench Urban100+Test2K --bit-maps maps/
       srq eval --sr-dir results/ --bench Set5 --scale 4
       torchrun --nproc-per-node 2 -m sr_quant_cli eval --bench Urban100
     """  # noqa: D301 - typer's \b keeps the line breaks
@@ -60,6 +81,7 @@ def evaluate(
     from sr_quant_cli.engine.distributed import process_group
     from sr_quant_cli.errors import UsageError
     from sr_quant_cli.files import write_json
+    from sr_quant_cli.imaging.tiling import patches_of
     from sr_quant_cli.inference import evaluate as core
     from sr_quant_cli.inference.models import GRAPHS, common_scale, embedded_model, open_model
     from sr_quant_cli.inference.prepared import is_model_file
@@ -77,6 +99,11 @@ def evaluate(
         raise UsageError(f"--depth {depth}: --record stores scores of full depth only")
     if depth != "full" and not models:
         raise UsageError(f"--depth {depth}: name a model that runs at several depths")
+    patches = patches_of(patchwise, patch, step)
+    if patches is None and bit_maps is not None:
+        raise UsageError("--bit-maps: only with --patchwise")
+    if patches is not None and record:
+        raise UsageError("--record: stores scores of whole pictures, not of patches (--patchwise)")
     chosen = get_protocol(protocol)
     names = parse_sets(bench)
     if not models and not sr_dir:
@@ -90,14 +117,20 @@ def evaluate(
             precision="fp32",
             threads=threads,
             depth=depth,
+            patches=patches,
         )
         for path in models or ()
     ]
     scale = common_scale(upscalers, scale)
+    meters = [upscaler.meter for upscaler in upscalers]
+    dynamic = any(meter is not None and meter.dynamic for meter in meters)
+    if bit_maps is not None and not dynamic:
+        raise UsageError("--bit-maps: the bits of no model here follow the picture")
     sets = [find_set(name, scale, root_of(data_root)) for name in names]
     candidates = core.distinct(
         [
-            *(core.model_candidate(upscaler) for upscaler in [BicubicUpscaler(scale), *upscalers]),
+            core.model_candidate(BicubicUpscaler(scale)),
+            *(core.model_candidate(upscaler, bit_maps) for upscaler in upscalers),
             *(core.folder_candidate(folder) for folder in sr_dir or ()),
         ]
     )
@@ -105,9 +138,9 @@ def evaluate(
         results = core.evaluate(candidates, sets, chosen)
     if here.rank:
         return
-    print_scores(results, sets, chosen)
+    print_scores(results, sets, chosen, patches, costs=dynamic or patches is not None)
     if json is not None:
-        write_json(json, core.report(results, sets, chosen))
+        write_json(json, core.report(results, sets, chosen, patches))
     if record:
         for path, candidate in zip(models or (), candidates[1:], strict=False):
             record_scores(path, core.set_scores(candidate.label, results, sets, chosen))

@@ -30,6 +30,23 @@ Runtime = Annotated[
         help="What runs the network; auto: CUDA, or the fastest here that agrees with the model."
     ),
 ]
+Patchwise = Annotated[
+    bool,
+    typer.Option(
+        "--patchwise",
+        help="Enlarge patches as pictures of their own, as papers on dynamic bits do; by torch.",
+    ),
+]
+Patch = Annotated[
+    int | None, typer.Option(metavar="PIXELS", help="LR pixels per side of a patch; default 96.")
+]
+Step = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="LR pixels from patch to patch; half of the overlap is discarded; default 90.",
+    ),
+]
 DataRoot = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Folder of the data sets; else SRQ_DATA, else ./datasets."),

@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from sr_quant_cli.cli.options import Depth, Device, Json, Precision, Runtime, Threads
+from sr_quant_cli.cli.options import (
+    Depth,
+    Device,
+    Json,
+    Patch,
+    Patchwise,
+    Precision,
+    Runtime,
+    Step,
+    Threads,
+)
 
 
 def upscale(
@@ -27,6 +37,16 @@ def upscale(
     tile: Annotated[
         int | None, typer.Option(min=1, help="Pixels per side of a tile; default: by memory.")
     ] = None,
+    patchwise: Patchwise = False,
+    patch: Patch = None,
+    step: Step = None,
+    bit_map: Annotated[
+        bool,
+        typer.Option(
+            "--bit-map",
+            help="Draw the bits that every patch took, as IMAGE_x4_bits.png beside the output.",
+        ),
+    ] = False,
     depth: Depth = "full",
     runtime: Runtime = "auto",
     precision: Precision = "auto",
@@ -42,12 +62,16 @@ def upscale(
       srq upscale photo.jpg --scale 2 -o large.webp
       srq upscale holiday/ -o enlarged/
       srq upscale photo.png --model runs/edsr-x4/model.safetensors
+      srq upscale photo.png --model dynamic.safetensors --patchwise --bit-map
       torchrun --nproc-per-node 2 -m sr_quant_cli upscale holiday/
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.engine.distributed import process_group
+    from sr_quant_cli.errors import UsageError
     from sr_quant_cli.files import write_json
+    from sr_quant_cli.imaging.tiling import patches_of
     from sr_quant_cli.inference.models import embedded_model, open_model
     from sr_quant_cli.inference.upscale import (
+        check_bit_maps,
         check_source,
         plan_jobs,
         raise_failures,
@@ -56,6 +80,9 @@ def upscale(
     )
 
     check_source(image)
+    patches = patches_of(patchwise, patch, step)
+    if bit_map and patches is None:
+        raise UsageError("--bit-map: only with --patchwise")
     upscaler = open_model(
         model or embedded_model(scale or 4),
         scale=scale,
@@ -65,10 +92,13 @@ def upscale(
         threads=threads,
         depth=depth,
         tile=tile,
+        patches=patches,
     )
+    if bit_map:
+        check_bit_maps(upscaler)
     jobs = plan_jobs(image, upscaler.scale, output)
     with process_group() as here:
-        results = upscale_all(upscaler, jobs, overwrite=overwrite)
+        results = upscale_all(upscaler, jobs, overwrite=overwrite, bit_maps=bit_map)
     if here.rank:
         return
     if json is not None:

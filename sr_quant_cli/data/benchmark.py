@@ -25,7 +25,8 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
 }
 """The sets of the papers, each with its other names."""
 
-_REGISTERED = ("Manga109", "Test2K", "Test4K", "Test8K")  # no automatic download
+_REGISTERED = ("Manga109",)  # no automatic download
+_MADE = ("Test2K", "Test4K", "Test8K")  # from DIV8K
 _HR_SUFFIX = re.compile(r"(_SRF_\d+_HR|_HR_x\d+)$")
 _LR_SUFFIX = re.compile(r"(_SRF_\d+_LR|_LRBI_x\d+|x\d+)$")
 
@@ -218,6 +219,8 @@ def _missing(name: str, places: list[Path]) -> UsageError:
         return UsageError(f"{unknown('benchmark set', name, list(BENCHMARKS))}; {looked}")
     if name in _REGISTERED:
         how = f"it needs registration with its makers: place its pictures in {places[0] / 'HR'}"
+    elif name in _MADE:
+        how = f"make it by 'srq data make {name} --from DIR' from the training pictures of DIV8K"
     else:
         how = f"get it by 'srq data get {name}', or name its root by --data-root or SRQ_DATA"
     return UsageError(f"benchmark set {name} is not there: {looked}; {how}")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from sr_quant_cli.data.benchmark import usual_name
+from sr_quant_cli.data.div8k import SELECTIONS, Selection
 from sr_quant_cli.errors import unknown
 
 _SNU = "https://cv.snu.ac.kr/research/EDSR"
@@ -45,7 +46,7 @@ class DataSet:
     archives: tuple[Archive, ...] = ()
     parts: tuple[Part, ...] = ()
     instructions: str = ""
-    """what to place where, for sets that need registration"""
+    """what to place where, or to make from what, for sets that need registration"""
 
 
 def _benchmark(name: str, pictures: int) -> tuple[Part, ...]:
@@ -124,9 +125,15 @@ def _by_hand(name: str, description: str, part: Part, makers: str, which: str) -
 _DIV8K = "for DIV8K (NTIRE 2020 challenge on perceptual extreme super-resolution)"
 
 
-def _from_div8k(name: str, first: int, last: int, shrunk: str) -> DataSet:
-    which = f"pictures {first} to {last}{shrunk}"
-    return _by_hand(name, f"DIV8K {which}", Part(f"benchmark/{name}/HR", 100), _DIV8K, which)
+def _from_div8k(name: str, selection: Selection) -> DataSet:
+    shrunk = "" if selection.longest is None else f", shrunk to {selection.longest} pixels"
+    which = f"DIV8K pictures {selection.first} to {selection.last}{shrunk}"
+    how = (
+        f"is made by 'srq data make {name} --from DIR' from the training pictures of DIV8K, which "
+        "need registration (NTIRE 2020 challenge on perceptual extreme super-resolution)"
+    )
+    part = Part(f"benchmark/{name}/HR", len(selection.names))
+    return DataSet(name, which, parts=(part,), instructions=how)
 
 
 DATASETS = {
@@ -164,9 +171,7 @@ DATASETS = {
             _DIV8K,
             "training pictures 1 to 1500",
         ),
-        _from_div8k("Test2K", 1201, 1300, ", shrunk to 2K"),
-        _from_div8k("Test4K", 1301, 1400, ", shrunk to 4K"),
-        _from_div8k("Test8K", 1401, 1500, ""),
+        *(_from_div8k(name, selection) for name, selection in SELECTIONS.items()),
     )
 }
 """All data sets by name. md5 sums as published in torchsr 1.0.4."""

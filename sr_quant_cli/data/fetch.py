@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pooch
-import pyvips
 import requests
 from tqdm import tqdm
 
 from sr_quant_cli.data.catalog import Archive, DataSet, Part
 from sr_quant_cli.errors import FailedError, UsageError
-from sr_quant_cli.imaging.io import picture_files
+from sr_quant_cli.imaging.io import decodes, picture_files
 
 _ATTEMPTS = 4
 _TIMEOUT = 30
@@ -46,7 +45,7 @@ def state_of(part: Part, root: Path) -> PartState:
     files = picture_files(folder) if folder.is_dir() else []
     bar = tqdm(files, desc=f"checking {part.folder}", unit="picture", leave=False, disable=None)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        intact = pool.map(_decodes, files)
+        intact = pool.map(decodes, files)
         damaged = tuple(path.name for path, good in zip(bar, intact, strict=True) if not good)
     return PartState(part.folder, part.pictures, len(files), damaged, part.optional)
 
@@ -235,11 +234,3 @@ def _move(source: Path, target: Path, part: Part, archive: Archive) -> None:
 def _complete(part: Part, root: Path) -> bool:
     state = state_of(part, root)
     return state.found >= state.expected and not state.damaged
-
-
-def _decodes(path: Path) -> bool:
-    try:
-        pyvips.Image.new_from_file(str(path), access="sequential", fail_on="truncated").avg()
-    except pyvips.Error:
-        return False
-    return True

@@ -14,6 +14,6 @@ def to_tensor(pixels: NDArray[np.uint8] | Tensor, device: torch.device) -> Tenso
 
 
 def to_pixels(picture: Tensor) -> NDArray[np.uint8]:
-    """Float 0..1 ``[3, H, W]`` -> uint8 ``[H, W, 3]``, rounded half to even and clipped."""
+    """Float 0..1 ``[..., 3, H, W]`` -> uint8 ``[..., H, W, 3]``, rounded half to even, clipped."""
     levels = (picture * 255).round_().clamp_(0, 255).to(torch.uint8)
-    return levels.permute(1, 2, 0).contiguous().cpu().numpy()
+    return levels.movedim(-3, -1).contiguous().cpu().numpy()

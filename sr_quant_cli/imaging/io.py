@@ -128,6 +128,29 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     return picture.read(0, picture.height, 0, picture.width)
 
 
+def decodes(path: Path) -> bool:
+    """Whether a file is a picture without damage."""
+    try:
+        pyvips.Image.new_from_file(str(path), access="sequential", fail_on="truncated").avg()
+    except pyvips.Error:
+        return False
+    return True
+
+
+def thumbnail(picture: Picture | NDArray[np.uint8], longest: int = 1600) -> NDArray[np.uint8]:
+    """Shrink a picture to look at, uint8 ``[h, w, 3]``: no side is longer; a small one stays.
+
+    Raises
+    ------
+    UsageError
+        The file is damaged.
+    """
+    if isinstance(picture, Picture):
+        with _readable(picture.path):
+            return _thumbnail(picture.rgb, longest)
+    return _thumbnail(pyvips.Image.new_from_array(picture), longest)
+
+
 def write_rgb(path: Path, pixels: NDArray[np.uint8]) -> None:
     """Write uint8 ``[H, W, 3]`` to ``path`` atomically, in the format of its suffix."""
     height, width, _ = pixels.shape
@@ -243,6 +266,11 @@ class StreamWriter:
                 image.write_to_file(str(temporary), **SAVE_OPTIONS[self.path.suffix.lower()])
         except (OSError, pyvips.Error) as error:
             raise FailedError(f"cannot write {self.path}: {_one_line(error)}") from error
+
+
+def _thumbnail(image: pyvips.Image, longest: int) -> NDArray[np.uint8]:
+    shrunk = image.thumbnail_image(longest, height=longest, size="down")
+    return np.asarray(shrunk.numpy(), dtype=np.uint8)
 
 
 def _losses(image: pyvips.Image) -> Iterator[str]:

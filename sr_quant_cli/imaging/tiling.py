@@ -1,7 +1,9 @@
-"""Cutting a picture into tiles whose results join without a seam."""
+"""Cutting a picture into tiles whose results join without a seam, or into the papers' patches."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from sr_quant_cli.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,74 @@ def spans(length: int, core: int, halo: int, alignment: int = 1) -> Iterator[Spa
     for first in range(0, length, core):
         last = min(first + core, length)
         yield Span(max(first - halo, 0), min(last + halo, length), first, last)
+
+
+@dataclass(frozen=True)
+class Patches:
+    """The patches by which dynamic methods are measured, each enlarged as a picture of its own.
+
+    Attributes
+    ----------
+    patch
+        LR pixels per side.
+    step
+        LR pixels from one to the next. Half of what they overlap by is discarded of each.
+
+    Raises
+    ------
+    UsageError
+        There are no such patches.
+    """
+
+    patch: int = 96
+    step: int = 90
+
+    def __post_init__(self) -> None:
+        given = f"patches of {self.patch} at a step of {self.step}"
+        if not 1 <= self.step <= self.patch:
+            raise UsageError(f"{given}: the step must be from 1 to the size of a patch")
+        if (self.patch - self.step) % 2:
+            raise UsageError(f"{given}: the overlap of {self.patch - self.step} must be even")
+
+    def __str__(self) -> str:
+        return f"patches of {self.patch} LR pixels at a step of {self.step}"
+
+    def spans(self, length: int) -> list[Span]:
+        """Cut ``length`` pixels; the last patch is extended to the picture's edge.
+
+        >>> Patches(10, 8).spans(21)
+        [Span(start=0, stop=10, first=0, last=9), Span(start=8, stop=21, first=9, last=21)]
+        >>> Patches(10, 10).spans(7)
+        [Span(start=0, stop=7, first=0, last=7)]
+        """
+        margin = (self.patch - self.step) // 2
+        starts = range(0, max(length - self.patch, 0) + 1, self.step)
+        return [
+            Span(
+                start,
+                length if start == starts[-1] else start + self.patch,
+                start + margin if start else 0,
+                length if start == starts[-1] else start + margin + self.step,
+            )
+            for start in starts
+        ]
+
+
+def patches_of(patchwise: bool, patch: int | None, step: int | None) -> Patches | None:
+    """The patches that options ask for: ``--patchwise``, ``--patch``, ``--step``.
+
+    Raises
+    ------
+    UsageError
+        There are no such patches, or sizes are given without ``--patchwise``.
+    """
+    given = {name: size for name, size in (("patch", patch), ("step", step)) if size is not None}
+    if patchwise:
+        return Patches(**given)
+    if given:
+        names = ", ".join(f"--{name} {size}" for name, size in given.items())
+        raise UsageError(f"{names}: only with --patchwise")
+    return None
 
 
 def aligned(pixels: int, alignment: int) -> int:

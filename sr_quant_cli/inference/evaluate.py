@@ -4,10 +4,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -16,29 +16,47 @@ from sr_quant_cli import __version__
 from sr_quant_cli.data.benchmark import BenchmarkSet, Pair
 from sr_quant_cli.engine.distributed import collect, from_first, share
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.imaging.io import picture_files, read_rgb
-from sr_quant_cli.inference.upscaler import Upscaler
+from sr_quant_cli.imaging.io import picture_files, read_rgb, thumbnail
+from sr_quant_cli.imaging.tiling import Patches
+from sr_quant_cli.inference.upscaler import OnTile, Ran, Upscaler
 from sr_quant_cli.metrics import Protocol, score
 from sr_quant_cli.networks.modelfile import SetScore
+from sr_quant_cli.report.bitmap import draw_bit_map
 from sr_quant_cli.runtimes.base import Pixels
+
+if TYPE_CHECKING:
+    from sr_quant_cli.inference.bits import BitMeter, Cost
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A row of the table: a label and what makes SR from a pair and its LR picture."""
+    """A row of the table.
+
+    Attributes
+    ----------
+    make_sr
+        Makes SR from a pair and its LR picture, and tells of every tile that has run.
+    meter
+        Counts bits of the tiles; None: none are known.
+    bit_maps
+        Folder of maps of the bits that it chooses; None: none are drawn.
+    """
 
     label: str
-    make_sr: Callable[[BenchmarkSet, Pair, Pixels], Pixels]
+    make_sr: Callable[[BenchmarkSet, Pair, Pixels, OnTile], Pixels]
+    meter: "BitMeter | None" = None
+    bit_maps: Path | None = None
 
 
 @dataclass(frozen=True)
 class PictureScore:
-    """Score of one picture; seconds of making SR."""
+    """Score of one picture; seconds of making SR, and counted bits where they are known."""
 
     name: str
     psnr: float
     ssim: float
     seconds: float
+    cost: "Cost | None" = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +64,8 @@ class SetResult:
     """Score of one candidate on one set: means over its pictures.
 
     Seconds are those of making SR, summed over the pictures, whichever process made them: with
-    several processes more than the time one waits.
+    several processes more than the time one waits. ``counted`` says what the average bits of
+    ``cost`` are the mean of.
     """
 
     label: str
@@ -56,11 +75,17 @@ class SetResult:
     ssim: float
     seconds: float
     pictures: tuple[PictureScore, ...]
+    cost: "Cost | None" = None
+    counted: str = ""
 
 
-def model_candidate(upscaler: Upscaler) -> Candidate:
-    """Row of a model."""
-    return Candidate(upscaler.name, lambda _set, _pair, lr: upscaler(lr))
+def model_candidate(upscaler: Upscaler, bit_maps: Path | None = None) -> Candidate:
+    """Row of a model; maps are drawn of those whose bits follow the picture."""
+    meter = upscaler.meter
+    drawn = bit_maps if meter is not None and meter.dynamic else None
+    return Candidate(
+        upscaler.name, lambda _set, _pair, lr, on_tile: upscaler(lr, on_tile), meter, drawn
+    )
 
 
 def folder_candidate(folder: Path) -> Candidate:
@@ -78,7 +103,7 @@ def folder_candidate(folder: Path) -> Candidate:
     def files_of(place: Path) -> dict[str, Path]:
         return {path.stem: path for path in picture_files(place)}
 
-    def find(bench: BenchmarkSet, pair: Pair, _lr: Pixels) -> Pixels:
+    def find(bench: BenchmarkSet, pair: Pair, _lr: Pixels, _on_tile: OnTile) -> Pixels:
         inside = folder / bench.name
         place = inside if inside.is_dir() else folder
         files = files_of(place)
@@ -100,7 +125,8 @@ def evaluate(
 ) -> list[SetResult]:
     """Score candidates on sets, each picture read once.
 
-    SR is made in this thread while another scores the picture before. The processes of a process
+    SR is made in this thread while another scores the picture before; no more than these two are
+    in memory. The processes of a process
     group share the pictures of each set; all get the whole result.
 
     Raises
@@ -122,16 +148,20 @@ def evaluate(
                 lr, hr = pair.load(bench.scale)
                 row = []
                 for candidate in candidates:
+                    ran: list[Ran] = []
                     begun = time.perf_counter()
-                    sr = candidate.make_sr(bench, pair, lr)
+                    sr = candidate.make_sr(bench, pair, lr, ran.append)
                     seconds = time.perf_counter() - begun
-                    row.append(
-                        scorer.submit(_score, candidate, bench, pair, sr, hr, seconds, protocol)
-                    )
+                    made = partial(_score, candidate, bench, pair, sr, hr, seconds, protocol)
+                    cost = None if candidate.meter is None else candidate.meter.cost(ran)
+                    row.append(scorer.submit(made, cost))
+                    _draw(candidate, bench, pair, lr, ran)
                 waiting.append(row)
+                for future in waiting[-2] if len(waiting) > 1 else ():
+                    future.result()
             rows = collect([[future.result() for future in row] for row in waiting])
             results += [
-                _mean(candidate.label, bench, pictures)
+                _mean(candidate, bench, pictures)
                 for candidate, pictures in zip(candidates, zip(*rows, strict=True), strict=True)
             ]
     return results
@@ -145,7 +175,7 @@ def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
         seen[candidate.label] += 1
         count = seen[candidate.label]
         label = candidate.label if count == 1 else f"{candidate.label} ({count})"
-        out.append(Candidate(label, candidate.make_sr))
+        out.append(replace(candidate, label=label))
     return out
 
 
@@ -171,7 +201,10 @@ def set_scores(
 
 
 def report(
-    results: Sequence[SetResult], sets: Sequence[BenchmarkSet], protocol: Protocol
+    results: Sequence[SetResult],
+    sets: Sequence[BenchmarkSet],
+    protocol: Protocol,
+    patches: Patches | None = None,
 ) -> dict[str, Any]:
     """Report that ``--json`` writes: figures with all that makes them comparable."""
     scale = sets[0].scale
@@ -181,6 +214,7 @@ def report(
         "protocol_summary": protocol.summary,
         "border": scale,
         "scale": scale,
+        "patches": None if patches is None else asdict(patches),
         "sets": {bench.name: {"images": len(bench.pairs), "lr": bench.lr_origin} for bench in sets},
         "rows": [
             {
@@ -189,14 +223,43 @@ def report(
                 "psnr": round(result.psnr, 4),
                 "ssim": round(result.ssim, 5),
                 "seconds": round(result.seconds, 3),
+                **_cost_fields(result.cost),
+                "fab_counted": result.counted,
                 "pictures": [
-                    {"name": p.name, "psnr": round(p.psnr, 4), "ssim": round(p.ssim, 5)}
+                    {
+                        "name": p.name,
+                        "psnr": round(p.psnr, 4),
+                        "ssim": round(p.ssim, 5),
+                        **_cost_fields(p.cost),
+                    }
                     for p in result.pictures
                 ],
             }
             for result in results
         ],
     }
+
+
+def _cost_fields(cost: "Cost | None") -> dict[str, float | None]:
+    if cost is None:
+        return {"fab": None, "bitops_counted": None, "bitops_once_counted": None}
+    return {
+        "fab": round(cost.fab, 4),
+        "bitops_counted": round(cost.bitops),
+        "bitops_once_counted": round(cost.bitops_once),
+    }
+
+
+def _draw(
+    candidate: Candidate, bench: BenchmarkSet, pair: Pair, lr: Pixels, ran: Sequence[Ran]
+) -> None:
+    if candidate.bit_maps is None:
+        return
+    assert candidate.meter is not None
+    folder = candidate.bit_maps / candidate.label.replace("/", "-") / bench.name
+    title = f"{pair.name}: {candidate.label}, x{bench.scale}"
+    path = folder / f"{pair.name}_x{bench.scale}_bits.png"
+    draw_bit_map(thumbnail(lr), ran, candidate.meter.candidates, title, path)
 
 
 def _score(
@@ -207,21 +270,27 @@ def _score(
     hr: Pixels,
     seconds: float,
     protocol: Protocol,
+    cost: "Cost | None",
 ) -> PictureScore:
     try:
         scored = score(sr, hr, bench.scale, protocol)
     except ValueError as error:
         raise UsageError(f"{candidate.label}, {bench.name} {pair.name}: {error}") from error
-    return PictureScore(pair.name, scored.psnr, scored.ssim, seconds)
+    return PictureScore(pair.name, scored.psnr, scored.ssim, seconds, cost)
 
 
-def _mean(label: str, bench: BenchmarkSet, pictures: tuple[PictureScore, ...]) -> SetResult:
+def _mean(
+    candidate: Candidate, bench: BenchmarkSet, pictures: tuple[PictureScore, ...]
+) -> SetResult:
+    costs = [p.cost for p in pictures if p.cost is not None]
     return SetResult(
-        label,
+        candidate.label,
         bench.name,
         bench.lr_origin,
         float(np.mean([p.psnr for p in pictures])),
         float(np.mean([p.ssim for p in pictures])),
         sum(p.seconds for p in pictures),
         pictures,
+        type(costs[0]).mean(costs) if costs else None,
+        "" if candidate.meter is None else candidate.meter.counted,
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sr_quant_cli.engine.distributed import warn
 from sr_quant_cli.errors import FailedError, UsageError
+from sr_quant_cli.imaging.tiling import Patches
 from sr_quant_cli.inference.prepared import (
     Precision,
     check_precision,
@@ -22,12 +23,14 @@ from sr_quant_cli.inference.prepared import (
 )
 from sr_quant_cli.inference.upscaler import TiledUpscaler, Upscaler, WholeUpscaler
 from sr_quant_cli.resources import models_dir
-from sr_quant_cli.runtimes.base import RuntimeName
+from sr_quant_cli.runtimes.base import Facts, RuntimeName
 from sr_quant_cli.scales import check_enlargement, check_scale
 
 if TYPE_CHECKING:
+    from sr_quant_cli.inference.bits import BitMeter
     from sr_quant_cli.networks.base import Depth, Network
     from sr_quant_cli.networks.modelfile import Header
+    from sr_quant_cli.runtimes.torch import TorchRuntime
 
 RuntimeChoice = Literal["auto", "torch", "onnxruntime", "openvino"]
 GRAPHS: dict[str, RuntimeName] = {".onnx": "onnxruntime", ".xml": "openvino"}
@@ -124,6 +127,7 @@ def open_model(
     threads: int | None = None,
     depth: "Depth" = "full",
     tile: int | None = None,
+    patches: Patches | None = None,
 ) -> Upscaler:
     """Open a model of srq, a checkpoint of another project, ``.onnx`` or OpenVINO's ``.xml``.
 
@@ -135,6 +139,8 @@ def open_model(
         auto: CUDA by torch where it is there; else the fastest runtime that agrees with the model.
     tile
         LR pixels that a tile keeps per side; None: by memory.
+    patches
+        Enlarge patch by patch, each as a picture of its own; None: in tiles that join seamlessly.
 
     Raises
     ------
@@ -145,11 +151,24 @@ def open_model(
         check_scale(scale)
     if runtime == "onnxruntime":
         check_precision(precision)
+    if patches is not None:
+        if path.suffix.lower() in GRAPHS:
+            raise UsageError(f"--patchwise: {path} is a graph; patches run in torch only")
+        if runtime not in ("auto", "torch"):
+            raise UsageError(f"--patchwise: patches run in torch only, not in {runtime}")
+        if tile is not None:
+            raise UsageError(f"--tile {tile}: patches (--patchwise) are no tiles")
+        from sr_quant_cli.inference.patchwise import PatchwiseUpscaler
+
+        return PatchwiseUpscaler(
+            *_load_in_torch(path, scale, device, precision, threads, depth), patches
+        )
     if path.suffix.lower() in GRAPHS:
         return _open_graph_file(path, scale, runtime, precision, threads, depth, tile)
 
     def in_torch() -> TiledUpscaler:
-        return _open_in_torch(path, scale, device, precision, threads, depth, tile)
+        runtime, facts, meter = _load_in_torch(path, scale, device, precision, threads, depth)
+        return TiledUpscaler(runtime, facts, tile, meter=meter)
 
     if runtime == "torch" or (runtime == "auto" and _means_cuda(device)):
         return in_torch()
@@ -187,29 +206,28 @@ def common_scale(upscalers: Sequence[Upscaler], scale: int | None) -> int:
     return scale
 
 
-def _open_in_torch(
+def _load_in_torch(
     path: Path,
     scale: int | None,
     device: str,
     precision: Precision,
     threads: int | None,
     depth: "Depth",
-    tile: int | None,
-) -> TiledUpscaler:
-    """A float network is folded, exactly."""
+) -> "tuple[TorchRuntime, Facts, BitMeter]":
+    """A float network is folded, exactly; its bit operations are those of the unfolded one."""
     from sr_quant_cli.engine.device import pick_device, pick_precision, set_threads
+    from sr_quant_cli.inference.bits import BitMeter
     from sr_quant_cli.networks.folding import fold_exactly
     from sr_quant_cli.runtimes.torch import TorchRuntime, facts_of_network
 
     where = pick_device(device)
     set_threads(threads)
     network, header = load_at_depth(path, depth, scale)
+    meter = BitMeter(network)
     if network.quantization is None:
         network = fold_exactly(network)
     facts = facts_of_network(network, name_of(path, header, depth))
-    return TiledUpscaler(
-        TorchRuntime(network, where, pick_precision(precision, where)), facts, tile
-    )
+    return TorchRuntime(network, where, pick_precision(precision, where)), facts, meter
 
 
 def _open_graph_file(

@@ -16,8 +16,13 @@ from sr_quant_cli.imaging.io import (
     check_writable,
     open_picture,
     picture_files,
+    thumbnail,
 )
-from sr_quant_cli.inference.upscaler import Upscaler
+from sr_quant_cli.inference.upscaler import Ran, Upscaler
+from sr_quant_cli.report.bitmap import draw_bit_map
+
+_BIT_MAP = "_bits"
+"""What the name of a map of bits has behind that of the enlargement."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a job; sizes in pixels, time in seconds."""
+    """What became of a job; sizes in pixels, time in seconds; the map of bits, if any."""
 
     source: str
     target: str
@@ -40,6 +45,7 @@ class Done:
     seconds: float = 0.0
     not_kept: tuple[str, ...] = ()
     error: str = ""
+    bit_map: str = ""
 
 
 def check_source(source: Path) -> None:
@@ -73,15 +79,32 @@ def plan_jobs(source: Path, scale: int, output: Path | None) -> list[Job]:
         found = picture_files(source)
         if not found:
             raise UsageError(f"no pictures in {source}")
-        made = {f"{path.stem}_x{scale}" for path in found}
+        made = {f"{path.stem}_x{scale}{end}" for path in found for end in ("", _BIT_MAP)}
         sources = [path for path in found if path.stem not in made]
     else:
         sources = [source]
     return [Job(path, _target(path, scale, output)) for path in sources]
 
 
-def upscale_file(upscaler: Upscaler, job: Job, *, overwrite: bool) -> Done:
+def check_bit_maps(upscaler: Upscaler) -> None:
+    """Refuse maps of bits that would show nothing.
+
+    Raises
+    ------
+    UsageError
+        The bits of the model do not follow the picture.
+    """
+    if upscaler.meter is None or not upscaler.meter.dynamic:
+        raise UsageError(f"--bit-map: the bits of {upscaler.name} do not follow the picture")
+
+
+def upscale_file(upscaler: Upscaler, job: Job, *, overwrite: bool, bit_map: bool = False) -> Done:
     """Enlarge one picture; the output appears only when it is complete.
+
+    Parameters
+    ----------
+    bit_map
+        Draw the bits that every patch took beside the output.
 
     Raises
     ------
@@ -90,8 +113,10 @@ def upscale_file(upscaler: Upscaler, job: Job, *, overwrite: bool) -> Done:
     FailedError
         The output cannot be written.
     """
-    if job.target.exists() and not overwrite:
-        raise UsageError(f"{job.target} exists; use --overwrite to replace it")
+    map_path = job.target.with_name(f"{job.target.stem}{_BIT_MAP}.png") if bit_map else None
+    for path in (job.target, map_path):
+        if path is not None and path.exists() and not overwrite:
+            raise UsageError(f"{path} exists; use --overwrite to replace it")
     if job.target.resolve() == job.source.resolve():
         raise UsageError(f"{job.target} is the input itself")
     begun = time.perf_counter()
@@ -99,12 +124,26 @@ def upscale_file(upscaler: Upscaler, job: Job, *, overwrite: bool) -> Done:
     scale = upscaler.scale
     height, width = picture.height * scale, picture.width * scale
     check_writable(job.target, height, width, alpha=picture.alpha is not None)
-    _enlarge(upscaler, picture, job.target)
-    seconds = round(time.perf_counter() - begun, 3)
-    return Done(str(job.source), str(job.target), "done", width, height, seconds, picture.not_kept)
+    ran = _enlarge(upscaler, picture, job.target)
+    if map_path is not None:
+        assert upscaler.meter is not None
+        title = f"{job.source.name}: {upscaler.name}, x{scale}"
+        draw_bit_map(thumbnail(picture), ran, upscaler.meter.candidates, title, map_path)
+    return Done(
+        str(job.source),
+        str(job.target),
+        "done",
+        width,
+        height,
+        round(time.perf_counter() - begun, 3),
+        picture.not_kept,
+        bit_map=str(map_path or ""),
+    )
 
 
-def upscale_all(upscaler: Upscaler, jobs: list[Job], *, overwrite: bool) -> list[Done]:
+def upscale_all(
+    upscaler: Upscaler, jobs: list[Job], *, overwrite: bool, bit_maps: bool = False
+) -> list[Done]:
     """Enlarge pictures one after another, saying what happened to each.
 
     A picture that fails does not stop the others when there are several. The processes of a process
@@ -119,7 +158,7 @@ def upscale_all(upscaler: Upscaler, jobs: list[Job], *, overwrite: bool) -> list
         try:
             if makers[job.target] != job.source:
                 raise UsageError(f"{job.target} is already made from {makers[job.target].name}")
-            result = upscale_file(upscaler, job, overwrite=overwrite)
+            result = upscale_file(upscaler, job, overwrite=overwrite, bit_map=bit_maps)
         except SrqError as error:
             if len(jobs) == 1:
                 raise
@@ -163,7 +202,7 @@ def _target(source: Path, scale: int, output: Path | None) -> Path:
     return output / name
 
 
-def _enlarge(upscaler: Upscaler, picture: Picture, target: Path) -> None:
+def _enlarge(upscaler: Upscaler, picture: Picture, target: Path) -> list[Ran]:
     scale = upscaler.scale
     alpha = picture.alpha
     if alpha is not None:
@@ -186,8 +225,15 @@ def _enlarge(upscaler: Upscaler, picture: Picture, target: Path) -> None:
             icc=picture.icc,
         ) as writer,
     ):
-        for band in upscaler.bands(picture.read, height, width, bar.update):
+        ran: list[Ran] = []
+
+        def note(tile: Ran) -> None:
+            ran.append(tile)
+            bar.update()
+
+        for band in upscaler.bands(picture.read, height, width, note):
             writer.write(band)
+    return ran
 
 
 def _tell(result: Done) -> None:
@@ -196,5 +242,7 @@ def _tell(result: Done) -> None:
         return
     size = f"{result.width}x{result.height}"
     tqdm.write(f"{result.source} -> {result.target}  {size}  {result.seconds:.1f} s")
+    if result.bit_map:
+        tqdm.write(f"{result.source} -> {result.bit_map}")
     if result.not_kept:
         tqdm.write(f"{result.source}: not kept: {', '.join(result.not_kept)}")

@@ -2,15 +2,20 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sr_quant_cli.data.bicubic import enlarge
 from sr_quant_cli.engine.distributed import warn
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.imaging.tiling import aligned, core_size, spans
+from sr_quant_cli.imaging.tiling import Span, aligned, core_size, spans
 from sr_quant_cli.runtimes.base import Facts, Pixels, Runtime
+
+if TYPE_CHECKING:
+    from sr_quant_cli.inference.bits import BitMeter
 
 ReadRegion = Callable[[int, int, int, int], Pixels]
 """``(top, bottom, left, right)`` in LR pixels -> uint8 ``[h, w, 3]``."""
@@ -26,26 +31,53 @@ features integer kernels enlarged 111,000 LR pixels a second in tiles of 584, 62
 """
 
 
+@dataclass(frozen=True)
+class Ran:
+    """A tile that a network has run, and the bits that it chose there, one for each input."""
+
+    rows: Span
+    columns: Span
+    bits: NDArray[np.float32] | None = None
+    """``[L]``; None: they are fixed"""
+
+
+OnTile = Callable[[Ran], Any]
+
+
+def ignore(_ran: Ran) -> None:
+    """Nothing is done with a tile that has run."""
+
+
 class Upscaler(ABC):
     """Enlarges 8-bit RGB pictures by an integer factor."""
 
     name: str
     scale: int
+    meter: "BitMeter | None" = None
+    """counts bits of what it ran; None: of what it runs none are known"""
 
-    @abstractmethod
-    def __call__(self, lr: Pixels) -> Pixels:
+    def __call__(self, lr: Pixels, on_tile: OnTile = ignore) -> Pixels:
         """Uint8 ``[h, w, 3]`` -> uint8 ``[sh, sw, 3]``."""
+        height, width, _ = lr.shape
+        bands = self.bands(_region_of(lr), height, width, on_tile)
+        first = next(bands)
+        if len(first) == height * self.scale:
+            return first
+        whole = np.empty((height * self.scale, width * self.scale, 3), np.uint8)
+        whole[: len(first)] = first
+        done = len(first)
+        for band in bands:
+            whole[done : done + len(band)] = band
+            done += len(band)
+        return whole
 
     def tile_count(self, height: int, width: int) -> int:
         """Tiles that ``bands`` runs for a picture."""
         return 1
 
+    @abstractmethod
     def bands(
-        self,
-        read: ReadRegion,
-        height: int,
-        width: int,
-        on_tile: Callable[[], Any] = lambda: None,
+        self, read: ReadRegion, height: int, width: int, on_tile: OnTile = ignore
     ) -> Iterator[Pixels]:
         """Enlarge a picture of which only tiles are in memory.
 
@@ -53,11 +85,25 @@ class Upscaler(ABC):
         ------
         Bands of rows from the top, uint8 ``[h, scale * width, 3]``.
         """
-        yield self(read(0, height, 0, width))
-        on_tile()
 
 
-class BicubicUpscaler(Upscaler):
+class _AtOnce(Upscaler):
+    """Enlarges whole pictures only."""
+
+    @abstractmethod
+    def enlarge(self, lr: Pixels) -> Pixels:
+        """Uint8 ``[h, w, 3]`` -> uint8 ``[sh, sw, 3]``."""
+
+    def bands(
+        self, read: ReadRegion, height: int, width: int, on_tile: OnTile = ignore
+    ) -> Iterator[Pixels]:
+        """Enlarge the picture as one band."""
+        band = self.enlarge(read(0, height, 0, width))
+        on_tile(Ran(Span(0, height, 0, height), Span(0, width, 0, width)))
+        yield band
+
+
+class BicubicUpscaler(_AtOnce):
     """MATLAB's bicubic enlargement, the first row of every table."""
 
     name = "bicubic"
@@ -65,12 +111,12 @@ class BicubicUpscaler(Upscaler):
     def __init__(self, scale: int) -> None:
         self.scale = scale
 
-    def __call__(self, lr: Pixels) -> Pixels:
+    def enlarge(self, lr: Pixels) -> Pixels:
         """Uint8 ``[h, w, 3]`` -> uint8 ``[sh, sw, 3]``."""
         return enlarge(lr, self.scale)
 
 
-class WholeUpscaler(Upscaler):
+class WholeUpscaler(_AtOnce):
     """A graph of which nothing is known: whole pictures, at the scale that it turns out to have.
 
     Raises
@@ -91,7 +137,7 @@ class WholeUpscaler(Upscaler):
                 f"{name}: output {shape} of a {size}x{size} picture is no enlarged one"
             )
 
-    def __call__(self, lr: Pixels) -> Pixels:
+    def enlarge(self, lr: Pixels) -> Pixels:
         """Uint8 ``[h, w, 3]`` -> uint8 ``[sh, sw, 3]``."""
         return self._runtime(lr)
 
@@ -109,6 +155,8 @@ class TiledUpscaler(Upscaler):
         None: as many as ``TILE_MEMORY`` allows.
     for_small
         Gives what runs pictures that are too small for the runtime.
+    meter
+        Counts bits of the network.
     """
 
     def __init__(
@@ -117,18 +165,20 @@ class TiledUpscaler(Upscaler):
         facts: Facts,
         tile: int | None = None,
         for_small: Callable[[], Runtime] | None = None,
+        meter: "BitMeter | None" = None,
     ) -> None:
         self.name, self.scale = facts.name, facts.scale
         self.runtime, self._facts = runtime, facts
         self._tile = tile
+        self.meter = meter
         self._for_small = for_small
         self._tiles_matter = facts.dynamic
 
     def tile_size(self, height: int, width: int) -> int:
         """LR pixels per side that a tile of a ``height`` x ``width`` picture keeps."""
-        budget = min(TILE_MEMORY // self._facts.bytes_per_pixel, MAX_TILE**2)
-        core = self._tile or core_size(height, width, self._facts.receptive_radius, budget)
-        return aligned(core, self._facts.alignment)
+        facts = self._facts
+        core = self._tile or core_size(height, width, facts.receptive_radius, pixel_budget(facts))
+        return aligned(core, facts.alignment)
 
     def tile_count(self, height: int, width: int) -> int:
         """Tiles that ``bands`` runs for a picture."""
@@ -136,39 +186,23 @@ class TiledUpscaler(Upscaler):
         return -(-height // core) * -(-width // core)
 
     def bands(
-        self,
-        read: ReadRegion,
-        height: int,
-        width: int,
-        on_tile: Callable[[], Any] = lambda: None,
+        self, read: ReadRegion, height: int, width: int, on_tile: OnTile = ignore
     ) -> Iterator[Pixels]:
         """Enlarge a picture of which only tiles are in memory."""
         core, halo = self.tile_size(height, width), self._facts.receptive_radius
         alignment = self._facts.alignment
         runtime = self._runtime_for(min(height, width))
         if self._tiles_matter and core < max(height, width):
-            warn(f"{self.name}: its ranges are those of each tile, not of the whole picture")
+            warn(f"{self.name}: its ranges or bits are those of each tile, not of the picture")
             self._tiles_matter = False  # once is enough
         for rows in spans(height, core, halo, alignment):
-            band = np.empty(
-                ((rows.last - rows.first) * self.scale, width * self.scale, 3), np.uint8
-            )
+            band = empty_band(rows, width, self.scale)
             for columns in spans(width, core, halo, alignment):
                 sr = runtime(read(rows.start, rows.stop, columns.start, columns.stop))
-                top = (rows.first - rows.start) * self.scale
-                left = (columns.first - columns.start) * self.scale
-                kept_width = (columns.last - columns.first) * self.scale
-                start = columns.first * self.scale
-                band[:, start : start + kept_width] = sr[
-                    top : top + len(band), left : left + kept_width
-                ]
-                on_tile()
+                put(sr, band, rows, columns, self.scale)
+                bits = runtime.latest_bits()
+                on_tile(Ran(rows, columns, None if bits is None else bits[0]))
             yield band
-
-    def __call__(self, lr: Pixels) -> Pixels:
-        """Uint8 ``[h, w, 3]`` -> uint8 ``[sh, sw, 3]``."""
-        height, width, _ = lr.shape
-        return np.concatenate(list(self.bands(_region_of(lr), height, width)))
 
     def _runtime_for(self, side: int) -> Runtime:
         # Tiles of larger pictures see at least the halo beside what they keep.
@@ -178,6 +212,23 @@ class TiledUpscaler(Upscaler):
         if self._for_small is None:
             raise UsageError(f"{self.name} needs pictures of at least {least}x{least} pixels")
         return self._for_small()
+
+
+def pixel_budget(facts: Facts) -> int:
+    """LR pixels that may go through a network at once."""
+    return min(TILE_MEMORY // facts.bytes_per_pixel, MAX_TILE**2)
+
+
+def empty_band(rows: Span, width: int, scale: int) -> Pixels:
+    """The band of the rows that tiles keep, of an LR picture of that width."""
+    return np.empty(((rows.last - rows.first) * scale, width * scale, 3), np.uint8)
+
+
+def put(sr: Pixels, band: Pixels, rows: Span, columns: Span, scale: int) -> None:
+    """Put what is kept of an enlarged tile in its place in a band."""
+    top, left = (rows.first - rows.start) * scale, (columns.first - columns.start) * scale
+    width, start = (columns.last - columns.first) * scale, columns.first * scale
+    band[:, start : start + width] = sr[top : top + len(band), left : left + width]
 
 
 def _region_of(lr: Pixels) -> ReadRegion:

@@ -21,6 +21,9 @@ from sr_quant_cli.errors import unknown
 SSIM_WINDOW = 11
 """Side of the Gaussian window of SSIM in pixels [1]_."""
 
+STRIP = 2**21
+"""Pixels that are measured at a time: a picture of 8K has more floats than memory should hold."""
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -110,8 +113,7 @@ def psnr(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     >>> round(psnr(np.full((4, 4), 100.0), np.full((4, 4), 110.0)), 2)
     28.13
     """
-    error = float(np.mean((a - b) ** 2))
-    return float(10 * np.log10(255**2 / error)) if error > 0 else float("inf")
+    return _decibels(float(np.mean((a - b) ** 2)))
 
 
 def rgb_psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
@@ -151,7 +153,7 @@ def ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 def score(sr: NDArray[np.uint8], hr: NDArray[np.uint8], scale: int, protocol: Protocol) -> Score:
-    """Measure one picture.
+    """Measure one picture, a strip of rows at a time.
 
     Parameters
     ----------
@@ -178,5 +180,23 @@ def score(sr: NDArray[np.uint8], hr: NDArray[np.uint8], scale: int, protocol: Pr
     if min(height, width) < least:
         raise ValueError(f"{width}x{height} is too small at x{scale}: SSIM needs {least}x{least}")
     inside = slice(scale, -scale)
-    a, b = (luma(image[inside, inside], protocol) for image in (sr, hr))
-    return Score(psnr(a, b), ssim(a, b))
+    return _in_strips(sr[inside, inside], hr[inside, inside], protocol)
+
+
+def _in_strips(sr: NDArray[np.uint8], hr: NDArray[np.uint8], protocol: Protocol) -> Score:
+    height, width, _ = hr.shape
+    windows = height - (SSIM_WINDOW - 1)
+    rows = max(STRIP // width, SSIM_WINDOW)
+    errors = similarity = 0.0
+    for top in range(0, windows, rows):
+        # The rows whose windows begin in this strip, and those that only the windows reach.
+        bottom = min(top + rows, windows)
+        own = height if bottom == windows else bottom
+        a, b = (luma(image[top : bottom + SSIM_WINDOW - 1], protocol) for image in (sr, hr))
+        errors += float(np.sum((a[: own - top] - b[: own - top]) ** 2))
+        similarity += ssim(a, b) * (bottom - top)
+    return Score(_decibels(errors / (height * width)), similarity / windows)
+
+
+def _decibels(error: float) -> float:
+    return float(10 * np.log10(255**2 / error)) if error > 0 else float("inf")

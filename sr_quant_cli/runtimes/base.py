@@ -53,6 +53,10 @@ class Runtime(ABC):
     def __call__(self, lr: Pixels) -> Pixels:
         """Uint8 ``[h, w, 3]`` -> uint8 ``[sh, sw, 3]``."""
 
+    def latest_bits(self) -> NDArray[np.float32] | None:
+        """Bits that the latest run chose: ``[N, L]``, by inputs; None: they are fixed."""
+        return None
+
     @abstractmethod
     def kernels(self) -> Kernels:
         """Run a small picture and count the kernels that it took."""

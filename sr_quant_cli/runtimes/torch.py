@@ -2,12 +2,15 @@
 
 from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from sr_quant_cli.engine.device import Precision, autocast
 from sr_quant_cli.imaging.convert import to_pixels, to_tensor
 from sr_quant_cli.methods import build
 from sr_quant_cli.networks.base import Network
+from sr_quant_cli.quant.dynamic import chosen_bits
 from sr_quant_cli.quant.layers import QuantMatMul
 from sr_quant_cli.runtimes.base import Facts, Kernels, Pixels, Runtime, RuntimeName
 
@@ -36,8 +39,19 @@ class TorchRuntime(Runtime):
 
     def __call__(self, lr: Pixels) -> Pixels:
         """Uint8 ``[h, w, 3]`` -> uint8 ``[sh, sw, 3]``."""
+        sr: Pixels = self.batch(lr[None])[0]
+        return sr
+
+    def batch(self, lr: Pixels) -> Pixels:
+        """Uint8 ``[N, h, w, 3]`` -> uint8 ``[N, sh, sw, 3]``."""
         with torch.inference_mode(), autocast(self.precision, self.device):
-            return to_pixels(self.network(to_tensor(lr[None], self.device))[0])
+            return to_pixels(self.network(to_tensor(lr, self.device)))
+
+    def latest_bits(self) -> NDArray[np.float32] | None:
+        """Bits that the latest run chose: ``[N, L]``, by inputs; None: they are fixed."""
+        if self.network.bit_provider is None:
+            return None
+        return chosen_bits(self.network).cpu().numpy()
 
     def kernels(self) -> Kernels:
         """All in float: quantization is simulated."""
@@ -59,6 +73,6 @@ def facts_of_network(network: Network, name: str, least: int = 1) -> Facts:
         receptive_radius=network.receptive_radius,
         bytes_per_pixel=4 * floats,
         least=least,
-        dynamic=how is not None and build(how.method).dynamic,
+        dynamic=network.bit_provider is not None or (how is not None and build(how.method).dynamic),
         alignment=network.alignment,
     )

@@ -23,6 +23,7 @@ COMMANDS = [
     ["info"],
     ["pack"],
     ["data", "get"],
+    ["data", "make"],
     ["data", "check"],
     ["recipes", "list"],
     ["recipes", "show"],

@@ -187,3 +187,25 @@ def test_protocols_agree_to_the_printed_digits(real_data):
         matlab, basicsr = score(sr, hr, 4, MATLAB), score(sr, hr, 4, BASICSR)
         assert matlab.psnr == pytest.approx(basicsr.psnr, abs=1e-5)
         assert matlab.ssim == pytest.approx(basicsr.ssim, abs=1e-6)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+@pytest.mark.parametrize("strip", [1, 50 * 13, 50 * 46, 2**21])
+def test_strips_give_the_figures_of_the_whole_picture(monkeypatch, protocol, strip):
+    hr = noise(64, 58, 3)
+    sr = noisy(hr)
+    a, b = (luma(image[4:-4, 4:-4], protocol) for image in (sr, hr))
+    monkeypatch.setattr("sr_quant_cli.metrics.protocol.STRIP", strip)
+    scored = score(sr, hr, 4, protocol)
+    assert scored.psnr == pytest.approx(psnr(a, b), abs=1e-9)
+    assert scored.ssim == pytest.approx(ssim(a, b), abs=1e-12)
+
+
+def test_no_more_than_a_strip_is_measured_at_a_time(monkeypatch):
+    seen = []
+    monkeypatch.setattr("sr_quant_cli.metrics.protocol.STRIP", 50 * 20)
+    monkeypatch.setattr(
+        "sr_quant_cli.metrics.protocol.ssim", lambda a, b: seen.append(a.shape) or 1.0
+    )
+    assert score(noise(108, 58, 3), noise(108, 58, 3), 4, MATLAB).ssim == pytest.approx(1)
+    assert seen == [(30, 50)] * 4 + [(20, 50)]

@@ -1,0 +1,184 @@
+"""Counted bits of what a network has run: the papers' feature average bits, and bit operations."""
+
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from functools import lru_cache
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sr_quant_cli.imaging.tiling import Span
+from sr_quant_cli.inference.upscaler import Ran
+from sr_quant_cli.networks.base import Network
+from sr_quant_cli.networks.sites import TENSORS, Kind, Site
+from sr_quant_cli.quant.apply import count_operations, plan_sites
+from sr_quant_cli.quant.cost import FLOAT_BITS, Operation, bitops
+from sr_quant_cli.quant.dynamic import dynamic_quantizers
+from sr_quant_cli.quant.quantizers import Quantizer
+
+IN_BLOCKS: tuple[Kind, ...] = ("block_first", "block", "linear")
+"""Kinds of sites whose inputs FAB is the mean over, where the bits are fixed."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a picture took, or the mean of some.
+
+    Attributes
+    ----------
+    fab
+        Feature average bits: the mean of the bits of the counted inputs, over the tiles.
+    bitops
+        Bit operations of all tiles as they were run, overlap included.
+    bitops_once
+        The same as if every LR pixel had run once: of every tile the part that is kept.
+    """
+
+    fab: float
+    bitops: float
+    bitops_once: float
+
+    @classmethod
+    def mean(cls, costs: Sequence[Self]) -> Self:
+        """The mean over pictures."""
+        return cls(*np.mean([astuple(cost) for cost in costs], axis=0).tolist())
+
+
+class BitMeter:
+    """Counts the bits of a network: those that it chose, else those that are fixed.
+
+    Parameters
+    ----------
+    network
+        As its file has it: a folded copy has fewer multiply-accumulates.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._operations = lru_cache(maxsize=64)(self._count)
+        self._layers = sum(site.kind not in TENSORS for site in network.sites())
+        counted = self._chosen_inputs() if self.dynamic else self._fixed_inputs()
+        self._fixed = float(np.mean(list(counted.values()))) if counted else float(FLOAT_BITS)
+        kinds = {site.path: site.kind for site in network.sites()}
+        self._kinds = list(dict.fromkeys(kinds[path] for path in counted))
+        self._inputs = len(counted)
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the bits follow the picture."""
+        return self._network.bit_provider is not None
+
+    @property
+    def candidates(self) -> tuple[int, ...]:
+        """Bits that it chooses from, ascending; of a network of fixed bits there are none."""
+        provider = self._network.bit_provider
+        return () if provider is None else provider.candidates
+
+    @property
+    def counted(self) -> str:
+        """What FAB is the mean of, in words."""
+        if not self._inputs:
+            return "no input in its blocks is quantized: 32 bits"
+        return (
+            f"mean bits of {self._inputs} inputs ({', '.join(self._kinds)}) of {self._layers} "
+            "layers; weights, block_out and float layers are not counted"
+        )
+
+    def cost(self, ran: Sequence[Ran]) -> Cost:
+        """Count the tiles of one picture."""
+        fab = [self._fixed if tile.bits is None else float(tile.bits.mean()) for tile in ran]
+        whole = [self._bitops(tile) for tile in ran]
+        once = [ops * _kept(tile) for ops, tile in zip(whole, ran, strict=True)]
+        return Cost(float(np.mean(fab)), sum(whole), sum(once))
+
+    def _bitops(self, tile: Ran) -> float:
+        operations = self._operations(_size(tile.rows), _size(tile.columns))
+        if tile.bits is None:
+            return bitops(operations)
+        return bitops_of_choice(operations, self._sources(), tile.bits)
+
+    def _count(self, height: int, width: int) -> tuple[Operation, ...]:
+        return tuple(count_operations(self._network, height, width))
+
+    def _sources(self) -> dict[str, int]:
+        """Layers whose input has chosen bits, with the places of these among the choices."""
+        provider = self._network.bit_provider
+        assert provider is not None
+        places = {path: place for place, path in enumerate(provider.choices)}
+        followed = followed_inputs(self._network)
+        return {layer: places[path] for layer, path in followed.items() if path in places}
+
+    def _chosen_inputs(self) -> dict[str, int]:
+        return {path: q.bits for path, q in dynamic_quantizers(self._network).items()}
+
+    def _fixed_inputs(self) -> dict[str, int]:
+        """Bits of the quantized inputs of layers in blocks, by the paths of the layers."""
+        how = self._network.quantization
+        if how is None:
+            return {}
+
+        def bits(site: Site, own: int) -> int:
+            before = how.placement.get(site.quantized_by) if site.quantized_by else None
+            shared = FLOAT_BITS if before is None else how.bits.input(before.input)
+            return own if shared == FLOAT_BITS else shared
+
+        plan = plan_sites(self._network, how.placement, how.bits)
+        inputs = {
+            entry.site.path: bits(entry.site, entry.input_bits)
+            for entry in plan
+            if entry.site.kind in IN_BLOCKS
+        }
+        return {path: width for path, width in inputs.items() if width != FLOAT_BITS}
+
+
+def bitops_of_choice(
+    operations: Sequence[Operation], sources: dict[str, int], bits: NDArray[np.float32]
+) -> float:
+    """Bit operations, with chosen bits in the place of those of some inputs.
+
+    Parameters
+    ----------
+    sources
+        Of the operations with such an input, the place of its bits in ``bits``.
+    """
+    fixed = bitops(operation for operation in operations if operation.name not in sources)
+    chosen = sum(
+        2 * operation.macs * operation.weight_bits * float(bits[sources[operation.name]])
+        for operation in operations
+        if operation.name in sources
+    )
+    return fixed + chosen
+
+
+def followed_inputs(network: Network) -> dict[str, str]:
+    """Layers whose input has chosen bits, with the dynamic input that it has them from.
+
+    That is the layer's own, or the tensor site in front of it, where it has no quantizer itself.
+    """
+    dynamic = dynamic_quantizers(network)
+    behind: dict[Kind, str | None] = {}
+    followed: dict[str, str] = {}
+    for site in network.sites():
+        module = network.get_submodule(site.path)
+        source = None
+        if site.path in dynamic:
+            source = site.path
+        elif not isinstance(getattr(module, "input_quantizer", None), Quantizer):
+            source = behind.get(site.quantized_by) if site.quantized_by else None
+        if site.kind in TENSORS:
+            behind[site.kind] = source
+        elif source is not None:
+            followed[site.path] = source
+    return followed
+
+
+def _size(span: Span) -> int:
+    return span.stop - span.start
+
+
+def _kept(tile: Ran) -> float:
+    """Share of a tile's pixels that is kept."""
+    rows, columns = tile.rows, tile.columns
+    kept = (rows.last - rows.first) * (columns.last - columns.first)
+    return kept / (_size(rows) * _size(columns))

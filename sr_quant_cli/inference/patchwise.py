@@ -1,0 +1,104 @@
+"""Patch-wise inference, as CADyQ and its successors measure: every patch is a picture of its own.
+
+A patch sees nothing of its surroundings, unlike a tile: its borders are padded, and a network whose
+bits follow the picture chooses them for every patch. Half of what two patches overlap by is
+discarded of each; every patch is rounded to 8 bits before the patches are joined.
+
+References
+----------
+.. [1] C. Hong, S. Baik, H. Kim, S. Nah, K. M. Lee, "CADyQ: Content-Aware Dynamic Quantization for
+       Image Super-Resolution", ECCV 2022.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from sr_quant_cli.imaging.tiling import Patches, Span
+from sr_quant_cli.inference.bits import BitMeter
+from sr_quant_cli.inference.upscaler import (
+    OnTile,
+    Ran,
+    ReadRegion,
+    Upscaler,
+    empty_band,
+    ignore,
+    pixel_budget,
+    put,
+)
+from sr_quant_cli.methods import build
+from sr_quant_cli.networks.base import Network
+from sr_quant_cli.runtimes.base import Facts, Pixels
+from sr_quant_cli.runtimes.torch import TorchRuntime
+
+
+class PatchwiseUpscaler(Upscaler):
+    """A network in torch, patch by patch; patches of one size go through it in batches.
+
+    What a patch becomes does not depend on its batch, beyond the order of summation. In memory are
+    one batch and its rows of patches, at least one row.
+
+    Parameters
+    ----------
+    meter
+        Counts bits of the network.
+    batch
+        Patches of the usual size that run at once; of larger ones fewer do. None: by memory.
+    """
+
+    def __init__(
+        self,
+        runtime: TorchRuntime,
+        facts: Facts,
+        meter: BitMeter,
+        patches: Patches,
+        batch: int | None = None,
+    ) -> None:
+        self.name, self.scale = facts.name, facts.scale
+        self.runtime, self.patches, self.meter = runtime, patches, meter
+        usual = patches.patch**2
+        self._batch = batch or max(1, pixel_budget(facts) // usual)
+        self._pixels = self._batch * usual
+        if _batch_matters(runtime.network):
+            self._batch = self._pixels = 1
+
+    def tile_count(self, height: int, width: int) -> int:
+        """Patches of a picture."""
+        return len(self.patches.spans(height)) * len(self.patches.spans(width))
+
+    def bands(
+        self, read: ReadRegion, height: int, width: int, on_tile: OnTile = ignore
+    ) -> Iterator[Pixels]:
+        """Enlarge a picture of which only some rows of patches are in memory."""
+        rows, columns = self.patches.spans(height), self.patches.spans(width)
+        together = max(1, self._batch // len(columns))
+        for first in range(0, len(rows), together):
+            yield from self._join(rows[first : first + together], columns, read, on_tile)
+
+    def _join(
+        self, rows: Sequence[Span], columns: Sequence[Span], read: ReadRegion, on_tile: OnTile
+    ) -> list[Pixels]:
+        """Bands of some rows of patches."""
+        bands = {row: empty_band(row, columns[-1].last, self.scale) for row in rows}
+        by_size: defaultdict[tuple[int, int], list[tuple[Span, Span]]] = defaultdict(list)
+        for row in rows:
+            for column in columns:
+                by_size[row.stop - row.start, column.stop - column.start].append((row, column))
+        for (height, width), places in by_size.items():
+            count = max(1, self._pixels // (height * width))
+            for begin in range(0, len(places), count):
+                batch = places[begin : begin + count]
+                lr = np.stack([read(r.start, r.stop, c.start, c.stop) for r, c in batch])
+                sr = self.runtime.batch(lr)
+                bits = self.runtime.latest_bits()
+                for index, (row, column) in enumerate(batch):
+                    put(sr[index], bands[row], row, column, self.scale)
+                    on_tile(Ran(row, column, None if bits is None else bits[index]))
+        return list(bands.values())
+
+
+def _batch_matters(network: Network) -> bool:
+    """Whether a sample's ranges may be those of its batch, as released code has it."""
+    how = network.quantization
+    return how is not None and build(how.method).dynamic and how.method.variant != "corrected"
