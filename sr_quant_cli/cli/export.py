@@ -43,6 +43,10 @@ def export(
         bool,
         typer.Option("--full-range", help="Keep 8-bit weights that processors without VNNI clip."),
     ] = False,
+    row: Annotated[
+        int | None,
+        typer.Option(min=0, help="Of the bits that follow the picture (cabm, adabm, granular_dq)."),
+    ] = None,
     depth: Depth = "full",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     threads: Threads = None,
@@ -61,6 +65,7 @@ def export(
       srq export runs/edsr-x4-daq/model.safetensors --format openvino -o edsr.xml
       srq export model.safetensors --offsets snap --io uint8 --json export.json
       srq export runs/edsr-x4-daq/model.safetensors --calibrate photos/ -o daq.onnx
+      srq export runs/edsr-x4-cabm/model.safetensors --row 3 -o cabm-3.onnx
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.files import write_json
     from sr_quant_cli.inference.export import ExportRequest, run_export
@@ -77,6 +82,7 @@ def export(
             full_range=full_range,
             calibrate=calibrate,
             data_root=data_root,
+            row=row,
             depth=depth,
             threads=threads,
             overwrite=overwrite,

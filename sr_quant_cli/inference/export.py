@@ -21,6 +21,7 @@ from sr_quant_cli.lowering.graph import describe, save_graph
 from sr_quant_cli.lowering.onnx import Io
 from sr_quant_cli.lowering.verify import Verification, verify
 from sr_quant_cli.networks.base import Depth
+from sr_quant_cli.quant.dynamic import at_row
 from sr_quant_cli.recipe.schema import DataSection
 from sr_quant_cli.report.export import print_export
 from sr_quant_cli.runtimes.torch import TorchRuntime
@@ -45,6 +46,7 @@ class ExportRequest:
     calibrate: str | None
     data_root: Path | None
     depth: Depth
+    row: int | None
     threads: int | None
     overwrite: bool
 
@@ -83,6 +85,12 @@ def run_export(request: ExportRequest) -> Exported:
     path = _target(request)
     network, header = load_at_depth(request.model, request.depth, request.scale)
     name = name_of(request.model, header, request.depth)
+    if request.row is not None:
+        try:
+            network = at_row(network, request.row)
+        except ValueError as error:
+            raise UsageError(f"--row {request.row}: {request.model}: {error}") from error
+        name = f"{name}, row {request.row}"
     deployed = deploy(
         network,
         name,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sr_quant_cli.inference.bits import BitMeter
     from sr_quant_cli.networks.base import Depth, Network
     from sr_quant_cli.networks.modelfile import Header
+    from sr_quant_cli.quant.dynamic import ListedProvider
     from sr_quant_cli.runtimes.torch import TorchRuntime
 
 RuntimeChoice = Literal["auto", "torch", "onnxruntime", "openvino"]
@@ -153,16 +154,21 @@ def open_model(
         check_precision(precision)
     if patches is not None:
         if path.suffix.lower() in GRAPHS:
-            raise UsageError(f"--patchwise: {path} is a graph; patches run in torch only")
-        if runtime not in ("auto", "torch"):
-            raise UsageError(f"--patchwise: patches run in torch only, not in {runtime}")
+            raise UsageError(f"--patchwise: {path} is a graph, name the model that it was made of")
         if tile is not None:
             raise UsageError(f"--tile {tile}: patches (--patchwise) are no tiles")
         from sr_quant_cli.inference.patchwise import PatchwiseUpscaler
+        from sr_quant_cli.runtimes.rows import RowRuntime
 
-        return PatchwiseUpscaler(
-            *_load_in_torch(path, scale, device, precision, threads, depth), patches
-        )
+        model, facts, meter = _load_in_torch(path, scale, device, precision, threads, depth)
+        if runtime in ("auto", "torch"):
+            return PatchwiseUpscaler(model, facts, meter, patches)
+
+        def open_row(row: int | None) -> GraphRuntime:
+            return open_graph(runtime, prepare(path, depth, scale, row), threads, precision)
+
+        on_graphs = RowRuntime(_listed(model.network, runtime, path), open_row)
+        return PatchwiseUpscaler(on_graphs, facts, meter, patches)
     if path.suffix.lower() in GRAPHS:
         return _open_graph_file(path, scale, runtime, precision, threads, depth, tile)
 
@@ -188,6 +194,17 @@ def open_model(
         return in_torch()
     graph = open_graph(name, prepared, threads, precision)
     return TiledUpscaler(graph, prepared.facts, tile, lambda: in_torch().runtime)
+
+
+def _listed(network: "Network", runtime: str, path: Path) -> "ListedProvider | None":
+    from sr_quant_cli.quant.dynamic import ListedProvider
+
+    provider = network.bit_provider
+    if provider is not None and not isinstance(provider, ListedProvider):
+        raise UsageError(
+            f"--runtime {runtime}: {path} chooses bits layer by layer, which torch runs"
+        )
+    return provider
 
 
 def common_scale(upscalers: Sequence[Upscaler], scale: int | None) -> int:

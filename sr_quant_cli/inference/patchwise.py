@@ -27,14 +27,11 @@ from sr_quant_cli.inference.upscaler import (
     pixel_budget,
     put,
 )
-from sr_quant_cli.methods import build
-from sr_quant_cli.networks.base import Network
-from sr_quant_cli.runtimes.base import Facts, Pixels
-from sr_quant_cli.runtimes.torch import TorchRuntime
+from sr_quant_cli.runtimes.base import Facts, PatchRuntime, Pixels
 
 
 class PatchwiseUpscaler(Upscaler):
-    """A network in torch, patch by patch; patches of one size go through it in batches.
+    """A network, patch by patch; patches of one size go through it in batches.
 
     What a patch becomes does not depend on its batch, beyond the order of summation. In memory are
     one batch and its rows of patches, at least one row.
@@ -49,7 +46,7 @@ class PatchwiseUpscaler(Upscaler):
 
     def __init__(
         self,
-        runtime: TorchRuntime,
+        runtime: PatchRuntime,
         facts: Facts,
         meter: BitMeter,
         patches: Patches,
@@ -60,7 +57,7 @@ class PatchwiseUpscaler(Upscaler):
         usual = patches.patch**2
         self._batch = batch or max(1, pixel_budget(facts) // usual)
         self._pixels = self._batch * usual
-        if _batch_matters(runtime.network):
+        if runtime.batch_matters:
             self._batch = self._pixels = 1
 
     def tile_count(self, height: int, width: int) -> int:
@@ -96,9 +93,3 @@ class PatchwiseUpscaler(Upscaler):
                     put(sr[index], bands[row], row, column, self.scale)
                     on_tile(Ran(row, column, None if bits is None else bits[index]))
         return list(bands.values())
-
-
-def _batch_matters(network: Network) -> bool:
-    """Whether a sample's ranges may be those of its batch, as released code has it."""
-    how = network.quantization
-    return how is not None and build(how.method).dynamic and how.method.variant != "corrected"

@@ -77,13 +77,17 @@ def say_source(path: Path, source: str, scale: int) -> None:
         print(f"{path}: taken for {source}, x{scale}", file=sys.stderr)
 
 
-def prepare(model: Path, depth: "Depth", scale: int | None = None) -> Prepared:
+def prepare(
+    model: Path, depth: "Depth", scale: int | None = None, row: int | None = None
+) -> Prepared:
     """Find the graph of a model file, or make it.
 
     Parameters
     ----------
     scale
         That it must enlarge by; None: by any.
+    row
+        Of the bits that follow the picture; None: they are fixed.
 
     Raises
     ------
@@ -99,6 +103,8 @@ def prepare(model: Path, depth: "Depth", scale: int | None = None) -> Prepared:
     own = is_model_file(model)
     # A checkpoint of another project may hold several scales, or have its scale in its name.
     which = "" if own else f" {scale} {model.name}"
+    if row is not None:
+        which += f" row {row}"
     key = sha256(content + f"{FORMAT} {__version__} {depth}{which}".encode()).hexdigest()[:20]
     folder = cache_dir() / "graphs" / key
     made = (folder / "model.json").is_file()
@@ -111,7 +117,7 @@ def prepare(model: Path, depth: "Depth", scale: int | None = None) -> Prepared:
             ) from error
         with FileLock(folder / ".lock"):
             if not (folder / "model.json").is_file():
-                _make(model, depth, scale, folder)
+                _make(model, depth, scale, row, folder)
     found = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     facts = Facts(**found["facts"])
     check_enlargement(facts.name, facts.scale, scale)
@@ -221,7 +227,7 @@ def _try(name: RuntimeName, prepared: Prepared, threads: int | None, precision: 
     return Trial(name, statistics.median(times), prepared.psnr - psnr)
 
 
-def _make(model: Path, depth: "Depth", scale: int | None, folder: Path) -> None:
+def _make(model: Path, depth: "Depth", scale: int | None, row: int | None, folder: Path) -> None:
     """Trace a model; takes seconds, and torch."""
     import torch
 
@@ -234,6 +240,10 @@ def _make(model: Path, depth: "Depth", scale: int | None, folder: Path) -> None:
 
     network, header = load_at_depth(model, depth, scale)
     name = name_of(model, header, depth)
+    if row is not None:
+        from sr_quant_cli.quant.dynamic import at_row
+
+        network, name = at_row(network, row), f"{name}, row {row}"
     if world().rank == 0:
         print(f"preparing {name} for the runtimes here, once", file=sys.stderr)
     deployed = deploy(network, name, "uint8")

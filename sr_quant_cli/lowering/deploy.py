@@ -8,6 +8,7 @@ from typing import Literal
 import onnx
 from torch import Tensor
 
+from sr_quant_cli.errors import FailedError
 from sr_quant_cli.lowering.integer import (
     absorb_norms,
     absorb_shifts,
@@ -76,6 +77,11 @@ def deploy(
     FailedError
         The network has operations that a graph does not have.
     """
+    if network.bit_provider is not None and calibration is None:
+        raise FailedError(
+            f"the bits of {name} follow the picture, those of a graph are fixed: choose a --row "
+            "(cabm, adabm, granular_dq), or fix bits and ranges by --calibrate"
+        )
     notes: list[str] = []
     layers, all_integer, changed = 0, False, None
     if network.quantization is None:

@@ -50,9 +50,9 @@ from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.sites import RESIDUAL_CONVOLUTIONS, Placement, Site
 from sr_quant_cli.quant.apply import observe
 from sr_quant_cli.quant.dynamic import (
-    BitProvider,
     Choice,
     DynamicQuantizer,
+    ListedProvider,
     attach,
     dynamic_quantizers,
 )
@@ -94,7 +94,7 @@ class AdaBMConfig(MethodConfig):
     """bounds that are tried for a weight"""
 
 
-class BitMapping(BitProvider):
+class BitMapping(ListedProvider):
     """Bits by picture and layer [1]_.
 
     Attributes
@@ -122,17 +122,28 @@ class BitMapping(BitProvider):
         hard = (slope > up).float() - (slope < low).float()
         soft = ((slope - low).tanh() + (slope - up).tanh()) / 2
         self.of_picture = hard + soft - soft.detach()
+        self.row = hard.long() + 1
 
     def choose(self, layer: str, x: Tensor) -> Choice:
         """The sum, between the candidates."""
         offset = self.offsets[self._column[layer]]
         soft = offset.tanh()
-        of_layer = offset.detach().clamp(-1, 1).round() + soft - soft.detach()
+        of_layer = _offset(offset.detach()) + soft - soft.detach()
         bits = self.base + self.of_picture + of_layer
         bits = bits.clamp(self.candidates[0], self.candidates[-1])
         # What is a whole number stays one, whatever was added and taken away again.
         bits = bits + (bits.round() - bits).detach()
         return Choice(bits, (bits.detach() - self.candidates[0]).long())
+
+    def rows(self) -> Tensor:
+        """Of pictures with a bit less, as it is, and with one more."""
+        of_picture = torch.arange(-1, 2, device=self.offsets.device)[:, None]
+        bits = self.base + of_picture + _offset(self.offsets.detach()).long()
+        return bits.clamp(self.candidates[0], self.candidates[-1])
+
+
+def _offset(parameter: Tensor) -> Tensor:
+    return parameter.clamp(-1, 1).round()
 
 
 class ShiftedBits(DynamicQuantizer, BoundsQuantizer):
@@ -157,17 +168,17 @@ class ShiftedBits(DynamicQuantizer, BoundsQuantizer):
     def static_grid(self) -> None:
         """None: it depends on the choice."""
 
+    def grid_at(self, bits: int) -> Grid:
+        """The grid of the bounds at some bits."""
+        return self._to_grid(self.lower, self.upper, bits)
+
     def grid_for(self, choice: Choice) -> Grid:
         """The grid of the bounds at each sample's bits."""
-        # One grid for the bounds (and zero on a level where it must be), as fine as that of most
-        # bits; steps of their own.
-        grids = {
-            bits: self._to_grid(self.lower, self.upper, bits)
-            for bits in {int(b) for b in choice.bits.tolist()}
-        }
+        bits = [int(b) for b in choice.bits.tolist()]
+        grids = {b: self.grid_at(b) for b in set(bits)}
 
         def each(name: str) -> Tensor:
-            values = [getattr(grids[int(b)], name) for b in choice.bits.tolist()]
+            values = [getattr(grids[b], name) for b in bits]
             return torch.stack(values).view(-1, 1, 1, 1)
 
         most = max(grid.last for grid in grids.values())

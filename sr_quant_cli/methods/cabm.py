@@ -40,7 +40,7 @@ from sr_quant_cli.methods.base import inherit_scales
 from sr_quant_cli.methods.content_aware import ContentAware, ContentAwareConfig
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.quant.apply import Bits
-from sr_quant_cli.quant.dynamic import BitProvider, Choice, attach, dynamic_quantizers
+from sr_quant_cli.quant.dynamic import Choice, ListedProvider, attach, dynamic_quantizers
 from sr_quant_cli.quant.pictures import edge_score
 
 
@@ -53,26 +53,26 @@ class CABMConfig(ContentAwareConfig):
     """of the edge score, each with a row of the table"""
 
 
-class EdgeTable(BitProvider):
+class EdgeTable(ListedProvider):
     """Bits of all layers by the edge score of a patch [1]_.
 
     Attributes
     ----------
     edges
         Scores between the intervals, ascending, ``[R - 1]``.
-    rows
+    table
         Index of the candidate for every layer in every interval, int64 ``[R, L]``.
     """
 
     edges: Tensor
-    rows: Tensor
+    table: Tensor
 
     def __init__(self, candidates: tuple[int, ...], layers: list[str], intervals: int) -> None:
         super().__init__(candidates)
         self._column = {layer: index for index, layer in enumerate(layers)}
         self.register_buffer("edges", torch.zeros(intervals - 1))
         most = len(candidates) - 1
-        self.register_buffer("rows", torch.full((intervals, len(layers)), most))
+        self.register_buffer("table", torch.full((intervals, len(layers)), most))
 
     def look(self, picture: Tensor) -> None:
         """Find the row of every patch."""
@@ -80,7 +80,11 @@ class EdgeTable(BitProvider):
 
     def choose(self, layer: str, x: Tensor) -> Choice:
         """What the table says."""
-        return self.of_index(self.rows[self.row, self._column[layer]])
+        return self.of_index(self.table[self.row, self._column[layer]])
+
+    def rows(self) -> Tensor:
+        """Bits in the place of indices."""
+        return torch.tensor(self.candidates, device=self.table.device)[self.table]
 
     @torch.no_grad()
     def fill(self, scores: Tensor, chosen: Tensor) -> None:
@@ -88,7 +92,7 @@ class EdgeTable(BitProvider):
 
         Of patches of equal scores some interval may be left without any: it keeps the most bits.
         """
-        count = len(self.rows)
+        count = len(self.table)
         cuts = torch.linspace(0, 1, count + 1, device=scores.device)[1:-1]
         self.edges.copy_(torch.quantile(scores, cuts))
         row = torch.bucketize(scores, self.edges)
@@ -96,7 +100,7 @@ class EdgeTable(BitProvider):
             here = chosen[row == index]
             if len(here):
                 counts = torch.stack([(here == k).sum(0) for k in range(len(self.candidates))])
-                self.rows[index] = counts.argmax(0)
+                self.table[index] = counts.argmax(0)
 
 
 class CABM(ContentAware):

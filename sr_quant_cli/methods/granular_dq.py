@@ -40,7 +40,7 @@ from sr_quant_cli.methods.base import inherit_scales
 from sr_quant_cli.methods.content_aware import Candidates, ContentAware, ContentAwareConfig
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.quant.apply import Bits
-from sr_quant_cli.quant.dynamic import BitProvider, Choice, attach
+from sr_quant_cli.quant.dynamic import Choice, ListedProvider, attach, dynamic_quantizers
 from sr_quant_cli.quant.pictures import entropy
 
 Percentiles = Annotated[list[Annotated[float, Field(gt=0, lt=100)]], Field(min_length=1)]
@@ -68,7 +68,7 @@ class GranularDQConfig(ContentAwareConfig):
         return self
 
 
-class EntropyRule(BitProvider):
+class EntropyRule(ListedProvider):
     """The same bits for all layers of a patch, by its entropy [1]_.
 
     Attributes
@@ -79,17 +79,22 @@ class EntropyRule(BitProvider):
 
     thresholds: Tensor
 
-    def __init__(self, candidates: tuple[int, ...]) -> None:
+    def __init__(self, candidates: tuple[int, ...], layers: int) -> None:
         super().__init__(candidates)
+        self._layers = layers
         self.register_buffer("thresholds", torch.zeros(len(candidates) - 1))
 
     def look(self, picture: Tensor) -> None:
         """Choose for every patch; one on a threshold gets the fewer bits."""
-        self.index = torch.bucketize(entropy(picture), self.thresholds)
+        self.row = torch.bucketize(entropy(picture), self.thresholds)
 
     def choose(self, layer: str, x: Tensor) -> Choice:
         """What was chosen for the patch."""
-        return self.of_index(self.index)
+        return self.of_index(self.row)
+
+    def rows(self) -> Tensor:
+        """A row for each candidate."""
+        return torch.tensor(self.candidates)[:, None].repeat(1, self._layers)
 
 
 class GranularDQ(ContentAware):
@@ -114,7 +119,8 @@ class GranularDQ(ContentAware):
 
     def attach(self, network: Network) -> None:
         """The rule."""
-        attach(network, EntropyRule(tuple(self.config.candidates)))
+        layers = len(dynamic_quantizers(network))
+        attach(network, EntropyRule(tuple(self.config.candidates), layers))
 
     def inherit(self, network: Network, before: Network, batches: Iterable[Tensor]) -> None:
         """Take over the scales, and find the percentiles."""

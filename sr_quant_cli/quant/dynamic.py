@@ -6,6 +6,7 @@ are computed. What was chosen last is read off by ``chosen_bits``.
 """
 
 from abc import abstractmethod
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from sr_quant_cli.quant.fake import fake_quantize
 from sr_quant_cli.quant.grids import MIN_WIDTH, Grid, sym_narrow
-from sr_quant_cli.quant.quantizers import MaxScale, Quantizer
+from sr_quant_cli.quant.quantizers import FrozenInput, MaxScale, Quantizer
 
 if TYPE_CHECKING:
     from sr_quant_cli.networks.base import Network
@@ -74,6 +75,25 @@ class BitProvider(nn.Module):
         return Choice(widths[index], index)
 
 
+class ListedProvider(BitProvider):
+    """Chooses by the picture alone, for all layers at once, among a few rows of bits.
+
+    A network with one row is one of fixed bits (``at_row``), which comes down to integers as others
+    do.
+
+    Attributes
+    ----------
+    row
+        Of the pictures of the batch that runs, int64 ``[N]``; set by ``look``.
+    """
+
+    row: Tensor
+
+    @abstractmethod
+    def rows(self) -> Tensor:
+        """Bits, int64 ``[R, L]``: a column for each dynamic input, in the order of the network."""
+
+
 class DynamicQuantizer(Quantizer):
     """A quantizer of an activation ``[N, C, H, W]`` whose width differs from sample to sample.
 
@@ -82,6 +102,10 @@ class DynamicQuantizer(Quantizer):
 
     layer: str
     provider: tuple[BitProvider]
+
+    @abstractmethod
+    def grid_at(self, bits: int) -> Grid:
+        """Grid of one of the candidates, a single range."""
 
     @abstractmethod
     def grid_for(self, choice: Choice) -> Grid:
@@ -117,6 +141,10 @@ class Scales(DynamicQuantizer, MaxScale):
 
     def static_grid(self) -> None:
         """None: it depends on the choice."""
+
+    def grid_at(self, bits: int) -> Grid:
+        """The symmetric grid of a candidate."""
+        return sym_narrow(self.alpha[self.candidates.index(bits)], bits)
 
     def grid_for(self, choice: Choice) -> Grid:
         """The symmetric grid of each sample's candidate."""
@@ -168,6 +196,29 @@ def dynamic_quantizers(network: nn.Module) -> dict[str, DynamicQuantizer]:
     }
 
 
+def at_row(network: "Network", row: int) -> "Network":
+    """Copy of a network whose bits are those of one row, whatever the picture.
+
+    Raises
+    ------
+    ValueError
+        Its bits are chosen layer by layer, are fixed already, or there is no such row.
+    """
+    provider = network.bit_provider
+    if not isinstance(provider, ListedProvider):
+        raise ValueError("its bits are not those of a row of a table")
+    rows = provider.rows()
+    if not 0 <= row < len(rows):
+        raise ValueError(f"rows are 0 to {len(rows) - 1}")
+    fixed = deepcopy(network)
+    fixed.bit_provider = None
+    quantizers = dynamic_quantizers(fixed)
+    for (path, quantizer), bits in zip(quantizers.items(), rows[row].tolist(), strict=True):
+        grid = quantizer.grid_at(bits)
+        fixed.set_submodule(f"{path}.input_quantizer", FrozenInput.of(grid))
+    return fixed
+
+
 def chosen_bits(network: "Network") -> Tensor:
     """Widths that the latest forward pass chose: ``[N, L]``, a column for each dynamic input.
 
@@ -183,5 +234,5 @@ def chosen_bits(network: "Network") -> Tensor:
 
 
 def _begin(network: "Network", inputs: tuple[Any, ...]) -> None:
-    assert network.bit_provider is not None
-    network.bit_provider.begin(inputs[0])
+    if network.bit_provider is not None:  # else it was fixed at a row
+        network.bit_provider.begin(inputs[0])

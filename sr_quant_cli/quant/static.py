@@ -63,6 +63,7 @@ def fix_ranges(network: Network, batches: Iterable[Tensor]) -> int:
         found = seen[path]
         lower, upper = (found.lower / found.samples).amin(), (found.upper / found.samples).amax()
         network.set_submodule(path, FrozenInput.of(affine_int(lower, upper, quantizer.bits)))
+    network.bit_provider = None
     return len(dynamic)
 
 

@@ -62,6 +62,21 @@ class Runtime(ABC):
         """Run a small picture and count the kernels that it took."""
 
 
+class PatchRuntime(ABC):
+    """What runs patches of one size together."""
+
+    batch_matters: bool = False
+    """whether what becomes of a patch may depend on the others"""
+
+    @abstractmethod
+    def batch(self, lr: Pixels) -> Pixels:
+        """Uint8 ``[N, h, w, 3]`` -> uint8 ``[N, sh, sw, 3]``."""
+
+    @abstractmethod
+    def latest_bits(self) -> NDArray[np.float32] | None:
+        """Bits that the latest run chose: ``[N, L]``, by inputs; None: they are fixed."""
+
+
 class GraphRuntime(Runtime):
     """A graph from a file: uint8 RGB ``[1, H, W, 3]``, or float RGB 0..1 ``[1, 3, H, W]``."""
 

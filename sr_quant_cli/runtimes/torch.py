@@ -12,10 +12,10 @@ from sr_quant_cli.methods import build
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.quant.dynamic import chosen_bits
 from sr_quant_cli.quant.layers import QuantMatMul
-from sr_quant_cli.runtimes.base import Facts, Kernels, Pixels, Runtime, RuntimeName
+from sr_quant_cli.runtimes.base import Facts, Kernels, PatchRuntime, Pixels, Runtime, RuntimeName
 
 
-class TorchRuntime(Runtime):
+class TorchRuntime(Runtime, PatchRuntime):
     """A network on a device of torch.
 
     Parameters
@@ -36,6 +36,11 @@ class TorchRuntime(Runtime):
         self.network = network.eval().place(device, layout)
         self.device = device
         self.precision: Precision = precision
+        how = network.quantization
+        # In released code a sample's ranges may be those of its batch.
+        self.batch_matters = (
+            how is not None and build(how.method).dynamic and how.method.variant != "corrected"
+        )
 
     def __call__(self, lr: Pixels) -> Pixels:
         """Uint8 ``[h, w, 3]`` -> uint8 ``[sh, sw, 3]``."""

@@ -13,25 +13,25 @@ from tests.helpers import tiny_edsr
 
 def test_a_table_of_two_intervals_and_two_layers():
     table = EdgeTable((4, 6, 8), ["a", "b"], 2)
-    assert table.rows.tolist() == [[2, 2]] * 2
+    assert table.table.tolist() == [[2, 2]] * 2
     scores = torch.tensor([1.0, 9.0, 2.0, 8.0, 3.0, 7.0])
     chosen = torch.tensor([[0, 1], [2, 2], [0, 0], [2, 1], [1, 1], [1, 1]])
     table.fill(scores, chosen)
     assert table.edges.tolist() == [5.0]
     # The smooth ones: 0, 0, 1 and 1, 0, 1; the edgy ones: 2, 2, 1 and 2, 1, 1.
-    assert table.rows.tolist() == [[0, 1], [2, 1]]
+    assert table.table.tolist() == [[0, 1], [2, 1]]
 
 
 def test_of_equal_counts_the_fewer_bits():
     table = EdgeTable((4, 8), ["a"], 1)
     table.fill(torch.tensor([1.0, 2.0]), torch.tensor([[1], [0]]))
-    assert table.rows.tolist() == [[0]]
+    assert table.table.tolist() == [[0]]
 
 
 def test_an_interval_without_patches_keeps_the_most_bits():
     table = EdgeTable((4, 8), ["a"], 3)
     table.fill(torch.tensor([1.0, 1.0, 1.0]), torch.tensor([[0], [0], [0]]))
-    assert table.rows.tolist() == [[0], [1], [1]]
+    assert table.table.tolist() == [[0], [1], [1]]
 
 
 def quantized(method, bits=8):

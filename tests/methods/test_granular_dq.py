@@ -41,7 +41,7 @@ def test_thresholds_are_percentiles_of_the_training_patches():
 
 
 def test_on_a_threshold_the_fewer_bits():
-    rule = EntropyRule((4, 8))
+    rule = EntropyRule((4, 8), 1)
     rule.thresholds.copy_(entropy(patches()[3:4]))
     rule.begin(patches()[3:5])
     assert rule.choice("", torch.zeros(2, 1, 1, 1)).bits.tolist() == [4, 8]
