@@ -23,7 +23,7 @@ from sr_quant_cli.inference.prepared import (
 )
 from sr_quant_cli.inference.upscaler import TiledUpscaler, Upscaler, WholeUpscaler
 from sr_quant_cli.resources import models_dir
-from sr_quant_cli.runtimes.base import Facts, RuntimeName
+from sr_quant_cli.runtimes.base import Facts, GraphRuntime, RuntimeName
 from sr_quant_cli.scales import check_enlargement, check_scale
 
 if TYPE_CHECKING:
@@ -164,8 +164,10 @@ def open_model(
         if runtime in ("auto", "torch"):
             return PatchwiseUpscaler(model, facts, meter, patches)
 
+        chosen: RuntimeName = runtime
+
         def open_row(row: int | None) -> GraphRuntime:
-            return open_graph(runtime, prepare(path, depth, scale, row), threads, precision)
+            return open_graph(chosen, prepare(path, depth, scale, row), threads, precision)
 
         on_graphs = RowRuntime(_listed(model.network, runtime, path), open_row)
         return PatchwiseUpscaler(on_graphs, facts, meter, patches)
