@@ -161,10 +161,9 @@ def open_model(
         from sr_quant_cli.runtimes.rows import RowRuntime
 
         model, facts, meter = _load_in_torch(path, scale, device, precision, threads, depth)
-        if runtime in ("auto", "torch"):
+        if runtime == "auto" or runtime == "torch":
             return PatchwiseUpscaler(model, facts, meter, patches)
-
-        chosen: RuntimeName = runtime
+        chosen = runtime
 
         def open_row(row: int | None) -> GraphRuntime:
             return open_graph(chosen, prepare(path, depth, scale, row), threads, precision)

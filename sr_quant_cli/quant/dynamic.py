@@ -196,6 +196,7 @@ def dynamic_quantizers(network: nn.Module) -> dict[str, DynamicQuantizer]:
     }
 
 
+@torch.no_grad()
 def at_row(network: "Network", row: int) -> "Network":
     """Copy of a network whose bits are those of one row, whatever the picture.
 
