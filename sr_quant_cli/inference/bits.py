@@ -105,7 +105,10 @@ class BitMeter:
         """Layers whose input has chosen bits, with the places of these among the choices."""
         provider = self._network.bit_provider
         assert provider is not None
-        places = {path: place for place, path in enumerate(provider.choices)}
+        # On graphs nothing was chosen here: all inputs have bits then.
+        made = provider.choices
+        used = [path for path in dynamic_quantizers(self._network) if not made or path in made]
+        places = {path: place for place, path in enumerate(used)}
         followed = followed_inputs(self._network)
         return {layer: places[path] for layer, path in followed.items() if path in places}
 

@@ -223,6 +223,8 @@ def at_row(network: "Network", row: int) -> "Network":
 def chosen_bits(network: "Network") -> Tensor:
     """Widths that the latest forward pass chose: ``[N, L]``, a column for each dynamic input.
 
+    Columns are in the order of the network's modules, without those that its depth leaves out.
+
     Raises
     ------
     ValueError
@@ -231,7 +233,9 @@ def chosen_bits(network: "Network") -> Tensor:
     provider = network.bit_provider
     if provider is None:
         raise ValueError("the bits of this network do not follow the picture")
-    return torch.stack([choice.bits.detach() for choice in provider.choices.values()], dim=1)
+    made = provider.choices
+    used = [path for path in dynamic_quantizers(network) if path in made]
+    return torch.stack([made[path].bits.detach() for path in used], dim=1)
 
 
 def _begin(network: "Network", inputs: tuple[Any, ...]) -> None:

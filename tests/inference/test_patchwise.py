@@ -177,11 +177,10 @@ def test_only_a_row_of_patches_is_read_and_held_at_a_time():
     assert max(bottom - top for top, bottom, _, _ in reads) == 60 - 3 * 14
 
 
-def test_patches_run_in_torch_only(tmp_path, tiny_model):
+def test_what_does_not_go_with_patches_is_refused(tmp_path, tiny_model):
     graph = nearest_onnx(tmp_path / "n.onnx")
     for path, options, message in [
-        (graph, {"runtime": "auto"}, "n.onnx is a graph; patches run in torch only"),
-        (tiny_model, {"runtime": "openvino"}, "patches run in torch only, not in openvino"),
+        (graph, {"runtime": "auto"}, "n.onnx is a graph, name the model that it was made"),
         (tiny_model, {"tile": 9}, "--tile 9: patches"),
     ]:
         with pytest.raises(UsageError, match=message) as refused:

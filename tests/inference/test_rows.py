@@ -1,0 +1,169 @@
+"""Networks whose bits are those of rows, on static graphs."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from sr_quant_cli.errors import FailedError, UsageError
+from sr_quant_cli.imaging.io import write_rgb
+from sr_quant_cli.imaging.tiling import Patches
+from sr_quant_cli.inference.models import open_model
+from sr_quant_cli.lowering.deploy import deploy
+from sr_quant_cli.methods import build, config_class
+from sr_quant_cli.methods.adabm import THRESHOLD_GAIN, slopes
+from sr_quant_cli.methods.base import inherit_scales
+from sr_quant_cli.networks.modelfile import Card, save_model
+from sr_quant_cli.networks.sites import FULL
+from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.quant.dynamic import at_row, chosen_bits
+from sr_quant_cli.quant.pictures import edge_score, entropy
+from tests.helpers import tiny_edsr
+
+LISTED = ("cabm", "adabm", "granular_dq")
+
+
+def rough(size=48):
+    """Smooth on the left, rough on the right."""
+    share = np.linspace(0, 1, size)[None, :, None]
+    noise = np.random.default_rng(0).uniform(-80, 80, (size, size, 3))
+    return np.clip(128 + share * noise, 0, 255).astype(np.uint8)
+
+
+def lr_batch():
+    """Three patches of it, from smooth to rough."""
+    pixels = torch.from_numpy(rough()).permute(2, 0, 1).float() / 255
+    return torch.stack([pixels[:, :16, left : left + 16] for left in (0, 16, 32)])
+
+
+def between(values):
+    return (values[1:] + values[:-1]) / 2
+
+
+def dynamic(name, placement="paper"):
+    """A row for each of the three patches; kernels take weights of 7 bits as they are."""
+    network, method = tiny_edsr(), build(config_class(name)())
+    sites = FULL if placement == "full" else method.paper_placement()
+    quantize_network(network, method, sites, Bits(7, 6 if name == "adabm" else 8))
+    provider = network.bit_provider
+    if name == "adabm":
+        method.calibrate(network, [lr_batch()])
+        provider.thresholds.data.copy_(between(slopes(lr_batch())) / THRESHOLD_GAIN)
+        return network.eval()
+    before, pams = tiny_edsr(), build(config_class("pams")())
+    quantize_network(before, pams, sites, Bits(8, 8))
+    pams.calibrate(before, [lr_batch()])
+    inherit_scales(network, before)
+    if name == "granular_dq":
+        provider.thresholds.copy_(between(entropy(lr_batch())))
+        return network.eval()
+    scores = edge_score(lr_batch())
+    provider.edges.copy_(torch.linspace(scores[0], scores[2], len(provider.edges)))
+    random = torch.Generator().manual_seed(0)
+    provider.table.copy_(torch.randint(0, 3, provider.table.shape, generator=random))
+    return network.eval()
+
+
+@pytest.mark.parametrize("placement", ["paper", "full"])
+@pytest.mark.parametrize("name", LISTED)
+def test_a_row_is_the_network_that_the_picture_would_choose(name, placement):
+    network, lr = dynamic(name, placement), lr_batch()
+    with torch.no_grad():
+        whole = network(lr)
+    bits, rows = chosen_bits(network), network.bit_provider.row.tolist()
+    assert len(set(rows)) == 3
+    for n, row in enumerate(rows):
+        assert network.bit_provider.rows()[row].tolist() == bits[n].tolist()
+        with torch.no_grad():
+            assert torch.allclose(at_row(network, row)(lr)[n], whole[n], atol=1e-5)
+
+
+def test_what_has_no_rows_and_rows_that_are_not_there():
+    with pytest.raises(ValueError, match="not those of a row"):
+        at_row(tiny_edsr(), 0)
+    with pytest.raises(ValueError, match="rows are 0 to 2"):
+        at_row(dynamic("granular_dq"), 3)
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_rows_come_down_to_integers(name):
+    network = at_row(dynamic(name, "full"), 1)
+    assert deploy(network, "row", "float").all_integer
+
+
+def test_a_network_whose_bits_follow_the_picture_is_no_graph():
+    with pytest.raises(FailedError, match="choose a --row"):
+        deploy(dynamic("cabm"), "dynamic", "float")
+    fixed = deploy(dynamic("cabm"), "dynamic", "float", calibration=[lr_batch()])
+    assert fixed.changed is not None
+    assert fixed.changed.bit_provider is None
+
+
+@pytest.fixture
+def model(tmp_path):
+    def save(name, placement="paper"):
+        path = tmp_path / f"{name}.safetensors"
+        save_model(path, dynamic(name, placement), Card(name=name))
+        return path
+
+    return save
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_patches_run_on_the_graphs_of_their_rows(model, name):
+    path, patches = model(name, "full"), Patches(16, 16)
+    seen = {}
+
+    def run(runtime):
+        tiles = []
+        sr = open_model(path, runtime=runtime, patches=patches, threads=1)(rough(), tiles.append)
+        seen[runtime] = {(t.rows.first, t.columns.first): t.bits.tolist() for t in tiles}
+        return sr.astype(int)
+
+    difference = abs(run("torch") - run("onnxruntime"))
+    assert seen["torch"] == seen["onnxruntime"]
+    assert len({tuple(bits) for bits in seen["torch"].values()}) > 1
+    # A code that rounds the other way is a step of its layer, of 4 bits a large one.
+    assert difference.mean() < 0.02
+
+
+def test_a_network_of_fixed_bits_runs_on_one_graph(tiny_model):
+    lr, patches = rough(), Patches(16, 16)
+    outputs = [
+        open_model(tiny_model, runtime=runtime, patches=patches, threads=1)(lr)
+        for runtime in ("torch", "onnxruntime")
+    ]
+    assert abs(outputs[0].astype(int) - outputs[1].astype(int)).max() <= 1
+
+
+def test_layer_by_layer_is_for_torch(tmp_path):
+    network, method = tiny_edsr(), build(config_class("cadyq")())
+    quantize_network(network, method, method.paper_placement(), Bits(8, 8))
+    save_model(path := tmp_path / "cadyq.safetensors", network, Card(name="cadyq"))
+    with pytest.raises(UsageError, match="chooses bits layer by layer, which torch runs"):
+        open_model(path, runtime="onnxruntime", patches=Patches(16, 16))
+
+
+def test_export_of_a_row_and_counted_bits(srq, model, tmp_path):
+    path = model("granular_dq", "full")
+    code, _, err = srq("export", path, "--row", "1", "-o", tmp_path / "row.onnx")
+    assert code == 0, err
+    code, _, err = srq("export", path, "--row", "3", "-o", tmp_path / "x.onnx")
+    assert (code, "--row 3" in err, "rows are 0 to 2" in err) == (2, True, True)
+    code, _, err = srq("export", path, "-o", tmp_path / "x.onnx")
+    assert (code, "choose a --row" in err) == (1, True)
+    assert not (tmp_path / "x.onnx").exists()
+    home = tmp_path / "data/benchmark/Mine/HR"
+    write_rgb(home / "a.png", rough(48))
+    found = []
+    for runtime in ("torch", "onnxruntime"):
+        report = tmp_path / f"{runtime}.json"
+        code, _, err = srq(
+            *("eval", path, "--patchwise", "--patch", 12, "--step", 12, "--bench", "Mine"),
+            *("--runtime", runtime, "--data-root", tmp_path / "data", "--json", report),
+        )
+        assert code == 0, err
+        row = json.loads(report.read_text())["rows"][-1]
+        found.append({key: row[key] for key in row if "fab" in key or "bitops" in key})
+    assert found[0] == found[1] != {}
