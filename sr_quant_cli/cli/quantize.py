@@ -23,12 +23,16 @@ from sr_quant_cli.cli.options import (
 def quantize(
     model: Annotated[
         Path | None,
-        typer.Argument(metavar="[MODEL]", help="Full-precision model; default: the embedded one."),
+        typer.Argument(
+            metavar="[MODEL]",
+            help="Full-precision model, or run folder of a stage before; default: the embedded.",
+        ),
     ] = None,
     method: Annotated[
         str | None,
         typer.Option(
-            help="minmax, percentile, dbdc_pac, dobi, 2dquant, pams, daq, ddtb or quantsr."
+            help="minmax, percentile, dbdc_pac, dobi, 2dquant, pams, daq, ddtb, quantsr, cadyq, "
+            "cabm, adabm or granular_dq."
         ),
     ] = None,
     w: Annotated[int | None, typer.Option(help="Bits of weights, 2 to 8.")] = None,
@@ -60,7 +64,9 @@ def quantize(
 
     Calibrates on training photographs, and trains where the recipe has training steps (--iters 0:
     calibration alone). The run folder holds what that of pretrain holds; its model.safetensors has
-    packed codes, its trainable.safetensors the float weights behind them.
+    packed codes, its trainable.safetensors the float weights behind them. Methods that start from a
+    quantized network (cadyq: PAMS at 8 bits; cabm: cadyq) make it first, in a folder below the run
+    folder, unless MODEL is one.
 
     \b
     Examples:
@@ -69,6 +75,8 @@ def quantize(
       srq quantize runs/edsr-x4/model.safetensors --method pams --w 4 --a 4 --iters 2000
       srq quantize --method 2dquant --w 4 --a 4 --placement full --data sample
       srq quantize --method dobi --w 4 --a 4 --set sites.upsampler=int8
+      srq quantize --method cadyq --data photos/ --iters 20000
+      srq quantize runs/edsr-x4-cadyq-w8a8 --method cabm --data photos/
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.engine.distributed import world
     from sr_quant_cli.engine.quantize import quantize

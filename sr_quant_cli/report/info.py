@@ -11,6 +11,7 @@ from sr_quant_cli.inference.models import load_at_depth
 from sr_quant_cli.networks.base import Depth, Network
 from sr_quant_cli.quant.apply import count_operations, plan_sites
 from sr_quant_cli.quant.cost import bitops, operand_shares, storage_bytes
+from sr_quant_cli.quant.dynamic import dynamic_quantizers
 from sr_quant_cli.report.table import print_table
 
 
@@ -73,6 +74,8 @@ def _quantization(network: Network, height: int, width: int) -> dict[str, Any]:
     shares = operand_shares(operations)
     macs = {operation.name: operation.macs for operation in operations}
     plan = plan_sites(type(network)(network.config), how.placement, how.bits)
+    dynamic = dynamic_quantizers(network)
+    candidates = list(network.bit_provider.candidates) if network.bit_provider else []
     return {
         "quantization": {
             "method": how.method.model_dump(),
@@ -90,6 +93,7 @@ def _quantization(network: Network, height: int, width: int) -> dict[str, Any]:
                     "path": entry.site.path,
                     "kind": entry.site.kind,
                     "input_bits": entry.input_bits,
+                    "candidates": candidates if entry.site.path in dynamic else [],
                     "weight_bits": entry.weight_bits,
                     "mac_share_counted": round(macs.get(entry.site.path, 0) / total, 5),
                 }
@@ -119,7 +123,7 @@ def _print_quantization(quantization: dict[str, Any]) -> None:
         table.add_row(
             site["path"],
             site["kind"],
-            _bits(site["input_bits"]),
+            " ".join(map(str, site["candidates"])) or _bits(site["input_bits"]),
             _bits(site["weight_bits"]),
             f"{share:.2%}" if share else "",
         )

@@ -112,7 +112,7 @@ def model(tmp_path):
 
 @pytest.mark.parametrize("name", LISTED)
 def test_patches_run_on_the_graphs_of_their_rows(model, name):
-    path, patches = model(name, "full"), Patches(16, 16)
+    path, patches = model(name), Patches(16, 16)
     seen = {}
 
     def run(runtime):
