@@ -14,6 +14,7 @@ convolution is then calibrated as it is. ``fold_exactly`` is for inference: the 
 computed by the layers themselves.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -170,14 +171,19 @@ def links(
     producers: tuple[type[nn.Module], ...],
     consumers: tuple[type[nn.Module], ...],
 ) -> list[Link]:
-    """Find convolutions and what reads them through nothing but ReLUs and PixelShuffles."""
+    """Find convolutions and what reads them through nothing but ReLUs and PixelShuffles.
+
+    Of modules that are used several times all uses must agree.
+    """
 
     def module(node: fx.Node) -> nn.Module | None:
         called = node.op == "call_module"
         return network.get_submodule(str(node.target)) if called else None
 
-    found = []
-    for consumer in _Tracer().trace(network).nodes:
+    nodes = _Tracer().trace(network).nodes
+    uses = Counter(str(node.target) for node in nodes if node.op == "call_module")
+    found: Counter[Link] = Counter()
+    for consumer in nodes:
         if not isinstance(module(consumer), consumers):
             continue
         relu, enlargement, node = False, 1, consumer
@@ -187,7 +193,7 @@ def links(
             if len(node.users) > 1:
                 break
             if isinstance(passed, producers):
-                found.append(Link(str(node.target), str(consumer.target), relu, enlargement))
+                found[Link(str(node.target), str(consumer.target), relu, enlargement)] += 1
                 break
             if isinstance(passed, nn.PixelShuffle):
                 enlargement *= passed.upscale_factor
@@ -195,7 +201,9 @@ def links(
                 relu = True
             elif not isinstance(passed, nn.Identity):
                 break
-    return found
+    return [
+        link for link, count in found.items() if count == uses[link.producer] == uses[link.consumer]
+    ]
 
 
 _RELUS = ("relu", "relu_", torch.relu, torch.relu_, nn.functional.relu)

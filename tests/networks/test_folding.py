@@ -6,7 +6,14 @@ from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods import config_class
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.edsr import EDSRConfig
-from sr_quant_cli.networks.folding import ExactBorder, fold, fold_exactly, linear_chain
+from sr_quant_cli.networks.folding import (
+    ExactBorder,
+    Link,
+    fold,
+    fold_exactly,
+    linear_chain,
+    links,
+)
 from sr_quant_cli.networks.modelfile import Card, load_model, save_model
 from sr_quant_cli.networks.sites import FULL
 from sr_quant_cli.quant.apply import Bits, quantize_network
@@ -124,3 +131,14 @@ def test_folded_network_is_quantized_and_saved(tmp_path):
     assert loaded.config.folded
     with torch.no_grad():
         assert torch.equal(loaded(x), network(x))
+
+
+def test_all_uses_of_a_module_agree_on_what_it_is_linked_with():
+    a, b, relu = conv(3, 3), conv(3, 3), nn.ReLU()
+
+    def found(*modules):
+        return links(nn.Sequential(*modules), (nn.Conv2d,), (nn.Conv2d,))
+
+    assert found(a, relu, b) == [Link("0", "2", relu=True, enlargement=1)]
+    assert found(a, b, relu, b) == []
+    assert found(a, b, a, b) == [Link("0", "1", relu=False, enlargement=1)]
