@@ -1,5 +1,6 @@
 """Counted bits of what a network has run: the papers' feature average bits, and bit operations."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from functools import lru_cache
@@ -102,13 +103,19 @@ class BitMeter:
         return tuple(count_operations(self._network, height, width))
 
     def _sources(self) -> dict[str, int]:
-        """Layers whose input has chosen bits, with the places of these among the choices."""
+        """Layers whose input has chosen bits, with the places of these among the choices.
+
+        Of a layer that is used several times the first use stands for all.
+        """
         provider = self._network.bit_provider
         assert provider is not None
         # On graphs nothing was chosen here: all inputs have bits then.
-        made = provider.choices
-        used = [path for path in dynamic_quantizers(self._network) if not made or path in made]
-        places = {path: place for place, path in enumerate(used)}
+        uses = Counter(name.partition("#")[0] for name in provider.choices)
+        places, place = {}, 0
+        for path in dynamic_quantizers(self._network):
+            if uses[path] or not uses:
+                places[path] = place
+                place += uses[path] or 1
         followed = followed_inputs(self._network)
         return {layer: places[path] for layer, path in followed.items() if path in places}
 

@@ -144,6 +144,7 @@ class CABM(ContentAware):
             with torch.no_grad():
                 before.eval()(batch)
             scores.append(edge_score(batch))
-            made = chooser.choices
-            chosen.append(torch.stack([made[layer].index for layer in made], 1))
+            # Of a layer that is used several times the first use stands for all.
+            made = [chooser.choices[layer].index for layer in dynamic_quantizers(network)]
+            chosen.append(torch.stack(made, 1))
         table.fill(torch.cat(scores), torch.cat(chosen))

@@ -47,7 +47,8 @@ class BitProvider(nn.Module):
         super().__init__()
         self.candidates = candidates
         self.choices: dict[str, Choice] = {}
-        """of the batch that ran last, by the names of the dynamic inputs"""
+        """of the batch that ran last, by the paths of the dynamic inputs; a further use of one has
+        ``#`` and its number behind the path"""
 
     def begin(self, picture: Tensor) -> None:
         """Take in the LR batch ``[N, 3, h, w]``, 0..1, that the network is about to enlarge."""
@@ -59,7 +60,10 @@ class BitProvider(nn.Module):
         """Choose for a layer's input ``[N, C, H, W]``, and note it."""
         with torch.autocast(x.device.type, enabled=False):
             made = self.choose(layer, x)
-        self.choices[layer] = made
+        use, name = 1, layer
+        while name in self.choices:
+            use, name = use + 1, f"{layer}#{use + 1}"
+        self.choices[name] = made
         return made
 
     def look(self, picture: Tensor) -> None:
@@ -223,7 +227,8 @@ def at_row(network: "Network", row: int) -> "Network":
 def chosen_bits(network: "Network") -> Tensor:
     """Widths that the latest forward pass chose: ``[N, L]``, a column for each dynamic input.
 
-    Columns are in the order of the network's modules, without those that its depth leaves out.
+    Columns are in the order of the network's modules, without those that its depth leaves out; one
+    that is used several times has a column for each use.
 
     Raises
     ------
@@ -234,8 +239,13 @@ def chosen_bits(network: "Network") -> Tensor:
     if provider is None:
         raise ValueError("the bits of this network do not follow the picture")
     made = provider.choices
-    used = [path for path in dynamic_quantizers(network) if path in made]
-    return torch.stack([made[path].bits.detach() for path in used], dim=1)
+    used = [
+        name
+        for path in dynamic_quantizers(network)
+        for name in made
+        if name.partition("#")[0] == path
+    ]
+    return torch.stack([made[name].bits.detach() for name in used], dim=1)
 
 
 def _begin(network: "Network", inputs: tuple[Any, ...]) -> None:

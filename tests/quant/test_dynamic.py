@@ -5,7 +5,10 @@ import copy
 import pytest
 import torch
 
+from sr_quant_cli.methods.cadyq import CADyQ, CADyQConfig
 from sr_quant_cli.methods.pams import PAMS, PAMSConfig
+from sr_quant_cli.networks import build
+from sr_quant_cli.networks.carn import CARNConfig
 from sr_quant_cli.quant.apply import Bits, quantize_network
 from sr_quant_cli.quant.dynamic import (
     BitProvider,
@@ -137,3 +140,19 @@ def test_a_copy_asks_its_own_provider():
 def test_a_network_of_fixed_bits_has_none_to_tell():
     with pytest.raises(ValueError, match="do not follow"):
         chosen_bits(tiny_edsr())
+
+
+def test_every_use_of_a_shared_layer_has_a_choice_of_its_own():
+    torch.manual_seed(0)
+    network = build(CARNConfig(scale=2, n_feats=8, groups=2, shared=True)).eval()
+    method = CADyQ(CADyQConfig())
+    quantize_network(network, method, method.paper_placement(), Bits(8, 8))
+    layers = len(dynamic_quantizers(network))
+    assert layers == 9  # an input and two more convolutions in each of three blocks
+    with torch.no_grad():
+        network(pictures(0.5, 0.9))
+    assert chosen_bits(network).shape == (2, 3 * layers)
+    network.train()(pictures(0.5, 0.9))
+    loss = method.regularizers(network)["bits"]
+    soft = (4 + 6 + 8 * torch.e) / (2 + torch.e)
+    assert loss.item() == pytest.approx(1e-4 * 2 * 3 * layers * 8 / soft, rel=1e-3)
