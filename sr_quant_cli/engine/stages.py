@@ -300,6 +300,11 @@ def _quantize_stage(request: Request, recipe: QuantizeRecipe, model: Path, folde
     short = _shortened(before.quantize, QuantizeRecipe, _factor(request, recipe))
     method = build_method(recipe.method)
     theirs = build_method(load_recipe(before.quantize, (), QuantizeRecipe).method)
+    if theirs.config.name != method.starts_from:
+        raise UsageError(
+            f"before.quantize = {before.quantize}: is for {theirs.config.name}; "
+            f"{recipe.method.name} starts from {method.starts_from}"
+        )
     ours = choose_placement(recipe, method)
     with torch.device("meta"):
         kinds = {site.kind for site in build(recipe.network).sites()}

@@ -121,3 +121,10 @@ def test_wrong_bits_are_one_line(tiny_model, photographs, tmp_path):
     with pytest.raises(UsageError, match="cadyq: --a 5: selectors start at"):
         quantize(wanted(tiny_model, photographs, tmp_path / "a", a=5))
     assert not (tmp_path / "a").exists()
+
+
+def test_a_stage_of_another_method_is_refused_before_it_runs(tiny_model, photographs, tmp_path):
+    wrong = 'before.quantize="daq-edsr"'
+    with pytest.raises(UsageError, match="daq-edsr: is for daq; cadyq starts from pams"):
+        quantize(wanted(tiny_model, photographs, tmp_path / "a", wrong))
+    assert not (tmp_path / "a").exists()
