@@ -100,8 +100,8 @@ def validate_recipe(values: dict[str, Any], origin: str) -> TrainingRecipe:
             try:
                 cls.model_validate(table)
             except ValidationError as error:
-                problems += [_line(e, cls, f"{section}.") for e in error.errors()]
-    told = {problem.partition(".")[0] for problem in problems}
+                problems += [_line(e, cls, section) for e in error.errors()]
+    told = {problem.replace(":", ".").partition(".")[0] for problem in problems}
     try:
         recipe = model.model_validate(values)
     except ValidationError as error:
@@ -145,7 +145,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 def _line(error: ErrorDetails, model: type[BaseModel], prefix: str = "") -> str:
     path = [str(part) for part in error["loc"]]
-    where = prefix + ".".join(path)
+    where = ".".join([*([prefix] if prefix else []), *path])
     if error["type"] == "extra_forbidden":
         known = _fields_at(model, path[:-1])
         near = get_close_matches(path[-1], known, n=1)
