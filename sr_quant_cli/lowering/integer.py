@@ -359,7 +359,8 @@ def absorb_shifts(network: Network) -> None:
         assert isinstance(before, IntegerConv2d)
         assert isinstance(behind, IntegerConv2d)
         # Of values below zero a ReLU leaves nothing, shifted or not, only if codes start there.
-        if behind.input.shift is not None and not (link.relu and behind.input.zero):
+        after_relu = link.relu and behind.input.zero
+        if behind.input.shift is not None and link.always and not after_relu:
             shift = behind.input.give_up_shift(after_relu=link.relu).flatten()
             before.bias += shift.repeat_interleave(link.enlargement**2)
 

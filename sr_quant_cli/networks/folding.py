@@ -164,6 +164,8 @@ class Link:
     """through a ReLU"""
     enlargement: int
     """through PixelShuffles"""
+    always: bool = True
+    """wherever one of the two is used, if there are several places"""
 
 
 def links(
@@ -171,10 +173,7 @@ def links(
     producers: tuple[type[nn.Module], ...],
     consumers: tuple[type[nn.Module], ...],
 ) -> list[Link]:
-    """Find convolutions and what reads them through nothing but ReLUs and PixelShuffles.
-
-    Of modules that are used several times all uses must agree.
-    """
+    """Find convolutions and what reads them through nothing but ReLUs and PixelShuffles."""
 
     def module(node: fx.Node) -> nn.Module | None:
         called = node.op == "call_module"
@@ -182,7 +181,7 @@ def links(
 
     nodes = _Tracer().trace(network).nodes
     uses = Counter(str(node.target) for node in nodes if node.op == "call_module")
-    found: Counter[Link] = Counter()
+    found: Counter[tuple[str, str, bool, int]] = Counter()
     for consumer in nodes:
         if not isinstance(module(consumer), consumers):
             continue
@@ -193,7 +192,7 @@ def links(
             if len(node.users) > 1:
                 break
             if isinstance(passed, producers):
-                found[Link(str(node.target), str(consumer.target), relu, enlargement)] += 1
+                found[str(node.target), str(consumer.target), relu, enlargement] += 1
                 break
             if isinstance(passed, nn.PixelShuffle):
                 enlargement *= passed.upscale_factor
@@ -202,7 +201,8 @@ def links(
             elif not isinstance(passed, nn.Identity):
                 break
     return [
-        link for link, count in found.items() if count == uses[link.producer] == uses[link.consumer]
+        Link(before, behind, relu, enlargement, always=count == uses[before] == uses[behind])
+        for (before, behind, relu, enlargement), count in found.items()
     ]
 
 

@@ -133,12 +133,18 @@ def test_folded_network_is_quantized_and_saved(tmp_path):
         assert torch.equal(loaded(x), network(x))
 
 
-def test_all_uses_of_a_module_agree_on_what_it_is_linked_with():
+def test_links_tell_whether_all_uses_of_a_module_agree():
     a, b, relu = conv(3, 3), conv(3, 3), nn.ReLU()
 
     def found(*modules):
         return links(nn.Sequential(*modules), (nn.Conv2d,), (nn.Conv2d,))
 
     assert found(a, relu, b) == [Link("0", "2", relu=True, enlargement=1)]
-    assert found(a, b, relu, b) == []
-    assert found(a, b, a, b) == [Link("0", "1", relu=False, enlargement=1)]
+    assert found(a, b, relu, b) == [
+        Link("0", "1", relu=False, enlargement=1, always=False),
+        Link("1", "1", relu=True, enlargement=1, always=False),
+    ]
+    assert found(a, b, a, b) == [
+        Link("0", "1", relu=False, enlargement=1),
+        Link("1", "0", relu=False, enlargement=1, always=False),
+    ]
