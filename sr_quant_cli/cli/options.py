@@ -34,7 +34,7 @@ Patchwise = Annotated[
     bool,
     typer.Option(
         "--patchwise",
-        help="Enlarge patches as pictures of their own, as papers on dynamic bits do; by torch.",
+        help="Enlarge patches as pictures of their own, as papers on dynamic bits do.",
     ),
 ]
 Patch = Annotated[

@@ -28,9 +28,16 @@ from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.folding import fold
 from sr_quant_cli.networks.modelfile import Card, save_model
-from sr_quant_cli.quant.apply import Bits, of_three_levels, quantize_network, without_quantizers
+from sr_quant_cli.quant.apply import (
+    Bits,
+    of_three_levels,
+    plan_sites,
+    quantize_network,
+    without_quantizers,
+)
 from sr_quant_cli.quant.compensate import compensate
 from sr_quant_cli.quant.equalize import equalize
+from sr_quant_cli.quant.mix import mix
 from sr_quant_cli.recipe.schema import QuantizeRecipe
 
 
@@ -80,6 +87,14 @@ def quantize(request: Request) -> dict[str, Any]:
         if recipe.calibration.equalize:
             with _refused_as("calibration.equalize"):
                 equalize(teacher, calibration_batches(train, recipe))
+        if recipe.calibration.mix:
+            plan = plan_sites(teacher, placement, bits)
+            with _refused_as("calibration.mix"):
+                mix(
+                    teacher,
+                    calibration_batches(train, recipe),
+                    {entry.site.path: entry.input_bits for entry in plan},
+                )
         network = deepcopy(teacher)
         _put_quantizers(network)
         if not resumed:

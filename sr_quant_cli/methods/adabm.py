@@ -111,7 +111,7 @@ class BitMapping(ListedProvider):
         lowest, highest = max(base - 2, 2), min(base + 2, 8)
         super().__init__(tuple(range(lowest, highest + 1)))
         self.base, self.learns = base, False
-        self._column = {layer: index for index, layer in enumerate(layers)}
+        self.column = {layer: index for index, layer in enumerate(layers)}
         self.thresholds = nn.Parameter(torch.zeros(2))
         self.offsets = nn.Parameter(torch.zeros(len(layers)))
 
@@ -126,7 +126,7 @@ class BitMapping(ListedProvider):
 
     def choose(self, layer: str, x: Tensor) -> Choice:
         """The sum, between the candidates."""
-        offset = self.offsets[self._column[layer]]
+        offset = self.offsets[self.column[layer]]
         soft = offset.tanh()
         of_layer = _offset(offset.detach()) + soft - soft.detach()
         bits = self.base + self.of_picture + of_layer
@@ -272,7 +272,7 @@ class AdaBM(Method):
             few = int(self.config.layer_percentile / 100 * len(ranked))
             for rank, layer in enumerate(ranked):
                 offset = -1.0 if rank < few else 1.0 if rank >= len(ranked) - few else 0.0
-                mapping.offsets[mapping._column[layer]] = offset
+                mapping.offsets[mapping.column[layer]] = offset
             self._clip_for_bits(network, given[0])
 
     def _clip_for_bits(self, network: Network, batch: Tensor) -> None:
@@ -297,7 +297,7 @@ class AdaBM(Method):
         handles = []
         for layer, quantizer in dynamic_quantizers(network).items():
             assert isinstance(quantizer, ShiftedBits)
-            offset = int(mapping.offsets[mapping._column[layer]].round())
+            offset = int(mapping.offsets[mapping.column[layer]].round())
             bits = min(max(mapping.base + offset, 2), 8)
 
             def hook(module: nn.Module, inputs: tuple[Tensor, ...], bits: int = bits) -> None:

@@ -152,6 +152,13 @@ def quantizers(network: nn.Module) -> Iterator[Quantizer]:
     return (module for module in network.modules() if isinstance(module, Quantizer))
 
 
+def follow(network: nn.Module, *, follows: bool) -> None:
+    """Let all maximum scales follow the data, or not."""
+    for quantizer in quantizers(network):
+        if isinstance(quantizer, MaxScale):
+            quantizer.follows = follows
+
+
 def inherit_scales(network: Network, before: Network) -> None:
     """Copy the bounds of maximum scales from a network that has them at the same sites.
 

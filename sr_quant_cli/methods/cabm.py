@@ -39,7 +39,6 @@ from torch import Tensor
 from sr_quant_cli.methods.base import inherit_scales
 from sr_quant_cli.methods.content_aware import ContentAware, ContentAwareConfig
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.quant.apply import Bits
 from sr_quant_cli.quant.dynamic import Choice, ListedProvider, attach, dynamic_quantizers
 from sr_quant_cli.quant.pictures import edge_score
 
@@ -108,20 +107,6 @@ class CABM(ContentAware):
 
     starts_from = "cadyq"
     config: CABMConfig
-
-    def check(self, bits: Bits) -> None:
-        """Bits come from the table.
-
-        Raises
-        ------
-        ValueError
-            Others are asked for.
-        """
-        if bits.a != self.config.candidates[-1]:
-            raise ValueError(
-                f"--a {bits.a}: bits come from a table of {self.config.candidates}; "
-                f"must be {self.config.candidates[-1]}"
-            )
 
     def attach(self, network: Network) -> None:
         """The table."""

@@ -49,8 +49,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sr_quant_cli.methods.base import inherit_scales
-from sr_quant_cli.methods.content_aware import ContentAware, ContentAwareConfig, follow
+from sr_quant_cli.methods.base import follow, inherit_scales
+from sr_quant_cli.methods.content_aware import ContentAware, ContentAwareConfig
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.quant.apply import Bits
 from sr_quant_cli.quant.dynamic import BitProvider, Choice, attach, dynamic_quantizers

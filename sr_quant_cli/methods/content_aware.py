@@ -8,13 +8,11 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from sr_quant_cli.methods.base import Method, MethodConfig, quantizers
-from sr_quant_cli.networks.base import Network
+from sr_quant_cli.methods.base import Method, MethodConfig
 from sr_quant_cli.networks.sites import CONTENT_AWARE_BLOCKS, Placement, Site
+from sr_quant_cli.quant.apply import Bits
 from sr_quant_cli.quant.dynamic import Scales
-from sr_quant_cli.quant.grids import MIN_WIDTH, sym_narrow
-from sr_quant_cli.quant.quantizers import MaxScale, Quantizer, WeightRangeQuantizer
-from sr_quant_cli.quant.ranges import max_abs
+from sr_quant_cli.quant.quantizers import MaxScale, Quantizer, largest_weight
 
 Candidates = Annotated[list[Annotated[int, Field(ge=2, le=8)]], Field(min_length=2)]
 
@@ -40,6 +38,18 @@ class ContentAware(Method):
     chooses_bits = True
     config: ContentAwareConfig
 
+    def check(self, bits: Bits) -> None:
+        """Who chooses bits knows the candidates alone.
+
+        Raises
+        ------
+        ValueError
+            The activation bits are not the largest of them.
+        """
+        among = self.config.candidates
+        if bits.a != among[-1]:
+            raise ValueError(f"--a {bits.a}: bits are chosen among {among}; must be {among[-1]}")
+
     def paper_placement(self) -> Placement:
         """Both convolutions of a block and its input; the output of the branch at 8 bits."""
         return CONTENT_AWARE_BLOCKS
@@ -48,10 +58,7 @@ class ContentAware(Method):
         self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
     ) -> Quantizer:
         """Largest absolute weight of each step."""
-        dim = 0 if per_channel else None
-        return WeightRangeQuantizer(
-            bits, "ste", lambda w, b: sym_narrow(max_abs(w, dim) + MIN_WIDTH, b)
-        )
+        return largest_weight(bits, per_channel=per_channel)
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
         """A trainable maximum scale of fixed bits."""
@@ -62,10 +69,3 @@ class ContentAware(Method):
         if site.kind in ("linear", "matmul"):
             return MaxScale(bits)
         return Scales(bits, tuple(self.config.candidates))
-
-
-def follow(network: Network, *, follows: bool) -> None:
-    """Let all scales follow the data, or not."""
-    for quantizer in quantizers(network):
-        if isinstance(quantizer, MaxScale):
-            quantizer.follows = follows

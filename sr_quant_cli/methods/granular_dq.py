@@ -39,7 +39,6 @@ from torch import Tensor
 from sr_quant_cli.methods.base import inherit_scales
 from sr_quant_cli.methods.content_aware import Candidates, ContentAware, ContentAwareConfig
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.quant.apply import Bits
 from sr_quant_cli.quant.dynamic import Choice, ListedProvider, attach, dynamic_quantizers
 from sr_quant_cli.quant.pictures import entropy
 
@@ -102,20 +101,6 @@ class GranularDQ(ContentAware):
 
     starts_from = "pams"
     config: GranularDQConfig
-
-    def check(self, bits: Bits) -> None:
-        """Bits come from the rule.
-
-        Raises
-        ------
-        ValueError
-            Others are asked for.
-        """
-        if bits.a != self.config.candidates[-1]:
-            raise ValueError(
-                f"--a {bits.a}: bits are {self.config.candidates} by the entropy; "
-                f"must be {self.config.candidates[-1]}"
-            )
 
     def attach(self, network: Network) -> None:
         """The rule."""

@@ -39,12 +39,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
-from sr_quant_cli.methods.base import Method, MethodConfig, quantizers
+from sr_quant_cli.methods.base import Method, MethodConfig, follow
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.sites import RELEASED_RESIDUAL_BLOCKS, RESIDUAL_BLOCKS, Placement, Site
-from sr_quant_cli.quant.grids import MIN_WIDTH, sym_narrow
-from sr_quant_cli.quant.quantizers import MaxScale, Quantizer, WeightRangeQuantizer
-from sr_quant_cli.quant.ranges import max_abs
+from sr_quant_cli.quant.quantizers import MaxScale, Quantizer, largest_weight
 
 
 class PAMSConfig(MethodConfig):
@@ -70,10 +68,7 @@ class PAMS(Method):
         self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
     ) -> Quantizer:
         """Largest absolute weight of each step; all weights get their gradient."""
-        dim = 0 if per_channel else None
-        return WeightRangeQuantizer(
-            bits, "ste", lambda w, b: sym_narrow(max_abs(w, dim) + MIN_WIDTH, b)
-        )
+        return largest_weight(bits, per_channel=per_channel)
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
         """A trainable maximum scale."""
@@ -81,6 +76,4 @@ class PAMS(Method):
 
     def before_step(self, network: Network, step: int, iters: int) -> None:
         """In the first steps alpha follows the data."""
-        for quantizer in quantizers(network):
-            if isinstance(quantizer, MaxScale):
-                quantizer.follows = step < self.config.warmup * iters
+        follow(network, follows=step < self.config.warmup * iters)

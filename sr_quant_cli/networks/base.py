@@ -113,9 +113,9 @@ class Network(nn.Module):
             "blocks": tuple(f"body.{name}" for name, _ in blocks),
         }
 
-    def stream(self) -> Stream | None:
-        """Its residual stream; None: it has none whose channels could be scaled."""
-        return None
+    def streams(self) -> tuple[Stream, ...]:
+        """What can be scaled, or mixed, without a change of the output."""
+        return ()
 
     @property
     def depths(self) -> tuple[Depth, ...]:

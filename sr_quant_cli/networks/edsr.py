@@ -23,6 +23,10 @@ RANGE = 255.0
 """EDSR works on 0..255; srq's networks take and give 0..1."""
 
 
+_CARRIERS = ("block_in", "block_out", "skip")
+"""Modules of a block that pass on features of the residual stream."""
+
+
 class EDSRConfig(NetworkConfig):
     """The baseline by default; the full network is 32 blocks, 256 features, ``res_scale`` 0.1."""
 
@@ -146,14 +150,23 @@ class EDSR(Network):
             *ends,
         )
 
-    def stream(self) -> Stream:
-        """From the head over all blocks to the upsampler, or to the tail where that is all."""
+    def streams(self) -> tuple[Stream, ...]:
+        """From the head over all blocks to the upsampler, or the tail if that is all; in blocks."""
         blocks = [f"body.{index}" for index in range(self.config.n_blocks)]
         last = "upsampler.0" if isinstance(self.upsampler, Upsampler) else "tail.0"
-        return Stream(
+        residual = Stream(
             writers=("head", *(f"{block}.conv2" for block in blocks), "body_last"),
             readers=(*(f"{block}.conv1" for block in blocks), "body_last", last),
+            carriers=(
+                *(f"{block}.{tensor}" for block in blocks for tensor in _CARRIERS),
+                "body_out",
+                "long_skip",
+            ),
         )
+        inner = (
+            Stream((f"{block}.conv1",), (f"{block}.conv2",), rectified=True) for block in blocks
+        )
+        return (residual, *inner)
 
     @property
     def receptive_radius(self) -> int:

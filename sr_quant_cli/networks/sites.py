@@ -93,16 +93,25 @@ class Operands:
 
 @dataclass(frozen=True)
 class Stream:
-    """Feature channels that run through a whole network by additions alone.
+    """Feature channels that run from convolutions to convolutions by additions, or through a ReLU.
 
-    Multiplying a channel by a factor where layers write it, and the weights that read it by the
-    reciprocal, changes nothing of the output.
+    Applying a matrix to them where layers write them, and the inverse to the weights that read
+    them, changes nothing of the output: behind a ReLU, a diagonal one of positive entries.
     """
 
     writers: tuple[str, ...]
     """Paths of the convolutions whose outputs are added to it."""
     readers: tuple[str, ...]
     """Paths of the convolutions whose input it is."""
+    carriers: tuple[str, ...] = ()
+    """Paths of the modules that pass it on."""
+    rectified: bool = False
+    """It goes through a ReLU."""
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Paths of the modules that see it."""
+        return (*self.carriers, *self.readers)
 
 
 Placement = dict[Kind, Operands]

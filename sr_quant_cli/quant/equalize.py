@@ -1,9 +1,9 @@
-"""Equal ranges for the channels of a residual stream, so that one range serves all of them.
+"""Equal ranges for the channels of a stream, so that one range serves all of them.
 
 Activations have one range for a whole tensor: a channel of small values is then left with few
-levels. Where channels run through a network by additions alone, each may be scaled as one likes.
-The float network stays the same; after it, all channels reach equally far (cross-layer equalization
-[1]_, by activations).
+levels. Where channels run through a network by additions alone, or from one convolution through a
+ReLU to the next, each may be scaled as one likes. The float network stays the same; after it, all
+channels reach equally far (cross-layer equalization [1]_, by activations).
 
 References
 ----------
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from sr_quant_cli.networks.base import Network
+from sr_quant_cli.networks.sites import Stream
 
 SMALLEST = 1e-3
 """Reach of a channel, as a share of the largest one's, below which it is taken for this."""
@@ -25,9 +26,9 @@ SMALLEST = 1e-3
 
 @torch.no_grad()
 def equalize(network: Network, batches: Iterable[Tensor]) -> None:
-    """Scale the channels of a float network's residual stream, in place.
+    """Scale the channels of a float network's streams, in place.
 
-    The reach of a channel at a layer that reads the stream is its largest magnitude there, as a
+    The reach of a channel at a layer that reads a stream is its largest magnitude there, as a
     share of the largest channel's; the largest reach of all these layers becomes 1.
 
     Parameters
@@ -40,11 +41,9 @@ def equalize(network: Network, batches: Iterable[Tensor]) -> None:
     ValueError
         The network has no such stream.
     """
-    stream = network.stream()
-    if stream is None:
-        raise ValueError(
-            f"{network.config.name} has no residual stream whose channels can be scaled"
-        )
+    streams = network.streams()
+    if not streams:
+        raise ValueError(f"{network.config.name} has no stream whose channels can be scaled")
     reach: dict[str, Tensor] = {}
 
     def look(path: str, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -53,6 +52,7 @@ def equalize(network: Network, batches: Iterable[Tensor]) -> None:
 
     handles = [
         network.get_submodule(path).register_forward_pre_hook(partial(look, path))
+        for stream in streams
         for path in stream.readers
     ]
     network.eval()
@@ -60,15 +60,23 @@ def equalize(network: Network, batches: Iterable[Tensor]) -> None:
         network(batch)
     for handle in handles:
         handle.remove()
-    shares = torch.stack([largest / largest.amax() for largest in reach.values()])
-    scale = shares.amax(0).clamp_min(SMALLEST)
+    for stream in streams:
+        shares = torch.stack([reach[path] / reach[path].amax() for path in stream.readers])
+        transform(network, stream, shares.amax(0).clamp_min(SMALLEST).reciprocal().diag())
+
+
+@torch.no_grad()
+def transform(network: Network, stream: Stream, matrix: Tensor) -> None:
+    """Apply a matrix ``[C, C]`` where a stream is written, its inverse where it is read."""
+    matrix = matrix.double()
+    inverse = torch.linalg.inv(matrix)
     for path in stream.writers:
         layer = network.get_submodule(path)
         assert isinstance(layer, nn.Conv2d)
-        layer.weight.div_(scale.view(-1, 1, 1, 1))
+        layer.weight.copy_(torch.einsum("dc,cikl->dikl", matrix, layer.weight.double()))
         if layer.bias is not None:
-            layer.bias.div_(scale)
+            layer.bias.copy_(matrix @ layer.bias.double())
     for path in stream.readers:
         layer = network.get_submodule(path)
         assert isinstance(layer, nn.Conv2d)
-        layer.weight.mul_(scale.view(1, -1, 1, 1))
+        layer.weight.copy_(torch.einsum("ockl,cd->odkl", layer.weight.double(), inverse))

@@ -14,7 +14,7 @@ from torch import Tensor, distributed, nn
 
 from sr_quant_cli.quant.fake import Rule, fake_quantize
 from sr_quant_cli.quant.grids import MIN_WIDTH, Grid, above, affine_zero, check_bits, sym_narrow
-from sr_quant_cli.quant.ranges import Bounds, range_shape
+from sr_quant_cli.quant.ranges import Bounds, max_abs, range_shape
 
 Mode = Literal["quantize", "observe", "off"]
 
@@ -320,6 +320,14 @@ class WeightRangeQuantizer(Quantizer):
         """The grid of this tensor."""
         with torch.no_grad():
             return self._grid_of(x.float(), self.bits)
+
+
+def largest_weight(bits: int, *, per_channel: bool = False) -> WeightRangeQuantizer:
+    """``sym_narrow`` of a weight up to its largest absolute value now, of each output channel."""
+    dim = 0 if per_channel else None
+    return WeightRangeQuantizer(
+        bits, "ste", lambda w, b: sym_narrow(max_abs(w, dim) + MIN_WIDTH, b)
+    )
 
 
 class FrozenWeight(Quantizer):

@@ -320,7 +320,9 @@ class CalibrationSection(Section):
     fold: bool = False
     """first fold the linear layers behind the body; the border of the picture changes a little"""
     equalize: bool = False
-    """first scale the channels of the residual stream to equal ranges; the float network stays"""
+    """first scale channels of features to equal ranges; the float network stays"""
+    mix: bool = False
+    """then mix those of the residual stream so that rounding them disturbs the output least"""
     compensate: bool = False
     """round weights so that errors cancel in the output of each layer (GPTQ), and correct biases"""
 

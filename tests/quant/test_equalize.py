@@ -17,7 +17,7 @@ def reaches(network):
         network.get_submodule(path).register_forward_pre_hook(
             lambda _layer, inputs, path=path: found.update({path: inputs[0].abs().amax((0, 2, 3))})
         )
-        for path in network.stream().readers
+        for path in network.streams()[0].readers
     ]
     with torch.no_grad():
         network(pictures())
@@ -57,17 +57,32 @@ def test_every_channel_reaches_as_far_as_the_largest():
     assert torch.allclose(reaches(single), torch.ones(1, 8), atol=1e-5)
 
 
+def test_channels_inside_a_block_reach_as_far_as_the_largest():
+    network = tiny_edsr()
+    seen = {}
+    equalize(network, [pictures()])
+    for index, block in enumerate(network.body):
+        block.conv2.register_forward_pre_hook(
+            lambda _layer, inputs, index=index: seen.update({index: inputs[0].amax((0, 2, 3))})
+        )
+    with torch.no_grad():
+        network(pictures())
+    for reach in seen.values():
+        alive = reach[reach > 0]
+        assert torch.allclose(alive, alive.max().expand_as(alive), rtol=1e-4)
+
+
 def tiny_edsr_of_one_reader():
     """An EDSR whose stream has the same values at all readers but the last, which is left out."""
     network = tiny_edsr()
-    whole = network.stream()
+    whole = network.streams()[0]
     readers = whole.readers[:1]
     with torch.no_grad():
         for block in network.body:
             block.conv1.weight.zero_()
             block.conv2.weight.zero_()
             block.conv2.bias.zero_()
-    network.stream = lambda: type(whole)(whole.writers, readers)
+    network.streams = lambda: (type(whole)(whole.writers, readers),)
     return network
 
 
@@ -82,5 +97,5 @@ def test_dead_channel_stays_finite():
 
 
 def test_network_without_such_a_stream_is_refused():
-    with pytest.raises(ValueError, match="no residual stream"):
+    with pytest.raises(ValueError, match="no stream"):
         equalize(tiny_block(), [pictures()])
