@@ -93,7 +93,7 @@ def quantize(request: Request) -> dict[str, Any]:
                 mix(
                     teacher,
                     calibration_batches(train, recipe),
-                    {entry.site.path: entry.input_bits for entry in plan},
+                    {entry.site.path: entry.input_bits for entry in plan if not entry.given},
                 )
         network = deepcopy(teacher)
         _put_quantizers(network)

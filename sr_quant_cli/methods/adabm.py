@@ -39,6 +39,7 @@ References
 """
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -154,15 +155,8 @@ class ShiftedBits(DynamicQuantizer, BoundsQuantizer):
 
     def observe(self, x: Tensor) -> None:
         """Take the extremes of a batch into the moving average."""
-        before = (self.lower.clone(), self.upper.clone())
-        fresh = not self.batches
-        lower, upper = self._estimate(x)
-        if not fresh:
-            lower, upper = (
-                OLD * old + (1 - OLD) * new for old, new in zip(before, (lower, upper), strict=True)
-            )
-        self.lower.data.copy_(lower)
-        self.upper.data.copy_(upper)
+        for bound, new in zip((self.lower, self.upper), self._estimate(x), strict=True):
+            bound.data.copy_(OLD * bound + (1 - OLD) * new if self.batches else new)
         self.batches.add_(1)
 
     def static_grid(self) -> None:
@@ -253,16 +247,16 @@ class AdaBM(Method):
         layers = dynamic_quantizers(network)
         spread = dict.fromkeys(layers, 0.0)
 
-        def note(layer: str) -> object:
-            def look(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-                spread[layer] += inputs[0].std().item()
+        def look(layer: str, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            spread[layer] += inputs[0].std().item()
 
-            return layers[layer].register_forward_pre_hook(look)
-
-        handles = [note(layer) for layer in layers]
+        handles = [
+            quantizer.register_forward_pre_hook(partial(look, layer))
+            for layer, quantizer in layers.items()
+        ]
         observe(network, given)
         for handle in handles:
-            handle.remove()  # type: ignore[attr-defined]
+            handle.remove()
         with torch.no_grad():
             found = torch.cat([slopes(batch) for batch in given])
             share = self.config.picture_percentile / 100
@@ -279,32 +273,24 @@ class AdaBM(Method):
         """Search bounds at the bits of each layer, on one batch in full precision [1]_."""
         mapping = _mapping(network)
 
-        def search(quantizer: ShiftedBits, bits: int, inputs: tuple[Tensor, ...]) -> None:
+        def search(bits: int, quantizer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            assert isinstance(quantizer, ShiftedBits)
             x = inputs[0].float()
             shares = torch.arange(SEARCHED, 0, -1) / SEARCHED
-            errors = torch.stack(
-                [
-                    (quantize(x, affine_real(r * quantizer.lower, r * quantizer.upper, bits)) - x)
-                    .square()
-                    .mean()
-                    for r in shares
-                ]
-            )
-            best = shares[errors.argmin()]
-            for bound in (quantizer.lower, quantizer.upper):
+            lower, upper = quantizer.lower, quantizer.upper
+            errors = [
+                (quantize(x, affine_real(r * lower, r * upper, bits)) - x).square().mean()
+                for r in shares
+            ]
+            best = shares[torch.stack(errors).argmin()]
+            for bound in (lower, upper):
                 bound.copy_(BLEND * bound + (1 - BLEND) * best * bound)
 
         handles = []
         for layer, quantizer in dynamic_quantizers(network).items():
-            assert isinstance(quantizer, ShiftedBits)
             offset = int(mapping.offsets[mapping.column[layer]].round())
             bits = min(max(mapping.base + offset, 2), 8)
-
-            def hook(module: nn.Module, inputs: tuple[Tensor, ...], bits: int = bits) -> None:
-                assert isinstance(module, ShiftedBits)
-                search(module, bits, inputs)
-
-            handles.append(quantizer.register_forward_pre_hook(hook))
+            handles.append(quantizer.register_forward_pre_hook(partial(search, bits)))
         set_mode(network, "off")
         network(batch)
         set_mode(network, "quantize")

@@ -53,6 +53,8 @@ class SiteBits:
     site: Site
     input_bits: int
     weight_bits: int
+    given: bool
+    """its input comes with these bits from the tensor site in front"""
 
 
 def quantize_network(
@@ -91,8 +93,7 @@ def quantize_network(
         def input_quantizer(
             site: Site = site, entry: SiteBits = entry, operands: Operands = operands
         ) -> nn.Module:
-            before = placement.get(site.quantized_by) if site.quantized_by else None
-            if entry.input_bits == 32 or (before and bits.input(before.input) == entry.input_bits):
+            if entry.input_bits == 32 or entry.given:
                 return nn.Identity()
             make = method.low_input_quantizer if operands.input == "low" else method.input_quantizer
             quantizer = make(site, entry.input_bits)
@@ -145,7 +146,10 @@ def plan_sites(network: Network, placement: Placement, bits: Bits) -> list[SiteB
         operands = placement.get(site.kind, Operands())
         no_weight = site.kind in TENSORS or site.kind == "matmul"
         weight_bits = 0 if no_weight else bits.weight(operands.weight)
-        plan.append(SiteBits(site, bits.input(operands.input), weight_bits))
+        input_bits = bits.input(operands.input)
+        before = placement.get(site.quantized_by) if site.quantized_by else None
+        given = before is not None and bits.input(before.input) == input_bits
+        plan.append(SiteBits(site, input_bits, weight_bits, given))
     return plan
 
 

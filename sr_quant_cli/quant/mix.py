@@ -59,8 +59,8 @@ def mix(network: Network, batches: Iterable[Tensor], bits: Mapping[str, int]) ->
     batches
         LR pictures ``[N, 3, h, w]``, 0..1.
     bits
-        At which the inputs of the network's sites are going to be quantized, by their paths; 32:
-        they stay float.
+        At which the inputs of the network's sites are going to be quantized, by their paths; 32, or
+        no entry: nothing is quantized there.
 
     Raises
     ------

@@ -301,7 +301,12 @@ def test_frozen_groups_are_not_trained(tiny_model, photographs, tmp_path):
     assert read_header(tmp_path / "run/model.safetensors").quantization.w == 4
 
 
-PREPARED = ("calibration.equalize=true", "calibration.compensate=true", "sites.placement=full")
+PREPARED = (
+    "calibration.equalize=true",
+    "calibration.mix=true",
+    "calibration.compensate=true",
+    "sites.placement=full",
+)
 
 
 def test_prepared_student_resumes_exactly(tiny_model, photographs, tmp_path):
