@@ -73,35 +73,36 @@ def quantize(request: Request) -> dict[str, Any]:
 
     def objective(train: PairStore, device: torch.device, resumed: bool) -> Objective:
         teacher = deepcopy(found.network)
+        batches = list(calibration_batches(train, recipe))
         if method.starts_from:
             network = without_quantizers(teacher)
             _put_quantizers(network)
             if not resumed:
                 with _refused_as(str(model)):
-                    method.inherit(network, teacher, calibration_batches(train, recipe))
+                    method.inherit(network, teacher, batches)
             return _student(network, teacher, device)
         if recipe.depth.includes_lower and not resumed:
-            teacher.rank_blocks(calibration_batches(train, recipe))
+            teacher.rank_blocks(batches)
         if recipe.calibration.fold:
             teacher = fold(teacher)
         if recipe.calibration.equalize:
             with _refused_as("calibration.equalize"):
-                equalize(teacher, calibration_batches(train, recipe))
+                equalize(teacher, batches)
         if recipe.calibration.mix:
             plan = plan_sites(teacher, placement, bits)
             with _refused_as("calibration.mix"):
                 mix(
                     teacher,
-                    calibration_batches(train, recipe),
+                    batches,
                     {entry.site.path: entry.input_bits for entry in plan if not entry.given},
                 )
         network = deepcopy(teacher)
         _put_quantizers(network)
         if not resumed:
-            method.calibrate(network, calibration_batches(train, recipe))
+            method.calibrate(network, batches)
             if recipe.calibration.compensate:
                 with _refused_as("calibration.compensate"):
-                    compensate(network, teacher, list(calibration_batches(train, recipe)))
+                    compensate(network, teacher, batches)
             if few := of_three_levels(network):
                 warn(
                     f"a symmetric grid has three levels at 2 bits, two after ReLU: {', '.join(few)}"
