@@ -36,7 +36,7 @@ def export(
         str | None,
         typer.Option(
             metavar="DIR|NAME",
-            help="Photographs to fix ranges by that follow from the picture (DAQ, DDTB).",
+            help="Photographs to fix ranges or bits by that follow from the picture.",
         ),
     ] = None,
     full_range: Annotated[
@@ -45,7 +45,9 @@ def export(
     ] = False,
     row: Annotated[
         int | None,
-        typer.Option(min=0, help="Of the bits that follow the picture (cabm, adabm, granular_dq)."),
+        typer.Option(
+            min=0, help="Fix bits that follow the picture at a row (cabm, adabm, granular_dq)."
+        ),
     ] = None,
     depth: Depth = "full",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
@@ -57,7 +59,7 @@ def export(
 
     A quantized model comes down to integers wherever it can. The graph is compared with the model
     on three pictures first: where it loses more than 0.01 dB, or a layer that should be on integers
-    is not, nothing is written.
+    is not, nothing is written. Where bits follow the picture, the graph gives these, too.
 
     \b
     Examples:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from sr_quant_cli.inference.bits import BitMeter
     from sr_quant_cli.networks.base import Depth, Network
     from sr_quant_cli.networks.modelfile import Header
-    from sr_quant_cli.quant.dynamic import ListedProvider
     from sr_quant_cli.runtimes.torch import TorchRuntime
 
 RuntimeChoice = Literal["auto", "torch", "onnxruntime", "openvino"]
@@ -158,6 +157,7 @@ def open_model(
         if tile is not None:
             raise UsageError(f"--tile {tile}: patches (--patchwise) are no tiles")
         from sr_quant_cli.inference.patchwise import PatchwiseUpscaler
+        from sr_quant_cli.quant.dynamic import ListedProvider
         from sr_quant_cli.runtimes.rows import RowRuntime
 
         model, facts, meter = _load_in_torch(path, scale, device, precision, threads, depth)
@@ -168,8 +168,9 @@ def open_model(
         def open_row(row: int | None) -> GraphRuntime:
             return open_graph(chosen, prepare(path, depth, scale, row), threads, precision)
 
-        on_graphs = RowRuntime(_listed(model.network, runtime, path), open_row)
-        return PatchwiseUpscaler(on_graphs, facts, meter, patches)
+        provider = model.network.bit_provider
+        listed = provider if isinstance(provider, ListedProvider) else None
+        return PatchwiseUpscaler(RowRuntime(listed, open_row), facts, meter, patches)
     if path.suffix.lower() in GRAPHS:
         return _open_graph_file(path, scale, runtime, precision, threads, depth, tile)
 
@@ -195,17 +196,6 @@ def open_model(
         return in_torch()
     graph = open_graph(name, prepared, threads, precision)
     return TiledUpscaler(graph, prepared.facts, tile, lambda: in_torch().runtime)
-
-
-def _listed(network: "Network", runtime: str, path: Path) -> "ListedProvider | None":
-    from sr_quant_cli.quant.dynamic import ListedProvider
-
-    provider = network.bit_provider
-    if provider is not None and not isinstance(provider, ListedProvider):
-        raise UsageError(
-            f"--runtime {runtime}: {path} chooses bits layer by layer, which torch runs"
-        )
-    return provider
 
 
 def common_scale(upscalers: Sequence[Upscaler], scale: int | None) -> int:

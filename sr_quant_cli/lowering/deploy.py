@@ -22,6 +22,7 @@ from sr_quant_cli.lowering.spec import QuantSpec, freeze, reduce_range, snap
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.folding import fold_exactly
 from sr_quant_cli.networks.sites import TENSORS
+from sr_quant_cli.quant.dynamic import Scales, dynamic_quantizers
 from sr_quant_cli.quant.static import fix_ranges
 from sr_quant_cli.runtimes.base import Facts
 from sr_quant_cli.runtimes.torch import facts_of_network
@@ -38,7 +39,8 @@ class Deployed:
     integer_layers: int
     """convolutions and matrix products, of all depths, whose operands are integers"""
     all_integer: bool
-    """whether all of them are, at full depth, with zero as a level: no kernel need be float"""
+    """whether all of them are, of fixed bits, at full depth, with zero as a level: no kernel need
+    be float"""
     notes: tuple[str, ...]
     """what is float for some reason, and what was changed for the kernels' sake; a line each"""
     changed: Network | None
@@ -77,10 +79,11 @@ def deploy(
     FailedError
         The network has operations that a graph does not have.
     """
-    if network.bit_provider is not None and calibration is None:
+    chosen = dynamic_quantizers(network).values()
+    if calibration is None and not all(isinstance(quantizer, Scales) for quantizer in chosen):
         raise FailedError(
-            f"the bits of {name} follow the picture, those of a graph are fixed: choose a --row "
-            "(cabm, adabm, granular_dq), or fix bits and ranges by --calibrate"
+            f"the bits of {name} follow the picture, and not only steps follow them: choose a "
+            "--row, or fix bits and ranges by --calibrate"
         )
     notes: list[str] = []
     layers, all_integer, changed = 0, False, None
@@ -106,6 +109,7 @@ def deploy(
         all_integer = (
             layers == len(products)
             and network.depth == "full"
+            and network.bit_provider is None
             and not any(site.needs_float for site in spec.sites)
         )
         if fixed or offsets == "snap":

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sr_quant_cli.lowering.spec import InputSpec, QuantSpec, SiteSpec, WeightSpec
+from sr_quant_cli.lowering.spec import ChosenSpec, InputSpec, QuantSpec, SiteSpec, WeightSpec
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.edsr import ResidualBlock
 from sr_quant_cli.networks.folding import followed_by, links, output_stage
 from sr_quant_cli.networks.layers import Denormalize
+from sr_quant_cli.quant.dynamic import BitProvider
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul, QuantTensor
 
 
@@ -206,6 +207,66 @@ class IntegerConv2d(nn.Module):
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, groups)
 
 
+class ChosenSteps(nn.Module):
+    """Counts an activation in steps of the bits that are chosen for it at run time.
+
+    Parameters
+    ----------
+    chooses
+        Whether the choice is made here; else it was, in front.
+    """
+
+    steps: Tensor
+    bounds: Tensor
+
+    def __init__(self, spec: ChosenSpec, provider: BitProvider, *, chooses: bool) -> None:
+        super().__init__()
+        self._layer, self._provider, self._chooses = spec.layer, (provider,), chooses
+        self.register_buffer("steps", spec.steps)
+        self.register_buffer("bounds", spec.bounds)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """``[1, C, H, W]`` -> the same shape between bounds, in steps, and the step, ``[1]``."""
+        (provider,) = self._provider
+        made = provider.choice(self._layer, x) if self._chooses else provider.latest(self._layer)
+        step, bound = self.steps[made.index], self.bounds[made.index]
+        return x.clamp(-bound, bound) / step, step
+
+
+class ChosenTensor(nn.Module):
+    """A tensor that is carried as codes of the bits that are chosen at run time."""
+
+    def __init__(self, spec: ChosenSpec, steps: ChosenSteps) -> None:
+        super().__init__()
+        self.steps, self.codes = steps, IntegerInput(spec)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[1, C, H, W]`` -> ``[1, C, H, W]``."""
+        x, step = self.steps(x)
+        y: Tensor = self.codes(x) * step
+        return y
+
+
+class ChosenConv2d(nn.Module):
+    """A convolution of codes with codes; those of its input have bits chosen at run time."""
+
+    bias: Tensor
+
+    def __init__(
+        self, layer: QuantConv2d, spec: ChosenSpec, weight: WeightSpec, steps: ChosenSteps
+    ) -> None:
+        super().__init__()
+        self.steps, self.convolution = steps, IntegerConv2d(layer, spec, weight)
+        self.register_buffer("bias", self.convolution.bias)
+        self.convolution.bias = torch.zeros_like(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[1, Cin, H, W]`` -> ``[1, Cout, H', W']``."""
+        x, step = self.steps(x)
+        y: Tensor = self.convolution(x) * step + self.bias.view(-1, 1, 1)
+        return y
+
+
 class IntegerLinear(nn.Module):
     """A linear layer on codes with codes."""
 
@@ -296,10 +357,10 @@ class OnFloats(nn.Module):
         self.pixels = give_pixels(network)
         self.network = network
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Float ``[1, 3, h, w]`` -> float ``[1, 3, sh, sw]``."""
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Float ``[1, 3, h, w]`` -> float ``[1, 3, sh, sw]``, and bits that were chosen."""
         y: Tensor = self.network(x)
-        return y.float() / 255 if self.pixels else y
+        return _with_bits(y.float() / 255 if self.pixels else y, self.network)
 
 
 class OnPixels(nn.Module):
@@ -316,10 +377,15 @@ class OnPixels(nn.Module):
         self.last = nn.Identity() if give_pixels(network) else ToPixels()
         self.network = network
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Uint8 ``[1, h, w, 3]`` -> uint8 ``[1, sh, sw, 3]``."""
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Uint8 ``[1, h, w, 3]`` -> uint8 ``[1, sh, sw, 3]``, and bits that were chosen."""
         y: Tensor = self.last(self.network(x.permute(0, 3, 1, 2).float() / 255))
-        return y.permute(0, 2, 3, 1)
+        return _with_bits(y.permute(0, 2, 3, 1), self.network)
+
+
+def _with_bits(y: Tensor, network: Network) -> tuple[Tensor, ...]:
+    provider = network.bit_provider
+    return (y,) if provider is None else (y, provider.chosen())
 
 
 def lower(network: Network, spec: QuantSpec) -> Network:
@@ -327,7 +393,7 @@ def lower(network: Network, spec: QuantSpec) -> Network:
     lowered = deepcopy(network).eval()
     for site in spec.sites:
         module = lowered.get_submodule(site.site.path)
-        lowered.set_submodule(site.site.path, _integer(module, site))
+        lowered.set_submodule(site.site.path, _integer(module, site, lowered.bit_provider))
     for block in lowered.modules():
         if isinstance(block, ResidualBlock) and isinstance(block.block_out, IntegerTensor):
             block.block_out.multiply(block.res_scale)
@@ -409,11 +475,17 @@ def quantize_early(network: Network) -> None:
         network.set_submodule(link.producer, nn.Sequential(producer, early))
 
 
-def _integer(module: nn.Module, site: SiteSpec) -> nn.Module:
+def _integer(module: nn.Module, site: SiteSpec, provider: BitProvider | None) -> nn.Module:
     """A module on integers in the place of a quantized one; others stay."""
     inputs = [spec for spec in site.inputs if spec is not None]
     if len(inputs) < len(site.inputs):
         return module
+    if inputs and isinstance(spec := inputs[0], ChosenSpec):
+        assert provider is not None
+        steps = ChosenSteps(spec, provider, chooses=spec.layer == site.site.path)
+        if isinstance(module, QuantConv2d) and site.weight is not None:
+            return ChosenConv2d(module, spec, site.weight, steps)
+        return ChosenTensor(spec, steps)
     if isinstance(module, QuantTensor):
         return IntegerTensor(*inputs)
     if isinstance(module, QuantMatMul):

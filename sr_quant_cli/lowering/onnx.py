@@ -32,6 +32,9 @@ def least_side(network: Network) -> int:
 def to_onnx(network: Network, io: Io) -> onnx.ModelProto:
     """Trace a network in evaluation mode: ``lr`` -> ``sr``, height and width free.
 
+    Where its bits follow the picture, those that were chosen are a second output, ``bits``:
+    float32 ``[1, L]``.
+
     Parameters
     ----------
     network
@@ -59,7 +62,7 @@ def to_onnx(network: Network, io: Io) -> onnx.ModelProto:
             verbose=False,
             opset_version=OPSET,
             input_names=["lr"],
-            output_names=["sr"],
+            output_names=["sr"] if network.bit_provider is None else ["sr", "bits"],
             dynamic_shapes={"x": free},
             custom_translation_table={
                 torch.ops.srq.fake_quantize.default: _fake_quantize,

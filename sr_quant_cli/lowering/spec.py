@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.sites import TENSORS, Kind, Site
+from sr_quant_cli.quant.dynamic import Scales
 from sr_quant_cli.quant.grids import Grid, encode
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul, QuantTensor
 from sr_quant_cli.quant.quantizers import Quantizer
@@ -33,6 +34,18 @@ class InputSpec:
     """of all values, padding excepted; where zero is in range half a step at most"""
     shift: Tensor | None = None
     """added before, ``[C, 1, 1]`` or ``[C]``"""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ChosenSpec(InputSpec):
+    """Codes of the bits that are chosen at run time; ``step`` is 1: they count steps."""
+
+    layer: str
+    """dynamic input that the bits are chosen for"""
+    steps: Tensor
+    """float32 ``[K]``: of the candidates"""
+    bounds: Tensor
+    """float32 ``[K]``: largest magnitudes"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +137,8 @@ def _input_quantizers(module: nn.Module) -> list[nn.Module]:
 
 def _input(quantizer: Quantizer, unsigned: bool) -> InputSpec | str:
     """Codes of an activation, or why there are none."""
+    if isinstance(quantizer, Scales):
+        return _chosen(quantizer, unsigned)
     grid = quantizer.static_grid()
     if grid is None or grid.step.ndim:
         return "its range follows from the picture at run time"
@@ -140,6 +155,20 @@ def _input(quantizer: Quantizer, unsigned: bool) -> InputSpec | str:
         # Codes of values below zero do not occur.
         zero, last = 0, last - zero
     return InputSpec(grid.bits, step, zero, last, offset, shift)
+
+
+def _chosen(quantizer: Scales, unsigned: bool) -> ChosenSpec:
+    grids = [quantizer.grid_at(bits) for bits in quantizer.candidates]
+    largest = int(grids[-1].last)
+    return ChosenSpec(
+        bits=quantizer.bits,
+        step=1.0,
+        zero=0 if unsigned else largest,
+        last=largest if unsigned else 2 * largest,
+        layer=quantizer.layer,
+        steps=torch.stack([grid.step for grid in grids]),
+        bounds=torch.stack([grid.upper for grid in grids]),
+    )
 
 
 def _weight(weight: Tensor, quantizer: Quantizer) -> WeightSpec:

@@ -2,7 +2,7 @@
 
 A bit provider is one module of a network. It looks at the pictures of a batch before the network
 runs, and then chooses a width for every sample at every dynamic input, in the order in which these
-are computed. What was chosen last is read off by ``chosen_bits``.
+are computed; it keeps what it chose last.
 """
 
 from abc import abstractmethod
@@ -41,7 +41,14 @@ class BitProvider(nn.Module):
     ----------
     candidates
         Widths to choose from, ascending.
+
+    Attributes
+    ----------
+    inputs
+        Paths of the dynamic inputs, in the order of the network's modules; set by ``attach``.
     """
+
+    inputs: tuple[str, ...] = ()
 
     def __init__(self, candidates: tuple[int, ...]) -> None:
         super().__init__()
@@ -60,11 +67,24 @@ class BitProvider(nn.Module):
         """Choose for a layer's input ``[N, C, H, W]``, and note it."""
         with torch.autocast(x.device.type, enabled=False):
             made = self.choose(layer, x)
-        use, name = 1, layer
-        while name in self.choices:
-            use, name = use + 1, f"{layer}#{use + 1}"
-        self.choices[name] = made
+        uses = len(self._uses(layer))
+        self.choices[f"{layer}#{uses + 1}" if uses else layer] = made
         return made
+
+    def latest(self, layer: str) -> Choice:
+        """What was chosen at the latest use of a dynamic input."""
+        return self.choices[self._uses(layer)[-1]]
+
+    def chosen(self) -> Tensor:
+        """Widths of the latest batch: ``[N, L]``, a column for each use of a dynamic input.
+
+        Columns are in the order of ``inputs``, without those that the network's depth leaves out.
+        """
+        used = [name for layer in self.inputs for name in self._uses(layer)]
+        return torch.stack([self.choices[name].bits.detach() for name in used], dim=1)
+
+    def _uses(self, layer: str) -> list[str]:
+        return [name for name in self.choices if name.partition("#")[0] == layer]
 
     def look(self, picture: Tensor) -> None:
         """Find what choices depend on besides the layer's input; nothing by default."""
@@ -187,6 +207,7 @@ def attach(network: "Network", provider: BitProvider) -> None:
         raise ValueError("no input that the placement quantizes is a map, whose bits could follow")
     for path, quantizer in dynamic.items():
         quantizer.layer, quantizer.provider = path, (provider,)
+    provider.inputs = tuple(dynamic)
     network.bit_provider = provider
     network.register_forward_pre_hook(_begin)
 
@@ -222,30 +243,6 @@ def at_row(network: "Network", row: int) -> "Network":
         grid = quantizer.grid_at(bits)
         fixed.set_submodule(f"{path}.input_quantizer", FrozenInput.of(grid))
     return fixed
-
-
-def chosen_bits(network: "Network") -> Tensor:
-    """Widths that the latest forward pass chose: ``[N, L]``, a column for each dynamic input.
-
-    Columns are in the order of the network's modules, without those that its depth leaves out; one
-    that is used several times has a column for each use.
-
-    Raises
-    ------
-    ValueError
-        The network has no bit provider.
-    """
-    provider = network.bit_provider
-    if provider is None:
-        raise ValueError("the bits of this network do not follow the picture")
-    made = provider.choices
-    used = [
-        name
-        for path in dynamic_quantizers(network)
-        for name in made
-        if name.partition("#")[0] == path
-    ]
-    return torch.stack([made[name].bits.detach() for name in used], dim=1)
 
 
 def _begin(network: "Network", inputs: tuple[Any, ...]) -> None:

@@ -53,9 +53,9 @@ class Runtime(ABC):
     def __call__(self, lr: Pixels) -> Pixels:
         """Uint8 ``[h, w, 3]`` -> uint8 ``[sh, sw, 3]``."""
 
+    @abstractmethod
     def latest_bits(self) -> NDArray[np.float32] | None:
         """Bits that the latest run chose: ``[N, L]``, by inputs; None: they are fixed."""
-        return None
 
     @abstractmethod
     def kernels(self) -> Kernels:
@@ -78,12 +78,20 @@ class PatchRuntime(ABC):
 
 
 class GraphRuntime(Runtime):
-    """A graph from a file: uint8 RGB ``[1, H, W, 3]``, or float RGB 0..1 ``[1, 3, H, W]``."""
+    """A graph from a file: uint8 RGB ``[1, H, W, 3]``, or float RGB 0..1 ``[1, 3, H, W]``.
+
+    A second output is the bits that it chose.
+    """
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise UsageError(f"no such model file: {path}")
         self.path = path
+        self._bits: NDArray[np.float32] | None = None
+
+    def latest_bits(self) -> NDArray[np.float32] | None:
+        """Bits that the latest run chose: ``[1, L]``, by inputs; None: they are fixed."""
+        return self._bits
 
     def check_input(self, types: list[str], dimensions: list[int]) -> None:
         """Refuse a graph that does not take one picture; ``types`` are numpy's names.
@@ -114,8 +122,10 @@ class GraphRuntime(Runtime):
             return np.ascontiguousarray(lr[None])
         return np.ascontiguousarray(lr.transpose(2, 0, 1)[None], dtype=np.float32) / 255
 
-    def to_pixels(self, output: NDArray[Any]) -> Pixels:
+    def to_pixels(self, output: NDArray[Any], *bits: NDArray[Any]) -> Pixels:
         """What the graph gives as uint8 ``[h, w, 3]``: rounded half to even, and clipped."""
+        if bits:
+            self._bits = np.array(bits[0], np.float32)
         if not self._on_floats:
             return np.array(output[0], np.uint8)
         levels = np.clip(np.rint(output[0].astype(np.float32) * 255), 0, 255)

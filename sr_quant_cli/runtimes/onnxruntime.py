@@ -80,7 +80,7 @@ class OnnxRuntime(GraphRuntime):
 
     def _run(self, session: Any, lr: Pixels) -> Pixels:
         try:
-            output = session.run(None, {self._input: self.to_batch(lr)})[0]
+            outputs = session.run(None, {self._input: self.to_batch(lr)})
         except Exception as error:  # as above
             raise self.refused(lr, error) from error
-        return self.to_pixels(output)
+        return self.to_pixels(*outputs)

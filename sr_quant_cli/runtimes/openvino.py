@@ -75,10 +75,10 @@ class OpenVinoRuntime(GraphRuntime):
     def __call__(self, lr: Pixels) -> Pixels:
         """Uint8 ``[h, w, 3]`` -> uint8 ``[sh, sw, 3]``."""
         try:
-            output = self._compiled([self.to_batch(lr)])[0]
+            outputs = self._compiled([self.to_batch(lr)])
         except RuntimeError as error:
             raise self.refused(lr, error) from error
-        return self.to_pixels(output)
+        return self.to_pixels(*outputs.values())
 
     def kernels(self) -> Kernels:
         """Read off the counters of a picture which kernels it took."""

@@ -1,4 +1,4 @@
-"""Networks whose bits follow the picture, as static graphs: one for each row of bits."""
+"""Networks whose bits follow the picture, on graphs: where there are rows, one for each."""
 
 from collections.abc import Callable
 
@@ -17,9 +17,9 @@ class RowRuntime(PatchRuntime):
     Parameters
     ----------
     provider
-        Chooses the rows; None: there is one graph, of fixed bits.
+        Chooses the rows; None: there is one graph.
     open_row
-        Opens the graph of a row, or of the network of fixed bits (None).
+        Opens the graph of a row, or the one of bits that are fixed or that it chooses (None).
     """
 
     def __init__(
@@ -33,11 +33,18 @@ class RowRuntime(PatchRuntime):
     def batch(self, lr: Pixels) -> Pixels:
         """Uint8 ``[N, h, w, 3]`` -> uint8 ``[N, sh, sw, 3]``."""
         rows = self._rows(lr)
-        sr = [self._graph(row)(patch) for row, patch in zip(rows, lr, strict=True)]
+        sr, bits = [], []
+        for row, patch in zip(rows, lr, strict=True):
+            graph = self._graph(row)
+            sr.append(graph(patch))
+            bits.append(graph.latest_bits())
+        if self._provider is None:
+            chosen = [made for made in bits if made is not None]
+            self._bits = np.concatenate(chosen) if chosen else None
         return np.stack(sr)
 
     def latest_bits(self) -> NDArray[np.float32] | None:
-        """Bits of the rows of the latest patches, ``[N, L]``; None: they are fixed."""
+        """Bits of the latest patches, ``[N, L]``; None: they are fixed."""
         return self._bits
 
     def _rows(self, lr: Pixels) -> list[int | None]:

@@ -10,7 +10,6 @@ from sr_quant_cli.engine.device import Precision, autocast
 from sr_quant_cli.imaging.convert import to_pixels, to_tensor
 from sr_quant_cli.methods import build
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.quant.dynamic import chosen_bits
 from sr_quant_cli.quant.layers import QuantMatMul
 from sr_quant_cli.runtimes.base import Facts, Kernels, PatchRuntime, Pixels, Runtime, RuntimeName
 
@@ -54,9 +53,8 @@ class TorchRuntime(Runtime, PatchRuntime):
 
     def latest_bits(self) -> NDArray[np.float32] | None:
         """Bits that the latest run chose: ``[N, L]``, by inputs; None: they are fixed."""
-        if self.network.bit_provider is None:
-            return None
-        return chosen_bits(self.network).cpu().numpy()
+        provider = self.network.bit_provider
+        return None if provider is None else provider.chosen().cpu().numpy()
 
     def kernels(self) -> Kernels:
         """All in float: quantization is simulated."""

@@ -6,7 +6,6 @@ import torch
 from sr_quant_cli.engine.quantize import quantize
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.networks.modelfile import load_model, read_header
-from sr_quant_cli.quant.dynamic import chosen_bits
 from sr_quant_cli.recipe.load import load_recipe
 from tests.engine.runs import equal, weights
 from tests.engine.test_quantize import request
@@ -33,7 +32,7 @@ def test_all_stages_from_one_command(tiny_model, photographs, tmp_path):
     assert [t.steps for t in header.card.training] == [1, 6]
     with torch.no_grad():
         network(torch.rand(2, 3, 9, 7))
-    assert chosen_bits(network).shape == (2, 4)
+    assert network.bit_provider.chosen().shape == (2, 4)
 
 
 def test_a_stage_serves_again(tiny_model, photographs, tmp_path):
@@ -65,7 +64,7 @@ def test_three_stages_of_cabm(tiny_model, photographs, tmp_path):
     table = network.bit_provider
     with torch.no_grad():
         network(torch.rand(1, 3, 12, 12))
-    assert chosen_bits(network)[0].tolist() == table.rows()[table.row[0]].tolist()
+    assert network.bit_provider.chosen()[0].tolist() == table.rows()[table.row[0]].tolist()
 
 
 def test_a_network_that_is_not_embedded_is_trained_first(photographs, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sr_quant_cli.errors import FailedError, UsageError
+from sr_quant_cli.errors import FailedError
 from sr_quant_cli.imaging.io import write_rgb
 from sr_quant_cli.imaging.tiling import Patches
 from sr_quant_cli.inference.models import open_model
@@ -17,11 +17,12 @@ from sr_quant_cli.methods.base import inherit_scales
 from sr_quant_cli.networks.modelfile import Card, save_model
 from sr_quant_cli.networks.sites import FULL
 from sr_quant_cli.quant.apply import Bits, quantize_network
-from sr_quant_cli.quant.dynamic import at_row, chosen_bits
+from sr_quant_cli.quant.dynamic import at_row
 from sr_quant_cli.quant.pictures import edge_score, entropy
 from tests.helpers import tiny_edsr
 
 LISTED = ("cabm", "adabm", "granular_dq")
+"""Methods whose bits come in rows."""
 
 
 def rough(size=48):
@@ -71,7 +72,7 @@ def test_a_row_is_the_network_that_the_picture_would_choose(name, placement):
     network, lr = dynamic(name, placement), lr_batch()
     with torch.no_grad():
         whole = network(lr)
-    bits, rows = chosen_bits(network), network.bit_provider.row.tolist()
+    bits, rows = network.bit_provider.chosen(), network.bit_provider.row.tolist()
     assert len(set(rows)) == 3
     for n, row in enumerate(rows):
         assert network.bit_provider.rows()[row].tolist() == bits[n].tolist()
@@ -92,9 +93,12 @@ def test_rows_come_down_to_integers(name):
     assert deploy(network, "row", "float").all_integer
 
 
-def test_a_network_whose_bits_follow_the_picture_is_no_graph():
+def test_a_network_whose_zero_points_follow_the_picture_is_no_graph():
     with pytest.raises(FailedError, match="choose a --row"):
-        deploy(dynamic("cabm"), "dynamic", "float")
+        deploy(dynamic("adabm"), "dynamic", "float")
+
+
+def test_bits_are_fixed_by_calibration():
     fixed = deploy(dynamic("cabm"), "dynamic", "float", calibration=[lr_batch()])
     assert fixed.changed is not None
     assert fixed.changed.bit_provider is None
@@ -137,22 +141,14 @@ def test_a_network_of_fixed_bits_runs_on_one_graph(tiny_model):
     assert abs(outputs[0].astype(int) - outputs[1].astype(int)).max() <= 1
 
 
-def test_layer_by_layer_is_for_torch(tmp_path):
-    network, method = tiny_edsr(), build(config_class("cadyq")())
-    quantize_network(network, method, method.paper_placement(), Bits(8, 8))
-    save_model(path := tmp_path / "cadyq.safetensors", network, Card(name="cadyq"))
-    with pytest.raises(UsageError, match="chooses bits layer by layer, which torch runs"):
-        open_model(path, runtime="onnxruntime", patches=Patches(16, 16))
-
-
 def test_export_of_a_row_and_counted_bits(srq, model, tmp_path):
+    code, _, err = srq("export", model("adabm"), "-o", tmp_path / "x.onnx")
+    assert (code, "choose a --row" in err) == (1, True)
     path = model("granular_dq", "full")
     code, _, err = srq("export", path, "--row", "1", "-o", tmp_path / "row.onnx")
     assert code == 0, err
     code, _, err = srq("export", path, "--row", "3", "-o", tmp_path / "x.onnx")
     assert (code, "--row 3" in err, "rows are 0 to 2" in err) == (2, True, True)
-    code, _, err = srq("export", path, "-o", tmp_path / "x.onnx")
-    assert (code, "choose a --row" in err) == (1, True)
     assert not (tmp_path / "x.onnx").exists()
     home = tmp_path / "data/benchmark/Mine/HR"
     write_rgb(home / "a.png", rough(48))

@@ -341,8 +341,9 @@ def test_networks_that_end_otherwise_give_floats(make):
     same = deepcopy(plain)
     assert not give_pixels(same)
     assert torch.equal(same(x), wanted)
-    assert torch.equal(OnFloats(deepcopy(plain))(x), wanted)
-    pixels = OnPixels(deepcopy(plain))((x * 255).byte().permute(0, 2, 3, 1))
+    (floats,) = OnFloats(deepcopy(plain))(x)
+    assert torch.equal(floats, wanted)
+    (pixels,) = OnPixels(deepcopy(plain))((x * 255).byte().permute(0, 2, 3, 1))
     assert pixels.dtype == torch.uint8
     levels = (wanted * 255).round().clamp(0, 255).permute(0, 2, 3, 1)
     assert (pixels - levels).abs().max() <= 1

@@ -13,7 +13,7 @@ from sr_quant_cli.methods.adabm import (
     slopes,
 )
 from sr_quant_cli.quant.apply import Bits, quantize_network
-from sr_quant_cli.quant.dynamic import Choice, chosen_bits
+from sr_quant_cli.quant.dynamic import Choice
 from sr_quant_cli.quant.grids import affine_real, quantize
 from tests.helpers import tiny_edsr
 
@@ -128,7 +128,7 @@ def test_calibration_finds_the_ends_of_pictures_and_layers():
     assert sorted(network.bit_provider.offsets.tolist()) == [-1, 0, 0, 1]
     with torch.no_grad():
         network(torch.cat(batches))
-    bits = chosen_bits(network)
+    bits = network.bit_provider.chosen()
     assert (bits[0].mean(), bits[5].mean(), bits[-1].mean()) == (3, 4, 5)
 
 

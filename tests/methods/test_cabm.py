@@ -6,7 +6,6 @@ import torch
 from sr_quant_cli.methods.cabm import CABM, CABMConfig, EdgeTable
 from sr_quant_cli.methods.cadyq import CADyQ, CADyQConfig
 from sr_quant_cli.quant.apply import Bits, quantize_network
-from sr_quant_cli.quant.dynamic import chosen_bits
 from sr_quant_cli.quant.pictures import edge_score
 from tests.helpers import tiny_edsr
 
@@ -61,8 +60,8 @@ def test_it_chooses_what_cadyq_chose_for_patches_like_it():
     with torch.no_grad():
         network(lr)
         before(lr)
-    assert chosen_bits(network).tolist() == [[4] * 4, [4] * 4, [8] * 4, [8] * 4]
-    assert torch.equal(chosen_bits(network), chosen_bits(before))
+    assert network.bit_provider.chosen().tolist() == [[4] * 4, [4] * 4, [8] * 4, [8] * 4]
+    assert torch.equal(network.bit_provider.chosen(), before.bit_provider.chosen())
     assert not list(network.bit_provider.parameters())
 
 

@@ -10,7 +10,7 @@ from sr_quant_cli.methods.pams import PAMS, PAMSConfig
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.edsr import EDSRConfig
 from sr_quant_cli.quant.apply import Bits, quantize_network
-from sr_quant_cli.quant.dynamic import Scales, chosen_bits, dynamic_quantizers
+from sr_quant_cli.quant.dynamic import Scales, dynamic_quantizers
 from sr_quant_cli.quant.pictures import deviations, sobel_gradients
 from sr_quant_cli.quant.quantizers import MaxScale
 from tests.helpers import tiny_edsr
@@ -53,7 +53,7 @@ def test_all_layers_start_at_the_bits_asked_for():
         network, _ = quantized(a)
         with torch.no_grad():
             network(lr_batch())
-        assert (chosen_bits(network) == a).all()
+        assert (network.bit_provider.chosen() == a).all()
 
 
 @pytest.mark.parametrize("variant", ["code", "paper"])

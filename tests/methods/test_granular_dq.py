@@ -6,7 +6,6 @@ import torch
 from sr_quant_cli.methods.granular_dq import EntropyRule, GranularDQ, GranularDQConfig
 from sr_quant_cli.methods.pams import PAMS, PAMSConfig
 from sr_quant_cli.quant.apply import Bits, quantize_network
-from sr_quant_cli.quant.dynamic import chosen_bits
 from sr_quant_cli.quant.pictures import entropy
 from tests.helpers import tiny_edsr
 
@@ -37,7 +36,7 @@ def test_thresholds_are_percentiles_of_the_training_patches():
     )
     with torch.no_grad():
         network(patches())
-    assert chosen_bits(network).tolist() == [[4] * 4] * 5 + [[5] * 4] * 4 + [[8] * 4]
+    assert network.bit_provider.chosen().tolist() == [[4] * 4] * 5 + [[5] * 4] * 4 + [[8] * 4]
 
 
 def test_on_a_threshold_the_fewer_bits():

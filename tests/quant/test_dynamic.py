@@ -15,7 +15,6 @@ from sr_quant_cli.quant.dynamic import (
     Choice,
     Scales,
     attach,
-    chosen_bits,
     dynamic_quantizers,
 )
 from sr_quant_cli.quant.grids import quantize, sym_narrow
@@ -121,7 +120,7 @@ def test_the_provider_looks_at_what_the_network_is_given():
     lr = pictures(0.1, 0.5, 0.9)
     with torch.no_grad():
         whole = network(lr)
-    assert chosen_bits(network).tolist() == [[4, 6], [6, 8], [8, 8]]
+    assert network.bit_provider.chosen().tolist() == [[4, 6], [6, 8], [8, 8]]
     with torch.no_grad():
         alone = torch.cat([network(lr[n : n + 1]) for n in range(3)])
     assert torch.allclose(whole, alone, atol=1e-5)
@@ -133,13 +132,8 @@ def test_a_copy_asks_its_own_provider():
     with torch.no_grad():
         network(pictures(0.1))
         twin(pictures(0.9))
-    assert chosen_bits(network).tolist() == [[4, 6]]
-    assert chosen_bits(twin).tolist() == [[8, 8]]
-
-
-def test_a_network_of_fixed_bits_has_none_to_tell():
-    with pytest.raises(ValueError, match="do not follow"):
-        chosen_bits(tiny_edsr())
+    assert network.bit_provider.chosen().tolist() == [[4, 6]]
+    assert twin.bit_provider.chosen().tolist() == [[8, 8]]
 
 
 def test_every_use_of_a_shared_layer_has_a_choice_of_its_own():
@@ -151,7 +145,7 @@ def test_every_use_of_a_shared_layer_has_a_choice_of_its_own():
     assert layers == 9  # an input and two more convolutions in each of three blocks
     with torch.no_grad():
         network(pictures(0.5, 0.9))
-    assert chosen_bits(network).shape == (2, 3 * layers)
+    assert network.bit_provider.chosen().shape == (2, 3 * layers)
     network.train()(pictures(0.5, 0.9))
     loss = method.regularizers(network)["bits"]
     soft = (4 + 6 + 8 * torch.e) / (2 + torch.e)
