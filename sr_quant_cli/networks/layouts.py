@@ -228,6 +228,11 @@ def is_scalar(tensor: Tensor, _: NetworkConfig) -> bool:
     return tensor.numel() == 1
 
 
+def is_unused(_tensor: Tensor, _: NetworkConfig) -> bool:
+    """Whatever it is: nothing there reads it."""
+    return True
+
+
 def is_position_index(tensor: Tensor, config: NetworkConfig) -> bool:
     """Whether it has the row of SwinIR's bias table for each pair of pixels."""
     assert isinstance(config, SwinIRConfig)

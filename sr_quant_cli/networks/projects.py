@@ -20,6 +20,7 @@ CADyQ IDN                    RGB; of the features before a split it takes out th
 SwinIR                       SwinIR with ``pixelshuffledirect``
 2DQuant                      SwinIR, quantized; its bits are in the file
 PAMS EDSR, DDTB EDSR         quantized; the first convolution of a block gets float features
+PAMS RDN, DDTB RDN           quantized; concatenations carry on what is quantized
 QuantSR-C                    quantized; the ranks of blocks are in the code, so full depth alone
 ===========================  ====================================================================
 
@@ -29,7 +30,9 @@ for full precision, the authors' for 2DQuant) and DAQ's ``qq`` (8 for 256 featur
 of CADyQ's full-precision IDN are numbered as in its code: without the selectors in between.
 """
 
+from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 from sr_quant_cli.methods.daq import DAQConfig
 from sr_quant_cli.methods.ddtb import DDTBConfig
@@ -39,7 +42,7 @@ from sr_quant_cli.methods.twodquant import TwoDQuantConfig
 from sr_quant_cli.networks import layouts
 from sr_quant_cli.networks.edsr import RANGE
 from sr_quant_cli.networks.layouts import Adapt, Check, Layout, Names, Quantized
-from sr_quant_cli.networks.sites import Operands
+from sr_quant_cli.networks.sites import RESIDUAL_CONVOLUTIONS, Operands, Placement
 
 _EDSR_MEAN = layouts.mean_shifts(RANGE, "")
 
@@ -112,6 +115,39 @@ _RDN: Names = {
     r"GFF\.0": "fusion",
     r"GFF\.1": "body_last",
 }
+
+_RDN_ENDS: dict[str, Names] = {
+    "": {r"UPNet\.0": "upsampler.0", r"UPNet\.2": "tail"},
+    " x4": {r"UPNet\.([02])": r"upsampler.\1", r"UPNet\.4": "tail"},
+}
+
+# A quantizer of a block's first layer is there, and never called.
+_RDN_UNUSED = r"RDBs\.\d+\.convs\.0\.act"
+_RDN_QUANTIZER = r"(RDBs\.\d+\.(act[12]|convs\.\d+\.act)|act)"
+_RDN_ACTIVATIONS = {
+    r"RDBs\.(\d+)\.act1": r"body.\1.block_in.input_quantizer",
+    r"RDBs\.(\d+)\.convs\.([1-9]\d*)\.act": r"body.\1.layers.\2.dense_in.input_quantizer",
+    r"RDBs\.(\d+)\.act2": r"body.\1.fusion.input_quantizer",
+    r"act": "fusion.input_quantizer",
+}
+
+_RDN_PLACEMENT: Placement = {
+    **RESIDUAL_CONVOLUTIONS,
+    "block_in": Operands("low"),
+    "skip": Operands(),
+    "block_out": Operands(),
+    "dense_in": Operands("low"),
+    "fusion": Operands("low", "low"),
+    "body_last": Operands("fp32", "low"),
+}
+
+
+def _rdn(source: str, quantizers: Names | None = None, **known: Any) -> Iterator[Layout]:
+    """Of x2 and x3, and of x4, whose ends are numbered otherwise."""
+    for scale, ends in _RDN_ENDS.items():
+        names = {**_RDN, **ends, **(quantizers or {})}
+        yield Layout(f"{source}{scale}", names, layouts.rdn, **known)
+
 
 _SRRESNET: Names = {
     r"head\.0": "head",
@@ -277,18 +313,7 @@ LAYOUTS = (
         },
         layouts.msrresnet,
     ),
-    Layout(
-        "RDN",
-        {**_RDN, r"UPNet\.0": "upsampler.0", r"UPNet\.2": "tail"},
-        layouts.rdn,
-        quantized=_DAQ,
-    ),
-    Layout(
-        "RDN x4",
-        {**_RDN, r"UPNet\.([02])": r"upsampler.\1", r"UPNet\.4": "tail"},
-        layouts.rdn,
-        quantized=_DAQ,
-    ),
+    *_rdn("RDN", quantized=_DAQ),
     Layout(
         "DAQ EDSR",
         {**_EDSR_ENDS, r"body\.(\d+)\.conv([12])": r"body.\1.conv\2"},
@@ -375,6 +400,33 @@ LAYOUTS = (
         _DDTB_STATE,
         _BRANCH,
         Quantized(lambda _: DDTBConfig(variant="code")),
+    ),
+    *_rdn(
+        "PAMS RDN",
+        {**_RDN_ACTIVATIONS},
+        ignored={
+            rf"{_RDN_UNUSED}\..*": layouts.is_unused,
+            rf"{_RDN_QUANTIZER}\.max_val": layouts.is_scalar,
+        },
+        quantized=Quantized(lambda _: PAMSConfig(variant="code"), _RDN_PLACEMENT),
+    ),
+    *_rdn(
+        "DDTB RDN",
+        _ddtb_quantizers(_RDN_ACTIVATIONS),
+        ignored={
+            rf"{_RDN_UNUSED}\..*": layouts.is_unused,
+            rf"{_RDN_QUANTIZER}\.(max|min)_val": layouts.is_scalar,
+        },
+        supplied=_DDTB_STATE,
+        quantized=Quantized(
+            lambda _: DDTBConfig(
+                variant="code",
+                weight_percentile=100,
+                activation_percentile=95,
+                dynamic_ratio=0.5,
+            ),
+            _RDN_PLACEMENT,
+        ),
     ),
     Layout(
         "QuantSR-C",

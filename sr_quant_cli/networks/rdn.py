@@ -44,11 +44,13 @@ class DenseLayer(nn.Module):
 
     def __init__(self, channels: int, growth: int) -> None:
         super().__init__()
+        self.dense_in = nn.Identity()
         self.conv = conv3x3(channels, growth)
         self.concat_in = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` -> ``[N, C + growth, H, W]``."""
+        x = self.dense_in(x)
         return torch.cat([x, self.concat_in(self.conv(x).relu_())], 1)
 
 
@@ -109,13 +111,16 @@ class RDN(Network):
             block = f"body.{index}"
             sites.append(Site(f"{block}.block_in", "block_in", n_feats))
             for i in range(config.n_layers):
-                layer = f"{block}.layers.{i}"
-                sites += [
-                    Site(f"{layer}.conv", "block", n_feats + i * growth)
-                    if i
-                    else Site(f"{layer}.conv", "block_first", n_feats, quantized_by="block_in"),
-                    Site(f"{layer}.concat_in", "concat_in", growth),
-                ]
+                layer, channels = f"{block}.layers.{i}", n_feats + i * growth
+                if i:
+                    sites += [
+                        Site(f"{layer}.dense_in", "dense_in", channels),
+                        Site(f"{layer}.conv", "block", channels, quantized_by="dense_in"),
+                    ]
+                else:
+                    first = Site(f"{layer}.conv", "block_first", n_feats, quantized_by="block_in")
+                    sites.append(first)
+                sites.append(Site(f"{layer}.concat_in", "concat_in", growth))
             sites += [
                 Site(f"{block}.fusion", "fusion", n_feats + config.n_layers * growth),
                 Site(f"{block}.block_out", "block_out", n_feats),

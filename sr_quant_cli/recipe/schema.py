@@ -271,6 +271,7 @@ class SitesSection(Section):
     body_out: TensorOperands = Field(default={}, description=KINDS["body_out"])
     long_skip: TensorOperands = Field(default={}, description=KINDS["long_skip"])
     fusion: LayerOperands = Field(default={}, description=KINDS["fusion"])
+    dense_in: TensorOperands = Field(default={}, description=KINDS["dense_in"])
     concat_in: TensorOperands = Field(default={}, description=KINDS["concat_in"])
     act_in: TensorOperands = Field(default={}, description=KINDS["act_in"])
     upsampler: LayerOperands = Field(default={}, description=KINDS["upsampler"])

@@ -96,19 +96,30 @@ def msrresnet(scale):
     return network, {"params": renamed(network, rules)}
 
 
-def rdn(scale):
-    rules = {
+def rdn_rules(scale):
+    return {
         r"head2": "SFENet2",
         r"head": "SFENet1",
+        r"body\.(\d)\.block_in\.input_quantizer": r"RDBs.\1.act1",
+        r"body\.(\d)\.layers\.(\d)\.dense_in\.input_quantizer": r"RDBs.\1.convs.\2.act",
         r"body\.(\d)\.layers\.(\d)\.conv": r"RDBs.\1.convs.\2.conv.0",
+        r"body\.(\d)\.fusion\.input_quantizer": r"RDBs.\1.act2",
         r"body\.(\d)\.fusion": r"RDBs.\1.LFF",
+        r"fusion\.input_quantizer": "act",
         r"fusion": "GFF.0",
         r"body_last": "GFF.1",
         r"upsampler": "UPNet",
         r"tail": "UPNet.4" if scale == 4 else "UPNet.2",
     }
-    network = fresh(RDNConfig(scale=scale, n_blocks=2, n_layers=3, growth=4, n_feats=6))
-    return network, renamed(network, rules)
+
+
+def small_rdn(scale):
+    return fresh(RDNConfig(scale=scale, n_blocks=2, n_layers=3, growth=4, n_feats=6))
+
+
+def rdn(scale):
+    network = small_rdn(scale)
+    return network, renamed(network, rdn_rules(scale))
 
 
 def srresnet(activation, scale=4):
@@ -429,7 +440,7 @@ def ddtb_state(tensors):
     }
     found = {}
     for key, tensor in tensors.items():
-        match = re.fullmatch(r"(.*(?:quant_act\d|act[12]))\.(.*)", key)
+        match = re.fullmatch(r"((?:.*\.)?(?:quant_act\d|act[12]?))\.(.*)", key)
         if match is None:
             found[key] = tensor
             continue
@@ -488,6 +499,49 @@ def test_ddtb_srresnet(tmp_path):
     tensors = ddtb_state(renamed(network, DDTB_SRRESNET))
     found, source = imported(tmp_path, tensors, w=4, a=3)
     assert source == "DDTB SRResNet, quantized"
+    assert agrees(found, network)
+
+
+RDN_AS_RELEASED = {
+    **RESIDUAL_CONVOLUTIONS,
+    "block_in": Operands("low"),
+    "dense_in": Operands("low"),
+    "fusion": Operands("low", "low"),
+    "body_last": Operands("fp32", "low"),
+}
+
+
+def with_unused(tensors):
+    """The quantizer of a block's first layer has tensors, and is not called."""
+    copies = {
+        re.sub(r"convs\.1\.act", "convs.0.act", key): tensor + 1
+        for key, tensor in tensors.items()
+        if "convs.1.act" in key
+    }
+    return tensors | copies
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_pams_rdn(tmp_path, scale):
+    network = quantized(small_rdn(scale), PAMSConfig(variant="code"), RDN_AS_RELEASED)
+    tensors = renamed(network, rdn_rules(scale))
+    for key in [key for key in tensors if key.endswith("alpha")]:
+        tensors[key.replace("alpha", "max_val")] = torch.rand(1)
+    found, source = imported(tmp_path, with_unused(tensors), w=4, a=3)
+    assert source == f"PAMS RDN{' x4' * (scale == 4)}"
+    assert agrees(found, network)
+
+
+@pytest.mark.parametrize("scale", [3, 4])
+def test_ddtb_rdn(tmp_path, scale):
+    method = DDTBConfig(
+        variant="code", weight_percentile=100, activation_percentile=95, dynamic_ratio=0.5
+    )
+    network = quantized(small_rdn(scale), method, RDN_AS_RELEASED)
+    tensors = with_unused(ddtb_state(renamed(network, rdn_rules(scale))))
+    found, source = imported(tmp_path, tensors, w=4, a=3)
+    assert source == f"DDTB RDN{' x4' * (scale == 4)}"
+    assert found.quantization.method == method
     assert agrees(found, network)
 
 

@@ -1,9 +1,14 @@
 import pytest
 import torch
 
+from sr_quant_cli.engine.stages import choose_placement
+from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.networks import build
-from sr_quant_cli.networks.rdn import RDNConfig, ResidualDenseBlock
-from sr_quant_cli.quant.apply import count_operations
+from sr_quant_cli.networks.rdn import DenseLayer, RDNConfig, ResidualDenseBlock
+from sr_quant_cli.quant.apply import Bits, count_operations, plan_sites
+from sr_quant_cli.quant.layers import QuantTensor
+from sr_quant_cli.quant.quantizers import MaxScale
+from sr_quant_cli.recipe.load import load_recipe
 
 
 @pytest.mark.parametrize(("scale", "parameters"), [(2, 22_123_395), (4, 22_271_107)])
@@ -34,6 +39,34 @@ def test_shares_of_multiply_accumulates_at_x4():
     assert share(".layers.") == 93.4
     assert share("body.") - share(".layers.") == pytest.approx(2.6, abs=0.06)
     assert share("upsampler.") == 3.2
+
+
+def test_a_concatenation_carries_on_what_was_quantized_for_the_layer():
+    """Three levels of PAMS at 2 bits, of the first layer's input and of the second's."""
+    layer = DenseLayer(2, 1)
+    layer.dense_in = QuantTensor(MaxScale(2))
+    layer.dense_in.input_quantizer.alpha.data.fill_(0.6)
+    with torch.no_grad():
+        layer.conv.weight.fill_(0.0)
+        layer.conv.weight[:, :, 1, 1] = 1.0
+        layer.conv.bias.zero_()
+    x = torch.tensor([[[[0.1, 0.4]], [[0.9, -0.5]]]])
+    wanted = torch.tensor([[[[0.0, 0.6]], [[0.6, -0.6]], [[0.6, 0.0]]]])
+    assert torch.allclose(layer(x), wanted)
+
+
+@pytest.mark.parametrize("name", ["pams-rdn", "ddtb-rdn"])
+def test_the_recipes_quantize_145_activations(name):
+    recipe = load_recipe(name)
+    method = build_method(recipe.method)
+    with torch.device("meta"):
+        network = build(recipe.network)
+    placement = choose_placement(recipe, method)
+    plan = plan_sites(network, placement, Bits(4, 4))
+    assert sum(entry.input_bits == 4 and not entry.given for entry in plan) == 145
+    weights = {entry.site.path: entry.weight_bits for entry in plan if entry.weight_bits}
+    float_weights = {path for path, bits in weights.items() if bits == 32}
+    assert float_weights == {"head", "head2", "upsampler.0", "upsampler.2", "tail"}
 
 
 def test_a_dense_layer_keeps_its_input():
