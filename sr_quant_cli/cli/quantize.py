@@ -39,7 +39,10 @@ def quantize(
     a: Annotated[int | None, typer.Option(help="Bits of activations, 2 to 8.")] = None,
     placement: Annotated[
         Literal["paper", "full"] | None,
-        typer.Option(help="paper: as the method's paper; full: every convolution, to deploy."),
+        typer.Option(
+            help="paper: as the method's paper; full: every convolution, to deploy. Another than "
+            "the recipe's takes the place of all that the recipe has in [sites]."
+        ),
     ] = None,
     recipe: Annotated[
         str | None,

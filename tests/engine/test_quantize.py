@@ -28,7 +28,7 @@ from sr_quant_cli.quant.apply import Bits, quantize_network
 from sr_quant_cli.recipe.load import load_recipe
 from sr_quant_cli.recipe.schema import QuantizeRecipe
 from tests.engine.runs import entries, equal, weights
-from tests.helpers import picture, tiny_edsr
+from tests.helpers import picture, tiny_edsr, tiny_swinir
 
 SMALL = (
     "data.patch_hr=24",
@@ -145,6 +145,16 @@ def test_sites_that_are_set_are_saved_with_the_model(tiny_model, photographs, tm
     assert network.upsampler[0].input_quantizer.bits == 8
     assert isinstance(network.body[0].conv1.input_quantizer, nn.Identity)
     assert network.body[0].conv1.weight_quantizer.bits == 3
+
+
+@pytest.mark.parametrize(("placement", "wanted"), [("paper", "fp32"), ("full", "low")])
+def test_what_a_recipe_sets_for_the_paper_does_not_hold_at_full(
+    photographs, tmp_path, placement, wanted
+):
+    save_model(model := tmp_path / "swinir.safetensors", tiny_swinir(), Card(name="tiny"))
+    quantize(request(model, photographs, tmp_path / "run", placement=placement))
+    placed = load_model(tmp_path / "run/model.safetensors")[1].quantization.placement
+    assert (placed["block"].input, placed["block"].weight) == (wanted, wanted)
 
 
 def test_a_site_that_the_network_does_not_have_is_refused(tiny_model, photographs, tmp_path):
