@@ -78,7 +78,7 @@ each_variant = each(
 
 @pytest.fixture(autouse=True)
 def _block_is_registered(monkeypatch):
-    monkeypatch.setitem(networks._REGISTRY, "block", (Block, BlockConfig))
+    monkeypatch.setitem(networks.REGISTRY.known, "block", (Block, BlockConfig))
 
 
 def small(cls, **changes):
