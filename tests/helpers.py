@@ -127,8 +127,8 @@ def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     return np.clip(np.stack(waves, axis=2) + noise, 0, 255).astype(np.uint8)
 
 
-def nearest_onnx(path, channels=3, inputs=1):
-    """A x2 nearest-neighbour network: one convolution and a DepthToSpace."""
+def nearest_onnx(path, channels=3, inputs=1, outputs=("y",)):
+    """A x2 nearest-neighbour network: one convolution, ``c``, and a DepthToSpace, ``y``."""
     weight = np.zeros((4 * channels, channels, 1, 1), np.float32)
     for block in range(4):
         weight[block * channels : (block + 1) * channels, :, 0, 0] = np.eye(channels)
@@ -141,7 +141,7 @@ def nearest_onnx(path, channels=3, inputs=1):
         ],
         "nearest",
         [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in names],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", channels, "H", "W"])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 4) for name in outputs],
         [numpy_helper.from_array(weight, "w")],
     )
     onnx.save(

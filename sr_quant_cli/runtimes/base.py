@@ -1,6 +1,7 @@
 """The interface of all runtimes, and what tiling has to know of a network."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -80,7 +81,7 @@ class PatchRuntime(ABC):
 class GraphRuntime(Runtime):
     """A graph from a file: uint8 RGB ``[1, H, W, 3]``, or float RGB 0..1 ``[1, 3, H, W]``.
 
-    A second output is the bits that it chose.
+    Of its outputs the first is the picture; one that is called ``bits`` has those that it chose.
     """
 
     def __init__(self, path: Path) -> None:
@@ -93,8 +94,15 @@ class GraphRuntime(Runtime):
         """Bits that the latest run chose: ``[1, L]``, by inputs; None: they are fixed."""
         return self._bits
 
-    def check_input(self, types: list[str], dimensions: list[int]) -> None:
-        """Refuse a graph that does not take one picture; ``types`` are numpy's names.
+    def check(self, types: list[str], dimensions: list[int], outputs: list[str]) -> None:
+        """Refuse a graph that does not take one picture.
+
+        Parameters
+        ----------
+        types, dimensions
+            Of the inputs; types by numpy's names.
+        outputs
+            Names.
 
         Raises
         ------
@@ -106,6 +114,7 @@ class GraphRuntime(Runtime):
                 f"{self.path}: needs one input, float [N, 3, H, W] (RGB 0..1) or uint8 [1, H, W, 3]"
             )
         self._on_floats = types == ["float32"]
+        self._outputs = outputs
 
     def unreadable(self, error: Exception) -> UsageError:
         """What to raise where the file cannot be loaded."""
@@ -122,10 +131,11 @@ class GraphRuntime(Runtime):
             return np.ascontiguousarray(lr[None])
         return np.ascontiguousarray(lr.transpose(2, 0, 1)[None], dtype=np.float32) / 255
 
-    def to_pixels(self, output: NDArray[Any], *bits: NDArray[Any]) -> Pixels:
-        """What the graph gives as uint8 ``[h, w, 3]``: rounded half to even, and clipped."""
-        if bits:
-            self._bits = np.array(bits[0], np.float32)
+    def to_pixels(self, outputs: Sequence[NDArray[Any]]) -> Pixels:
+        """The picture as uint8 ``[h, w, 3]``: rounded half to even, and clipped; keeps the bits."""
+        named = dict(zip(self._outputs, outputs, strict=True))
+        self._bits = np.array(named["bits"]) if "bits" in named else None
+        output = outputs[0]
         if not self._on_floats:
             return np.array(output[0], np.uint8)
         levels = np.clip(np.rint(output[0].astype(np.float32) * 255), 0, 255)

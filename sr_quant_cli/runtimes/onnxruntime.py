@@ -43,8 +43,10 @@ class OnnxRuntime(GraphRuntime):
         self._threads = threads or 0
         self._session = self._open(onnxruntime.SessionOptions())
         inputs = self._session.get_inputs()
-        self.check_input(
-            [_TYPES.get(i.type, i.type) for i in inputs], [len(i.shape) for i in inputs]
+        self.check(
+            [_TYPES.get(i.type, i.type) for i in inputs],
+            [len(i.shape) for i in inputs],
+            [output.name for output in self._session.get_outputs()],
         )
         self._input = inputs[0].name
 
@@ -83,4 +85,4 @@ class OnnxRuntime(GraphRuntime):
             outputs = session.run(None, {self._input: self.to_batch(lr)})
         except Exception as error:  # as above
             raise self.refused(lr, error) from error
-        return self.to_pixels(*outputs)
+        return self.to_pixels(outputs)

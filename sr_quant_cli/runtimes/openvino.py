@@ -62,9 +62,10 @@ class OpenVinoRuntime(GraphRuntime):
             self._model = self._core.read_model(path)
             inputs = self._model.inputs
             types = [source.get_element_type().get_type_name() for source in inputs]
-            self.check_input(
+            self.check(
                 [_TYPES.get(name, name) for name in types],
                 [len(source.get_partial_shape()) for source in inputs],
+                ["bits" if "bits" in target.names else "" for target in self._model.outputs],
             )
             self._compiled = self._core.compile_model(self._model, "CPU", self._options)
         except (RuntimeError, ValueError) as error:
@@ -78,7 +79,7 @@ class OpenVinoRuntime(GraphRuntime):
             outputs = self._compiled([self.to_batch(lr)])
         except RuntimeError as error:
             raise self.refused(lr, error) from error
-        return self.to_pixels(*outputs.values())
+        return self.to_pixels([*outputs.values()])
 
     def kernels(self) -> Kernels:
         """Read off the counters of a picture which kernels it took."""

@@ -37,10 +37,17 @@ def test_float_outputs_are_rounded_half_to_even_and_clipped(tmp_path, runtime):
     lr = picture(9, 14)
     assert np.array_equal(run(lr), lr)
     output = np.array([-1.0, -0.001, 0.5, 254.6 / 255, 1.0, 7.0], np.float32).reshape(1, 1, 1, 6)
-    pixels = run.to_pixels(output)
+    pixels = run.to_pixels([output])
     assert pixels.dtype == np.uint8
     assert pixels.shape == (1, 6, 1)
     assert pixels.flatten().tolist() == [0, 0, 128, 255, 255, 255]
+
+
+@each_runtime
+def test_further_outputs_of_a_graph_are_no_bits(tmp_path, runtime):
+    graph = runtime(nearest_onnx(tmp_path / "two.onnx", outputs=("y", "c")), 1)
+    assert graph(picture(4, 5)).shape == (8, 10, 3)
+    assert graph.latest_bits() is None
 
 
 @each_runtime
