@@ -202,19 +202,25 @@ class _Resuming:
 
 
 def _extract(path: Path, folder: Path) -> None:
+    def check(name: str) -> None:
+        member = PurePosixPath(name.replace("\\", "/"))
+        if member.is_absolute() or ".." in member.parts:
+            raise FailedError(f"{path}: member {name} points outside; nothing was unpacked")
+
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                member = PurePosixPath(name.replace("\\", "/"))
-                if member.is_absolute() or ".." in member.parts:
-                    raise FailedError(f"{path}: member {name} points outside; nothing was unpacked")
-            archive.extractall(folder)
+        with zipfile.ZipFile(path) as zipped:
+            for name in zipped.namelist():
+                check(name)
+            zipped.extractall(folder)
     else:
         with tarfile.open(path) as archive:
-            try:
-                archive.extractall(folder, filter="data")
-            except tarfile.FilterError as error:
-                raise FailedError(f"{path}: {error}; nothing was unpacked") from error
+            # No links: what they point to may be anywhere.
+            members = [entry for entry in archive if entry.isreg() or entry.isdir()]
+            for entry in members:
+                check(entry.name)
+            # Python 3.11 has filters from 3.11.4 on; of these members they change modes alone.
+            archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
+            archive.extractall(folder, members)
 
 
 def _move(source: Path, target: Path, part: Part, archive: Archive) -> None:

@@ -226,6 +226,17 @@ def test_members_that_point_outside_are_refused(server, tmp_path, pack, name):
     assert not (tmp_path / "a/root/Toy").exists()
 
 
+def test_links_are_left_out(server, tmp_path):
+    body = io.BytesIO(tar_of(toy_members(tmp_path)))
+    with tarfile.open(fileobj=body, mode="a") as archive:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+            link = tarfile.TarInfo(f"Toy/HR/link{kind.decode()}.png")
+            link.type, link.linkname = kind, "/etc/hostname"
+            archive.addfile(link)
+    get(offer(server, body.getvalue()), tmp_path / "root")
+    assert not list((tmp_path / "root").rglob("link*"))
+
+
 def test_an_archive_that_is_none_or_lacks_a_part_is_refused(server, tmp_path):
     with pytest.raises(FailedError, match="cannot be unpacked"):
         get(offer(server, b"hello"), tmp_path / "root")
