@@ -239,10 +239,11 @@ def _embedded(origin: str, scale: int | None) -> Path | None:
 def _with_options(origin: str, request: Request) -> QuantizeRecipe:
     options = {"bits.w": request.w, "bits.a": request.a}
     given = [f"{key}={value}" for key, value in options.items() if value is not None]
-    written = load_recipe(origin, (), QuantizeRecipe).sites.placement
-    if request.placement not in (None, written):
-        # What else is written in the section changes the other placement.
-        given.append(f'sites={{placement="{request.placement}"}}')
+    if request.placement is not None:
+        written = load_recipe(origin, (), QuantizeRecipe).sites.placement
+        if request.placement != written:
+            # What else is written in the section changes the other placement.
+            given.append(f'sites={{placement="{request.placement}"}}')
     return load_recipe(origin, [*given, *request.overrides], QuantizeRecipe)
 
 
