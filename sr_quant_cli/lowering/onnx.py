@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 import onnx
 import torch
+from onnx_ir.passes.common import IdentityEliminationPass
 from onnxscript import FLOAT, INT8, UINT8, opset18
+from onnxscript.rewriter import pattern, rewrite
 from torch import nn
 
 from sr_quant_cli.errors import FailedError, first_line
@@ -72,6 +74,8 @@ def to_onnx(network: Network, io: Io) -> onnx.ModelProto:
             },
         )
     assert program is not None
+    rewrite(program.model, pattern_rewrite_rules=[_QUANTIZE_ONCE])
+    IdentityEliminationPass()(program.model)
     model: onnx.ModelProto = program.model_proto
     for node in model.graph.node:
         del node.metadata_props[:]
@@ -136,3 +140,16 @@ def _enlarge_bicubic(x: FLOAT, scale: int) -> FLOAT:
     factors = op.Constant(value_floats=[1.0, 1.0, float(scale), float(scale)])
     y: FLOAT = op.Resize(x, None, factors, mode="cubic", cubic_coeff_a=-0.5)
     return y
+
+
+def _requantized(op: Any, codes: Any, step: Any, zero: Any) -> Any:
+    return op.QuantizeLinear(op.DequantizeLinear(codes, step, zero), step, zero)
+
+
+def _same(op: Any, codes: Any, **_: Any) -> Any:
+    return op.Identity(codes)
+
+
+# A layer whose input a tensor site in front has quantized to the same codes: runtimes would go
+# through float, and keep the sum in front out of its kernel.
+_QUANTIZE_ONCE = pattern.RewriteRule(_requantized, _same, remove_nodes=False)

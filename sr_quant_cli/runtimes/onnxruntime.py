@@ -74,6 +74,8 @@ class OnnxRuntime(GraphRuntime):
     def _open(self, options: Any) -> Any:
         options.intra_op_num_threads = self._threads
         options.log_severity_level = 3
+        # Its threads would go on waiting for work at full load, beside whatever runs next.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         providers = ["CPUExecutionProvider"]
         try:
             return onnxruntime.InferenceSession(self.path, options, providers=providers)

@@ -1,5 +1,7 @@
 """Networks whose bits are chosen at run time, as one graph."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -104,12 +106,13 @@ def test_all_products_are_told_to_be_integers_only_where_bits_are_fixed():
 def test_pictures_and_patches_of_a_model_file(tmp_path):
     path, lr = tmp_path / "cadyq.safetensors", rough()
     save_model(path, choosing(tiny_edsr()), Card(name="cadyq"))
-    whole = [open_model(path, runtime=name, threads=1)(lr) for name in ("torch", "openvino")]
+    opened = partial(open_model, path, precision="fp32", threads=1)
+    whole = [opened(runtime=name)(lr) for name in ("torch", "openvino")]
     assert np.abs(whole[0].astype(int) - whole[1]).mean() <= 0.15
     seen = {}
     for name in ("torch", "openvino", "onnxruntime"):
         tiles = []
-        upscaler = open_model(path, runtime=name, patches=Patches(16, 16), threads=1)
+        upscaler = opened(runtime=name, patches=Patches(16, 16))
         upscaler(lr, tiles.append)
         seen[name] = {(t.rows.first, t.columns.first): t.bits.tolist() for t in tiles}
     assert seen["torch"] == seen["openvino"] == seen["onnxruntime"]

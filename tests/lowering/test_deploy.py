@@ -122,6 +122,17 @@ def test_at_the_full_placement_all_kernels_are_integers(tmp_path, which, io):
         assert (kernels.integer, kernels.floating, kernels.float_names) == (7, 0, ())
 
 
+@pytest.mark.parametrize(("which", "again"), [("full w8a8", 0), ("full w4a4", 2)])
+def test_codes_are_made_once_of_each_tensor(which, again):
+    graph = deployed(which, "uint8").model.graph
+    made_by = {name: node for node in graph.node for name in node.output}
+    quantized = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    sources = [made_by.get(node.input[0]) for node in quantized]
+    # At 4 bits the first convolution of a block takes other codes than the shortcut, which has 8.
+    assert sum(node is not None and node.op_type == "DequantizeLinear" for node in sources) == again
+    assert not any(node.op_type == "Identity" for node in graph.node)
+
+
 def test_shifts_and_shuffles_leave_all_kernels_integer(tmp_path):
     for runtime in runtimes(graph_file(tmp_path, "shifts", "uint8")):
         kernels = runtime.kernels()
