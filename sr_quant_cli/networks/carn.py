@@ -12,6 +12,7 @@ References
 """
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -159,7 +160,9 @@ class CARN(Network):
         self.head = conv3x3(3, n_feats)
         self.body = Cascade(n_feats, (cascade() for _ in range(_UNITS)))
         self.before_upsampler = nn.Identity()
-        self.upsampler = upsampling_stages(n_feats, config.scale, nn.ReLU, groups=groups)
+        self.upsampler = upsampling_stages(
+            n_feats, config.scale, partial(nn.ReLU, inplace=True), groups=groups
+        )
         self.tail = conv3x3(n_feats, 3)
         self.denormalize = Denormalize(1.0, self.mean)
 

@@ -184,11 +184,11 @@ class WindowAttention(nn.Module):
         # [N, windows, heads, w^2, C / heads]
         q, k, v = (layer(x).view(split).transpose(2, 3) for layer in (self.q, self.k, self.v))
         bias = self.position()
-        if mask is not None:
-            bias = bias + mask  # [windows, heads, w^2, w^2]
         if self._unseen(x):
-            y = _attend(q, k, v, bias)
+            y = _attend(q, k, v, bias, mask)
         else:
+            if mask is not None:
+                bias = bias + mask  # [windows, heads, w^2, w^2]
             scores = self.scores(q * q.shape[-1] ** -0.5, k.mT) + bias
             y = self.mix(scores.softmax(-1), v)
         z: Tensor = self.proj(y.transpose(2, 3).reshape(x.shape))
@@ -200,13 +200,21 @@ class WindowAttention(nn.Module):
         return plain and not x.is_meta and not torch.compiler.is_compiling()
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
     """Attention by torch's kernels, which take four dimensions."""
-    n, windows = q.shape[:2]
-    bias = bias.to(q.dtype)
-    bias = bias[None] if bias.ndim == 3 else bias.expand(n, *bias.shape).flatten(0, 1)
-    q, k, v = (y.flatten(0, 1) for y in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, bias).view(n, windows, *q.shape[1:])
+
+    def attend(picked: Tensor | slice, bias: Tensor) -> Tensor:
+        a, b, c = (y[:, picked].flatten(0, 1) for y in (q, k, v))
+        y = F.scaled_dot_product_attention(a, b, c, bias.to(q.dtype))
+        return y.view(len(q), -1, *y.shape[1:])
+
+    y = attend(slice(None), bias[None])
+    if mask is None:
+        return y
+    # Windows at two of the borders alone: a bias for each window costs more than these twice.
+    (border,) = mask.flatten(1).any(1).nonzero(as_tuple=True)
+    own = (bias + mask[border]).expand(len(q), -1, -1, -1, -1)
+    return y.index_copy(1, border, attend(border, own.flatten(0, 1)))
 
 
 class SwinLayer(nn.Module):
