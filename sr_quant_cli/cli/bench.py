@@ -29,7 +29,9 @@ app = typer.Typer(
 def upscale(
     models: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[MODEL]...", help="srq models; default: the embedded ones."),
+        typer.Argument(
+            metavar="[MODEL]...", help="srq models, or fast; default: the embedded ones."
+        ),
     ] = None,
     size: Annotated[str, typer.Option(metavar="WxH", help="LR pixels.")] = "320x180",
     scale: Annotated[
@@ -55,7 +57,7 @@ def upscale(
     from sr_quant_cli.errors import UsageError
     from sr_quant_cli.files import write_json
     from sr_quant_cli.inference.bench import BenchRequest, bench_upscale
-    from sr_quant_cli.inference.models import embedded_model, full_precision_model
+    from sr_quant_cli.inference.models import embedded_model, full_precision_model, named_model
     from sr_quant_cli.report.bench import print_upscale_times
 
     width, times, height = size.partition("x")
@@ -65,7 +67,7 @@ def upscale(
         models = [full_precision_model(scale or 4), embedded_model(scale or 4)]
     report = bench_upscale(
         BenchRequest(
-            models=tuple(models),
+            models=tuple(named_model(model, scale) for model in models),
             size=(int(width), int(height)),
             runs=runs,
             threads=threads,

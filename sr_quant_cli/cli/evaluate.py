@@ -22,7 +22,7 @@ def evaluate(
         list[Path] | None,
         typer.Argument(
             metavar="[MODEL]...",
-            help="srq, .onnx, .xml files or checkpoints; default: the embedded.",
+            help="srq, .onnx, .xml files, checkpoints, or fast; default: the embedded.",
         ),
     ] = None,
     bench: Annotated[
@@ -83,7 +83,7 @@ def evaluate(
     from sr_quant_cli.files import write_json
     from sr_quant_cli.imaging.tiling import patches_of
     from sr_quant_cli.inference import evaluate as core
-    from sr_quant_cli.inference.models import GRAPHS, common_scale, embedded_model, open_model
+    from sr_quant_cli.inference.models import GRAPHS, common_scale, named_model, open_model
     from sr_quant_cli.inference.prepared import is_model_file
     from sr_quant_cli.inference.upscaler import BicubicUpscaler
     from sr_quant_cli.metrics import get_protocol
@@ -106,8 +106,10 @@ def evaluate(
         raise UsageError("--record: stores scores of whole pictures, not of patches (--patchwise)")
     chosen = get_protocol(protocol)
     names = parse_sets(bench)
-    if not models and not sr_dir:
-        models = [embedded_model(scale or 4)]
+    if models:
+        models = [named_model(model, scale) for model in models]
+    elif not sr_dir:
+        models = [named_model(None, scale)]
     upscalers = [
         open_model(
             path,

@@ -10,7 +10,8 @@ from sr_quant_cli.cli.options import DataRoot, Depth, Json, Threads
 
 def export(
     model: Annotated[
-        Path | None, typer.Argument(metavar="[MODEL]", help="srq model; default: an embedded one.")
+        Path | None,
+        typer.Argument(metavar="[MODEL]", help="srq model, or fast; default: an embedded one."),
     ] = None,
     format_: Annotated[
         Literal["onnx", "openvino"], typer.Option("--format", help="onnx, or OpenVINO's IR.")
@@ -71,11 +72,11 @@ def export(
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.files import write_json
     from sr_quant_cli.inference.export import ExportRequest, run_export
-    from sr_quant_cli.inference.models import embedded_model
+    from sr_quant_cli.inference.models import named_model
 
     exported = run_export(
         ExportRequest(
-            model=model or embedded_model(scale or 4),
+            model=named_model(model, scale),
             scale=scale,
             format=format_,
             output=output,

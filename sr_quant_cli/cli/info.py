@@ -9,7 +9,7 @@ from sr_quant_cli.cli.options import Depth, Json
 
 
 def info(
-    model: Annotated[Path, typer.Argument(metavar="FILE", help="srq model, or a checkpoint.")],
+    model: Annotated[Path, typer.Argument(metavar="FILE", help="srq model, checkpoint, or fast.")],
     size: Annotated[
         str, typer.Option(metavar="WxH", help="Output size that operations are counted for.")
     ] = "1280x720",
@@ -29,9 +29,10 @@ def info(
       srq info model.safetensors --size 3840x2160 --json info.json
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.files import write_json
+    from sr_quant_cli.inference.models import named_model
     from sr_quant_cli.report.info import describe, print_description
 
-    description = describe(model, size, depth, scale)
+    description = describe(named_model(model, scale), size, depth, scale)
     print_description(description)
     if json is not None:
         write_json(json, description)

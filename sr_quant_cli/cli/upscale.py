@@ -25,7 +25,11 @@ def upscale(
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="srq file, checkpoint, .onnx, .xml; default: embedded."),
+        typer.Option(
+            metavar="FILE|fast",
+            help="srq file, checkpoint, .onnx, .xml, or the smaller embedded one (fast); default: "
+            "the embedded.",
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -61,6 +65,7 @@ def upscale(
       srq upscale photo.jpg
       srq upscale photo.jpg --scale 2 -o large.webp
       srq upscale holiday/ -o enlarged/
+      srq upscale photo.jpg --model fast
       srq upscale photo.png --model runs/edsr-x4/model.safetensors
       srq upscale photo.png --model dynamic.safetensors --patchwise --bit-map
       torchrun --nproc-per-node 2 -m sr_quant_cli upscale holiday/
@@ -69,7 +74,7 @@ def upscale(
     from sr_quant_cli.errors import UsageError
     from sr_quant_cli.files import write_json
     from sr_quant_cli.imaging.tiling import patches_of
-    from sr_quant_cli.inference.models import embedded_model, open_model
+    from sr_quant_cli.inference.models import named_model, open_model
     from sr_quant_cli.inference.upscale import (
         check_bit_maps,
         check_source,
@@ -84,7 +89,7 @@ def upscale(
     if bit_map and patches is None:
         raise UsageError("--bit-map: only with --patchwise")
     upscaler = open_model(
-        model or embedded_model(scale or 4),
+        named_model(model, scale),
         scale=scale,
         runtime=runtime,
         device=device,

@@ -14,7 +14,9 @@ import torch
 from skimage import data
 
 from sr_quant_cli.engine.device import Precision, has_fast_bf16, set_threads
+from sr_quant_cli.engine.distributed import warn
 from sr_quant_cli.engine.timing import Variant, compare, machine, time_in_turns
+from sr_quant_cli.errors import UsageError
 from sr_quant_cli.inference.models import load_at_depth, name_of
 from sr_quant_cli.inference.prepared import open_file
 from sr_quant_cli.lowering.deploy import deploy
@@ -82,9 +84,16 @@ def bench_upscale(request: BenchRequest) -> dict[str, Any]:
     set_threads(request.threads)
     lr = bench_picture(*request.size)
     with TemporaryDirectory() as folder:
-        ways = [way for path in request.models for way in _ways(path, request, Path(folder))]
-        runtimes = [way.open() for way in ways]
-        outputs = [runtime(lr) for runtime in runtimes]
+        ways, runtimes, outputs = [], [], []
+        for way in (way for path in request.models for way in _ways(path, request, Path(folder))):
+            try:
+                runtime = way.open()
+                outputs.append(runtime(lr))
+            except UsageError as error:
+                warn(f"{way.label} is left out here: {error}")
+                continue
+            ways.append(way)
+            runtimes.append(runtime)
         kernels = [runtime.kernels() for runtime in runtimes]
         variants = [
             # Not by name: two models may have the same.

@@ -24,7 +24,7 @@ from sr_quant_cli.inference.prepared import (
 from sr_quant_cli.inference.upscaler import TiledUpscaler, Upscaler, WholeUpscaler
 from sr_quant_cli.resources import models_dir
 from sr_quant_cli.runtimes.base import Facts, GraphRuntime, RuntimeName
-from sr_quant_cli.scales import check_enlargement, check_scale
+from sr_quant_cli.scales import SCALES, check_enlargement, check_scale
 
 if TYPE_CHECKING:
     from sr_quant_cli.inference.bits import BitMeter
@@ -36,6 +36,9 @@ RuntimeChoice = Literal["auto", "torch", "onnxruntime", "openvino"]
 GRAPHS: dict[str, RuntimeName] = {".onnx": "onnxruntime", ".xml": "openvino"}
 """Suffixes of graph files, and the runtime of each."""
 
+FAST = "fast"
+"""Name of the embedded model that takes less time, wherever a file is named."""
+
 
 def embedded_model(scale: int) -> Path:
     """The embedded model of a scale that runs fastest: quantized, on integers throughout.
@@ -45,7 +48,30 @@ def embedded_model(scale: int) -> Path:
     UsageError
         There is none of that scale.
     """
-    return _embedded(f"edsr-baseline-x{scale}-w8a8.safetensors", scale)
+    return _embedded("edsr-baseline-x{}-w8a8.safetensors", scale)
+
+
+def named_model(model: Path | None, scale: int | None = None) -> Path:
+    """The file that a user means by what was named.
+
+    Parameters
+    ----------
+    model
+        None: the embedded model; ``fast``, unless there is a file of that name: the embedded one
+        that takes less time; else a file.
+    scale
+        None: 4, of an embedded model.
+
+    Raises
+    ------
+    UsageError
+        There is no such embedded model.
+    """
+    if model is None:
+        return embedded_model(scale or 4)
+    if str(model) == FAST and not model.exists():
+        return _embedded("idn-x{}-w8a8.safetensors", scale or 4)
+    return model
 
 
 def full_precision_model(scale: int) -> Path:
@@ -56,15 +82,17 @@ def full_precision_model(scale: int) -> Path:
     UsageError
         There is none of that scale.
     """
-    return _embedded(f"edsr-baseline-x{scale}.safetensors", scale)
+    return _embedded("edsr-baseline-x{}.safetensors", scale)
 
 
 def _embedded(name: str, scale: int) -> Path:
+    """An embedded model; ``{}`` in its name stands for the scale."""
     check_scale(scale)
-    path = models_dir() / name
-    if not path.is_file():
-        raise UsageError(f"no embedded model {name}; name a file")
-    return path
+    files = {number: models_dir() / name.format(number) for number in SCALES}
+    if not files[scale].is_file():
+        there = ", ".join(f"x{number}" for number, path in files.items() if path.is_file())
+        raise UsageError(f"no embedded model {files[scale].name}: {there or 'none'} is there")
+    return files[scale]
 
 
 def load_any(path: Path, scale: int | None = None) -> "tuple[Network, Header]":

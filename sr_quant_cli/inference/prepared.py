@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from filelock import FileLock
 
 from sr_quant_cli import __version__
-from sr_quant_cli.engine.distributed import thread_limit, world
+from sr_quant_cli.engine.distributed import thread_limit, warn, world
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.files import cache_dir, write_json
 from sr_quant_cli.runtimes.base import Facts, GraphRuntime, RuntimeName
@@ -187,8 +187,8 @@ def fastest(prepared: Prepared, threads: int | None, precision: Precision) -> Ru
     count = thread_limit(threads) or os.cpu_count()
     record = prepared.folder / f"choice-{count}-{precision}.json"
     if not record.is_file():
-        trials = [_try(name, prepared, threads, precision) for name in _names(precision)]
-        write_json(record, [asdict(trial) for trial in trials])
+        tried = [_try(name, prepared, threads, precision) for name in _names(precision)]
+        write_json(record, [asdict(trial) for trial in tried if trial is not None])
     trials = [Trial(**trial) for trial in json.loads(record.read_text(encoding="utf-8"))]
     agreeing = [trial for trial in trials if trial.loss <= AGREES and find_spec(trial.runtime)]
     return min(agreeing, key=lambda trial: trial.seconds).runtime if agreeing else "torch"
@@ -212,13 +212,20 @@ def _names(precision: Precision) -> tuple[RuntimeName, ...]:
     return tuple(name for name in names if find_spec(name))
 
 
-def _try(name: RuntimeName, prepared: Prepared, threads: int | None, precision: Precision) -> Trial:
+def _try(
+    name: RuntimeName, prepared: Prepared, threads: int | None, precision: Precision
+) -> Trial | None:
+    """None: the runtime cannot run it on this machine, which is told."""
     from sr_quant_cli.lowering.samples import sample_pairs
     from sr_quant_cli.metrics import rgb_psnr
 
     _, lr, hr = sample_pairs(prepared.facts.scale)[0]
-    runtime = open_graph(name, prepared, threads, precision)
-    psnr = rgb_psnr(runtime(lr), hr)
+    try:
+        runtime = open_graph(name, prepared, threads, precision)
+        psnr = rgb_psnr(runtime(lr), hr)
+    except UsageError as error:
+        warn(f"{name} is left out here: {error}")
+        return None
     times = []
     for _ in range(3):
         begun = time.perf_counter()

@@ -76,10 +76,14 @@ class OpenVinoRuntime(GraphRuntime):
     def __call__(self, lr: Pixels) -> Pixels:
         """Uint8 ``[h, w, 3]`` -> uint8 ``[sh, sw, 3]``."""
         try:
-            outputs = self._compiled([self.to_batch(lr)])
+            outputs = [*self._compiled([self.to_batch(lr)]).values()]
         except RuntimeError as error:
             raise self.refused(lr, error) from error
-        return self.to_pixels([*outputs.values()])
+        if not outputs[0].size:  # where it could make no kernel of bf16, and says nothing
+            raise self.refused(
+                lr, RuntimeError(f"OpenVINO computes nothing in {self.precision}, maybe in fp32")
+            )
+        return self.to_pixels(outputs)
 
     def kernels(self) -> Kernels:
         """Read off the counters of a picture which kernels it took."""

@@ -267,6 +267,20 @@ def test_bf16_is_openvino_s_alone(drawn):
     assert opened == [("openvino", 1, "bf16")]
 
 
+def test_a_runtime_that_cannot_run_a_model_is_left_out_and_told(drawn, monkeypatch, capsys):
+    model, _ = drawn(openvino=1.0, onnxruntime=9.0)
+    working = module.open_graph
+
+    def open_graph(name, *how):
+        if name == "openvino":
+            raise UsageError("no kernel")
+        return working(name, *how)
+
+    monkeypatch.setattr(module, "open_graph", open_graph)
+    assert fastest(model, 1, "fp32") == "onnxruntime"
+    assert capsys.readouterr().err == "srq: warning: openvino is left out here: no kernel\n"
+
+
 def test_where_all_disagree_torch_runs_the_model(drawn, monkeypatch, tiny_model):
     model, opened = drawn(wrong=RUNTIMES, openvino=1.0, onnxruntime=1.0)
     assert fastest(model, 1, "fp32") == "torch"

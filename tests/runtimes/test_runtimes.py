@@ -97,6 +97,14 @@ def test_a_picture_that_a_graph_does_not_take_is_refused(tmp_path, runtime):
     assert "\n" not in str(told.value)
 
 
+def test_no_output_is_an_error(tmp_path, monkeypatch):
+    run = OpenVinoRuntime(nearest_onnx(tmp_path / "n.onnx"), 1, "fp32")
+    nothing = {"sr": np.empty((1, 3, 0, 0), np.float32)}
+    monkeypatch.setattr(run, "_compiled", lambda inputs: nothing)
+    with pytest.raises(UsageError, match=r"14x9 RGB picture: OpenVINO computes nothing in fp32"):
+        run(picture(9, 14))
+
+
 @each_runtime
 def test_kernels_of_a_float_graph(tmp_path, runtime):
     run = runtime(nearest_onnx(tmp_path / "n.onnx"), 1)
