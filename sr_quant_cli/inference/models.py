@@ -70,7 +70,7 @@ def named_model(model: Path | None, scale: int | None = None) -> Path:
     if model is None:
         return embedded_model(scale or 4)
     if str(model) == FAST and not model.exists():
-        return _embedded("idn-x{}-w8a8.safetensors", scale or 4)
+        return _embedded("edsr-small-x{}-w8a8.safetensors", scale or 4)
     return model
 
 

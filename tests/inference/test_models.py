@@ -14,7 +14,7 @@ def embedded(tmp_path, monkeypatch):
     """Two embedded models at x4, one at x2, in a folder beside the working one."""
     for folder in ("embedded", "here"):
         (tmp_path / folder).mkdir()
-    for name in ("edsr-baseline-x4-w8a8", "idn-x4-w8a8", "edsr-baseline-x2-w8a8"):
+    for name in ("edsr-baseline-x4-w8a8", "edsr-small-x4-w8a8", "edsr-baseline-x2-w8a8"):
         (tmp_path / "embedded" / f"{name}.safetensors").touch()
     monkeypatch.setattr(models, "models_dir", lambda: tmp_path / "embedded")
     monkeypatch.chdir(tmp_path / "here")
@@ -25,8 +25,8 @@ def embedded(tmp_path, monkeypatch):
     [
         (None, None, "edsr-baseline-x4-w8a8.safetensors"),
         (None, 2, "edsr-baseline-x2-w8a8.safetensors"),
-        (Path("fast"), None, "idn-x4-w8a8.safetensors"),
-        (Path("fast"), 4, "idn-x4-w8a8.safetensors"),
+        (Path("fast"), None, "edsr-small-x4-w8a8.safetensors"),
+        (Path("fast"), 4, "edsr-small-x4-w8a8.safetensors"),
     ],
 )
 def test_embedded_models_have_names(named, scale, file):
@@ -42,7 +42,7 @@ def test_a_file_comes_before_the_name():
 @pytest.mark.parametrize(
     ("named", "scale", "line"),
     [
-        (Path("fast"), 2, "no embedded model idn-x2-w8a8.safetensors: x4 is there"),
+        (Path("fast"), 2, "no embedded model edsr-small-x2-w8a8.safetensors: x4 is there"),
         (None, 3, "no embedded model edsr-baseline-x3-w8a8.safetensors: x2, x4 is there"),
         (Path("fast"), 5, "--scale 5: must be one of 2, 3, 4"),
     ],
