@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from skimage import data
 
-from sr_quant_cli.engine.device import Precision, has_fast_bf16, set_threads
+from sr_quant_cli.engine.device import Precision, PrecisionChoice, has_fast_bf16, set_threads
 from sr_quant_cli.engine.distributed import warn
 from sr_quant_cli.engine.timing import Variant, compare, machine, time_in_turns
 from sr_quant_cli.errors import UsageError
@@ -140,7 +140,7 @@ def _ways(path: Path, request: BenchRequest, folder: Path) -> Iterator[Way]:
     def way(label: str, open_: Callable[[], Runtime]) -> Way:
         return Way(name, label, open_, counted)
 
-    def graph(runtime: RuntimeName, precision: Precision, *, folded: bool) -> Runtime:
+    def graph(runtime: RuntimeName, precision: PrecisionChoice, *, folded: bool) -> Runtime:
         file = folder / f"{abs(hash(path))}-{folded}.onnx"
         if not file.exists():
             save_graph(deploy(network, name, "uint8", folded=folded).model, file)
@@ -149,7 +149,7 @@ def _ways(path: Path, request: BenchRequest, folder: Path) -> Iterator[Way]:
     if network.quantization is not None:
         yield way("torch fp32, simulated", partial(TorchRuntime, network, _CPU))
         for runtime in _GRAPHS:
-            yield way(f"{runtime} int8", partial(graph, runtime, "fp32", folded=True))
+            yield way(f"{runtime} int8", partial(graph, runtime, "auto", folded=True))
         return
     yield way("torch fp32, NCHW", partial(_torch, network, "fp32", folded=False, layout=_NCHW))
     precisions: list[Precision] = ["fp32", *bf16]
