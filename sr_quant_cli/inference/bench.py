@@ -27,6 +27,7 @@ from sr_quant_cli.networks.folding import fold_exactly, linear_chain
 from sr_quant_cli.quant.apply import count_operations
 from sr_quant_cli.quant.cost import bitops
 from sr_quant_cli.runtimes.base import Kernels, Pixels, Runtime, RuntimeName
+from sr_quant_cli.runtimes.processor import has_vnni
 from sr_quant_cli.runtimes.torch import TorchRuntime
 
 _CPU = torch.device("cpu")
@@ -143,7 +144,8 @@ def _ways(path: Path, request: BenchRequest, folder: Path) -> Iterator[Way]:
     def graph(runtime: RuntimeName, precision: PrecisionChoice, *, folded: bool) -> Runtime:
         file = folder / f"{abs(hash(path))}-{folded}.onnx"
         if not file.exists():
-            save_graph(deploy(network, name, "uint8", folded=folded).model, file)
+            made = deploy(network, name, "uint8", folded=folded, full_range=has_vnni())
+            save_graph(made.model, file)
         return open_file(runtime, file, request.threads, precision)
 
     if network.quantization is not None:

@@ -23,6 +23,7 @@ from sr_quant_cli.engine.distributed import thread_limit, warn, world
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.files import cache_dir, write_json
 from sr_quant_cli.runtimes.base import Facts, GraphRuntime, RuntimeName
+from sr_quant_cli.runtimes.processor import has_vnni
 from sr_quant_cli.scales import check_enlargement
 
 if TYPE_CHECKING:
@@ -105,6 +106,9 @@ def prepare(
     which = "" if own else f" {scale} {model.name}"
     if row is not None:
         which += f" row {row}"
+    full_range = has_vnni()
+    if full_range:
+        which += " full range"
     key = sha256(content + f"{FORMAT} {__version__} {depth}{which}".encode()).hexdigest()[:20]
     folder = cache_dir() / "graphs" / key
     made = (folder / "model.json").is_file()
@@ -117,7 +121,7 @@ def prepare(
             ) from error
         with FileLock(folder / ".lock"):
             if not (folder / "model.json").is_file():
-                _make(model, depth, scale, row, folder)
+                _make(model, depth, scale, row, folder, full_range=full_range)
     found = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     facts = Facts(**found["facts"])
     check_enlargement(facts.name, facts.scale, scale)
@@ -234,7 +238,15 @@ def _try(
     return Trial(name, statistics.median(times), prepared.psnr - psnr)
 
 
-def _make(model: Path, depth: "Depth", scale: int | None, row: int | None, folder: Path) -> None:
+def _make(
+    model: Path,
+    depth: "Depth",
+    scale: int | None,
+    row: int | None,
+    folder: Path,
+    *,
+    full_range: bool,
+) -> None:
     """Trace a model; takes seconds, and torch."""
     import torch
 
@@ -253,7 +265,7 @@ def _make(model: Path, depth: "Depth", scale: int | None, row: int | None, folde
         network, name = at_row(network, row), f"{name}, row {row}"
     if world().rank == 0:
         print(f"preparing {name} for the runtimes here, once", file=sys.stderr)
-    deployed = deploy(network, name, "uint8")
+    deployed = deploy(network, name, "uint8", full_range=full_range)
     _, lr, hr = sample_pairs(network.scale)[0]
     psnr = rgb_psnr(TorchRuntime(network, torch.device("cpu"))(lr), hr)
     save_graph(deployed.model, folder / "graph.onnx")
