@@ -22,6 +22,15 @@ def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("SRQ_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _any_processor():
+    """Let all machines make the same graphs: those for processors without VNNI."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("prepared", "bench"):
+            patch.setattr(f"sr_quant_cli.inference.{module}.has_vnni", lambda: False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Root of the real pictures; without them the test is skipped and says so."""

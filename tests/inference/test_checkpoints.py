@@ -88,8 +88,9 @@ def test_quantization_starts_from_a_checkpoint(checkpoint, photographs, tmp_path
 def test_prepared_graphs_do_not_mix_scales(several, capsys, monkeypatch):
     made = []
 
-    def make(model, depth, scale, row, folder):
+    def make(model, depth, scale, row, folder, *, full_range):
         made.append(scale)
+        assert not full_range
         facts = {"name": "carn", "scale": scale, "receptive_radius": 1, "bytes_per_pixel": 1}
         write_json(folder / "model.json", {"facts": facts, "psnr": 30.0, "source": "CARN"})
 

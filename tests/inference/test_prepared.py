@@ -9,7 +9,9 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
+from onnx.numpy_helper import to_array
 
 from sr_quant_cli.data.bicubic import enlarge
 from sr_quant_cli.errors import FailedError, UsageError
@@ -163,6 +165,18 @@ def test_another_version_or_format_prepares_anew(tmp_path, tiny_model, traced, m
     monkeypatch.setattr(module, "FORMAT", -1)
     third = prepare(tiny_model, "full")
     assert len({first.folder, second.folder, third.folder}) == len(traced) == 3
+
+
+def test_weights_keep_8_bits_where_the_processor_adds_in_32(tmp_path, monkeypatch):
+    path = tmp_path / "full.safetensors"
+    save_model(path, network("full w8a8"), Card(name="full"))
+    largest = {}
+    for vnni in (False, True):
+        monkeypatch.setattr(module, "has_vnni", lambda vnni=vnni: vnni)
+        graph = onnx.load(prepare(path, "full").graph).graph
+        codes = [to_array(t) for t in graph.initializer if t.name.endswith(".codes")]
+        largest[vnni] = max(int(np.abs(c.astype(int)).max()) for c in codes)
+    assert largest == {False: 64, True: 127}
 
 
 def test_a_preparation_that_was_cut_off_is_made_again(tmp_path, tiny_model, traced):

@@ -1,6 +1,7 @@
 """Networks whose bits are those of rows, on static graphs."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -114,6 +115,9 @@ def model(tmp_path):
     return save
 
 
+opened = partial(open_model, precision="fp32", threads=1)
+
+
 @pytest.mark.parametrize("name", LISTED)
 def test_patches_run_on_the_graphs_of_their_rows(model, name):
     path, patches = model(name), Patches(16, 16)
@@ -121,7 +125,8 @@ def test_patches_run_on_the_graphs_of_their_rows(model, name):
 
     def run(runtime):
         tiles = []
-        sr = open_model(path, runtime=runtime, patches=patches, threads=1)(rough(), tiles.append)
+        upscaler = opened(path, runtime=runtime, patches=patches)
+        sr = upscaler(rough(), tiles.append)
         seen[runtime] = {(t.rows.first, t.columns.first): t.bits.tolist() for t in tiles}
         return sr.astype(int)
 
@@ -135,7 +140,7 @@ def test_patches_run_on_the_graphs_of_their_rows(model, name):
 def test_a_network_of_fixed_bits_runs_on_one_graph(tiny_model):
     lr, patches = rough(), Patches(16, 16)
     outputs = [
-        open_model(tiny_model, runtime=runtime, patches=patches, threads=1)(lr)
+        opened(tiny_model, runtime=runtime, patches=patches)(lr)
         for runtime in ("torch", "onnxruntime")
     ]
     assert abs(outputs[0].astype(int) - outputs[1].astype(int)).max() <= 1
