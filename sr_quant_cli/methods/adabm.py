@@ -122,14 +122,14 @@ class BitMapping(ListedProvider):
         low, up = THRESHOLD_GAIN * self.thresholds
         hard = (slope > up).float() - (slope < low).float()
         soft = ((slope - low).tanh() + (slope - up).tanh()) / 2
-        self.of_picture = hard + soft - soft.detach()
+        self.of_picture = hard + (soft - soft.detach())
         self.row = hard.long() + 1
 
     def choose(self, layer: str, x: Tensor) -> Choice:
         """The sum, between the candidates."""
         offset = self.offsets[self.column[layer]]
         soft = offset.tanh()
-        of_layer = _offset(offset.detach()) + soft - soft.detach()
+        of_layer = _offset(offset.detach()) + (soft - soft.detach())
         bits = self.base + self.of_picture + of_layer
         bits = bits.clamp(self.candidates[0], self.candidates[-1])
         # What is a whole number stays one, whatever was added and taken away again.

@@ -119,7 +119,7 @@ class Selectors(BitProvider):
         soft = p @ widths
         self.soft.append(soft)
         chosen = nn.functional.one_hot(made.index, len(self.candidates)).to(p.dtype)
-        return Choice(made.bits + soft - soft.detach(), made.index, chosen + p - p.detach())
+        return Choice(made.bits + (soft - soft.detach()), made.index, chosen + (p - p.detach()))
 
     def bit_loss(self) -> Tensor:
         """Weighted sum over samples and layers of chosen bits over detached soft ones."""

@@ -65,7 +65,7 @@ class LeakyConv(nn.Module):
         super().__init__()
         self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
         self.conv, self.act_in = conv, nn.Identity()
-        self.act: nn.Module = nn.LeakyReLU(_SLOPE, inplace=True)
+        self.act: nn.Module = nn.LeakyReLU(_SLOPE)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` -> ``[N, C', H, W]``."""

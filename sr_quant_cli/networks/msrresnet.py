@@ -57,7 +57,7 @@ class MSRResNet(Network):
         super().__init__(config)
         self.config: MSRResNetConfig = config
         n_feats = config.n_feats
-        leaky = partial(nn.LeakyReLU, _SLOPE, inplace=True)
+        leaky = partial(nn.LeakyReLU, _SLOPE)
         self.head, self.act_in, self.act = conv3x3(3, n_feats), nn.Identity(), leaky()
         self.body = nn.Sequential(*(ResidualBlock(n_feats, 1.0) for _ in range(config.n_blocks)))
         self.before_upsampler = nn.Identity()

@@ -390,7 +390,7 @@ def test_published_network_keeps_its_quality_at_8_bits(real_data, tmp_path):
     )
     models = [tmp_path / "float.safetensors", tmp_path / "run/model.safetensors"]
     before, after = evaluate(
-        [model_candidate(open_model(model)) for model in models],
+        [model_candidate(open_model(model, precision="fp32")) for model in models],
         [find_set("Set5", 2, real_data)],
         get_protocol("matlab"),
     )

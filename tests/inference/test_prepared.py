@@ -56,7 +56,8 @@ def traced(monkeypatch):
     """Tracing takes seconds: a graph that is there is taken; gives depths of what was asked for."""
     asked = []
 
-    def from_stock(given, name, io):
+    def from_stock(given, name, io, *, full_range):
+        assert not full_range
         asked.append((name, given.depth, io))
         return deployed("full w4a4", io)
 
@@ -92,6 +93,7 @@ def test_prepared_graphs_upscale_without_torch(cache, tmp_path, runtime):
     before = state(cache.prepared.folder)
     code = (
         "import sys; sys.argv = ['srq', *sys.argv[1:]]\n"
+        "from sr_quant_cli.inference import prepared; prepared.has_vnni = lambda: False\n"
         "from sr_quant_cli.cli.app import main\n"
         "try: main()\n"
         "except SystemExit as ended: assert not ended.code, ended.code\n"
@@ -336,7 +338,9 @@ def kept_float(tmp_path_factory):
     save_model(model, tiny_edsr(), Card(name="tiny"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SRQ_CACHE", str(folder / "cache"))
-        patch.setattr("sr_quant_cli.lowering.deploy.deploy", lambda *_: deployed("float", "float"))
+        patch.setattr(
+            "sr_quant_cli.lowering.deploy.deploy", lambda *_, **__: deployed("float", "float")
+        )
         prepare(model, "full")
     return SimpleNamespace(model=model, cache=folder / "cache")
 
