@@ -37,7 +37,7 @@ GRAPHS: dict[str, RuntimeName] = {".onnx": "onnxruntime", ".xml": "openvino"}
 """Suffixes of graph files, and the runtime of each."""
 
 FAST = "fast"
-"""Name of the embedded model that takes less time, wherever a file is named."""
+"""Name of the embedded model that takes less time, where models are run or looked at."""
 
 
 def embedded_model(scale: int) -> Path:
