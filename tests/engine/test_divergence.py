@@ -20,6 +20,13 @@ def test_one_hard_batch_is_no_explosion_and_twenty_are():
     assert [watch.exploded(50.0) for _ in range(20)] == [False] * 19 + [True]
 
 
+@pytest.mark.parametrize(("later", "exploded"), [(0.3, False), (5.0, True)])
+def test_a_loss_that_begins_with_nothing_may_grow(later, exploded):
+    watch = LossWatch()
+    assert not any(watch.exploded(loss) for loss in [0.001] * 20)
+    assert any(watch.exploded(loss) for loss in [later] * 20) == exploded
+
+
 def test_a_watch_goes_on_from_its_state():
     one, two = LossWatch(), LossWatch()
     for _ in range(50):
