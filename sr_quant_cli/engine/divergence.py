@@ -10,8 +10,6 @@ _WINDOW = 20
 """Steps whose mean loss is compared: a single batch may be much harder than others."""
 _FACTOR = 20.0
 """A mean loss this many times the lowest one so far counts as exploded."""
-_LEAST = 0.05
-"""Losses below count as this: against a teacher they begin with almost none, bits of 8 or float."""
 _GROWTH = 10.0
 """A layer whose output has grown by this factor is where an explosion began."""
 
@@ -37,7 +35,7 @@ class LossWatch:
             return False
         mean = self._sum / _WINDOW
         self._sum, self._count = 0.0, 0
-        if mean > _FACTOR * max(self._lowest, _LEAST):
+        if mean > _FACTOR * self._lowest:
             return True
         self._lowest = min(self._lowest, mean)
         return False
