@@ -253,7 +253,8 @@ class Trainer:
         loss = sum(losses.values())
         finite = math.isfinite(loss) and math.isfinite(gradient_norm)
         # A regularizer comes and goes, as one on bits above those asked for: pictures tell.
-        if finite and not self._watch.exploded(losses.get("pixel", loss)):
+        of_pictures = losses["pixel"] + losses.get("feature", 0.0)
+        if finite and not self._watch.exploded(of_pictures):
             return
         with autocast(self.precision, self.device):
             if finite:

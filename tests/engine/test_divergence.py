@@ -31,9 +31,11 @@ def test_a_watch_goes_on_from_its_state():
 
 
 def test_a_regularizer_that_comes_and_goes_is_no_explosion():
-    watch = SimpleNamespace(_watch=LossWatch())
-    for bits in [0.0] * 20 + [50.0] * 20:
-        Trainer._check(watch, {"pixel": 1.0, "bits": bits}, 1.0, batch())
+    seen = []
+    trainer = SimpleNamespace(_watch=SimpleNamespace(exploded=seen.append))
+    Trainer._check(trainer, {"pixel": 1.0, "feature": 2.0, "bits": 50.0}, 1.0, batch())
+    Trainer._check(trainer, {"pixel": 1.5, "gate": 50.0}, 1.0, batch())
+    assert seen == [3.0, 1.5]
 
 
 def test_weights_that_are_not_finite_are_named():
