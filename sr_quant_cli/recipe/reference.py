@@ -107,4 +107,6 @@ def toml(value: Any) -> str:
         return f'"{value}"'
     if isinstance(value, list):
         return f"[{', '.join(map(toml, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key} = {toml(entry)}' for key, entry in value.items())}}}"
     return str(value)
