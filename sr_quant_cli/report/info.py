@@ -8,9 +8,10 @@ from rich.table import Table
 
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.inference.models import load_at_depth
+from sr_quant_cli.networks import build
 from sr_quant_cli.networks.base import Depth, Network
 from sr_quant_cli.quant.apply import count_operations, plan_sites
-from sr_quant_cli.quant.cost import bitops, operand_shares, storage_bytes
+from sr_quant_cli.quant.cost import bitops, operand_shares, operation_ratio, storage_bytes
 from sr_quant_cli.quant.dynamic import dynamic_quantizers
 from sr_quant_cli.report.table import print_table
 
@@ -41,8 +42,9 @@ def describe(
         raise UsageError(f"--size {output_size}: must be WIDTHxHEIGHT, as 1280x720")
     width, height = (int(side) for side in match.groups())
     macs = network.macs(height // scale, width // scale)
+    plain = build(network.config)
     return {
-        **_quantization(network, height // scale, width // scale),
+        **_quantization(network, plain, height // scale, width // scale),
         "file": str(path),
         "bytes": path.stat().st_size,
         "format": header.format,
@@ -51,7 +53,7 @@ def describe(
         "scale": scale,
         "input": header.input,
         "output": header.output,
-        "parameters": type(network)(network.config).parameter_count(),
+        "parameters": plain.parameter_count(),
         "receptive_radius": network.receptive_radius,
         "depths": list(network.depths),
         "depth": depth,
@@ -62,18 +64,20 @@ def describe(
     }
 
 
-def _quantization(network: Network, height: int, width: int) -> dict[str, Any]:
-    """What was quantized and what it saves, counted for an LR picture of that size."""
+def _quantization(network: Network, plain: Network, height: int, width: int) -> dict[str, Any]:
+    """What was quantized and what it saves, counted for an LR picture of that size.
+
+    ``plain`` is the same network without its quantizers.
+    """
     how = network.quantization
     if how is None:
         return {"quantization": None}
     operations = count_operations(network, height, width)
     total = sum(operation.macs for operation in operations)
     weights = sum(operation.weights for operation in operations)
-    parameters = type(network)(network.config).parameter_count()
     shares = operand_shares(operations)
     macs = {operation.name: operation.macs for operation in operations}
-    plan = plan_sites(type(network)(network.config), how.placement, how.bits)
+    plan = plan_sites(plain, how.placement, how.bits)
     dynamic = dynamic_quantizers(network)
     candidates = list(network.bit_provider.candidates) if network.bit_provider else []
     return {
@@ -87,7 +91,8 @@ def _quantization(network: Network, height: int, width: int) -> dict[str, Any]:
                 "float": round(shares.float, 4),
             },
             "bitops_counted": bitops(operations),
-            "storage_bytes_counted": storage_bytes(operations, parameters - weights),
+            "storage_bytes_counted": storage_bytes(operations, plain.parameter_count() - weights),
+            "operations_saved_counted": round(operation_ratio(operations), 4),
             "sites": [
                 {
                     "path": entry.site.path,
@@ -113,6 +118,10 @@ def _print_quantization(quantization: dict[str, Any]) -> None:
             f"{shares['float']:.1%} with a float operand (counted)"
         ),
         "bit operations": f"{quantization['bitops_counted'] / 1e12:.2f} T (counted)",
+        "papers' savings": (
+            f"{quantization['operations_saved_counted']:.1%} of operations, by 2DQuant's rule "
+            "(counted)"
+        ),
         "papers' storage": f"{quantization['storage_bytes_counted']:,.0f} bytes (counted)",
     }
     for key, value in lines.items():
