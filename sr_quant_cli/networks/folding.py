@@ -91,7 +91,9 @@ def _fold_norms(network: Network) -> bool:
         convolution, norm = network.get_submodule(before), network.get_submodule(behind)
         assert isinstance(convolution, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
-        network.set_submodule(before, fuse_conv_bn_eval(convolution.eval(), norm.eval()))
+        fused = fuse_conv_bn_eval(convolution.eval(), norm.eval())
+        # torch makes a bias that was not there a constant.
+        network.set_submodule(before, fused.requires_grad_())
         network.set_submodule(behind, nn.Identity())
     return bool(pairs)
 

@@ -1,7 +1,9 @@
 import pytest
 import torch
+from torch import nn
 
 from sr_quant_cli.networks import build
+from sr_quant_cli.networks.folding import fold
 from sr_quant_cli.networks.msrresnet import MSRResNetConfig
 from sr_quant_cli.networks.srresnet import SRResNetConfig
 from sr_quant_cli.quant.apply import count_operations
@@ -57,3 +59,13 @@ def test_msrresnet_begins_with_the_bilinear_picture():
 def test_msrresnet_is_as_large_as_edsr(scale, parameters):
     # A convolution behind the upsampler in the place of that behind the body.
     assert build(MSRResNetConfig(scale=scale)).parameter_count() == parameters
+
+
+def test_biases_that_normalization_leaves_are_trained():
+    network = build(SRResNetConfig(scale=4))
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    channels = sum(norm.num_features for norm in norms)
+    folded = fold(network.eval())
+    # A weight and a bias of each channel are one bias.
+    assert folded.parameter_count() == network.parameter_count() - channels
+    assert all(parameter.requires_grad for parameter in folded.parameters())
