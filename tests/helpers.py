@@ -11,6 +11,7 @@ from torch import nn
 
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.base import Network, NetworkConfig
+from sr_quant_cli.networks.carn import CARN, CARNConfig
 from sr_quant_cli.networks.edsr import EDSR, EDSRConfig
 from sr_quant_cli.networks.quantsr import QuantSRC, QuantSRCConfig
 from sr_quant_cli.networks.quantsr_t import QuantSRT, QuantSRTConfig
@@ -95,6 +96,14 @@ class Block(Network):
         tokens = tokens + self.proj(self.mix(attention, self.v(tokens)))
         tokens = tokens + self.fc2(nn.functional.gelu(self.fc1(tokens)))
         return self.tail(tokens.mT.unflatten(2, features.shape[2:]))
+
+
+def tiny_carn() -> CARN:
+    """CARN-M of 8 features in groups of 4, whose blocks share their layers."""
+    torch.manual_seed(0)
+    network = build(CARNConfig(scale=2, n_feats=8, groups=2, shared=True)).eval()
+    assert isinstance(network, CARN)
+    return network
 
 
 def tiny_block() -> Block:

@@ -9,7 +9,8 @@ With the float layer's output ``y`` on its own float inputs, and mean squares ov
 over levels ``w`` and biases ``c``. Without the levels this is linear least squares. Weights are
 then rounded one after the other, and the error of each is made up for, as well as can be, by those
 not rounded yet and by the bias, which is never rounded (GPTQ [1]_). Layers are taken in the order
-in which they are computed, so that each makes up for what went wrong before it.
+in which they are computed, so that each makes up for what went wrong before it. One that is used
+several times is fitted on all of its inputs.
 
 References
 ----------
@@ -17,8 +18,9 @@ References
        for Generative Pre-trained Transformers", ICLR 2023.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 import torch
@@ -58,7 +60,7 @@ def compensate(network: Network, reference: Network, batches: Sequence[Tensor]) 
         No layer has a range that was found.
     """
     network.eval()
-    share = POSITIONS // len(batches)
+    uses = _uses(network, batches[0][:1])
     fitted = 0
     for site in network.sites():
         layer = network.get_submodule(site.path)
@@ -67,9 +69,11 @@ def compensate(network: Network, reference: Network, batches: Sequence[Tensor]) 
         quantizer = layer.weight_quantizer
         grid = quantizer.static_grid() if isinstance(quantizer, Quantizer) else None
         if grid is not None:
-            inputs = layer.input_quantizer
-            x = _operands(layer, map(inputs, _inputs(network, site.path, batches)), share)
-            x0 = _operands(layer, _inputs(reference, site.path, batches), share)
+            often = uses[site.path]
+            share = POSITIONS // (often * len(batches))
+            inputs = map(layer.input_quantizer, _inputs(network, site.path, batches, often))
+            x = _operands(layer, inputs, share)
+            x0 = _operands(layer, _inputs(reference, site.path, batches, often), share)
             _fit(layer, grid, x, x0)
             fitted += 1
     if not fitted:
@@ -89,7 +93,8 @@ def _fit(layer: QuantConv2d | QuantLinear, grid: Grid, x: Tensor, x0: Tensor) ->
         count = layer.weight[0].numel()
         square = seen.T @ seen / len(seen)
         damping = torch.zeros_like(square[0])
-        damping[:count] = DAMPING * square.diag()[:count].mean()
+        # Of a layer that only ever sees zeros the weights stay.
+        damping[:count] = (DAMPING * square.diag()[:count].mean()).clamp_min(1e-12)
         square.diagonal().add_(damping)
         target = start @ (seen0.T @ seen) / len(seen) + damping * start
         best = torch.linalg.solve(square, target.T).T
@@ -151,23 +156,40 @@ def _operands(layer: QuantConv2d | QuantLinear, inputs: Iterable[Tensor], share:
     return torch.cat(drawn, dim=1)
 
 
+def _uses(network: Network, pictures: Tensor) -> Counter[str]:
+    """How often each layer with a site is computed: CARN-M's blocks share their layers."""
+    uses = Counter[str]()
+
+    def count(path: str) -> Callable[[nn.Module, object], None]:
+        return lambda _layer, _arguments: uses.update([path])
+
+    with ExitStack() as hooks:
+        for site in network.sites():
+            layer = network.get_submodule(site.path)
+            hooks.callback(layer.register_forward_pre_hook(count(site.path)).remove)
+        network(pictures)
+    return uses
+
+
 class _Reached(Exception):  # noqa: N818 - no error
-    """The layer whose input is wanted was reached: nothing behind it is computed."""
+    """The layer whose inputs are wanted was reached for the last time: the rest is left out."""
 
 
-def _inputs(network: Network, path: str, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Inputs of a layer, one for each batch."""
+def _inputs(network: Network, path: str, batches: Sequence[Tensor], uses: int) -> Iterator[Tensor]:
+    """Inputs of a layer that is used so often, batch by batch."""
     inputs: list[Tensor] = []
 
     def stop(_layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
         inputs.append(arguments[0])
-        raise _Reached
+        if len(inputs) == uses:
+            raise _Reached
 
     handle = network.get_submodule(path).register_forward_pre_hook(stop)
     try:
         for batch in batches:
             with suppress(_Reached):
                 network(batch)
-            yield inputs.pop()
+            yield from inputs
+            inputs.clear()
     finally:
         handle.remove()

@@ -9,7 +9,7 @@ from sr_quant_cli.quant import compensate as module
 from sr_quant_cli.quant.apply import Bits, quantize_network
 from sr_quant_cli.quant.compensate import compensate
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear
-from tests.helpers import tiny_block, tiny_edsr
+from tests.helpers import tiny_block, tiny_carn, tiny_edsr
 
 SITE = Site("", "block", 1)
 
@@ -30,7 +30,7 @@ def squared_error(network, reference, x):
         return float((network(x) - reference(x)).square().mean())
 
 
-@pytest.mark.parametrize("make", [tiny_edsr, tiny_block])
+@pytest.mark.parametrize("make", [tiny_edsr, tiny_block, tiny_carn])
 def test_output_comes_nearer_to_that_of_the_float_network(make):
     network, reference = calibrated(make()), make()
     seen, unseen = pictures(), pictures(seed=1)
@@ -66,6 +66,33 @@ def test_bias_takes_up_the_mean_error():
         module._fit(quantized, quantizer.static_grid(), operands, operands)
     assert quantized.weight.item() == 0
     assert quantized.bias.item() == pytest.approx(1 + 0.4 * 10.05, abs=5e-3)
+
+
+def test_layer_that_is_used_several_times_is_fitted_on_all_its_inputs():
+    network, x = tiny_carn(), pictures()
+    path = "body.units.0.units.0.conv1"
+    assert module._uses(network, x[:1])[path] == 3
+    assert module._uses(network, x[:1])["head"] == 1
+    inputs = []
+    network.get_submodule(path).register_forward_pre_hook(lambda _, given: inputs.append(*given))
+    with torch.no_grad():
+        network(x)
+    seen = list(module._inputs(network, path, [x], 3))
+    assert all(map(torch.equal, seen, inputs[:3]))
+    assert not torch.equal(seen[0], seen[1])
+
+
+def test_weights_stay_where_inputs_are_zero():
+    layer = nn.Conv2d(2, 2, 1, bias=False)
+    layer.weight.data = torch.tensor([[0.9, -0.2], [0.4, 1.0]])[..., None, None]
+    weight = layer.weight.detach().clone()
+    quantizer = build(config_class("minmax")()).weight_quantizer(SITE, weight, 8, per_channel=True)
+    quantizer.observe(weight)
+    quantized = QuantConv2d(layer, quantizer, nn.Identity())
+    operands = module._operands(quantized, [torch.zeros(1, 2, 8, 8)], 64)
+    with torch.no_grad():
+        module._fit(quantized, quantizer.static_grid(), operands, operands)
+        assert torch.equal(layer.weight, quantizer(weight))
 
 
 @pytest.mark.parametrize("groups", [1, 2])
