@@ -59,8 +59,9 @@ def export(
     """Write a model as a graph for ONNX Runtime or OpenVINO, height and width free.
 
     A quantized model comes down to integers wherever it can. The graph is compared with the model
-    on three pictures first: where it loses more than 0.01 dB, or a layer that should be on integers
-    is not, nothing is written. Where bits follow the picture, the graph gives these, too.
+    on three pictures first: where it loses more than 0.01 dB besides what was changed on purpose,
+    which is told, or a layer that should be on integers is not, nothing is written. Where bits
+    follow the picture, the graph gives these, too.
 
     \b
     Examples:

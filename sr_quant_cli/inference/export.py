@@ -68,7 +68,11 @@ class Exported:
         return {
             "integer_layers": self.deployed.integer_layers,
             "notes": list(self.deployed.notes),
-            "verification": {**checks, "loss": self.verification.loss},
+            "verification": {
+                **checks,
+                "cost": self.verification.cost,
+                "loss": self.verification.loss,
+            },
         }
 
 

@@ -44,7 +44,7 @@ class Deployed:
     notes: tuple[str, ...]
     """what is float for some reason, and what was changed for the kernels' sake; a line each"""
     changed: Network | None
-    """the network in torch, where another one was asked for than the model: static, or snapped"""
+    """the network in torch, where it is another one than the model: static, snapped, reduced"""
 
 
 def deploy(
@@ -93,12 +93,13 @@ def deploy(
         network, fixed = deepcopy(network), 0
         if calibration is not None and (fixed := fix_ranges(network, calibration)):
             notes.append(f"{fixed} ranges that follow from the picture fixed to their means")
-        spec = freeze(network)
+        spec = frozen = freeze(network)
         notes += _in_float(spec)
         if offsets == "snap":
             spec = _told(spec, snap(spec), "moved to a multiple of its step", notes)
         if not full_range:
-            spec = _told(spec, reduce_range(spec), "8-bit weights reduced to 7 bits", notes)
+            what = "8-bit weights reduced to 7 bits, for processors without VNNI,"
+            spec = _told(spec, reduce_range(spec), what, notes)
         lowered = lower(network, spec)
         absorb_norms(lowered)
         absorb_shifts(lowered)
@@ -112,7 +113,7 @@ def deploy(
             and network.bit_provider is None
             and not any(site.needs_float for site in spec.sites)
         )
-        if fixed or offsets == "snap":
+        if fixed or _changed(frozen, spec):
             changed = deepcopy(lowered)
     simplify_activations(lowered)
     facts = facts_of_network(lowered, name, least_side(lowered))
@@ -128,8 +129,12 @@ def _in_float(spec: QuantSpec) -> Iterator[str]:
         yield f"{len(paths)} operands stay in float ({shown}): {why}"
 
 
+def _changed(before: QuantSpec, after: QuantSpec) -> int:
+    """Number of sites."""
+    return sum(a is not b for a, b in zip(before.sites, after.sites, strict=True))
+
+
 def _told(before: QuantSpec, after: QuantSpec, what: str, notes: list[str]) -> QuantSpec:
-    changed = sum(a is not b for a, b in zip(before.sites, after.sites, strict=True))
-    if changed:
+    if changed := _changed(before, after):
         notes.append(f"{what} at {changed} of {len(after.sites)} sites")
     return after

@@ -23,14 +23,18 @@ class PictureCheck:
     """inf: the same pixels"""
     psnr_model: float
     psnr_changed: float | None
-    """of the network that was asked for in the place of the model; None: none was"""
+    """of the network that the graph was made from, where it is not the model; None: it is"""
     psnr_graph: float
 
     @property
+    def cost(self) -> float:
+        """What the change costs of PSNR against HR, dB; 0: nothing was changed."""
+        return 0.0 if self.psnr_changed is None else self.psnr_model - self.psnr_changed
+
+    @property
     def loss(self) -> float:
-        """What the graph loses of PSNR against HR, dB."""
-        wanted = self.psnr_model if self.psnr_changed is None else self.psnr_changed
-        return wanted - self.psnr_graph
+        """What the graph loses of PSNR against HR, dB, and was not changed on purpose."""
+        return self.psnr_model - self.cost - self.psnr_graph
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,11 @@ class Verification:
     protocol: str
     kernels: Kernels
     pictures: tuple[PictureCheck, ...]
+
+    @property
+    def cost(self) -> float:
+        """What the change costs of PSNR against HR, dB, mean over the pictures."""
+        return float(np.mean([p.cost for p in self.pictures]))
 
     @property
     def loss(self) -> float:

@@ -43,3 +43,5 @@ def print_export(deployed: Deployed, found: Verification) -> None:
         )
     for note in deployed.notes:
         print(f"note: {note}")
+    if changed:
+        print(f"note: what was changed costs {found.cost:.3f} dB, mean of the pictures")

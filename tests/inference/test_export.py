@@ -91,6 +91,9 @@ def test_verify_compares_with_the_model_and_with_hr():
 def test_what_a_change_costs_is_no_loss_of_the_graph():
     found = verify(Enlarging(), Enlarging(every_other), 2, Enlarging(every_other))
     assert found.loss == 0
+    assert found.cost == pytest.approx(
+        np.mean([p.psnr_model - p.psnr_graph for p in found.pictures])
+    )
     for check in found.pictures:
         assert check.max_difference == 0
         assert check.psnr_changed == check.psnr_graph != check.psnr_model
@@ -131,13 +134,18 @@ def test_export_writes_a_checked_graph_and_says_what_was_found(srq, model, tmp_p
     assert files(target.parent) == ["graph.bin", "graph.xml"]
     for told in ("tiny w4a4", *NAMES, "101x73", "protocol matlab", "7 convolutions", "0 in float"):
         assert told in out
-    assert "note: 8-bit weights reduced to 7 bits at 2 of 15 sites" in out
+    assert (
+        "note: 8-bit weights reduced to 7 bits, for processors without VNNI, at 2 of 15 sites"
+        in out
+    )
     size = sum(path.stat().st_size for path in target.parent.iterdir())
     assert f"{model} -> {target}  {size:,} bytes" in out
 
     report = json.loads((tmp_path / "e.json").read_text())
     assert report["integer_layers"] == 7
-    assert report["notes"] == ["8-bit weights reduced to 7 bits at 2 of 15 sites"]
+    assert report["notes"] == [
+        "8-bit weights reduced to 7 bits, for processors without VNNI, at 2 of 15 sites"
+    ]
     checks = report["verification"]
     assert checks["runtime"] == "openvino"
     assert checks["kernels"] == {"integer": 7, "floating": 0, "float_names": []}
@@ -267,7 +275,10 @@ def test_real_offsets_are_exported_with_some_kernels_in_float(srq, tmp_path, mon
         *("--threads", 1),
     )
     assert (code, err) == (0, "")
-    assert "note: 8-bit weights reduced to 7 bits at 2 of 16 sites" in out
+    assert (
+        "note: 8-bit weights reduced to 7 bits, for processors without VNNI, at 2 of 16 sites"
+        in out
+    )
     assert " 0 in float" not in out
     assert facts_of(target) == deployed("offsets", "float").facts
 
