@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Precision = Literal["auto", "fp32", "bf16"]
 
-FORMAT = 2
+FORMAT = 3
 """Of the folders; another number makes srq prepare all models anew."""
 
 _HEADER = 2**24

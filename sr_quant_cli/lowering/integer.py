@@ -19,6 +19,7 @@ from sr_quant_cli.networks.folding import followed_by, links, output_stage
 from sr_quant_cli.networks.layers import Denormalize
 from sr_quant_cli.quant.dynamic import BitProvider
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul, QuantTensor
+from sr_quant_cli.quant.quantizers import Quantizer
 
 
 @torch.library.custom_op("srq::fake_quantize", mutates_args=())
@@ -394,11 +395,23 @@ def lower(network: Network, spec: QuantSpec) -> Network:
     for site in spec.sites:
         module = lowered.get_submodule(site.site.path)
         lowered.set_submodule(site.site.path, _integer(module, site, lowered.bit_provider))
+    _settle(lowered)
     for block in lowered.modules():
         if isinstance(block, ResidualBlock) and isinstance(block.block_out, IntegerTensor):
             block.block_out.multiply(block.res_scale)
             block.res_scale = 1.0
     return lowered
+
+
+@torch.no_grad()
+def _settle(network: Network) -> None:
+    """Make constants of all in simulated layers that does not follow from the picture, in place."""
+    for module in network.modules():
+        if isinstance(module, QuantConv2d | QuantLinear):
+            module.weight = nn.Parameter(module.weight_quantizer(module.weight))
+            module.weight_quantizer = nn.Identity()
+        elif isinstance(module, Quantizer):
+            module.settle()
 
 
 @torch.no_grad()

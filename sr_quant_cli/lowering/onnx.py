@@ -3,7 +3,8 @@
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from typing import Any, Literal
 
 import onnx
@@ -55,7 +56,7 @@ def to_onnx(network: Network, io: Io) -> onnx.ModelProto:
         pixels = torch.zeros(1, 32, 24, 3, dtype=torch.uint8)
         module, example, (rows, columns) = OnPixels(network), pixels, (1, 2)
     free = {rows: torch.export.Dim("h", min=least), columns: torch.export.Dim("w", min=least)}
-    with warnings.catch_warnings(), _quiet("torch.onnx"), _translated(network):
+    with warnings.catch_warnings(), _quiet("torch"), _translated(network):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module.eval(),
@@ -95,12 +96,13 @@ def _translated(network: Network) -> Iterator[None]:
 
 @contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Keep a logger from telling what is no concern of the user's."""
+    """Keep a library from telling what is no concern of the user's, in its log and on stderr."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with redirect_stderr(StringIO()):
+            yield
     finally:
         logger.setLevel(before)
 

@@ -65,6 +65,13 @@ class Quantizer(nn.Module):
         """Parameters that are no range: of a gate, a selector."""
         return []
 
+    def settle(self) -> None:
+        """Make constants of the state that decides what is computed, so that it can be traced."""
+        for name, value in list(self.named_buffers(recurse=False)):
+            if value.ndim == 0 and not value.is_floating_point():
+                delattr(self, name)
+                setattr(self, name, value.item())
+
     def forward(self, x: Tensor) -> Tensor:
         """Values on the grid, or ``x`` itself while the mode is not ``quantize``."""
         if self.mode == "quantize":

@@ -18,6 +18,7 @@ from sr_quant_cli.lowering.spec import freeze, reduce_range, snap
 from sr_quant_cli.methods import build, config_class
 from sr_quant_cli.networks.edsr import EDSR, EDSRConfig
 from sr_quant_cli.networks.folding import fold
+from sr_quant_cli.networks.layers import Leaf
 from sr_quant_cli.networks.sites import Operands
 from sr_quant_cli.quant.apply import Bits, quantize_network
 from sr_quant_cli.runtimes.base import Facts
@@ -290,6 +291,29 @@ def test_dynamic_ranges_stay_in_float_and_are_named(tmp_path):
             assert found.max() <= 1
 
 
+def test_chosen_gates_stay_in_float_and_the_rest_does_not(tmp_path):
+    simulated = quantize(tiny_edsr(), "ddtb", "paper", bits=8)
+    gated = simulated.get_submodule("body.1.block_out").input_quantizer
+    gated.dynamic.fill_(True)
+    gated.applied.fill_(True)
+    nn.init.constant_(gated.gate.expand.weight, -1.0)  # narrower bounds
+    made = deploy(simulated, "ddtb", "float")
+    assert made.integer_layers == 4
+    assert made.notes[0].startswith(
+        "1 operands stay in float (body.1.block_out): its range follows"
+    )
+    save_graph(made.model, tmp_path / "ddtb.onnx")
+    model = TorchRuntime(simulated, CPU)
+    lr = picture(16, 31, seed=1)
+    gated.dynamic.fill_(False)
+    without = model(lr)
+    gated.dynamic.fill_(True)
+    wanted = model(lr)
+    assert difference(without, wanted).max() > 3
+    for runtime in runtimes(tmp_path / "ddtb.onnx"):
+        assert difference(runtime(lr), wanted).max() <= 1
+
+
 @pytest.mark.parametrize("variant", ["corrected", "code"])
 @pytest.mark.parametrize("name", ["daq", "ddtb"])
 def test_ranges_are_fixed_by_calibration(monkeypatch, name, variant):
@@ -328,3 +352,23 @@ def test_what_does_not_become_a_graph_is_one_line(monkeypatch):
     with pytest.raises(FailedError) as refused:
         deploy(Brighter(BlockConfig(scale=2)), "name", "float")
     assert str(refused.value) == "block does not become a graph: no such op"
+
+
+class Choosing(Leaf):
+    def forward(self, x):
+        return x if x.mean() > 0.5 else 1 - x
+
+
+class Branching(Brighter):
+    def __init__(self, config):
+        super().__init__(config)
+        self.choose = Choosing()
+
+    def forward(self, x):
+        return super().forward(self.choose(x))
+
+
+def test_torch_tells_nothing_besides(capfd):
+    with pytest.raises(FailedError, match=r"^block does not become a graph: [^\n]*$"):
+        deploy(Branching(BlockConfig(scale=2)), "name", "float")
+    assert capfd.readouterr() == ("", "")
