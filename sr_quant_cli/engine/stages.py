@@ -184,13 +184,19 @@ def choose_placement(recipe: QuantizeRecipe, method: Method) -> Placement:
 
 
 def builtin_recipe(task: str, network: str) -> str:
-    """Name that the recipe of a task or method has for a network, or for one that it is made from.
+    """Name that the recipe of a task or method has for a network, or for its nearest base with one.
 
     >>> builtin_recipe("quantsr", "quantsr_c"), builtin_recipe("pams", "quantsr_c")
     ('quantsr-quantsr_c', 'pams-edsr')
     """
-    name, base = f"{task}-{network}", config_class(network).base
-    return f"{task}-{base}" if base and name not in recipe_names() else name
+    names = [f"{task}-{name}" for name in _with_bases(network)]
+    return next((name for name in names if name in recipe_names()), names[0])
+
+
+def _with_bases(network: str) -> list[str]:
+    """A network, its base, the base of that."""
+    base = config_class(network).base
+    return [network, *(_with_bases(base) if base else [])]
 
 
 def default_recipe(method: str, network: dict[str, Any]) -> str:
@@ -344,7 +350,7 @@ def _resolve(request: Request, header: Header, model: Path) -> QuantizeRecipe:
     if request.method not in (None, recipe.method.name):
         raise UsageError(f"recipe {origin} is for {recipe.method.name}, not for {request.method}")
     network = header.network["name"]
-    if recipe.network.name not in (network, config_class(network).base):
+    if recipe.network.name not in _with_bases(network):
         raise UsageError(f"recipe {origin} is for {recipe.network.name}; {model} is {network}")
     values = recipe.model_dump(by_alias=True)
     if not any(override.startswith("data.patch_hr") for override in request.overrides):

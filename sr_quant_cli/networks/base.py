@@ -29,7 +29,7 @@ class NetworkConfig(BaseModel):
     depths: ClassVar[tuple[Depth, ...]] = ("full",)
     """depths that such a network is made for, the deepest first"""
     base: ClassVar[str] = ""
-    """network that it is made from, whose recipes serve where it has none of its own"""
+    """network that it is made from or takes the place of, whose recipes serve where it has none"""
 
     name: str
     """network"""

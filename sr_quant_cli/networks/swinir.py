@@ -50,6 +50,8 @@ Positive = Annotated[int, Field(ge=1)]
 class SwinIRConfig(NetworkConfig):
     """SwinIR-light by default [1]_."""
 
+    base: ClassVar[str] = "edsr"
+
     name: Literal["swinir_light"] = "swinir_light"
     """network"""
     embed_dim: Positive = 60

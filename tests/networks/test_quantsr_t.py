@@ -97,6 +97,8 @@ def test_a_saved_network_gives_the_same_outputs_at_every_depth(tmp_path, depth):
         assert torch.equal(loaded(lr), network(lr))
 
 
-def test_recipes_of_swinir_serve_where_it_has_none():
+def test_recipes_of_its_bases_serve_where_it_has_none():
     assert builtin_recipe("quantsr", "quantsr_t") == "quantsr-quantsr_t"
     assert builtin_recipe("2dquant", "quantsr_t") == "2dquant-swinir_light"
+    assert builtin_recipe("pams", "quantsr_t") == "pams-edsr"
+    assert builtin_recipe("none", "quantsr_t") == "none-quantsr_t"
