@@ -1,7 +1,7 @@
 """What ``srq quantize`` does: a full-precision model in, a quantized one out."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -86,11 +86,11 @@ def quantize(request: Request) -> dict[str, Any]:
         if recipe.calibration.fold:
             teacher = fold(teacher)
         if recipe.calibration.equalize:
-            with _refused_as("calibration.equalize"):
+            with _step("equalize"):
                 equalize(teacher, batches)
         if recipe.calibration.mix:
             plan = plan_sites(teacher, placement, bits)
-            with _refused_as("calibration.mix"):
+            with _step("mix"):
                 mix(
                     teacher,
                     batches,
@@ -101,7 +101,7 @@ def quantize(request: Request) -> dict[str, Any]:
         if not resumed:
             method.calibrate(network, batches)
             if recipe.calibration.compensate:
-                with _refused_as("calibration.compensate"):
+                with _step("compensate"):
                     compensate(network, teacher, batches)
             if few := of_three_levels(network):
                 warn(
@@ -132,12 +132,18 @@ def quantize(request: Request) -> dict[str, Any]:
 
 
 @contextmanager
-def _refused_as(field: str) -> Iterator[None]:
-    """Name the recipe's field that asks for what cannot be done."""
+def _refused_as(what: str, advice: str = "") -> Iterator[None]:
+    """Name what cannot be used, or done."""
     try:
         yield
     except ValueError as error:
-        raise UsageError(f"{field}: {error}") from error
+        raise UsageError(f"{what}: {error}{advice}") from error
+
+
+def _step(name: str) -> AbstractContextManager[None]:
+    """A step of the calibration that the recipe asks for."""
+    field = f"calibration.{name}"
+    return _refused_as(field, f"; go without: --set {field}=false")
 
 
 def needs_teacher(recipe: QuantizeRecipe) -> bool:

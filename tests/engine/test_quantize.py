@@ -359,7 +359,7 @@ def test_teacher_of_an_equalized_student_has_its_features(tiny_model, photograph
 
 
 def test_rounding_is_not_compensated_without_found_ranges(tiny_model, photographs, tmp_path):
-    with pytest.raises(UsageError, match=r"calibration\.compensate"):
+    with pytest.raises(UsageError, match=r"go without: --set calibration\.compensate=false"):
         quantize(
             request(
                 tiny_model,
