@@ -56,7 +56,7 @@ def to_onnx(network: Network, io: Io) -> onnx.ModelProto:
         pixels = torch.zeros(1, 32, 24, 3, dtype=torch.uint8)
         module, example, (rows, columns) = OnPixels(network), pixels, (1, 2)
     free = {rows: torch.export.Dim("h", min=least), columns: torch.export.Dim("w", min=least)}
-    with warnings.catch_warnings(), _quiet("torch"), _translated(network):
+    with warnings.catch_warnings(), _quiet(), _translated(network):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             module.eval(),
@@ -95,9 +95,9 @@ def _translated(network: Network) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Keep a library from telling what is no concern of the user's, in its log and on stderr."""
-    logger = logging.getLogger(name)
+def _quiet() -> Iterator[None]:
+    """Keep torch from telling what is no concern of the user's, in its log and on stderr."""
+    logger = logging.getLogger("torch")
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:

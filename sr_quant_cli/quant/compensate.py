@@ -19,9 +19,10 @@ References
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -160,14 +161,16 @@ def _uses(network: Network, pictures: Tensor) -> Counter[str]:
     """How often each layer with a site is computed: CARN-M's blocks share their layers."""
     uses = Counter[str]()
 
-    def count(path: str) -> Callable[[nn.Module, object], None]:
-        return lambda _layer, _arguments: uses.update([path])
+    def count(path: str, _layer: nn.Module, _inputs: tuple[Tensor, ...]) -> None:
+        uses[path] += 1
 
-    with ExitStack() as hooks:
-        for site in network.sites():
-            layer = network.get_submodule(site.path)
-            hooks.callback(layer.register_forward_pre_hook(count(site.path)).remove)
-        network(pictures)
+    handles = [
+        network.get_submodule(site.path).register_forward_pre_hook(partial(count, site.path))
+        for site in network.sites()
+    ]
+    network(pictures)
+    for handle in handles:
+        handle.remove()
     return uses
 
 

@@ -8,7 +8,6 @@ from rich.table import Table
 
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.inference.models import load_at_depth
-from sr_quant_cli.networks import build
 from sr_quant_cli.networks.base import Depth, Network
 from sr_quant_cli.quant.apply import count_operations, plan_sites
 from sr_quant_cli.quant.cost import bitops, operand_shares, operation_ratio, storage_bytes
@@ -42,7 +41,7 @@ def describe(
         raise UsageError(f"--size {output_size}: must be WIDTHxHEIGHT, as 1280x720")
     width, height = (int(side) for side in match.groups())
     macs = network.macs(height // scale, width // scale)
-    plain = build(network.config)
+    plain = network.twin()
     return {
         **_quantization(network, plain, height // scale, width // scale),
         "file": str(path),

@@ -264,8 +264,8 @@ def test_the_network_stays_and_what_was_changed_is_told(monkeypatch):
     for (lowered, _), wanted in zip(made, (reduce_range(spec), snap(spec)), strict=True):
         expected.append(TorchRuntime(lower(simulated, wanted), CPU)(lr))
         assert np.array_equal(TorchRuntime(lowered, CPU)(lr), expected[-1])
-    for made_one, wanted in zip((exact, snapped), expected, strict=True):
-        assert np.array_equal(TorchRuntime(made_one.changed, CPU)(lr), wanted)
+    for changed, wanted in zip((exact.changed, snapped.changed), expected, strict=True):
+        assert np.array_equal(TorchRuntime(changed, CPU)(lr), wanted)
     assert deploy(simulated, "name", "float", full_range=True).changed is None
 
 
