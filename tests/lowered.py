@@ -9,7 +9,7 @@ from torch import nn
 
 from sr_quant_cli.lowering.deploy import Deployed, deploy
 from sr_quant_cli.lowering.graph import describe, save_graph
-from sr_quant_cli.lowering.integer import lower
+from sr_quant_cli.lowering.lower import lower
 from sr_quant_cli.lowering.spec import InputSpec, WeightSpec, freeze, reduce_range
 from sr_quant_cli.methods import build, config_class
 from sr_quant_cli.networks.base import Network

@@ -9,7 +9,7 @@ import onnx
 from torch import Tensor
 
 from sr_quant_cli.errors import FailedError
-from sr_quant_cli.lowering.integer import (
+from sr_quant_cli.lowering.lower import (
     absorb_norms,
     absorb_shifts,
     avoid_unit_steps,

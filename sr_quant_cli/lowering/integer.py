@@ -6,20 +6,16 @@ is added in float: of a weight's offset its share of a window's sum, of an input
 the weights, which is another at the border, where the padding is a true zero.
 """
 
-from copy import deepcopy
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sr_quant_cli.lowering.spec import ChosenSpec, InputSpec, QuantSpec, SiteSpec, WeightSpec
+from sr_quant_cli.lowering.spec import ChosenSpec, InputSpec, WeightSpec
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.networks.edsr import ResidualBlock
-from sr_quant_cli.networks.folding import followed_by, links, output_stage
+from sr_quant_cli.networks.folding import output_stage
 from sr_quant_cli.networks.layers import Denormalize
 from sr_quant_cli.quant.dynamic import BitProvider
-from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul, QuantTensor
-from sr_quant_cli.quant.quantizers import Quantizer
+from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear
 
 
 @torch.library.custom_op("srq::fake_quantize", mutates_args=())
@@ -387,124 +383,3 @@ class OnPixels(nn.Module):
 def _with_bits(y: Tensor, network: Network) -> tuple[Tensor, ...]:
     provider = network.bit_provider
     return (y,) if provider is None else (y, provider.chosen())
-
-
-def lower(network: Network, spec: QuantSpec) -> Network:
-    """Copy of a quantized network on integers; what the spec leaves in float stays simulated."""
-    lowered = deepcopy(network).eval()
-    for site in spec.sites:
-        module = lowered.get_submodule(site.site.path)
-        lowered.set_submodule(site.site.path, _integer(module, site, lowered.bit_provider))
-    _settle(lowered)
-    for block in lowered.modules():
-        if isinstance(block, ResidualBlock) and isinstance(block.block_out, IntegerTensor):
-            block.block_out.multiply(block.res_scale)
-            block.res_scale = 1.0
-    return lowered
-
-
-@torch.no_grad()
-def _settle(network: Network) -> None:
-    """Make constants of all in simulated layers that does not follow from the picture, in place."""
-    for module in network.modules():
-        if isinstance(module, QuantConv2d | QuantLinear):
-            module.weight = nn.Parameter(module.weight_quantizer(module.weight))
-            module.weight_quantizer = nn.Identity()
-        elif isinstance(module, Quantizer):
-            module.settle()
-
-
-@torch.no_grad()
-def avoid_unit_steps(network: Network) -> None:
-    """Make steps of exactly 1 larger by a few units in the last place, in place.
-
-    Pixels are integers before they are quantized, too: OpenVINO then leaves out the quantization,
-    and the convolution behind it in float.
-    """
-    for module in network.modules():
-        if isinstance(module, IntegerInput) and module.step == 1:
-            module.step *= 1 + 2**-21
-
-
-@torch.no_grad()
-def absorb_shifts(network: Network) -> None:
-    """Put shifts before quantization into the bias of the convolution in front, in place.
-
-    An addition between a convolution and its quantized output would keep it from being an integer
-    kernel.
-    """
-    for link in links(network, (IntegerConv2d,), (IntegerConv2d,)):
-        before, behind = map(network.get_submodule, (link.producer, link.consumer))
-        assert isinstance(before, IntegerConv2d)
-        assert isinstance(behind, IntegerConv2d)
-        # Of values below zero a ReLU leaves nothing, shifted or not, only if codes start there.
-        after_relu = link.relu and behind.input.zero
-        if behind.input.shift is not None and link.always and not after_relu:
-            shift = behind.input.give_up_shift(after_relu=link.relu).flatten()
-            before.bias += shift.repeat_interleave(link.enlargement**2)
-
-
-@torch.no_grad()
-def absorb_norms(network: Network) -> None:
-    """Put batch normalization into the convolutions on integers in front, exactly, in place."""
-    for before, behind in followed_by(network, (IntegerConv2d,), nn.BatchNorm2d):
-        convolution, norm = map(network.get_submodule, (before, behind))
-        assert isinstance(convolution, IntegerConv2d)
-        assert isinstance(norm, nn.BatchNorm2d)
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        factor = norm.weight / (norm.running_var + norm.eps).sqrt()
-        if factor.min() < 0 and convolution.codes.min() == -128:
-            continue  # which has no opposite in 8 bits
-        convolution.scale(factor, norm.bias - norm.running_mean * factor)
-        network.set_submodule(behind, nn.Identity())
-
-
-def simplify_activations(network: Network) -> None:
-    """Make LeakyReLUs of PReLUs with one slope, in place: runtimes have more kernels for these."""
-    for path, module in list(network.named_modules()):
-        if isinstance(module, nn.PReLU) and module.num_parameters == 1:
-            network.set_submodule(path, nn.LeakyReLU(module.weight.item()))
-
-
-@torch.no_grad()
-def quantize_early(network: Network) -> None:
-    """Quantize in front of PixelShuffles and ReLUs what is quantized behind them, in place.
-
-    That changes nothing, and makes the convolution in front an integer kernel: of ReLUs such
-    kernels have those alone whose zero has code 0.
-    """
-    for link in links(network, (IntegerConv2d,), (IntegerConv2d, IntegerTensor)):
-        given = network.get_submodule(link.consumer).input
-        assert isinstance(given, IntegerInput)
-        no_part_of_it = link.relu and bool(given.zero)
-        if given.shift is not None or given.offset or not (link.enlargement > 1 or no_part_of_it):
-            continue
-        early = deepcopy(given)
-        early.step_out = early.step.clone()
-        if no_part_of_it:
-            early.least = early.zero if early.least is None else early.least.maximum(early.zero)
-        producer = network.get_submodule(link.producer)
-        network.set_submodule(link.producer, nn.Sequential(producer, early))
-
-
-def _integer(module: nn.Module, site: SiteSpec, provider: BitProvider | None) -> nn.Module:
-    """A module on integers in the place of a quantized one; others stay."""
-    inputs = [spec for spec in site.inputs if spec is not None]
-    if len(inputs) < len(site.inputs):
-        return module
-    if inputs and isinstance(spec := inputs[0], ChosenSpec):
-        assert provider is not None
-        steps = ChosenSteps(spec, provider, chooses=spec.layer == site.site.path)
-        if isinstance(module, QuantConv2d) and site.weight is not None:
-            return ChosenConv2d(module, spec, site.weight, steps)
-        return ChosenTensor(spec, steps)
-    if isinstance(module, QuantTensor):
-        return IntegerTensor(*inputs)
-    if isinstance(module, QuantMatMul):
-        return IntegerMatMul(*inputs)
-    if isinstance(module, QuantConv2d) and site.weight is not None:
-        return IntegerConv2d(module, inputs[0], site.weight)
-    if isinstance(module, QuantLinear) and site.weight is not None:
-        return IntegerLinear(module, inputs[0], site.weight)
-    return module

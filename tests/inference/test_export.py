@@ -11,7 +11,7 @@ from sr_quant_cli import __version__
 from sr_quant_cli.data.bicubic import enlarge
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
 from sr_quant_cli.lowering.graph import describe, facts_of, save_graph
-from sr_quant_cli.lowering.integer import lower
+from sr_quant_cli.lowering.lower import lower
 from sr_quant_cli.lowering.samples import NAMES, sample_pairs
 from sr_quant_cli.lowering.spec import freeze, reduce_range
 from sr_quant_cli.lowering.verify import PictureCheck, Verification, verify

@@ -19,7 +19,7 @@ from sr_quant_cli.imaging.io import read_rgb, write_rgb
 from sr_quant_cli.inference import prepared as module
 from sr_quant_cli.inference.models import open_model
 from sr_quant_cli.inference.prepared import fastest, open_file, prepare
-from sr_quant_cli.lowering.integer import lower
+from sr_quant_cli.lowering.lower import lower
 from sr_quant_cli.lowering.samples import sample_pairs
 from sr_quant_cli.lowering.spec import freeze, reduce_range
 from sr_quant_cli.networks.folding import fold_exactly

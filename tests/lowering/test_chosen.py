@@ -12,7 +12,8 @@ from sr_quant_cli.inference.models import open_model
 from sr_quant_cli.inference.prepared import open_file
 from sr_quant_cli.lowering.deploy import deploy
 from sr_quant_cli.lowering.graph import save_graph
-from sr_quant_cli.lowering.integer import ChosenConv2d, ChosenTensor, lower
+from sr_quant_cli.lowering.integer import ChosenConv2d, ChosenTensor
+from sr_quant_cli.lowering.lower import lower
 from sr_quant_cli.lowering.spec import freeze, reduce_range
 from sr_quant_cli.methods.cadyq import CADyQ, CADyQConfig
 from sr_quant_cli.networks.modelfile import Card, save_model

@@ -13,7 +13,7 @@ from sr_quant_cli import __version__
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.lowering.deploy import deploy
 from sr_quant_cli.lowering.graph import describe, facts_of, save_graph
-from sr_quant_cli.lowering.integer import lower
+from sr_quant_cli.lowering.lower import lower
 from sr_quant_cli.lowering.spec import freeze, reduce_range, snap
 from sr_quant_cli.methods import build, config_class
 from sr_quant_cli.networks.edsr import EDSR, EDSRConfig

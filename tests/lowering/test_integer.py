@@ -15,11 +15,9 @@ from sr_quant_cli.lowering.integer import (
     OnFloats,
     OnPixels,
     ToPixels,
-    absorb_shifts,
     give_pixels,
-    lower,
-    quantize_early,
 )
+from sr_quant_cli.lowering.lower import absorb_shifts, lower, quantize_early
 from sr_quant_cli.lowering.spec import InputSpec, freeze, snap
 from sr_quant_cli.methods import build, config_class
 from sr_quant_cli.networks.folding import fold, output_stage

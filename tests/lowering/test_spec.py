@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sr_quant_cli.lowering.integer import lower
+from sr_quant_cli.lowering.lower import lower
 from sr_quant_cli.lowering.spec import (
     InputSpec,
     QuantSpec,

@@ -10,7 +10,7 @@ from sr_quant_cli.inference.prepared import open_file
 from sr_quant_cli.inference.upscaler import TiledUpscaler
 from sr_quant_cli.lowering.deploy import deploy
 from sr_quant_cli.lowering.graph import save_graph
-from sr_quant_cli.lowering.integer import lower
+from sr_quant_cli.lowering.lower import lower
 from sr_quant_cli.lowering.spec import freeze, reduce_range
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods.minmax import MinMaxConfig
