@@ -1,16 +1,34 @@
-"""Files that are whole or absent: written under a temporary name, flushed, moved into place."""
+"""Files that are whole or absent: written in a temporary folder, flushed, moved into place."""
 
 import json
+import math
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sr_quant_cli.errors import FailedError
+from filelock import BaseFileLock, FileLock
 
-_MARK = ".part-"
+from sr_quant_cli import __version__
+from sr_quant_cli.errors import FailedError, UsageError
+
+REPORT = b'{\n  "srq": "'
+"""How every JSON report of srq begins."""
+SOFTWARE = {"Software": "srq"}
+"""Metadata of every PNG file that srq draws."""
+DRAWING = b"Software\0srq"
+"""What such a PNG file has among its first bytes."""
+
+_PREFIX = ".srq-tmp-"
+_LOCK = "srq.lock"
+_HEAD = 4096
+"""Bytes of a file in which its mark is looked for."""
+
+_swept: set[Path] = set()
+"""Folders whose leftovers this process has removed."""
 
 
 def cache_dir() -> Path:
@@ -19,48 +37,166 @@ def cache_dir() -> Path:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; move it onto ``path`` when the block succeeds.
+def scratch(parent: Path) -> Iterator[Path]:
+    """Make a hidden folder for temporary files in ``parent``; remove it at the end.
 
-    The temporary file keeps the suffix of ``path`` (encoders choose the format by it). It is
-    flushed to disk before it is moved, the folder after, and it is removed when the block raises.
+    A lock in it goes with the process. Folders of processes that were killed are removed by the
+    next one that writes in ``parent``.
+
+    Raises
+    ------
+    OSError
+        The folder cannot be made.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    if parent not in _swept:
+        _swept.add(parent)
+        sweep(parent)
+    folder, lock = _locked_folder(parent)
+    try:
+        yield folder
+    finally:
+        lock.release()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path of the same name; move it onto ``path`` when the block succeeds.
+
+    The file is flushed to disk before it is moved, the folder after; nothing is left behind when
+    the block raises. Symbolic links are followed.
 
     Raises
     ------
     FailedError
-        The folder cannot be written or the disk is full.
+        The folder cannot be written, the disk is full, or ``path`` is no regular file.
     """
-    temporary: Path | None = None
+    target = Path(os.path.realpath(path))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem}{_MARK}", suffix=path.suffix
-        )
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        # Not earlier: an encoder may have put a file of its own there.
-        temporary.chmod(0o666 & ~_umask())
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        if target.exists() and not target.is_file():
+            raise FailedError(f"cannot write {path}: it is no regular file")
+        with scratch(target.parent) as folder:
+            temporary = folder / target.name
+            yield temporary
+            # Some encoders make files that nobody else may read.
+            temporary.chmod(0o666 & ~_umask())
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(target)
+            _sync_folder(target.parent)
     except OSError as error:
         raise FailedError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, report: Any) -> None:
-    """Write ``report`` as indented JSON, atomically."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Temporary files that a killed process left behind in ``folder``."""
-    return [path for path in folder.glob(f".*{_MARK}*") if path.is_file()]
+    """List the temporary folders in ``folder``, those in use included."""
+    return [path for path in folder.glob(f"{_PREFIX}*") if _is_scratch(path)]
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary folders in ``folder`` whose processes have ended."""
+    for path in leftovers(folder):
+        try:
+            lock = FileLock(path / _LOCK, timeout=0)
+            lock.acquire()
+        except OSError:  # in use, or another user's
+            continue
+        shutil.rmtree(path, ignore_errors=True)
+        lock.release()
+
+
+def check_own(path: Path, mark: bytes) -> None:
+    """Refuse to replace a file that srq did not write; an empty one may be.
+
+    Parameters
+    ----------
+    mark
+        What srq's files of that kind have among their first bytes.
+
+    Raises
+    ------
+    UsageError
+        There is such a file, or something that is no file.
+    """
+    try:
+        if not path.exists():
+            return
+        if not path.is_file():
+            raise UsageError(f"{path} is no regular file")
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+    except OSError as error:
+        raise UsageError(f"cannot look at {path}: {error.strerror}") from error
+    if head and mark not in head:
+        raise UsageError(f"{path} exists, and srq did not write it: choose another name")
+
+
+def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | None]) -> None:
+    """Refuse outputs of a command that are among its inputs, or the same file twice.
+
+    Parameters
+    ----------
+    outputs
+        By the option that names them.
+
+    Raises
+    ------
+    UsageError
+        With the option.
+    """
+    taken = {os.path.realpath(path): "an input of this command" for path in inputs if path}
+    for option, path in outputs.items():
+        if path is not None:
+            place = os.path.realpath(path)
+            if place in taken:
+                raise UsageError(f"{option} {path}: is {taken[place]}")
+            taken[place] = f"what {option} writes, too"
+
+
+def write_json(path: Path, report: Mapping[str, Any]) -> None:
+    """Write a report as indented JSON, atomically; numbers that are not finite become null.
+
+    Raises
+    ------
+    UsageError
+        ``path`` is a file that is no earlier report.
+    FailedError
+        It cannot be written.
+    """
+    check_own(path, REPORT)
+    marked = _finite({"srq": __version__, **report})
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(marked, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _is_scratch(path: Path) -> bool:
+    try:
+        names = {entry.name for entry in path.iterdir()}
+    except OSError:  # gone by now, or no folder
+        return False
+    return not path.is_symlink() and (not names or _LOCK in names)
+
+
+def _locked_folder(parent: Path) -> tuple[Path, BaseFileLock]:
+    while True:
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=_PREFIX))
+        lock = FileLock(folder / _LOCK)
+        try:
+            lock.acquire()
+        except FileNotFoundError:  # another process took it for a leftover just now
+            continue
+        except OSError:  # a file system without locks: nobody can take it for one
+            pass
+        return folder, lock
 
 
 def _sync_folder(folder: Path) -> None:

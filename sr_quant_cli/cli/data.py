@@ -38,7 +38,7 @@ def list_sets(json: Json = None) -> None:
             }
             for dataset in DATASETS.values()
         ]
-        write_json(json, rows)
+        write_json(json, {"sets": rows})
 
 
 @app.command()
@@ -136,7 +136,7 @@ def check(name: Name, data_root: DataRoot = None, json: Json = None) -> None:
         damaged = f"  damaged: {', '.join(state.damaged)}" if state.damaged else ""
         print(f"{root / state.folder}: {state.found} of {state.expected} pictures{absent}{damaged}")
     if json is not None:
-        write_json(json, [asdict(state) | {"ok": state.ok} for state in states])
+        write_json(json, {"parts": [asdict(state) | {"ok": state.ok} for state in states]})
     wrong = [str(root / state.folder) for state in states if not state.ok]
     if wrong:
         remedy = f"mend by 'srq data get {dataset.name}'"

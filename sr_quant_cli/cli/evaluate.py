@@ -80,7 +80,7 @@ def evaluate(
     from sr_quant_cli.data.benchmark import find_set, parse_sets
     from sr_quant_cli.engine.distributed import process_group
     from sr_quant_cli.errors import UsageError
-    from sr_quant_cli.files import write_json
+    from sr_quant_cli.files import DRAWING, check_own, write_json
     from sr_quant_cli.imaging.tiling import patches_of
     from sr_quant_cli.inference import evaluate as core
     from sr_quant_cli.inference.models import GRAPHS, common_scale, named_model, open_model
@@ -104,6 +104,8 @@ def evaluate(
         raise UsageError("--bit-maps: only with --patchwise")
     if patches is not None and record:
         raise UsageError("--record: stores scores of whole pictures, not of patches (--patchwise)")
+    for path in bit_maps.rglob("*.png") if bit_maps is not None else ():
+        check_own(path, DRAWING)
     chosen = get_protocol(protocol)
     names = parse_sets(bench)
     if models:

@@ -71,10 +71,11 @@ def export(
       srq export runs/edsr-x4-daq/model.safetensors --calibrate photos/ -o daq.onnx
       srq export runs/edsr-x4-cabm/model.safetensors --row 3 -o cabm-3.onnx
     """  # noqa: D301 - typer's \b keeps the line breaks
-    from sr_quant_cli.files import write_json
+    from sr_quant_cli.files import check_outputs, write_json
     from sr_quant_cli.inference.export import ExportRequest, run_export
     from sr_quant_cli.inference.models import named_model
 
+    check_outputs({"-o": output, "--json": json}, [model])
     exported = run_export(
         ExportRequest(
             model=named_model(model, scale),

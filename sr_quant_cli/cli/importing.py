@@ -49,11 +49,13 @@ def import_(
       srq import daq_edsr.pt --method daq --w 2 --a 2
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.errors import UsageError
+    from sr_quant_cli.files import check_outputs
     from sr_quant_cli.inference.prepared import is_model_file
     from sr_quant_cli.networks.importing import Given, import_checkpoint
     from sr_quant_cli.networks.modelfile import Card, save_model
 
     target = output or Path(f"{checkpoint.stem}.safetensors")
+    check_outputs({"-o": target}, [checkpoint])
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists; use --overwrite to replace it")
     if checkpoint.exists() and is_model_file(checkpoint):

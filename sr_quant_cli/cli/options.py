@@ -5,8 +5,25 @@ from typing import Annotated, Literal
 
 import typer
 
+
+def _check_report(path: Path | None) -> Path | None:
+    """Refuse, before any work, a report in the place of a file that is none."""
+    if path is not None:
+        from sr_quant_cli.errors import UsageError
+        from sr_quant_cli.files import REPORT, check_own
+
+        try:
+            check_own(path, REPORT)
+        except UsageError as error:
+            raise UsageError(f"--json: {error}") from error
+    return path
+
+
 Json = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON too.")
+    Path | None,
+    typer.Option(
+        "--json", metavar="FILE", callback=_check_report, help="Write the report as JSON too."
+    ),
 ]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16"],

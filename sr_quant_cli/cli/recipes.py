@@ -29,7 +29,7 @@ def list_recipes(json: Json = None) -> None:
     for info in infos:
         print(f"{info.name:{width}}  {info.description}")
     if json is not None:
-        write_json(json, [info.model_dump() for info in infos])
+        write_json(json, {"recipes": [info.model_dump() for info in infos]})
 
 
 @app.command()
@@ -63,10 +63,12 @@ def copy(
     Example:
       srq recipes copy pretrain-edsr my.toml
     """  # noqa: D301 - typer's \b keeps the line breaks
-    from sr_quant_cli.errors import UsageError
+    from sr_quant_cli.errors import UsageError, unknown
     from sr_quant_cli.files import replacing
-    from sr_quant_cli.recipe.load import recipe_path
+    from sr_quant_cli.recipe.load import recipe_names, recipe_path
 
+    if recipe not in recipe_names():
+        raise unknown("recipe", recipe, recipe_names())
     if target.suffix != ".toml":
         raise UsageError(f"{target}: a recipe's name ends in .toml")
     if target.exists() and not overwrite:
@@ -100,10 +102,13 @@ def methods(
     Example:
       srq recipes methods docs/methods
     """  # noqa: D301 - typer's \b keeps the line breaks
-    from sr_quant_cli.files import replacing
-    from sr_quant_cli.recipe.pages import method_pages
+    from sr_quant_cli.files import check_own, replacing
+    from sr_quant_cli.recipe.pages import WRITTEN, method_pages
 
-    for name, text in method_pages().items():
+    pages = method_pages()
+    for name in pages:
+        check_own(folder / name, WRITTEN.encode())
+    for name, text in pages.items():
         with replacing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     print(folder)

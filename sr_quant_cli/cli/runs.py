@@ -39,7 +39,7 @@ def list_runs(
             else run.summary()
             for name, run in runs.items()
         ]
-        write_json(json, rows)
+        write_json(json, {"runs": rows})
 
 
 @app.command()
@@ -65,18 +65,21 @@ def show(
       srq runs show runs/edsr-x4 -o edsr-x4.png --json edsr-x4.json
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.errors import UsageError
-    from sr_quant_cli.files import write_json
+    from sr_quant_cli.files import DRAWING, check_outputs, check_own, write_json
     from sr_quant_cli.report.runs import CURVES, draw_curves, print_curves, print_run, read_run
 
     if output is not None and output.suffix.lower() != ".png":
         raise UsageError(f"{output}: a picture of curves ends in .png")
     if output is not None and output.exists() and not overwrite:
         raise UsageError(f"{output} exists; use --overwrite to replace it")
+    picture = output or run / CURVES
+    check_outputs({"-o": picture, "--json": json}, [])
+    if output is None:
+        check_own(picture, DRAWING)
     shown = read_run(run)
     print_run(shown)
     if shown.curves:
         print_curves(shown)
-        picture = output or run / CURVES
         draw_curves(shown, picture)
         print(f"curves -> {picture}")
     else:

@@ -72,7 +72,7 @@ def upscale(
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.engine.distributed import process_group
     from sr_quant_cli.errors import UsageError
-    from sr_quant_cli.files import write_json
+    from sr_quant_cli.files import check_outputs, write_json
     from sr_quant_cli.imaging.tiling import patches_of
     from sr_quant_cli.inference.models import named_model, open_model
     from sr_quant_cli.inference.upscale import (
@@ -85,6 +85,9 @@ def upscale(
     )
 
     check_source(image)
+    # A folder may take the enlargements of its own pictures.
+    target = None if image.is_dir() else output
+    check_outputs({"-o": target, "--json": json}, [image, model])
     patches = patches_of(patchwise, patch, step)
     if bit_map and patches is None:
         raise UsageError("--bit-map: only with --patchwise")

@@ -13,6 +13,7 @@ from sr_quant_cli.data.photographs import find_photographs
 from sr_quant_cli.data.sampler import PatchSampler
 from sr_quant_cli.data.store import pack_pairs
 from sr_quant_cli.errors import FailedError, UsageError
+from sr_quant_cli.files import check_outputs
 from sr_quant_cli.imaging.convert import to_tensor
 from sr_quant_cli.inference.models import GRAPHS, load_at_depth, name_of
 from sr_quant_cli.inference.prepared import open_file
@@ -126,6 +127,7 @@ def _target(request: ExportRequest) -> Path:
     if path.suffix.lower() != suffix:
         raise UsageError(f"-o {path}: --format {request.format} is written to a {suffix} file")
     for file in _files(path):
+        check_outputs({"-o": file}, [request.model])
         if file.exists() and not request.overwrite:
             raise UsageError(f"{file} exists; use --overwrite to replace it")
     return path

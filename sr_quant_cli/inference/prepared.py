@@ -14,14 +14,14 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock
 
 from sr_quant_cli import __version__
 from sr_quant_cli.engine.distributed import thread_limit, warn, world
 from sr_quant_cli.errors import FailedError, UsageError
-from sr_quant_cli.files import cache_dir, write_json
+from sr_quant_cli.files import cache_dir, replacing
 from sr_quant_cli.runtimes.base import Facts, GraphRuntime, RuntimeName
 from sr_quant_cli.runtimes.processor import has_vnni
 from sr_quant_cli.scales import check_enlargement
@@ -192,7 +192,7 @@ def fastest(prepared: Prepared, threads: int | None, precision: Precision) -> Ru
     record = prepared.folder / f"choice-{count}-{precision}.json"
     if not record.is_file():
         tried = [_try(name, prepared, threads, precision) for name in _names(precision)]
-        write_json(record, [asdict(trial) for trial in tried if trial is not None])
+        _write(record, [asdict(trial) for trial in tried if trial is not None])
     trials = [Trial(**trial) for trial in json.loads(record.read_text(encoding="utf-8"))]
     agreeing = [trial for trial in trials if trial.loss <= AGREES and find_spec(trial.runtime)]
     return min(agreeing, key=lambda trial: trial.seconds).runtime if agreeing else "torch"
@@ -270,4 +270,9 @@ def _make(
     psnr = rgb_psnr(TorchRuntime(network, torch.device("cpu"))(lr), hr)
     save_graph(deployed.model, folder / "graph.onnx")
     known = {"facts": asdict(deployed.facts), "psnr": psnr, "source": header.card.data}
-    write_json(folder / "model.json", known)
+    _write(folder / "model.json", known)
+
+
+def _write(path: Path, values: Any) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(values), encoding="utf-8")

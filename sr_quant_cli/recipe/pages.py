@@ -13,7 +13,8 @@ from sr_quant_cli.recipe.load import load_recipe, recipe_names, recipe_path
 from sr_quant_cli.recipe.reference import field_table, toml
 from sr_quant_cli.recipe.schema import QuantizeRecipe
 
-_WRITTEN = "Written by `srq recipes methods`."
+WRITTEN = "Written by `srq recipes methods`."
+"""A line of every page."""
 
 
 def method_pages() -> dict[str, str]:
@@ -27,13 +28,13 @@ def method_pages() -> dict[str, str]:
         title = text.partition("\n")[0].rstrip(".")
         pages[f"{names[0]}.md"] = _page(title, text.partition("\n")[2], names)
         entries.append(f"* [{title}]({names[0]}.md): `--method {'`, `--method '.join(names)}`")
-    pages["README.md"] = "\n".join(["# Methods", "", _WRITTEN, "", *entries]) + "\n"
+    pages["README.md"] = "\n".join(["# Methods", "", WRITTEN, "", *entries]) + "\n"
     return pages
 
 
 def _page(title: str, text: str, names: list[str]) -> str:
     body, _, references = text.partition("References\n----------\n")
-    parts = [f"# {title}", "", _WRITTEN, "", *_markdown(body.strip("\n").splitlines())]
+    parts = [f"# {title}", "", WRITTEN, "", *_markdown(body.strip("\n").splitlines())]
     parts += ["", "## Where it quantizes", "", *_placements(names[-1])]
     parts += ["", "## Recipes", "", *_recipes(names)]
     for name in names:

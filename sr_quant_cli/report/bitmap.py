@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sr_quant_cli.files import replacing
+from sr_quant_cli.files import SOFTWARE, replacing
 from sr_quant_cli.inference.upscaler import Ran
 from sr_quant_cli.runtimes.base import Pixels
 
@@ -64,4 +64,4 @@ def draw_bit_map(
     mean = np.mean([np.mean(tile.bits) for tile in ran if tile.bits is not None])
     axes.set_title(f"{title}: {mean:.2f} bits", parse_math=False)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format="png", metadata=SOFTWARE)

@@ -28,7 +28,7 @@ from sr_quant_cli.engine.rundir import (
     read_log,
 )
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.files import replacing
+from sr_quant_cli.files import SOFTWARE, replacing
 from sr_quant_cli.report.table import print_table
 
 CURVES = "curves.png"
@@ -279,7 +279,7 @@ def draw_curves(run: Run, path: Path) -> None:
         parse_math=False,
     )
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format="png", metadata=SOFTWARE)
 
 
 def _recipe_fields(path: Path) -> dict[str, Any]:

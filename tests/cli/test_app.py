@@ -150,7 +150,7 @@ def test_bench_train_prints_and_writes_its_times(srq, tmp_path):
 def test_recipes_are_listed_shown_and_copied(srq, tmp_path):
     code, out, _ = srq("recipes", "list", "--json", tmp_path / "l.json")
     assert code == 0
-    names = [entry["name"] for entry in json.loads((tmp_path / "l.json").read_text())]
+    names = [entry["name"] for entry in json.loads((tmp_path / "l.json").read_text())["recipes"]]
     assert "pretrain-edsr" in names
     assert all(name in out for name in names)
     code, out, _ = srq("recipes", "show", "pretrain-edsr", "--set", "train.iters=7")
@@ -235,7 +235,10 @@ def test_data_check_names_what_is_missing(srq, tmp_path):
     assert code == 1
     assert "HR: 1 of 5 pictures" in out
     assert "srq data get Set5" in err
-    assert [part["ok"] for part in json.loads((tmp_path / "c").read_text())] == [False, *[True] * 3]
+    assert [part["ok"] for part in json.loads((tmp_path / "c").read_text())["parts"]] == [
+        False,
+        *[True] * 3,
+    ]
     code, _, err = srq("data", "check", "Manga109", "--data-root", tmp_path)
     assert code == 1
     assert "manga109.org" in err

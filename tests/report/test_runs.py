@@ -100,7 +100,7 @@ def test_list_finds_runs_down_to_three_levels(make_run, srq, tmp_path):
     row = next(line for line in out.splitlines() if "b/a" in line)
     for cell in ("pretrain", "edsr x3", "300/300", " 5 ", "31.50", "stopped"):
         assert cell in row
-    report = json.loads((tmp_path / "r.json").read_text())
+    report = json.loads((tmp_path / "r.json").read_text())["runs"]
     assert [entry["run"] for entry in report] == [
         str(tmp_path / "runs" / name) for name in ("b/a", "b/c/d", "z")
     ]
@@ -127,7 +127,7 @@ def test_a_damaged_run_is_told_and_leaves_the_others(
     out = srq("runs", "list", tmp_path / "runs", "--json", tmp_path / "r.json")
     assert "[bold]damaged" in out
     assert "31.50" in out
-    wrong, sound = json.loads((tmp_path / "r.json").read_text())
+    wrong, sound = json.loads((tmp_path / "r.json").read_text())["runs"]
     assert message in wrong["error"]
     assert "error" not in sound
     with pytest.raises(UsageError, match=message) as raised:
