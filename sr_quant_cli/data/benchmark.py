@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from sr_quant_cli.data.bicubic import downscale
 from sr_quant_cli.errors import UsageError, unknown
-from sr_quant_cli.imaging.io import picture_files, read_rgb
+from sr_quant_cli.imaging.formats import picture_files
+from sr_quant_cli.imaging.io import read_rgb
 
 BENCHMARKS: dict[str, tuple[str, ...]] = {
     "Set5": (),

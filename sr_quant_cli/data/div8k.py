@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from sr_quant_cli.data.bicubic import resize
 from sr_quant_cli.errors import FailedError, UsageError, unknown
-from sr_quant_cli.imaging.io import decodes, picture_files, read_rgb, write_rgb
+from sr_quant_cli.imaging.formats import picture_files
+from sr_quant_cli.imaging.io import decodes, read_rgb, write_rgb
 
 MULTIPLE = 12
 """What both sides divide by."""

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from sr_quant_cli.data.catalog import Archive, DataSet, Part
 from sr_quant_cli.errors import FailedError, UsageError
-from sr_quant_cli.imaging.io import decodes, picture_files
+from sr_quant_cli.imaging.formats import picture_files
+from sr_quant_cli.imaging.io import decodes
 
 _ATTEMPTS = 4
 _TIMEOUT = 30

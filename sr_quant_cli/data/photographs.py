@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sr_quant_cli.data.benchmark import BENCHMARKS, Pair, data_root, pair_up, usual_name
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.imaging.io import picture_files
+from sr_quant_cli.imaging.formats import picture_files
 from sr_quant_cli.recipe.schema import DataSection
 
 _SAMPLE_TRAIN = ("astronaut.png", "coffee.png", "rocket.jpg", "motorcycle_left.png")

@@ -1,16 +1,12 @@
 """Pictures in and out of files, by libvips: read where needed, written band by band."""
 
-import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-
-# libvips prints its warnings on stderr unless told otherwise before it is loaded.
-os.environ.setdefault("VIPS_WARNING", "0")
+from typing import Self
 
 import numpy as np
 import pyvips
@@ -18,26 +14,8 @@ from numpy.typing import NDArray
 
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.files import replacing
-
-READABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm")
-"""Suffixes taken as pictures when a folder is searched."""
-
-SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    ".png": {"compression": 3, "keep": "icc"},
-    ".tif": {"compression": "deflate", "predictor": "horizontal", "bigtiff": True, "keep": "icc"},
-    ".tiff": {"compression": "deflate", "predictor": "horizontal", "bigtiff": True, "keep": "icc"},
-    ".webp": {"lossless": True, "keep": "icc"},
-    ".jpg": {"Q": 95, "keep": "icc"},
-    ".jpeg": {"Q": 95, "keep": "icc"},
-}
-"""Suffixes that can be written, with libvips' options for each."""
-
-_LONGEST_SIDE = {".webp": 16383, ".jpg": 65535, ".jpeg": 65535}
-
-
-def picture_files(folder: Path) -> list[Path]:
-    """List the pictures lying in ``folder`` (not below it), sorted by name."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in READABLE and p.is_file())
+from sr_quant_cli.imaging.decode import field, load, one_line, readable, to_srgb
+from sr_quant_cli.imaging.formats import SAVE_OPTIONS, check_writable
 
 
 @dataclass(frozen=True)
@@ -83,9 +61,24 @@ class Picture:
         UsageError
             The file is damaged there.
         """
-        with _readable(self.path):
+        with readable(self.path):
             region = self.rgb.crop(left, top, right - left, bottom - top)
             return np.asarray(region.numpy(), dtype=np.uint8)
+
+    def alpha_range(self) -> tuple[int, int]:
+        """The lowest and the highest alpha; 255 where there is none.
+
+        Raises
+        ------
+        UsageError
+            The file is damaged.
+        """
+        if self.alpha is None:
+            return 255, 255
+        with readable(self.path):
+            stats = self.alpha.stats()
+            lowest, highest = (int(stats.getpoint(column, 0)[0]) for column in range(2))
+        return lowest, highest
 
 
 def open_picture(path: Path) -> Picture:
@@ -94,26 +87,23 @@ def open_picture(path: Path) -> Picture:
     Raises
     ------
     UsageError
-        The file is missing, damaged or no picture.
+        The file is missing, damaged, no picture, or has samples that mean no levels.
     """
-    if not path.is_file():
-        raise UsageError(f"no such picture: {path}")
-    with _readable(path):
-        image = pyvips.Image.new_from_file(str(path), fail_on="truncated")
+    with readable(path):
+        if not path.is_file():
+            raise UsageError(f"no such picture: {path}")
+        image = load(path)
         not_kept = list(_losses(image))
-        icc = _field(image, "icc-profile-data")
+        icc = field(image, "icc-profile-data")
         image = image.autorot()
         grey = image.interpretation in ("b-w", "grey16") or image.bands < 3
         if image.interpretation == "cmyk":
             icc = None  # it describes inks, not the sRGB that follows
-        if image.interpretation not in ("srgb", "b-w"):
-            image = image.colourspace("b-w" if grey else "srgb")
-        if image.format != "uchar":
-            image = image.cast("uchar")
+        image, losses = to_srgb(image, grey=grey)
         alpha = image[image.bands - 1] if image.hasalpha() else None
         colour = image[0] if grey else image[0:3]
         rgb = colour.bandjoin([colour, colour]) if grey else colour
-        return Picture(path, rgb, alpha, grey, icc, tuple(not_kept))
+        return Picture(path, rgb, alpha, grey, icc, (*losses, *not_kept))
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
@@ -131,8 +121,9 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
 def decodes(path: Path) -> bool:
     """Whether a file is a picture without damage."""
     try:
-        pyvips.Image.new_from_file(str(path), access="sequential", fail_on="truncated").avg()
-    except pyvips.Error:
+        with readable(path):
+            load(path).avg()
+    except UsageError:
         return False
     return True
 
@@ -146,7 +137,7 @@ def thumbnail(picture: Picture | NDArray[np.uint8], longest: int = 1600) -> NDAr
         The file is damaged.
     """
     if isinstance(picture, Picture):
-        with _readable(picture.path):
+        with readable(picture.path):
             return _thumbnail(picture.rgb, longest)
     return _thumbnail(pyvips.Image.new_from_array(picture), longest)
 
@@ -158,32 +149,12 @@ def write_rgb(path: Path, pixels: NDArray[np.uint8]) -> None:
         writer.write(pixels)
 
 
-def check_writable(path: Path, height: int, width: int, *, alpha: bool = False) -> None:
-    """Refuse an output that its format cannot hold.
-
-    Raises
-    ------
-    UsageError
-        Unknown suffix, sides too long, or transparency in a JPEG.
-    """
-    suffix = path.suffix.lower()
-    if suffix not in SAVE_OPTIONS:
-        raise UsageError(f"cannot write {path}: suffix must be one of {', '.join(SAVE_OPTIONS)}")
-    limit = _LONGEST_SIDE.get(suffix)
-    if limit is not None and max(height, width) > limit:
-        raise UsageError(
-            f"cannot write {path}: {width}x{height} is too large for {suffix} "
-            f"(longest side {limit}); use .png or .tif"
-        )
-    if alpha and suffix in (".jpg", ".jpeg"):
-        raise UsageError(f"cannot write {path}: JPEG holds no transparency; use .png")
-
-
 class StreamWriter:
     """Writes a picture of which only a band of rows is in memory at a time.
 
-    Rows gather uncompressed in a temporary file beside the output, which libvips then encodes as a
-    stream. Leave the ``with`` block normally to complete the file; an exception leaves nothing.
+    Rows gather uncompressed in a file without a name beside the output, which the system removes
+    however the process ends; libvips then encodes it as a stream. Leave the ``with`` block normally
+    to complete the output; an exception leaves nothing.
 
     Parameters
     ----------
@@ -197,6 +168,8 @@ class StreamWriter:
         Transparency to join, 1 band of the full size.
     icc
         Colour profile to embed.
+    cancelled
+        Asked again and again while the output is encoded; True: that fails and leaves nothing.
     """
 
     def __init__(
@@ -208,20 +181,20 @@ class StreamWriter:
         grey: bool = False,
         alpha: pyvips.Image | None = None,
         icc: bytes | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         check_writable(path, height, width, alpha=alpha is not None)
         self.path = path
-        self._size = (width, height)
+        self._shape = (height, width, 1 if grey else 3)
         self._grey = grey
         self._alpha = alpha
         self._icc = icc
+        self._cancelled = cancelled
 
     def __enter__(self) -> Self:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._rows = tempfile.NamedTemporaryFile(
-                dir=self.path.parent, prefix=f".{self.path.stem}.", suffix=".raw"
-            )
+            self._rows = tempfile.TemporaryFile(dir=self.path.parent)
         except OSError as error:
             raise FailedError(f"cannot write {self.path}: {error.strerror}") from error
         return self
@@ -252,20 +225,26 @@ class StreamWriter:
                 self._encode()
 
     def _encode(self) -> None:
-        bands = 1 if self._grey else 3
+        height, width, bands = self._shape
         try:
             self._rows.flush()
-            image = pyvips.Image.rawload(
-                self._rows.name, *self._size, bands, access="sequential"
-            ).copy(interpretation="b-w" if self._grey else "srgb")
+            # Mapped, not read: of a large picture the system holds the pages that it has room for.
+            rows = np.memmap(self._rows, np.uint8, "r", shape=self._shape)
+            image = pyvips.Image.new_from_memory(rows, width, height, bands, "uchar").copy(
+                interpretation="b-w" if self._grey else "srgb"
+            )
             if self._alpha is not None:
                 image = image.bandjoin(self._alpha)
             if self._icc is not None:
                 image.set_type(pyvips.GValue.blob_type, "icc-profile-data", self._icc)
+            image.set_progress(True)
+            image.signal_connect("eval", lambda now, _: now.set_kill(self._cancelled()))
+            suffix = self.path.suffix.lower()
             with replacing(self.path) as temporary:
-                image.write_to_file(str(temporary), **SAVE_OPTIONS[self.path.suffix.lower()])
-        except (OSError, pyvips.Error) as error:
-            raise FailedError(f"cannot write {self.path}: {_one_line(error)}") from error
+                target = pyvips.Target.new_to_file(os.fsencode(temporary))
+                image.write_to_target(target, suffix, **SAVE_OPTIONS[suffix])
+        except (OSError, ValueError, pyvips.Error) as error:
+            raise FailedError(f"cannot write {self.path}: {one_line(error)}") from error
 
 
 def _thumbnail(image: pyvips.Image, longest: int) -> NDArray[np.uint8]:
@@ -274,31 +253,8 @@ def _thumbnail(image: pyvips.Image, longest: int) -> NDArray[np.uint8]:
 
 
 def _losses(image: pyvips.Image) -> Iterator[str]:
-    if image.format != "uchar":
-        depth = "16 bits" if image.format == "ushort" else image.format
-        yield f"{depth} a sample (reduced to 8)"
-    if _field(image, "exif-data") is not None:
+    if field(image, "exif-data") is not None:
         yield "EXIF"
-    if image.interpretation == "cmyk":
-        yield "CMYK (converted to sRGB)"
-    pages = _field(image, "n-pages") or 1
+    pages = field(image, "n-pages") or 1
     if pages > 1:
         yield f"pages 2 to {pages}"
-
-
-def _field(image: pyvips.Image, name: str) -> Any:
-    return image.get(name) if image.get_typeof(name) else None
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except pyvips.Error as error:
-        raise UsageError(f"cannot read {path}: {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    text = error.detail if isinstance(error, pyvips.Error) else str(error)
-    lines = [line.strip() for line in text.strip().splitlines()]
-    return lines[0] if lines else "unknown error"

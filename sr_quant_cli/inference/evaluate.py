@@ -16,7 +16,8 @@ from sr_quant_cli import __version__
 from sr_quant_cli.data.benchmark import BenchmarkSet, Pair
 from sr_quant_cli.engine.distributed import collect, from_first, share
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.imaging.io import picture_files, read_rgb, thumbnail
+from sr_quant_cli.imaging.formats import picture_files
+from sr_quant_cli.imaging.io import read_rgb, thumbnail
 from sr_quant_cli.imaging.tiling import Patches
 from sr_quant_cli.inference.upscaler import OnTile, Ran, Upscaler
 from sr_quant_cli.metrics import Protocol, score

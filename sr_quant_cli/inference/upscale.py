@@ -9,15 +9,8 @@ from tqdm import tqdm
 
 from sr_quant_cli.engine.distributed import collect, from_first, share
 from sr_quant_cli.errors import FailedError, SrqError, UsageError
-from sr_quant_cli.imaging.io import (
-    SAVE_OPTIONS,
-    Picture,
-    StreamWriter,
-    check_writable,
-    open_picture,
-    picture_files,
-    thumbnail,
-)
+from sr_quant_cli.imaging.formats import SAVE_OPTIONS, check_writable, picture_files
+from sr_quant_cli.imaging.io import Picture, StreamWriter, open_picture, thumbnail
 from sr_quant_cli.inference.upscaler import Ran, Upscaler
 from sr_quant_cli.report.bitmap import draw_bit_map
 

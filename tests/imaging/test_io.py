@@ -3,14 +3,8 @@ import pytest
 import pyvips
 
 from sr_quant_cli.errors import FailedError, UsageError
-from sr_quant_cli.imaging.io import (
-    StreamWriter,
-    check_writable,
-    open_picture,
-    picture_files,
-    read_rgb,
-    write_rgb,
-)
+from sr_quant_cli.imaging.formats import check_writable, picture_files
+from sr_quant_cli.imaging.io import StreamWriter, open_picture, read_rgb, write_rgb
 from tests.helpers import picture
 
 

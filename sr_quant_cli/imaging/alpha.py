@@ -1,0 +1,67 @@
+"""Transparency beside a network that enlarges colour alone."""
+
+import pyvips
+
+_LEVELS = ((2, 1 / 16), (8, 1 / 256))
+"""Cell size in pixels and weight of the coarser means that ``spread_colour`` adds."""
+
+_GREY = 2**-12
+"""Weight of mid-grey, which is all that is left far from everything visible."""
+
+
+def spread_colour(colour: pyvips.Image, alpha: pyvips.Image) -> pyvips.Image:
+    """Give pixels of alpha 0 the mean colour of what is visible around them.
+
+    What a file stores there is arbitrary, often black, and a network would draw the edge to it into
+    the visible pixels. The means are weighted by alpha and by distance, and fade to mid-grey some
+    30 pixels away. libvips computes them where pixels are asked for.
+
+    Parameters
+    ----------
+    colour
+        8 bits, 1 or 3 bands.
+    alpha
+        8 bits, 1 band.
+
+    Returns
+    -------
+    8 bits, the bands of ``colour``; equal to it where alpha is not 0.
+    """
+    weight = alpha / 255
+    # As multiband, or libvips would take the last band for transparency of its own.
+    visible = (colour * weight).bandjoin(weight).copy(interpretation="multiband")
+    total = _blurred(visible)
+    for cell, share in _LEVELS:
+        means = _blurred(visible.shrink(cell, cell, ceil=True))
+        above = _resampled(means, cell, "bilinear").crop(0, 0, colour.width, colour.height)
+        total += above * share
+    bands = colour.bands
+    mean = (total.extract_band(0, n=bands) + 128 * _GREY) / (total[bands] + _GREY)
+    return (alpha == 0).ifthenelse(mean.rint().cast("uchar"), colour)
+
+
+def enlarge_alpha(alpha: pyvips.Image, scale: int) -> pyvips.Image:
+    """Enlarge by bicubic interpolation, centred as networks do it: 8 bits, 1 band."""
+    return _resampled(alpha, scale, "bicubic")
+
+
+def opaque(height: int, width: int) -> pyvips.Image:
+    """Alpha of a picture that hides nothing: 8 bits, 1 band, 255."""
+    return pyvips.Image.black(width, height).invert()
+
+
+def _blurred(image: pyvips.Image) -> pyvips.Image:
+    return image.gaussblur(0.6, precision="float")
+
+
+def _resampled(image: pyvips.Image, factor: int, kernel: str) -> pyvips.Image:
+    """Enlarge about the pixels' centres; ``resize`` of libvips shifts by half an output pixel."""
+    offset = (factor - 1) / 2
+    return image.affine(
+        [factor, 0, 0, factor],
+        interpolate=pyvips.Interpolate.new(kernel),
+        odx=offset,
+        ody=offset,
+        oarea=[0, 0, image.width * factor, image.height * factor],
+        extend="copy",
+    )
