@@ -1,5 +1,18 @@
 """The two ways a command ends badly; everything else is a defect and keeps its traceback."""
 
+import re
+
+_PLACE = re.compile(r"Exception from |Check '|.* failed at \S+:\d+:$")
+"""Lines of OpenVINO that say where in its source an error was noticed."""
+_SOURCE = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : (?:Non-zero status code .* Status Message: )?"
+    r"(?:\S+\.(?:h|cc):\d+ .* was false\. )?"
+)
+"""What of a line of ONNX Runtime does."""
+_MEMORY = re.compile(
+    r"bad_alloc|bad allocation|(?:can't|cannot|failed to|unable to) allocate|out of memory", re.I
+)
+
 
 class SrqError(Exception):
     """One clear line for the user: what, where, what is allowed."""
@@ -20,12 +33,25 @@ class UsageError(SrqError):
 
 
 def first_line(error: BaseException) -> str:
-    r"""Where the message of another library ends for a user.
+    r"""The first line of another library's message that tells a user something.
 
     >>> first_line(ValueError("no such node\n  at line 3")), first_line(ValueError())
     ('no such node', 'ValueError')
+    >>> first_line(RuntimeError("Exception from src/core.cpp:84:\nUnable to read the model"))
+    'Unable to read the model'
     """
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not _PLACE.match(line)] or lines
+    return _SOURCE.sub("", telling[0])[:200] if telling else type(error).__name__
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether another library failed for want of memory, by its class of error or its words.
+
+    >>> out_of_memory(RuntimeError("std::bad_alloc")), out_of_memory(RuntimeError("no such node"))
+    (True, False)
+    """
+    return isinstance(error, MemoryError) or _MEMORY.search(str(error)) is not None
 
 
 def unknown(kind: str, name: str, known: list[str]) -> UsageError:

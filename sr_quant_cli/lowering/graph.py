@@ -38,9 +38,13 @@ def facts_of(path: Path) -> Facts | None:
     if text is None:
         return None
     try:
-        return Facts(**json.loads(text)["facts"])
-    except (ValueError, KeyError, TypeError) as error:
+        values = json.loads(text)["facts"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{path}: what it says of itself is no metadata of this srq") from error
+    try:
+        return Facts.of(values)
+    except ValueError as error:
+        raise UsageError(f"{path}: its metadata entry srq: {error}") from error
 
 
 def save_graph(model: onnx.ModelProto, path: Path) -> None:

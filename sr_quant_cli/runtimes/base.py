@@ -4,15 +4,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_quant_cli.errors import UsageError, first_line
+from sr_quant_cli.errors import FailedError, SrqError, UsageError, first_line, out_of_memory
 
 Pixels = NDArray[np.uint8]
 RuntimeName = Literal["torch", "onnxruntime", "openvino"]
+Shape = Sequence[int | None]
+"""Sizes; None: any."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,41 @@ class Facts:
     """ranges follow from the picture, and so from the tile it is cut into"""
     alignment: int = 1
     """LR pixels of which tiles have to begin at a multiple"""
+
+    @classmethod
+    def of(cls, values: Any) -> Self:
+        """Facts as a file has them, each looked at.
+
+        Raises
+        ------
+        ValueError
+            With the one that is missing, unknown, or not what it can be.
+        """
+        if not isinstance(values, dict):
+            raise ValueError(f"{values!r}: must be a table")
+        try:
+            facts = cls(**values)
+        except TypeError as error:
+            raise ValueError(f"a value is missing or unknown: {first_line(error)}") from error
+        for key, (least, most) in _BOUNDS.items():
+            value = getattr(facts, key)
+            if type(value) is not int or not least <= value <= most:
+                raise ValueError(f"{key} = {value!r}: must be an integer from {least} to {most}")
+        if type(facts.dynamic) is not bool:
+            raise ValueError(f"dynamic = {facts.dynamic!r}: must be true or false")
+        if not isinstance(facts.name, str) or not facts.name.isprintable():
+            raise ValueError(f"name = {facts.name!r}: must be printable text")
+        return facts
+
+
+_BOUNDS = {
+    "scale": (2, 16),
+    "receptive_radius": (0, 4096),
+    "bytes_per_pixel": (1, 2**30),
+    "least": (1, 4096),
+    "alignment": (1, 4096),
+}
+"""What numbers among the facts can be."""
 
 
 class Runtime(ABC):
@@ -94,35 +131,44 @@ class GraphRuntime(Runtime):
         """Bits that the latest run chose: ``[1, L]``, by inputs; None: they are fixed."""
         return self._bits
 
-    def check(self, types: list[str], dimensions: list[int], outputs: list[str]) -> None:
-        """Refuse a graph that does not take one picture.
+    def check(self, inputs: Sequence[tuple[str, Shape]], outputs: list[str]) -> None:
+        """Refuse a graph that does not take one picture of any size.
 
         Parameters
         ----------
-        types, dimensions
-            Of the inputs; types by numpy's names.
+        inputs
+            Type, by numpy's name, and shape of each.
         outputs
             Names.
 
         Raises
         ------
         UsageError
-            With what is needed.
+            With what is needed, and what is there.
         """
-        if dimensions != [4] or types not in (["float32"], ["uint8"]):
-            raise UsageError(
-                f"{self.path}: needs one input, float [N, 3, H, W] (RGB 0..1) or uint8 [1, H, W, 3]"
+        if len(inputs) != 1 or not any(_fits(inputs[0], taken) for taken in _TAKEN):
+            there = ", ".join(
+                f"{kind} [{', '.join('?' if n is None else str(n) for n in shape)}]"
+                for kind, shape in inputs
             )
-        self._on_floats = types == ["float32"]
+            raise UsageError(
+                f"{self.path}: needs one input, float32 [N, 3, H, W] (RGB 0..1) or uint8 "
+                f"[1, H, W, 3] of any height and width; it has {there or 'none'}"
+            )
+        self._on_floats = inputs[0][0] == "float32"
         self._outputs = outputs
 
-    def unreadable(self, error: Exception) -> UsageError:
+    def unreadable(self, error: Exception) -> SrqError:
         """What to raise where the file cannot be loaded."""
+        if out_of_memory(error):
+            return FailedError(f"out of memory: {self.path} cannot be loaded")
         return UsageError(f"{self.path} is no readable network: {first_line(error)}")
 
-    def refused(self, lr: Pixels, error: Exception) -> UsageError:
+    def refused(self, lr: Pixels, error: Exception) -> SrqError:
         """What to raise where a picture is not taken."""
         size = f"{lr.shape[1]}x{lr.shape[0]}"
+        if out_of_memory(error):
+            return FailedError(f"out of memory: {self.path}, with {size} pixels at once")
         return UsageError(f"{self.path} does not take a {size} RGB picture: {first_line(error)}")
 
     def to_batch(self, lr: Pixels) -> NDArray[Any]:
@@ -140,6 +186,23 @@ class GraphRuntime(Runtime):
             return np.array(output[0], np.uint8)
         levels = np.clip(np.rint(output[0].astype(np.float32) * 255), 0, 255)
         return np.ascontiguousarray(levels.astype(np.uint8).transpose(1, 2, 0))
+
+
+_TAKEN: tuple[tuple[str, Shape], ...] = (
+    ("float32", (None, 3, None, None)),
+    ("uint8", (1, None, None, 3)),
+)
+
+
+def _fits(given: tuple[str, Shape], wanted: tuple[str, Shape]) -> bool:
+    """Whether an input takes all that ``wanted`` stands for; a batch may be of one."""
+    (kind, shape), (type_, sizes) = given, wanted
+    return (
+        kind == type_
+        and len(shape) == len(sizes)
+        and shape[0] in (None, 1)
+        and all(n is None or n == size for n, size in zip(shape[1:], sizes[1:], strict=True))
+    )
 
 
 PROBE = np.arange(32 * 24 * 3, dtype=np.uint8).reshape(32, 24, 3)

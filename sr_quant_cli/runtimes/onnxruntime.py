@@ -18,7 +18,11 @@ _INTEGER = {
     "QGemm",
 }
 _FLOAT = {"Conv", "FusedConv", "MatMul", "FusedMatMul", "Gemm", "FusedGemm"}
-_TYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
+_TYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(uint8)": "uint8",
+}
 
 
 class OnnxRuntime(GraphRuntime):
@@ -44,8 +48,13 @@ class OnnxRuntime(GraphRuntime):
         self._session = self._open(onnxruntime.SessionOptions())
         inputs = self._session.get_inputs()
         self.check(
-            [_TYPES.get(i.type, i.type) for i in inputs],
-            [len(i.shape) for i in inputs],
+            [
+                (
+                    _TYPES.get(i.type, i.type),
+                    [size if isinstance(size, int) else None for size in i.shape],
+                )
+                for i in inputs
+            ],
             [output.name for output in self._session.get_outputs()],
         )
         self._input = inputs[0].name
@@ -73,7 +82,7 @@ class OnnxRuntime(GraphRuntime):
 
     def _open(self, options: Any) -> Any:
         options.intra_op_num_threads = self._threads
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what it logs of errors, it raises, too
         # Its threads would go on waiting for work at full load, beside whatever runs next.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         providers = ["CPUExecutionProvider"]

@@ -1,10 +1,15 @@
 """ONNX files, and OpenVINO's own, in OpenVINO on the CPU."""
 
+from contextlib import suppress
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import openvino
 
+from sr_quant_cli.errors import FailedError
+from sr_quant_cli.files import replacing
 from sr_quant_cli.runtimes.base import PROBE, GraphRuntime, Kernels, Pixels, RuntimeName
 
 _PRODUCTS = {
@@ -16,7 +21,7 @@ _PRODUCTS = {
     "FullyConnected",
 }
 _INTEGER = ("_I8", "_U8", "_i8", "_u8")
-_TYPES = {"f32": "float32", "u8": "uint8"}
+_TYPES = {"f32": "float32", "f16": "float16", "u8": "uint8"}
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
@@ -32,12 +37,15 @@ class OpenVinoRuntime(GraphRuntime):
     precision
         Of what is not on integers; auto: OpenVINO's own choice, bf16 where the processor has it.
     cache
-        Folder of compiled graphs; None: compile anew.
+        Folder to keep what was compiled of an ``.onnx`` file; None: compile anew. One that cannot
+        be written is only read.
 
     Raises
     ------
     UsageError
         The file is missing, damaged, or no such network.
+    FailedError
+        There is not enough memory.
     """
 
     runtime: ClassVar[RuntimeName] = "openvino"
@@ -56,19 +64,23 @@ class OpenVinoRuntime(GraphRuntime):
         if precision != "auto":
             self._options["INFERENCE_PRECISION_HINT"] = _HINTS[precision]
         self._core = openvino.Core()
-        if cache is not None:
-            self._core.set_property({"CACHE_DIR": str(cache)})
         try:
-            self._model = self._core.read_model(path)
-            inputs = self._model.inputs
-            types = [source.get_element_type().get_type_name() for source in inputs]
+            kept = cache and cache / f"{threads or 'all'}-{precision}.openvino"
+            self._compiled = self._compile() if kept is None else self._compile_once(kept)
             self.check(
-                [_TYPES.get(name, name) for name in types],
-                [len(source.get_partial_shape()) for source in inputs],
-                ["bits" if "bits" in target.names else "" for target in self._model.outputs],
+                [
+                    (
+                        _TYPES.get(kind, kind),
+                        [n.get_length() if n.is_static else None for n in shape],
+                    )
+                    for kind, shape in (
+                        (source.get_element_type().get_type_name(), source.get_partial_shape())
+                        for source in self._compiled.inputs
+                    )
+                ],
+                ["bits" if "bits" in target.names else "" for target in self._compiled.outputs],
             )
-            self._compiled = self._core.compile_model(self._model, "CPU", self._options)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, MemoryError) as error:
             raise self.unreadable(error) from error
         used = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         self.precision = "bf16" if used == "bf16" else "fp32"
@@ -79,9 +91,13 @@ class OpenVinoRuntime(GraphRuntime):
             outputs = [*self._compiled([self.to_batch(lr)]).values()]
         except RuntimeError as error:
             raise self.refused(lr, error) from error
-        if not outputs[0].size:  # where it could make no kernel of bf16, and says nothing
-            raise self.refused(
-                lr, RuntimeError(f"OpenVINO computes nothing in {self.precision}, maybe in fp32")
+        if not outputs[0].size:  # it does not say why
+            if self.precision == "bf16":
+                reason = RuntimeError("OpenVINO computes nothing in bf16, maybe in fp32")
+                raise self.refused(lr, reason)
+            raise FailedError(
+                f"{self.path}: OpenVINO computes nothing of {lr.shape[1]}x{lr.shape[0]} pixels: "
+                "they do not fit the network, or the memory"
             )
         return self.to_pixels(outputs)
 
@@ -97,3 +113,30 @@ class OpenVinoRuntime(GraphRuntime):
         ]
         floats = tuple(name for kind, name in executed if not kind.endswith(_INTEGER))
         return Kernels(len(executed) - len(floats), len(floats), floats)
+
+    @cached_property
+    def _model(self) -> Any:
+        return self._core.read_model(self.path)
+
+    def _compile(self) -> Any:
+        return self._core.compile_model(self._model, "CPU", self._options)
+
+    def _compile_once(self, kept: Path) -> Any:
+        """Take what was compiled before, if it is whole and of this very graph.
+
+        OpenVINO checks neither: a damaged file would give other pixels.
+        """
+        graph = self.path.read_bytes()
+        with suppress(OSError, RuntimeError):  # absent, or OpenVINO is another one
+            content = kept.read_bytes()
+            seal, compiled = content[:_SEAL], content[_SEAL:]
+            if seal == sha256(graph + compiled).digest():
+                return self._core.import_model(compiled, "CPU", self._options)
+        model = self._compile()
+        compiled = model.export_model().getvalue()
+        with suppress(FailedError), replacing(kept) as temporary:
+            temporary.write_bytes(sha256(graph + compiled).digest() + compiled)
+        return model
+
+
+_SEAL = sha256().digest_size
