@@ -4,12 +4,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.sites import Placement, Site
 from sr_quant_cli.quant.quantizers import MaxScale, Mode, Quantizer
+from sr_quant_cli.strict import Strict
 
 if TYPE_CHECKING:
     from sr_quant_cli.quant.apply import Bits
@@ -19,12 +19,8 @@ Group = Literal["weights", "bounds", "weight_bounds", "auxiliary"]
 """Weights of the network; ranges of activations; ranges of weights; gates and selectors."""
 
 
-class MethodConfig(BaseModel):
+class MethodConfig(Strict):
     """``[method]``: a method's own hyper-parameters; each method derives its own."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
 
     name: str
     """method"""

@@ -5,6 +5,7 @@ from sr_quant_cli.networks.carn import CARN, CARNConfig
 from sr_quant_cli.networks.edsr import EDSR, EDSRConfig
 from sr_quant_cli.networks.folding import fold_modules
 from sr_quant_cli.networks.idn import IDN, IDNConfig
+from sr_quant_cli.networks.limits import at_most
 from sr_quant_cli.networks.msrresnet import MSRResNet, MSRResNetConfig
 from sr_quant_cli.networks.quantsr import QuantSRC, QuantSRCConfig
 from sr_quant_cli.networks.quantsr_t import QuantSRT, QuantSRTConfig
@@ -28,9 +29,16 @@ register(QuantSRT, QuantSRTConfig)
 
 
 def build(config: NetworkConfig) -> Network:
-    """Build the network that ``config`` names, with fresh weights."""
+    """Build the network that ``config`` names, with fresh weights.
+
+    Raises
+    ------
+    TooLargeError
+        It has more weights or tensors than srq builds, or than memory holds.
+    """
     cls, _ = REGISTRY.known[config.name]
-    network = cls(config)
-    if config.folded:
-        fold_modules(network)
+    with at_most():
+        network = cls(config)
+        if config.folded:
+            fold_modules(network)
     return network

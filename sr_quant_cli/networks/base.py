@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sr_quant_cli.networks.sites import Site, Stream
 
+from sr_quant_cli.strict import Strict
 if TYPE_CHECKING:
     from sr_quant_cli.quant.apply import Quantization
     from sr_quant_cli.quant.dynamic import BitProvider
@@ -19,12 +20,8 @@ Depth = Literal["full", "half", "quarter"]
 """How much of its body a network executes: everything, or about that part of the blocks."""
 
 
-class NetworkConfig(BaseModel):
+class NetworkConfig(Strict):
     """Hyper-parameters that rebuild a network; each network derives its own."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
-    )
 
     depths: ClassVar[tuple[Depth, ...]] = ("full",)
     """depths that such a network is made for, the deepest first"""

@@ -13,10 +13,9 @@ References
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from sr_quant_cli.networks.base import Network, NetworkConfig
@@ -28,6 +27,7 @@ from sr_quant_cli.networks.layers import (
     upsampling_stages,
 )
 from sr_quant_cli.networks.sites import Kind, Site
+from sr_quant_cli.strict import Size
 
 _UNITS = 3
 """Units of a cascade."""
@@ -40,9 +40,9 @@ class CARNConfig(NetworkConfig):
 
     name: Literal["carn"] = "carn"
     """network"""
-    n_feats: Annotated[int, Field(ge=1)] = 64
+    n_feats: Size = 64
     """features of every hidden convolution"""
-    groups: Annotated[int, Field(ge=1)] = 1
+    groups: Size = 1
     """of the 3x3 convolutions; with several, blocks end with a 1x1 convolution"""
     shared: bool = False
     """the blocks of a cascade are one and the same"""

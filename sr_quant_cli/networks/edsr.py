@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sr_quant_cli.networks.base import Network, NetworkConfig
 from sr_quant_cli.networks.layers import Denormalize, conv3x3
 from sr_quant_cli.networks.sites import Site, Stream
+from sr_quant_cli.strict import Size
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean RGB of DIV2K's training pictures, range 0..1 [1]_."""
@@ -32,11 +33,11 @@ class EDSRConfig(NetworkConfig):
 
     name: Literal["edsr"] = "edsr"
     """network"""
-    n_blocks: Annotated[int, Field(ge=1)] = 16
+    n_blocks: Size = 16
     """residual blocks"""
-    n_feats: Annotated[int, Field(ge=1)] = 64
+    n_feats: Size = 64
     """features of every hidden convolution"""
-    res_scale: Annotated[float, Field(gt=0)] = 1.0
+    res_scale: Annotated[float, Field(gt=0, le=100)] = 1.0
     """factor on each residual branch"""
     upsampler: Literal["shuffle", "direct"] = "shuffle"
     """shuffle: PixelShuffles to HR features, and a tail; direct: a single one, to RGB"""

@@ -27,6 +27,7 @@ from sr_quant_cli.networks.base import Network, NetworkConfig
 from sr_quant_cli.networks.edsr import RANGE
 from sr_quant_cli.networks.layers import Denormalize, conv3x3, enlarge_bicubic
 from sr_quant_cli.networks.sites import Kind, Site
+from sr_quant_cli.strict import MOST, Size
 
 _SLOPE = 0.05
 """Of the LeakyReLUs, below zero."""
@@ -48,9 +49,9 @@ class IDNConfig(NetworkConfig):
 
     name: Literal["idn"] = "idn"
     """network"""
-    n_blocks: Annotated[int, Field(ge=1)] = 4
+    n_blocks: Size = 4
     """distillation blocks"""
-    n_feats: Annotated[int, Field(ge=16, multiple_of=16)] = 64
+    n_feats: Annotated[int, Field(ge=16, le=MOST, multiple_of=16)] = 64
     """features between blocks"""
     luma: bool = False
     """enlarge luma alone, as the original network; false: RGB, as CADyQ's"""

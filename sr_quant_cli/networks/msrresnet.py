@@ -10,10 +10,9 @@ References
 """
 
 from functools import partial
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,6 +25,7 @@ from sr_quant_cli.networks.layers import (
     upsampling_stages,
 )
 from sr_quant_cli.networks.sites import Site
+from sr_quant_cli.strict import Size
 
 _SLOPE = 0.1
 """Of the LeakyReLUs outside of the blocks, below zero."""
@@ -38,9 +38,9 @@ class MSRResNetConfig(NetworkConfig):
 
     name: Literal["msrresnet"] = "msrresnet"
     """network"""
-    n_blocks: Annotated[int, Field(ge=1)] = 16
+    n_blocks: Size = 16
     """residual blocks"""
-    n_feats: Annotated[int, Field(ge=1)] = 64
+    n_feats: Size = 64
     """features of every hidden convolution"""
 
 

@@ -35,14 +35,14 @@ References
        Quantization for Efficient Image Super-Resolution", NeurIPS 2023.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field
 from torch import nn
 
 from sr_quant_cli.networks.base import Depth
 from sr_quant_cli.networks.depth import DEPTHS, DepthDynamic, Skippable, executed_blocks
 from sr_quant_cli.networks.edsr import EDSR, EDSRConfig, ResidualBlock
+from sr_quant_cli.strict import Size
 
 
 class QuantSRCConfig(EDSRConfig):
@@ -53,7 +53,7 @@ class QuantSRCConfig(EDSRConfig):
 
     name: Literal["quantsr_c"] = "quantsr_c"  # type: ignore[assignment]
     """network"""
-    n_blocks: Annotated[int, Field(ge=1)] = 32
+    n_blocks: Size = 32
     """residual blocks at full depth"""
     variant: Literal["corrected", "code"] = "corrected"
     """corrected: n // 2 and n // 4 blocks at lower depths; code: one more, as released"""

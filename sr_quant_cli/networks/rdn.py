@@ -10,16 +10,16 @@ References
        Super-Resolution", CVPR 2018.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from sr_quant_cli.networks.base import Network, NetworkConfig
 from sr_quant_cli.networks.edsr import RANGE, Upsampler
 from sr_quant_cli.networks.layers import Denormalize, conv3x3
 from sr_quant_cli.networks.sites import Site
+from sr_quant_cli.strict import Size
 
 
 class RDNConfig(NetworkConfig):
@@ -29,13 +29,13 @@ class RDNConfig(NetworkConfig):
 
     name: Literal["rdn"] = "rdn"
     """network"""
-    n_blocks: Annotated[int, Field(ge=1)] = 16
+    n_blocks: Size = 16
     """residual dense blocks (D)"""
-    n_layers: Annotated[int, Field(ge=1)] = 8
+    n_layers: Size = 8
     """convolutions in a block (C)"""
-    growth: Annotated[int, Field(ge=1)] = 64
+    growth: Size = 64
     """features that each of them adds (G)"""
-    n_feats: Annotated[int, Field(ge=1)] = 64
+    n_feats: Size = 64
     """features between blocks (G0)"""
 
 

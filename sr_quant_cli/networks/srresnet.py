@@ -18,10 +18,9 @@ References
        Generative Adversarial Network", CVPR 2017.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from sr_quant_cli.networks.base import Network, NetworkConfig
@@ -33,6 +32,7 @@ from sr_quant_cli.networks.layers import (
     upsampling_stages,
 )
 from sr_quant_cli.networks.sites import Site
+from sr_quant_cli.strict import Size
 
 _END = 4
 """Radius of the 9x9 convolutions at both ends."""
@@ -45,9 +45,9 @@ class SRResNetConfig(NetworkConfig):
 
     name: Literal["srresnet"] = "srresnet"
     """network"""
-    n_blocks: Annotated[int, Field(ge=1)] = 16
+    n_blocks: Size = 16
     """residual blocks"""
-    n_feats: Annotated[int, Field(ge=1)] = 64
+    n_feats: Size = 64
     """features of every hidden convolution"""
     activation: Literal["prelu", "relu", "shared"] = "prelu"
     """of blocks: prelu: one of its own in each; relu: ReLU; shared: the head's PReLU"""

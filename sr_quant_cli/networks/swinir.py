@@ -39,12 +39,12 @@ from sr_quant_cli.networks.edsr import DIV2K_MEAN
 from sr_quant_cli.networks.layers import Crop, Denormalize, Leaf, conv3x3
 from sr_quant_cli.networks.sites import Site
 from sr_quant_cli.quant.layers import MatMul
+from sr_quant_cli.strict import Size
 
 MASKED = -100.0
 """Added to the scores of pixels that are no neighbours, before the softmax [1]_."""
 
 Padding = Literal["reflect", "symmetric"]
-Positive = Annotated[int, Field(ge=1)]
 
 
 class SwinIRConfig(NetworkConfig):
@@ -54,15 +54,15 @@ class SwinIRConfig(NetworkConfig):
 
     name: Literal["swinir_light"] = "swinir_light"
     """network"""
-    embed_dim: Positive = 60
+    embed_dim: Size = 60
     """features of every hidden layer, a multiple of the heads"""
-    layers: Annotated[list[Positive], Field(default=[6, 6, 6, 6], min_length=1)]
+    layers: Annotated[list[Size], Field(default=[6, 6, 6, 6], min_length=1)]
     """transformer layers of each residual group"""
-    heads: Annotated[list[Positive], Field(default=[6, 6, 6, 6], min_length=1)]
+    heads: Annotated[list[Size], Field(default=[6, 6, 6, 6], min_length=1)]
     """attention heads in each residual group"""
-    window: Annotated[int, Field(ge=2)] = 8
+    window: Annotated[int, Field(ge=2, le=256)] = 8
     """pixels per side of a window, even"""
-    mlp_ratio: Positive = 2
+    mlp_ratio: Size = 2
     """hidden features of an MLP, as a multiple"""
     padding: Padding = "reflect"
     """to a multiple of the window: reflect (BasicSR) or symmetric, edge repeated (2DQuant)"""

@@ -1,34 +1,124 @@
-"""Reading recipes: file or built-in name, overrides, and every error at once."""
+"""Reading recipes: file or built-in name, changes of fields, and every error at once."""
 
+import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, Self, TypeVar, get_args, overload
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from sr_quant_cli.errors import UsageError, unknown
+from sr_quant_cli.errors import UsageError, first_line, unknown
 from sr_quant_cli.methods import config_class as method_config_class
 from sr_quant_cli.methods import method_names
 from sr_quant_cli.networks import config_class, network_names
 from sr_quant_cli.recipe.schema import DistillRecipe, PretrainRecipe, QuantizeRecipe, TrainingRecipe
 from sr_quant_cli.resources import recipes_dir
+from sr_quant_cli.strict import in_words
 
 _KINDS: dict[str, type[TrainingRecipe]] = {
     "pretrain": PretrainRecipe,
     "quantize": QuantizeRecipe,
     "distill": DistillRecipe,
 }
-_BY_NAME = (
-    ("network", config_class, network_names()),
-    ("method", method_config_class, method_names()),
-)
-"""Sections whose fields depend on their name."""
+_BY_NAME: dict[str, tuple[Callable[[str], type[BaseModel]], Callable[[], list[str]]]] = {
+    "network": (config_class, network_names),
+    "method": (method_config_class, method_names),
+}
+"""Tables whose fields depend on their name: what finds them, and the names."""
+
+_LARGEST = 2**20
+"""Bytes of a recipe file."""
+_DOTS = 1000
+"""Dots in a line: TOML's reader takes minutes for a key of 100,000 parts."""
+_PARTS = 3
+"""Parts of the longest key: table, field, operand of a site."""
+_SHOWN = 60
+"""Characters that errors show of what was typed."""
 
 R = TypeVar("R", bound=TrainingRecipe)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A field of a recipe that something else than its file sets.
+
+    Parameters
+    ----------
+    key
+        Path of the field, as ``train.batch``; or a section, whose table is replaced.
+    value
+        As TOML has it.
+    given
+        What the user typed, which errors begin with: ``--batch 3``.
+    """
+
+    key: str
+    value: Any
+    given: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``key=value`` of ``--set``, with a TOML value; one that is none is taken as text.
+
+        >>> Change.parse("train.batch=8").value, Change.parse("data.train=my photos").value
+        (8, 'my photos')
+
+        Raises
+        ------
+        UsageError
+            It is no ``key=value``, or a value that no recipe has.
+        """
+        key, equals, value = (part.strip() for part in text.partition("="))
+        given = f"--set {_cut(text)}"
+        parts = key.split(".")
+        if not equals or not all(parts) or len(parts) > _PARTS:
+            raise UsageError(f"{given}: must be section.key=value, as train.iters=1000")
+        try:
+            return cls(key, tomllib.loads(f"value = {value}")["value"], given)
+        except tomllib.TOMLDecodeError:
+            return cls(key, value, given)
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{given}: is no value of a recipe") from error
+
+    def put(self, values: dict[str, Any]) -> None:
+        """Change the tables of a recipe.
+
+        Raises
+        ------
+        UsageError
+            What it is a part of is no table.
+        """
+        *sections, last = self.key.split(".")
+        table = values
+        for part in sections:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise UsageError(f"{self.given}: {part} is no section")
+        table[last] = self.value
+
+    def concerns(self, place: str) -> bool:
+        """Whether a path is that of the field, of a part of it, or of what it is a part of."""
+        return f"{place}.".startswith(f"{self.key}.") or f"{self.key}.".startswith(f"{place}.")
+
+
+Changes = Iterable[Change | str]
+"""Changes, or the texts of ``--set``."""
+
+
+def parse_changes(changes: Changes) -> tuple[Change, ...]:
+    """Read the texts among changes.
+
+    Raises
+    ------
+    UsageError
+        One is no ``key=value``.
+    """
+    return tuple(Change.parse(each) if isinstance(each, str) else each for each in changes)
 
 
 def recipe_names() -> list[str]:
@@ -44,8 +134,8 @@ def recipe_path(name_or_file: str) -> Path:
     UsageError
         There is no such file, or no recipe of that name.
     """
-    path = Path(name_or_file)
-    if path.suffix == ".toml" or len(path.parts) > 1:
+    if _is_file_name(name_or_file):
+        path = Path(name_or_file)
         if not path.is_file():
             raise UsageError(f"no such recipe file: {path}")
         return path
@@ -55,71 +145,80 @@ def recipe_path(name_or_file: str) -> Path:
 
 
 @overload
-def load_recipe(name_or_file: str, overrides: Iterable[str] = ()) -> TrainingRecipe: ...
+def load_recipe(name_or_file: str, changes: Changes = ()) -> TrainingRecipe: ...
 @overload
-def load_recipe(name_or_file: str, overrides: Iterable[str], kind: type[R]) -> R: ...
+def load_recipe(name_or_file: str, changes: Changes, kind: type[R]) -> R: ...
 def load_recipe(
-    name_or_file: str, overrides: Iterable[str] = (), kind: type[TrainingRecipe] = TrainingRecipe
+    name_or_file: str, changes: Changes = (), kind: type[TrainingRecipe] = TrainingRecipe
 ) -> TrainingRecipe:
-    """Read, override and validate a recipe.
+    """Read, change and validate a recipe.
 
     Parameters
     ----------
-    overrides
-        ``section.key=value`` with a TOML value; a value that is none is taken as text.
+    changes
+        In the order in which they are made.
     kind
         Kind of recipe that is needed.
 
     Raises
     ------
     UsageError
-        With a line for every error: file, key path, value, what is allowed, nearest name; or the
-        recipe is for another command.
+        With a line for every error: what the user typed, or the file and key path; what is allowed,
+        nearest name. Or the recipe is for another command.
     """
     path = recipe_path(name_or_file)
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UsageError(f"{path}: not a readable TOML file: {error}") from error
-    if not issubclass(_kind_of(values), kind):
-        raise UsageError(f"{path}: is for 'srq {values['recipe']['task']}'")
-    for override in overrides:
-        _apply(values, override)
-    return validate_recipe(values, str(path))
+    origin = name_or_file if _is_file_name(name_or_file) else f"recipe {name_or_file}"
+    values = _read(path, origin)
+    own = _kind_of(values)
+    task = next(task for task, each in _KINDS.items() if each is own)
+    if not issubclass(own, kind):
+        raise UsageError(f"{origin}: is for 'srq {task}'")
+    changes = parse_changes(changes)
+    for change in changes:
+        change.put(values)
+        if _kind_of(values) is not own:
+            raise UsageError(f"{change.given}: {origin} is for 'srq {task}'")
+    return validate_recipe(values, origin, changes)
 
 
-def validate_recipe(values: dict[str, Any], origin: str) -> TrainingRecipe:
-    """Turn plain values into a recipe of the kind that its task says; errors name ``origin``."""
+def validate_recipe(
+    values: dict[str, Any], origin: str, changes: Iterable[Change] = ()
+) -> TrainingRecipe:
+    """Turn plain values into a recipe of the kind that its task says.
+
+    Parameters
+    ----------
+    origin
+        Where the values are from, which errors begin with.
+    changes
+        Those that were made; errors in them begin with what the user typed.
+
+    Raises
+    ------
+    UsageError
+        With a line for every error.
+    """
     model = _kind_of(values)
-    problems = []
-    for section, find, names in _BY_NAME:
-        table = values.get(section)
-        if section in model.model_fields and isinstance(table, dict) and table.get("name") in names:
-            # Validated here as well as inside the recipe, to report all errors together.
-            cls = find(table["name"])
-            try:
-                cls.model_validate(table)
-            except ValidationError as error:
-                problems += [_line(e, cls, section) for e in error.errors()]
-    told = {problem.replace(":", ".").partition(".")[0] for problem in problems}
+    sections = _sections(model, values)
+    problems: list[_Problem] = []
+    for name in _BY_NAME.keys() & sections.keys():
+        # Validated here as well as inside the recipe, to report all errors together.
+        try:
+            sections[name].model_validate(values[name])
+        except ValidationError as error:
+            problems += [_problem(e, sections, name) for e in error.errors()]
+    told = {problem.place.partition(".")[0] for problem in problems}
     try:
         recipe = model.model_validate(values)
     except ValidationError as error:
         problems += [
-            _line(e, model) for e in error.errors() if not (e["loc"] and e["loc"][0] in told)
+            _problem(e, sections) for e in error.errors() if not (e["loc"] and e["loc"][0] in told)
         ]
-    except UsageError as error:
-        problems.append(str(error))
     if problems:
-        raise UsageError("\n".join(f"{origin}: {problem}" for problem in problems))
+        last_first = tuple(changes)[::-1]
+        lines = dict.fromkeys(problem.line(origin, last_first) for problem in problems)
+        raise UsageError("\n".join(lines))
     return recipe
-
-
-def _kind_of(values: dict[str, Any]) -> type[TrainingRecipe]:
-    """Class of a recipe by its task; that of pretraining where it names none."""
-    info = values.get("recipe")
-    task = info.get("task") if isinstance(info, dict) else None
-    return _KINDS.get(task, PretrainRecipe) if isinstance(task, str) else PretrainRecipe
 
 
 def dump_recipe(recipe: TrainingRecipe) -> str:
@@ -127,42 +226,121 @@ def dump_recipe(recipe: TrainingRecipe) -> str:
     return tomli_w.dumps(recipe.model_dump(by_alias=True))
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise UsageError(f"--set {override}: must be section.key=value, as train.iters=1000")
-    table = values
-    for part in parts[:-1]:
-        table = table.setdefault(part, {})
-        if not isinstance(table, dict):
-            raise UsageError(f"--set {override}: {part} is no section")
+def _is_file_name(name_or_file: str) -> bool:
+    path = Path(name_or_file)
+    return path.suffix == ".toml" or len(path.parts) > 1
+
+
+def _read(path: Path, origin: str) -> dict[str, Any]:
     try:
-        table[parts[-1]] = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        table[parts[-1]] = text
+        with path.open("rb") as file:
+            text = file.read(_LARGEST + 1).decode()
+    except OSError as error:
+        raise UsageError(f"{origin}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{origin}: not a readable TOML file: no UTF-8 text") from error
+    if len(text) > _LARGEST or any(line.count(".") > _DOTS for line in text.splitlines()):
+        raise UsageError(f"{origin}: is too large for a recipe")
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{origin}: not a readable TOML file: {first_line(error)}") from error
+    except (ValueError, RecursionError) as error:
+        what = "tables or lists in too many others, or a number of thousands of digits"
+        raise UsageError(f"{origin}: not a readable TOML file: {what}") from error
 
 
-def _line(error: ErrorDetails, model: type[BaseModel], prefix: str = "") -> str:
-    path = [str(part) for part in error["loc"]]
-    where = ".".join([*([prefix] if prefix else []), *path])
+def _kind_of(values: Mapping[str, Any]) -> type[TrainingRecipe]:
+    """Class of a recipe by its task; that of pretraining where it names none."""
+    info = values.get("recipe")
+    task = info.get("task") if isinstance(info, dict) else None
+    return _KINDS.get(task, PretrainRecipe) if isinstance(task, str) else PretrainRecipe
+
+
+def _sections(model: type[TrainingRecipe], values: Mapping[str, Any]) -> dict[str, type[BaseModel]]:
+    """Types of the tables of a recipe; of those that depend on their name, where it is known."""
+    found = {}
+    for name, field in model.model_fields.items():
+        cls = field.annotation
+        if name in _BY_NAME:
+            find, names = _BY_NAME[name]
+            table = values.get(name)
+            if not isinstance(table, dict) or table.get("name") not in names():
+                continue
+            cls = find(table["name"])
+        if isinstance(cls, type) and issubclass(cls, BaseModel):
+            found[name] = cls
+    return found
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """An error in a recipe: path and value of the field, where there is one, and what is wrong."""
+
+    place: str
+    value: str
+    what: str
+
+    def line(self, origin: str, changes: Iterable[Change]) -> str:
+        """Tell the user, by what was typed if a change is to blame; the first in question is it."""
+        field = f"{_cut(self.place)}{self.value and f' = {self.value}'}: " if self.place else ""
+        change = next((c for c in changes if self.place and c.concerns(self.place)), None)
+        if change is None:
+            return f"{origin}: {field}{self.what}"
+        if change.key in change.given or change.given.endswith(f" {change.value}"):
+            part = self.place.removeprefix(f"{change.key}.") if change.key in self.place else ""
+            named = part and part != self.place and not part.isdecimal()
+            field = f"{_cut(part)}: " if named else ""
+        return f"{change.given}: {field}{self.what}"
+
+
+def _problem(
+    error: ErrorDetails, sections: Mapping[str, type[BaseModel]], prefix: str = ""
+) -> _Problem:
+    path = [prefix] * bool(prefix) + [str(part) for part in error["loc"]]
+    place = ".".join(path)
     if error["type"] == "extra_forbidden":
-        known = _fields_at(model, path[:-1])
-        near = get_close_matches(path[-1], known, n=1)
-        hint = f", did you mean '{near[0]}'?" if near else ","
-        return f"{where}: unknown key{hint} allowed here: {', '.join(known)}"
-    if error["type"] == "missing":
-        return f"{where}: is missing"
-    message = error["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    shown = "" if isinstance(error["input"], dict) else f" = {error['input']!r}"
-    return f"{where}{shown}: {message}" if where else message
+        return _Problem(place, "", f"{in_words(error)}{_hint(path, sections)}")
+    what = in_words(error, _limits(path, sections))
+    # What a check of several fields says names one of them.
+    if match := re.fullmatch(r"([a-z]\w*(?:\.\w+)*)(?: = (\S+))?: (.+)", what):
+        name, value, what = match.groups(default="")
+        inside = not path or name.partition(".")[0] == path[0]
+        return _Problem(name if inside else f"{place}.{name}", value, what)
+    value = (
+        ""
+        if isinstance(error["input"], dict) or error["type"] == "missing"
+        else _cut(repr(error["input"]))
+    )
+    return _Problem(place, value, what)
 
 
-def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
-    for part in path:
-        annotation = model.model_fields[part].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return sorted(field.alias or name for name, field in model.model_fields.items())
+def _hint(path: list[str], sections: Mapping[str, type[BaseModel]]) -> str:
+    """The nearest keys to one that is unknown; else those of its table."""
+    keys = {
+        name: [field.alias or key for key, field in section.model_fields.items()]
+        for name, section in sections.items()
+    }
+    *tables, last = path
+    allowed = keys[tables[0]] if tables and tables[0] in keys else list(keys)
+    near = [".".join([*tables, each]) for each in get_close_matches(last, allowed, n=1)]
+    near = near or [f"{name}.{last}" for name, fields in keys.items() if last in fields]
+    if near:
+        return f", did you mean {' or '.join(near)}?"
+    return f", allowed here: {', '.join(sorted(allowed))}"
+
+
+def _limits(path: list[str], sections: Mapping[str, type[BaseModel]]) -> Iterable[Any]:
+    """Constraints of a field, or of the entries of a list."""
+    if len(path) < 2 or path[0] not in sections:
+        return ()
+    field = sections[path[0]].model_fields.get(path[1])
+    if field is None or len(path) == 2:
+        return field.metadata if field else ()
+    entries = get_args(field.annotation)
+    return getattr(entries[0], "__metadata__", ()) if entries else ()
+
+
+def _cut(text: str) -> str:
+    """A text that may be long, for a line on the terminal."""
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."

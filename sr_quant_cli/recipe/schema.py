@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SerializeAsAny,
     SerializerFunctionWrapHandler,
@@ -16,22 +15,26 @@ from pydantic import (
     model_validator,
 )
 
+from sr_quant_cli.errors import UsageError
 from sr_quant_cli.methods import config_class as method_config_class
 from sr_quant_cli.methods import method_names
 from sr_quant_cli.methods.base import MethodConfig
 from sr_quant_cli.networks import config_class, network_names
 from sr_quant_cli.networks.base import NetworkConfig
 from sr_quant_cli.networks.sites import KINDS, Kind, Operands, Placement, Precision
+from sr_quant_cli.strict import MOST, Strict
 
 Augmentation = Literal["hflip", "vflip", "transpose"]
 
 
-class Section(BaseModel):
-    """A table of a recipe: unknown keys and wrong types are errors, numbers must be finite."""
+Steps = Annotated[int, Field(ge=1, le=10**9)]
+"""A number of steps, or what it is counted in."""
+Patches = Annotated[int, Field(ge=1, le=MOST)]
+"""A number of patches."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+
+class Section(Strict):
+    """A table of a recipe."""
 
 
 class RecipeInfo(Section):
@@ -58,18 +61,18 @@ class DataSection(Section):
     """glob patterns of files held out; empty: the set's own validation part, else one in fifty"""
     lr: Literal["auto", "bicubic", "folder"] = "auto"
     """LR from LR_bicubic/X{scale} beside HR, or made by bicubic; auto: the folder where it is"""
-    patch_hr: Annotated[int, Field(ge=16)] = 192
+    patch_hr: Annotated[int, Field(ge=16, le=MOST)] = 192
     """side of an HR patch in pixels, a multiple of the scale"""
-    augment: list[Augmentation] = ["hflip", "vflip", "transpose"]
+    augment: list[Augmentation] = Field(default=["hflip", "vflip", "transpose"])
     """each applied with probability 1/2"""
 
 
 class TrainSection(Section):
     """``[train]``: length, batch and arithmetic."""
 
-    iters: Annotated[int, Field(ge=1)] = 300_000
+    iters: Steps = 300_000
     """optimizer steps"""
-    batch: Annotated[int, Field(ge=1)] = 16
+    batch: Patches = 16
     """patches a step"""
     init: str = ""
     """model file of any scale whose weights training starts from; empty: fresh weights"""
@@ -79,9 +82,9 @@ class TrainSection(Section):
     """bf16 autocast or fp32; auto: bf16 where the hardware has it"""
     grad_clip: Annotated[float, Field(ge=0)] = 0.0
     """largest gradient norm; 0: no clipping"""
-    log_every: Annotated[int, Field(ge=1)] = 100
+    log_every: Steps = 100
     """steps between lines of the log"""
-    checkpoint_every: Annotated[int, Field(ge=1)] = 1000
+    checkpoint_every: Steps = 1000
     """steps between checkpoints"""
 
 
@@ -92,7 +95,9 @@ class OptimSection(Section):
     """optimizer"""
     lr: Annotated[float, Field(gt=0)] = 1e-4
     """learning rate at the start"""
-    betas: Annotated[list[float], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
+        default=[0.9, 0.999], min_length=2, max_length=2
+    )
     """decay of the two moments"""
     eps: Annotated[float, Field(gt=0)] = 1e-8
     """added to the denominator"""
@@ -104,15 +109,15 @@ class ScheduleSection(Section):
     kind: Literal["step", "milestones", "cosine", "constant"] = "step"
     """step: times gamma every so many steps; milestones: times gamma at given steps; cosine: down
     to the final factor at the last step"""
-    every: Annotated[int, Field(ge=1)] = 200_000
+    every: Steps = 200_000
     """steps between decays (step)"""
-    at: list[Annotated[int, Field(ge=1)]] = []
+    at: list[Steps] = Field(default=[])
     """steps at which it decays (milestones)"""
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.5
     """factor of a decay (step, milestones)"""
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
     """factor on the learning rate at the end (cosine)"""
-    warmup: Annotated[int, Field(ge=0)] = 0
+    warmup: Annotated[int, Field(ge=0, le=10**9)] = 0
     """steps of linear rise from 0"""
 
 
@@ -126,18 +131,18 @@ class EmaSection(Section):
 class ValidationSection(Section):
     """``[validation]``: PSNR on held-out photographs, by which the best checkpoint is chosen."""
 
-    every: Annotated[int, Field(ge=1)] = 1000
+    every: Steps = 1000
     """steps between validations"""
-    crop_hr: Annotated[int, Field(ge=0)] = 512
+    crop_hr: Annotated[int, Field(ge=0, le=MOST)] = 512
     """side of the central HR crop that is scored; 0: the whole picture"""
-    max_images: Annotated[int, Field(ge=1)] = 10
+    max_images: Patches = 10
     """photographs at most"""
 
 
 class DepthSection(Section):
     """``[depth]``: of networks that run at several depths; each batch trains all of them."""
 
-    weights: Annotated[list[float], Field(min_length=3, max_length=3)] = [1.0, 1.0, 1.0]
+    weights: list[float] = Field(default=[1.0, 1.0, 1.0], min_length=3, max_length=3)
     """of the losses at full, half and quarter depth, relative to their sum; 0: it is not trained"""
     distill_weight: Annotated[float, Field(ge=0)] = 1e-4
     """weight of the distance of lower depths' output to the full one's, as the pixel loss has it"""
@@ -202,7 +207,7 @@ class PretrainRecipe(TrainingRecipe):
 class QuantizeTrainSection(TrainSection):
     """``[train]`` of a quantized network."""
 
-    iters: Annotated[int, Field(ge=0)] = 0
+    iters: Annotated[int, Field(ge=0, le=10**9)] = 0
     """optimizer steps; 0: calibration alone"""
 
 
@@ -312,11 +317,11 @@ class SitesSection(Section):
 class CalibrationSection(Section):
     """``[calibration]``: LR pictures that ranges are found on before any training."""
 
-    images: Annotated[int, Field(ge=1)] = 32
+    images: Patches = 32
     """patches, drawn from the training photographs"""
-    patch_lr: Annotated[int, Field(ge=8)] = 64
+    patch_lr: Annotated[int, Field(ge=8, le=MOST)] = 64
     """side of a patch in LR pixels"""
-    batch: Annotated[int, Field(ge=1)] = 32
+    batch: Patches = 32
     """patches at once"""
     fold: bool = False
     """first fold the linear layers behind the body; the border of the picture changes a little"""
@@ -416,4 +421,7 @@ def _by_name(
         return value
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         raise ValueError(f"needs name = one of {', '.join(names)}")
-    return find(value["name"]).model_validate(value)
+    try:
+        return find(value["name"]).model_validate(value)
+    except UsageError as error:
+        raise ValueError(str(error)) from error
