@@ -18,8 +18,18 @@ from sr_quant_cli.cli.options import (
 )
 
 
+def _name(text: str) -> str:
+    """Refuse the empty name that a shell variable without a value becomes."""
+    if not text:
+        raise typer.BadParameter("the name is empty")
+    return text
+
+
 def upscale(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE|FOLDER", help="Picture, or folder.")],
+    image: Annotated[
+        str,
+        typer.Argument(metavar="IMAGE|FOLDER", parser=_name, help="Picture, or folder."),
+    ],
     scale: Annotated[
         int | None, typer.Option(help="Enlargement factor: 2, 3 or 4; default 4.")
     ] = None,
@@ -32,9 +42,13 @@ def upscale(
         ),
     ] = None,
     output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            "--output", "-o", metavar="OUT", help="File or folder; default: IMAGE_x4.png beside it."
+            "--output",
+            "-o",
+            metavar="OUT",
+            parser=_name,
+            help="File, or folder (also OUT/); default: IMAGE_x4.png beside it.",
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
@@ -60,6 +74,9 @@ def upscale(
 ) -> None:
     """Enlarge a picture, or all pictures of a folder.
 
+    Of a folder, hidden files, enlargements (NAME_x4.png of a NAME that is there) and subfolders are
+    left out. Beside photo.jpg, photo.png becomes photo.png_x4.png.
+
     \b
     Examples:
       srq upscale photo.jpg
@@ -74,20 +91,19 @@ def upscale(
     from sr_quant_cli.errors import UsageError
     from sr_quant_cli.files import check_outputs, write_json
     from sr_quant_cli.imaging.tiling import patches_of
+    from sr_quant_cli.inference.jobs import check_places, plan_jobs
     from sr_quant_cli.inference.models import named_model, open_model
     from sr_quant_cli.inference.upscale import (
         check_bit_maps,
-        check_source,
-        plan_jobs,
         raise_failures,
+        say_left_out,
         summarize,
         upscale_all,
     )
 
-    check_source(image)
-    # A folder may take the enlargements of its own pictures.
-    target = None if image.is_dir() else output
-    check_outputs({"-o": target, "--json": json}, [image, model])
+    source = Path(image)
+    file = check_places(source, output)
+    check_outputs({"-o": file, "--json": json}, [source, model])
     patches = patches_of(patchwise, patch, step)
     if bit_map and patches is None:
         raise UsageError("--bit-map: only with --patchwise")
@@ -104,11 +120,13 @@ def upscale(
     )
     if bit_map:
         check_bit_maps(upscaler)
-    jobs = plan_jobs(image, upscaler.scale, output)
+    plan = plan_jobs(source, upscaler.scale, output)
     with process_group() as here:
-        results = upscale_all(upscaler, jobs, overwrite=overwrite, bit_maps=bit_map)
+        if not here.rank:
+            say_left_out(plan)
+        results = upscale_all(upscaler, plan.jobs, overwrite=overwrite, bit_maps=bit_map)
     if here.rank:
         return
     if json is not None:
-        write_json(json, summarize(results, upscaler.name, upscaler.scale))
+        write_json(json, summarize(results, upscaler.name, upscaler.scale, plan.left_out))
     raise_failures(results)

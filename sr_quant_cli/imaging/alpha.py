@@ -5,7 +5,7 @@ import pyvips
 _LEVELS = ((2, 1 / 16), (8, 1 / 256))
 """Cell size in pixels and weight of the coarser means that ``spread_colour`` adds."""
 
-_GREY = 2**-12
+_GREY = 2**-16
 """Weight of mid-grey, which is all that is left far from everything visible."""
 
 
@@ -13,8 +13,8 @@ def spread_colour(colour: pyvips.Image, alpha: pyvips.Image) -> pyvips.Image:
     """Give pixels of alpha 0 the mean colour of what is visible around them.
 
     What a file stores there is arbitrary, often black, and a network would draw the edge to it into
-    the visible pixels. The means are weighted by alpha and by distance, and fade to mid-grey some
-    30 pixels away. libvips computes them where pixels are asked for.
+    the visible pixels. The means are weighted by alpha and by distance, and fade to mid-grey
+    some 20 pixels away. libvips computes them where pixels are asked for.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def spread_colour(colour: pyvips.Image, alpha: pyvips.Image) -> pyvips.Image:
 
 def enlarge_alpha(alpha: pyvips.Image, scale: int) -> pyvips.Image:
     """Enlarge by bicubic interpolation, centred as networks do it: 8 bits, 1 band."""
-    return _resampled(alpha, scale, "bicubic")
+    return _resampled(alpha.cast("float"), scale, "bicubic").rint().cast("uchar")
 
 
 def opaque(height: int, width: int) -> pyvips.Image:

@@ -5,6 +5,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sr_quant_cli.errors import FailedError
+
 
 def to_tensor(pixels: NDArray[np.uint8] | Tensor, device: torch.device) -> Tensor:
     """Uint8 ``[N, H, W, 3]`` -> float32 0..1 ``[N, 3, H, W]``, channels last in memory."""
@@ -14,6 +16,14 @@ def to_tensor(pixels: NDArray[np.uint8] | Tensor, device: torch.device) -> Tenso
 
 
 def to_pixels(picture: Tensor) -> NDArray[np.uint8]:
-    """Float 0..1 ``[..., 3, H, W]`` -> uint8 ``[..., H, W, 3]``, rounded half to even, clipped."""
+    """Float 0..1 ``[..., 3, H, W]`` -> uint8 ``[..., H, W, 3]``, rounded half to even, clipped.
+
+    Raises
+    ------
+    FailedError
+        Some value is not finite.
+    """
+    if not picture.isfinite().all():
+        raise FailedError("the network's output is not a number, or infinite")
     levels = (picture * 255).round_().clamp_(0, 255).to(torch.uint8)
     return levels.movedim(-3, -1).contiguous().cpu().numpy()

@@ -17,6 +17,9 @@ from sr_quant_cli.files import replacing
 from sr_quant_cli.imaging.decode import field, load, one_line, readable, to_srgb
 from sr_quant_cli.imaging.formats import SAVE_OPTIONS, check_writable
 
+_METADATA = {"exif-data": "EXIF", "xmp-data": "XMP", "iptc-data": "IPTC"}
+"""libvips' names of what is not kept, and the user's."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -253,8 +256,10 @@ def _thumbnail(image: pyvips.Image, longest: int) -> NDArray[np.uint8]:
 
 
 def _losses(image: pyvips.Image) -> Iterator[str]:
-    if field(image, "exif-data") is not None:
-        yield "EXIF"
+    names = image.get_fields()
+    yield from (kind for name, kind in _METADATA.items() if name in names)
+    if any("-comment" in name for name in names):
+        yield "comments"
     pages = field(image, "n-pages") or 1
     if pages > 1:
         yield f"pages 2 to {pages}"

@@ -90,6 +90,6 @@ class PatchwiseUpscaler(Upscaler):
                 sr = self.runtime.batch(lr)
                 bits = self.runtime.latest_bits()
                 for index, (row, column) in enumerate(batch):
-                    put(sr[index], bands[row], row, column, self.scale)
+                    put(sr[index], bands[row], row, column, self)
                     on_tile(Ran(row, column, None if bits is None else bits[index]))
         return list(bands.values())

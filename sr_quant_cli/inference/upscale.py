@@ -1,29 +1,23 @@
 """``srq upscale``: picture files in, picture files out."""
 
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyvips
 from tqdm import tqdm
 
 from sr_quant_cli.engine.distributed import collect, from_first, share
+from sr_quant_cli.engine.interrupt import DeferredInterrupts
 from sr_quant_cli.errors import FailedError, SrqError, UsageError
-from sr_quant_cli.imaging.formats import SAVE_OPTIONS, check_writable, picture_files
+from sr_quant_cli.imaging.alpha import enlarge_alpha, opaque, spread_colour
+from sr_quant_cli.imaging.formats import check_writable, holds_alpha
 from sr_quant_cli.imaging.io import Picture, StreamWriter, open_picture, thumbnail
+from sr_quant_cli.inference.jobs import Job, Plan, exists
 from sr_quant_cli.inference.upscaler import Ran, Upscaler
 from sr_quant_cli.report.bitmap import draw_bit_map
-
-_BIT_MAP = "_bits"
-"""What the name of a map of bits has behind that of the enlargement."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One picture and where its enlargement goes."""
-
-    source: Path
-    target: Path
 
 
 @dataclass(frozen=True)
@@ -41,44 +35,6 @@ class Done:
     bit_map: str = ""
 
 
-def check_source(source: Path) -> None:
-    """Refuse an input that is not there, before a model is made ready for it.
-
-    Raises
-    ------
-    UsageError
-        There is no such picture or folder.
-    """
-    if not source.exists():
-        raise UsageError(f"no such picture or folder: {source}")
-
-
-def plan_jobs(source: Path, scale: int, output: Path | None) -> list[Job]:
-    """Decide the output of every input.
-
-    ``IMAGE`` goes to ``IMAGE_x{scale}.png`` beside it, or to ``output``: a file where it has a
-    picture suffix, else a folder. Of a folder all pictures lying in it are taken, except
-    enlargements of others among them.
-
-    Raises
-    ------
-    UsageError
-        The input does not exist, holds no pictures, or does not fit the output.
-    """
-    check_source(source)
-    if source.is_dir():
-        if output is not None and output.suffix.lower() in SAVE_OPTIONS and not output.is_dir():
-            raise UsageError(f"-o {output}: is a file name, but the input {source} is a folder")
-        found = picture_files(source)
-        if not found:
-            raise UsageError(f"no pictures in {source}")
-        made = {f"{path.stem}_x{scale}{end}" for path in found for end in ("", _BIT_MAP)}
-        sources = [path for path in found if path.stem not in made]
-    else:
-        sources = [source]
-    return [Job(path, _target(path, scale, output)) for path in sources]
-
-
 def check_bit_maps(upscaler: Upscaler) -> None:
     """Refuse maps of bits that would show nothing.
 
@@ -91,37 +47,45 @@ def check_bit_maps(upscaler: Upscaler) -> None:
         raise UsageError(f"--bit-map: the bits of {upscaler.name} do not follow the picture")
 
 
-def upscale_file(upscaler: Upscaler, job: Job, *, overwrite: bool, bit_map: bool = False) -> Done:
+def upscale_file(
+    upscaler: Upscaler,
+    job: Job,
+    *,
+    overwrite: bool,
+    bit_map: bool = False,
+    interrupts: DeferredInterrupts | None = None,
+) -> Done:
     """Enlarge one picture; the output appears only when it is complete.
 
     Parameters
     ----------
     bit_map
         Draw the bits that every patch took beside the output.
+    interrupts
+        Looked at after every tile, and while the output is encoded.
 
     Raises
     ------
     UsageError
         The input is not readable, or the output exists or cannot hold the result.
     FailedError
-        The output cannot be written.
+        The network's output is no picture, or the file cannot be written.
     """
-    map_path = job.target.with_name(f"{job.target.stem}{_BIT_MAP}.png") if bit_map else None
-    for path in (job.target, map_path):
-        if path is not None and path.exists() and not overwrite:
+    for path in (job.target, job.bit_map) if bit_map else (job.target,):
+        if exists(path) and not overwrite:
             raise UsageError(f"{path} exists; use --overwrite to replace it")
     if job.target.resolve() == job.source.resolve():
         raise UsageError(f"{job.target} is the input itself")
     begun = time.perf_counter()
-    picture = open_picture(job.source)
     scale = upscaler.scale
+    picture, alpha = _transparency(open_picture(job.source), job.target, scale)
     height, width = picture.height * scale, picture.width * scale
-    check_writable(job.target, height, width, alpha=picture.alpha is not None)
-    ran = _enlarge(upscaler, picture, job.target)
-    if map_path is not None:
+    check_writable(job.target, height, width, alpha=alpha is not None)
+    ran = _enlarge(upscaler, picture, alpha, job.target, interrupts or DeferredInterrupts())
+    if bit_map:
         assert upscaler.meter is not None
         title = f"{job.source.name}: {upscaler.name}, x{scale}"
-        draw_bit_map(thumbnail(picture), ran, upscaler.meter.candidates, title, map_path)
+        draw_bit_map(thumbnail(picture), ran, upscaler.meter.candidates, title, job.bit_map)
     return Done(
         str(job.source),
         str(job.target),
@@ -130,34 +94,36 @@ def upscale_file(upscaler: Upscaler, job: Job, *, overwrite: bool, bit_map: bool
         height,
         round(time.perf_counter() - begun, 3),
         picture.not_kept,
-        bit_map=str(map_path or ""),
+        bit_map=str(job.bit_map) if bit_map else "",
     )
 
 
 def upscale_all(
-    upscaler: Upscaler, jobs: list[Job], *, overwrite: bool, bit_maps: bool = False
+    upscaler: Upscaler, jobs: Sequence[Job], *, overwrite: bool, bit_maps: bool = False
 ) -> list[Done]:
     """Enlarge pictures one after another, saying what happened to each.
 
-    A picture that fails does not stop the others when there are several. The processes of a process
+    A picture that fails does not stop the others when there are several. An interrupt ends the
+    picture at work, of which nothing is left; those that are done stay. The processes of a process
     group share the pictures; all get the whole result, and what the others did is said at the end.
     """
     jobs = from_first(jobs)  # a folder may fill while it is listed
-    makers: dict[Path, Path] = {}
-    for job in jobs:
-        makers.setdefault(job.target, job.source)
     mine = []
-    for job in share(jobs):
-        try:
-            if makers[job.target] != job.source:
-                raise UsageError(f"{job.target} is already made from {makers[job.target].name}")
-            result = upscale_file(upscaler, job, overwrite=overwrite, bit_map=bit_maps)
-        except SrqError as error:
-            if len(jobs) == 1:
-                raise
-            result = Done(str(job.source), str(job.target), "failed", error=str(error))
-        _tell(result)
-        mine.append(result)
+    with DeferredInterrupts(patient=True) as interrupts:
+        for job in share(jobs):
+            try:
+                result = upscale_file(
+                    upscaler, job, overwrite=overwrite, bit_map=bit_maps, interrupts=interrupts
+                )
+            except SrqError as error:
+                interrupts.resume()
+                if len(jobs) == 1:
+                    raise
+                result = Done(str(job.source), str(job.target), "failed", error=str(error))
+            _tell(result)
+            mine.append(result)
+            interrupts.resume()
+    interrupts.resume()
     results = collect(mine)
     told = set(mine)
     for result in results:
@@ -166,9 +132,16 @@ def upscale_all(
     return results
 
 
-def summarize(results: list[Done], model: str, scale: int) -> dict[str, Any]:
+def say_left_out(plan: Plan) -> None:
+    """Tell what of a folder is not enlarged, if anything."""
+    if plan.left_out:
+        tqdm.write(plan.left_out)
+
+
+def summarize(results: list[Done], model: str, scale: int, left_out: str) -> dict[str, Any]:
     """Report that ``--json`` writes."""
-    return {"model": model, "scale": scale, "pictures": [asdict(result) for result in results]}
+    pictures = [asdict(result) for result in results]
+    return {"model": model, "scale": scale, "pictures": pictures, "left_out": left_out}
 
 
 def raise_failures(results: list[Done]) -> None:
@@ -184,22 +157,32 @@ def raise_failures(results: list[Done]) -> None:
         raise FailedError(f"{len(failed)} of {len(results)} failed: {', '.join(failed)}")
 
 
-def _target(source: Path, scale: int, output: Path | None) -> Path:
-    name = f"{source.stem}_x{scale}.png"
-    if output is None:
-        return source.with_name(name)
-    if output.suffix.lower() in SAVE_OPTIONS and not output.is_dir():
-        return output
-    if output.suffix and not output.is_dir():
-        raise UsageError(f"-o {output}: suffix must be one of {', '.join(SAVE_OPTIONS)}")
-    return output / name
+def _transparency(
+    picture: Picture, target: Path, scale: int
+) -> tuple[Picture, pyvips.Image | None]:
+    """The picture without colours that would leave halos, and its alpha, enlarged.
+
+    An alpha that hides nothing is left out where ``target`` cannot hold it.
+    """
+    if picture.alpha is None:
+        return picture, None
+    lowest, highest = picture.alpha_range()
+    if lowest == 255:
+        whole = opaque(picture.height * scale, picture.width * scale)
+        return picture, whole if holds_alpha(target) else None
+    if lowest == 0 < highest:
+        picture = replace(picture, rgb=spread_colour(picture.rgb, picture.alpha))
+    return picture, enlarge_alpha(picture.alpha, scale)
 
 
-def _enlarge(upscaler: Upscaler, picture: Picture, target: Path) -> list[Ran]:
+def _enlarge(
+    upscaler: Upscaler,
+    picture: Picture,
+    alpha: pyvips.Image | None,
+    target: Path,
+    interrupts: DeferredInterrupts,
+) -> list[Ran]:
     scale = upscaler.scale
-    alpha = picture.alpha
-    if alpha is not None:
-        alpha = alpha.resize(scale, kernel="cubic")
     height, width = picture.height, picture.width
     with (
         tqdm(
@@ -216,6 +199,7 @@ def _enlarge(upscaler: Upscaler, picture: Picture, target: Path) -> list[Ran]:
             grey=picture.grey,
             alpha=alpha,
             icc=picture.icc,
+            cancelled=lambda: interrupts.received is not None,
         ) as writer,
     ):
         ran: list[Ran] = []
@@ -223,6 +207,7 @@ def _enlarge(upscaler: Upscaler, picture: Picture, target: Path) -> list[Ran]:
         def note(tile: Ran) -> None:
             ran.append(tile)
             bar.update()
+            interrupts.resume()
 
         for band in upscaler.bands(picture.read, height, width, note):
             writer.write(band)

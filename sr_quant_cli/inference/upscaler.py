@@ -30,6 +30,9 @@ A band of finished rows is in memory, too. Larger tiles overlap less, but are sl
 features integer kernels enlarged 111,000 LR pixels a second in tiles of 584, 62,000 of 712.
 """
 
+_TRIAL = 48
+"""LR pixels per side of the picture that tells the scale of a graph."""
+
 
 @dataclass(frozen=True)
 class Ran:
@@ -57,7 +60,24 @@ class Upscaler(ABC):
     """counts bits of what it ran; None: of what it runs none are known"""
 
     def __call__(self, lr: Pixels, on_tile: OnTile = ignore) -> Pixels:
-        """Uint8 ``[h, w, 3]`` -> uint8 ``[sh, sw, 3]``."""
+        """Enlarge uint8 ``[h, w, 3]``, sRGB 0..255, to uint8 ``[sh, sw, 3]``.
+
+        Raises
+        ------
+        TypeError
+            ``lr`` is of another type.
+        ValueError
+            It is of another shape, or empty.
+        UsageError
+            The model does not take it.
+        FailedError
+            The model's output is no picture.
+        """
+        if not isinstance(lr, np.ndarray) or lr.dtype != np.uint8:
+            given = lr.dtype if isinstance(lr, np.ndarray) else type(lr).__name__
+            raise TypeError(f"a picture is an array of uint8, 0..255, not {given}")
+        if lr.ndim != 3 or lr.shape[2] != 3 or not lr.size:
+            raise ValueError(f"a picture is of shape [h, w, 3], not {list(lr.shape)}")
         height, width, _ = lr.shape
         bands = self.bands(_region_of(lr), height, width, on_tile)
         first = next(bands)
@@ -128,18 +148,23 @@ class WholeUpscaler(_AtOnce):
     def __init__(self, runtime: Runtime, name: str) -> None:
         self.name = name
         self._runtime = runtime
-        size = 48
-        output = runtime(np.zeros((size, size, 3), np.uint8))
-        self.scale = output.shape[1] // size
-        if output.shape != (size * self.scale, size * self.scale, 3) or not self.scale:
+        output = runtime(np.zeros((_TRIAL, _TRIAL, 3), np.uint8))
+        self.scale = output.shape[1] // _TRIAL
+        if output.shape != (_TRIAL * self.scale, _TRIAL * self.scale, 3) or not self.scale:
             shape = "x".join(map(str, output.shape))
             raise UsageError(
-                f"{name}: output {shape} of a {size}x{size} picture is no enlarged one"
+                f"{name}: output {shape} of a {_TRIAL}x{_TRIAL} picture is no enlarged one"
             )
 
     def enlarge(self, lr: Pixels) -> Pixels:
         """Uint8 ``[h, w, 3]`` -> uint8 ``[sh, sw, 3]``."""
-        return self._runtime(lr)
+        try:
+            sr = self._runtime(lr)
+        except UsageError as error:
+            raise UsageError(
+                f"{error} (it takes {_TRIAL}x{_TRIAL}: only multiples of a number?)"
+            ) from error
+        return checked(sr, lr.shape[0], lr.shape[1], self)
 
 
 class TiledUpscaler(Upscaler):
@@ -199,7 +224,7 @@ class TiledUpscaler(Upscaler):
             band = empty_band(rows, width, self.scale)
             for columns in spans(width, core, halo, alignment):
                 sr = runtime(read(rows.start, rows.stop, columns.start, columns.stop))
-                put(sr, band, rows, columns, self.scale)
+                put(sr, band, rows, columns, self)
                 bits = runtime.latest_bits()
                 on_tile(Ran(rows, columns, None if bits is None else bits[0]))
             yield band
@@ -224,8 +249,31 @@ def empty_band(rows: Span, width: int, scale: int) -> Pixels:
     return np.empty(((rows.last - rows.first) * scale, width * scale, 3), np.uint8)
 
 
-def put(sr: Pixels, band: Pixels, rows: Span, columns: Span, scale: int) -> None:
-    """Put what is kept of an enlarged tile in its place in a band."""
+def checked(sr: Pixels, height: int, width: int, upscaler: Upscaler) -> Pixels:
+    """Give back what a model made of a ``height`` x ``width`` picture.
+
+    Raises
+    ------
+    UsageError
+        It does not enlarge by the scale that it says.
+    """
+    scale = upscaler.scale
+    if sr.shape != (height * scale, width * scale, 3):
+        made = f"{sr.shape[1]}x{sr.shape[0]}"
+        raise UsageError(f"{upscaler.name} makes {made} of {width}x{height}, which is not x{scale}")
+    return sr
+
+
+def put(sr: Pixels, band: Pixels, rows: Span, columns: Span, upscaler: Upscaler) -> None:
+    """Put what is kept of an enlarged tile in its place in a band.
+
+    Raises
+    ------
+    UsageError
+        The tile is not of the scale that the model says.
+    """
+    checked(sr, rows.stop - rows.start, columns.stop - columns.start, upscaler)
+    scale = upscaler.scale
     top, left = (rows.first - rows.start) * scale, (columns.first - columns.start) * scale
     width, start = (columns.last - columns.first) * scale, columns.first * scale
     band[:, start : start + width] = sr[top : top + len(band), left : left + width]

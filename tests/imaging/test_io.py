@@ -3,7 +3,7 @@ import pytest
 import pyvips
 
 from sr_quant_cli.errors import FailedError, UsageError
-from sr_quant_cli.imaging.formats import check_writable, picture_files
+from sr_quant_cli.imaging.formats import check_writable
 from sr_quant_cli.imaging.io import StreamWriter, open_picture, read_rgb, write_rgb
 from tests.helpers import picture
 
@@ -78,6 +78,16 @@ def test_exif_orientation_is_applied_and_exif_named_as_lost(tmp_path):
     assert "EXIF" in opened.not_kept
 
 
+def test_metadata_that_are_lost_are_named(tmp_path):
+    image = pyvips.Image.new_from_array(picture(9, 7)).copy()
+    image.set_type(pyvips.GValue.blob_type, "xmp-data", b"<x:xmpmeta/>")
+    image.set_type(pyvips.GValue.gstr_type, "png-comment-0-Author", "somebody")
+    image.write_to_file(str(tmp_path / "a.png"), keep="xmp|other")
+    assert open_picture(tmp_path / "a.png").not_kept == ("XMP", "comments")
+    image.write_to_file(str(tmp_path / "b.png"), keep="none")
+    assert open_picture(tmp_path / "b.png").not_kept == ()
+
+
 def test_a_region_is_read_as_it_lies(tmp_path):
     pixels = picture(20, 30)
     write_rgb(tmp_path / "a.png", pixels)
@@ -107,10 +117,3 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path, content):
 def test_an_output_that_cannot_be_is_refused(tmp_path, name, height, alpha, message):
     with pytest.raises(UsageError, match=message):
         check_writable(tmp_path / name, height, 5, alpha=alpha)
-
-
-def test_picture_files_takes_pictures_alone(tmp_path):
-    for name in ("b.PNG", "a.jpg", "notes.txt", ".hidden"):
-        (tmp_path / name).touch()
-    (tmp_path / "c.png").mkdir()
-    assert [path.name for path in picture_files(tmp_path)] == ["a.jpg", "b.PNG"]

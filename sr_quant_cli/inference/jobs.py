@@ -1,0 +1,181 @@
+"""Which pictures ``srq upscale`` enlarges, and where the results go."""
+
+import errno
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sr_quant_cli.errors import UsageError
+from sr_quant_cli.imaging.formats import SAVE_OPTIONS, list_folder
+
+BIT_MAP = "_bits"
+"""What the name of a map of bits has behind that of the enlargement."""
+
+_ENLARGED = re.compile(rf"(.+)_x\d+(?:{BIT_MAP})?")
+_TOLD = 3
+"""Names that are told of each kind of file that is left out."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture and where its enlargement goes."""
+
+    source: Path
+    target: Path
+
+    @property
+    def bit_map(self) -> Path:
+        """Where its map of bits goes."""
+        return self.target.with_name(f"{self.target.stem}{BIT_MAP}.png")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The pictures to enlarge, and what of their folder is left out, in words for the user."""
+
+    jobs: tuple[Job, ...]
+    left_out: str = ""
+
+
+def check_places(source: Path, output: str | Path | None) -> Path | None:
+    """Refuse an input that is not there and an output that cannot be, before any work.
+
+    Returns
+    -------
+    The file that ``output`` names; None: it names a folder, or nothing.
+
+    Raises
+    ------
+    UsageError
+        There is no such picture or folder, or the output does not fit it.
+    """
+    if not exists(source):
+        raise UsageError(f"no such picture or folder: {source}")
+    _, file = _output(output)
+    if file is not None and source.is_dir():
+        raise UsageError(f"-o {output}: is a file name, but the input {source} is a folder")
+    return file
+
+
+def exists(path: Path) -> bool:
+    """Whether there is something of that name.
+
+    Raises
+    ------
+    UsageError
+        It cannot be a name here, or a folder on its way may not be looked into.
+    """
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return False
+        raise UsageError(f"{_short(path)}: {error.strerror}") from error
+    return True
+
+
+def plan_jobs(source: Path, scale: int, output: str | Path | None) -> Plan:
+    """Decide the output of every input.
+
+    ``IMAGE`` goes to ``IMAGE_x{scale}.png`` beside it, or to ``output``: a folder where it ends in
+    a separator or is one, a file where it has a suffix of ``SAVE_OPTIONS``, else a folder. Of a
+    folder all pictures lying in it are taken, except enlargements of others among them. Where two
+    pictures differ in their suffixes alone, the second keeps its own: ``photo.png_x{scale}.png``.
+
+    Raises
+    ------
+    UsageError
+        The input does not exist, holds no pictures, or does not fit the output.
+    """
+    file = check_places(source, output)
+    folder, _ = _output(output)
+    if not source.is_dir():
+        return Plan((Job(source, file or _place(source, folder) / _name(source.stem, scale)),))
+    found = list_folder(source)
+    sources = _originals(found.pictures)
+    enlarged = [path for path in found.pictures if path not in sources]
+    left_out = ", ".join(
+        _count(paths, kind)
+        for paths, kind in (
+            (found.others, "other file"),
+            (found.folders, "subfolder"),
+            (enlarged, "enlargement"),
+        )
+        if paths
+    )
+    if not sources:
+        raise UsageError(f"no pictures in {source}" + (f", but {left_out}" if left_out else ""))
+    targets = _targets(sources, scale)
+    jobs = [
+        Job(path, _place(path, folder) / name) for path, name in zip(sources, targets, strict=True)
+    ]
+    return Plan(tuple(jobs), f"{source}: left out: {left_out}" if left_out else "")
+
+
+def _output(output: str | Path | None) -> tuple[Path | None, Path | None]:
+    """The folder or the file that ``-o`` names; neither: beside the input."""
+    if output is None:
+        return None, None
+    path = Path(output)
+    there = exists(path)
+    if there and path.is_dir():
+        return path, None
+    suffix, text = path.suffix.lower(), os.fspath(output)
+    as_folder = text.endswith((os.sep, os.altsep or os.sep))
+    if suffix in SAVE_OPTIONS and not as_folder:
+        return None, path
+    if there:
+        raise UsageError(
+            f"-o {output}: is no folder, and ends in none of {', '.join(SAVE_OPTIONS)}"
+        )
+    if suffix and not as_folder:
+        raise UsageError(
+            f"-o {output}: suffix must be one of {', '.join(SAVE_OPTIONS)}; "
+            f"of a folder, write {output}{os.sep}"
+        )
+    return path, None
+
+
+def _place(source: Path, folder: Path | None) -> Path:
+    return source.parent if folder is None else folder
+
+
+def _originals(pictures: Sequence[Path]) -> list[Path]:
+    """Leave out pictures whose names say that they are enlargements of others."""
+    names = {name for path in pictures for name in (path.stem, path.name)}
+    matches = [(path, _ENLARGED.fullmatch(path.stem)) for path in pictures]
+    return [path for path, match in matches if match is None or match[1] not in names]
+
+
+def _targets(sources: Sequence[Path], scale: int) -> list[str]:
+    """Names of the outputs, all different, also where a file system ignores case."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for source in sources:
+        stem = source.stem
+        while stem.casefold() in taken:
+            stem += source.suffix
+        taken.add(stem.casefold())
+        names.append(_name(stem, scale))
+    return names
+
+
+def _name(stem: str, scale: int) -> str:
+    return f"{stem}_x{scale}.png"
+
+
+def _count(paths: Sequence[Path], kind: str) -> str:
+    """Count paths and name the first few.
+
+    >>> _count([Path(name) for name in "abcd"], "subfolder")
+    '4 subfolders (a, b, c, ...)'
+    """
+    names = [path.name for path in paths[:_TOLD]] + ["..."] * (len(paths) > _TOLD)
+    return f"{len(paths)} {kind}{'s' * (len(paths) > 1)} ({', '.join(names)})"
+
+
+def _short(path: Path) -> str:
+    text = str(path)
+    return text if len(text) <= 80 else f"{text[:60]}...{text[-17:]}"
