@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.methods.base import Group, Method
 from sr_quant_cli.networks.base import Depth, Network
+from sr_quant_cli.networks.folding import ComposedEnd
 from sr_quant_cli.recipe.schema import (
     DepthSection,
     DistillRecipe,
@@ -100,12 +101,29 @@ class Objective(nn.Module):
 
 
 class PixelLoss(Objective):
-    """Mean absolute or squared difference to HR."""
+    """Mean absolute or squared difference to HR.
+
+    With ``train.compose`` the linear layers at the network's end run as one convolution, and the
+    pixels that this changes, at the border of a patch, are left out.
+    """
+
+    def __init__(self, network: Network, recipe: TrainingRecipe) -> None:
+        super().__init__(network, recipe)
+        self._end = ComposedEnd(network) if recipe.train.compose else None
+
+    def goal(self, lr: Tensor, hr: Tensor) -> Goal:
+        """HR, as far as it counts."""
+        return Goal(self._inside(hr))
 
     def losses(self, lr: Tensor, goal: Goal) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss under the name ``pixel``."""
-        sr = self.network(lr)
+        with self._end.composed() if self._end else nullcontext():
+            sr = self._inside(self.network(lr))
         return sr, {"pixel": pixel_loss(sr, goal.picture, self.recipe.train)}
+
+    def _inside(self, picture: Tensor) -> Tensor:
+        border = self._end.border * self.network.scale if self._end else 0
+        return picture[:, :, border:-border, border:-border] if border else picture
 
 
 class StudentLoss(Objective):

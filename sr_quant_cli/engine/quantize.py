@@ -165,3 +165,15 @@ def calibration_batches(train: PairStore, recipe: QuantizeRecipe) -> Iterator[Te
     for index in range(-(-calibration.images // batch)):
         lr, _ = sampler.batch(index)
         yield to_tensor(lr, torch.device("cpu"))
+    if calibration.colours:
+        yield flat_patches(calibration.patch_lr)
+
+
+def flat_patches(side: int) -> Tensor:
+    """Flat patches ``[9, 3, side, side]``, 0..1: the corners of the colour cube, and grey.
+
+    Photographs hardly have saturated colours, which clip where ranges come from them alone.
+    """
+    corners = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3)
+    colours = torch.cat([corners, torch.full((1, 3), 0.5)])
+    return colours[:, :, None, None].expand(-1, -1, side, side).contiguous()

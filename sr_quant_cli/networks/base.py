@@ -3,15 +3,16 @@
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 from torch import Tensor, nn
 
+from sr_quant_cli.networks.layers import Surround, Trim
 from sr_quant_cli.networks.sites import Site, Stream
-
 from sr_quant_cli.strict import Strict
+
 if TYPE_CHECKING:
     from sr_quant_cli.quant.apply import Quantization
     from sr_quant_cli.quant.dynamic import BitProvider
@@ -35,6 +36,9 @@ class NetworkConfig(Strict):
     folded: bool = False
     """normalization is part of the convolutions, and the linear layers behind the body are a
     single convolution and PixelShuffle"""
+    context: Annotated[int, Field(ge=0, le=64)] = 0
+    """LR pixels of mirrored surroundings that pictures get at each side, and lose again behind the
+    network; none while it is trained"""
 
 
 class Network(nn.Module):
@@ -60,11 +64,19 @@ class Network(nn.Module):
         """path of that convolution"""
         self.depth: Depth = "full"
         """at which it runs; ``set_depth`` changes it"""
+        self.surround = Surround(config.context)
+        self.trim = Trim(config.context * config.scale)
 
     @property
     def scale(self) -> int:
         """Enlargement factor."""
         return self.config.scale
+
+    def set_context(self, context: int) -> None:
+        """Give pictures so many LR pixels of mirrored surroundings from now on."""
+        self.config = self.config.model_copy(update={"context": context})
+        self.surround = Surround(context).train(self.training)
+        self.trim = Trim(context * self.scale).train(self.training)
 
     @property
     @abstractmethod
@@ -151,7 +163,7 @@ class Network(nn.Module):
         """Float network of the same configuration and depth on meta tensors, to count with."""
         from sr_quant_cli.networks import build
 
-        twin = build(self.config).to("meta").eval()
+        twin = build(self.config.model_copy(update={"context": 0})).to("meta").eval()
         assert isinstance(twin, type(self))
         return twin
 
@@ -189,6 +201,11 @@ class Network(nn.Module):
         """Whether a tensor may keep its value if that of ``other`` does not fit or is missing."""
         return key.startswith(self.scale_dependent)
 
-    @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarge a batch: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""
+        """Enlarge a batch, with its context: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""
+        y: Tensor = self.trim(self.enlarge(self.surround(x)))
+        return y
+
+    @abstractmethod
+    def enlarge(self, x: Tensor) -> Tensor:
+        """Enlarge a batch as it is: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""

@@ -192,7 +192,7 @@ class CARN(Network):
         n_feats = self.config.n_feats
         return max(int(2.25 * self.scale**2 * n_feats), 2 * (_UNITS + 1) * n_feats)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def enlarge(self, x: Tensor) -> Tensor:
         """Enlarge a batch: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""
         deep = self.body(self.head(x - self.mean))
         y: Tensor = self.denormalize(self.tail(self.upsampler(self.before_upsampler(deep))))

@@ -183,7 +183,7 @@ class EDSR(Network):
             return 4 * self.config.n_feats
         return int(2.25 * self.scale**2 * self.config.n_feats)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def enlarge(self, x: Tensor) -> Tensor:
         """Enlarge a batch: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""
         shallow = self.head((x - self.mean) * RANGE)
         deep = self.body_out(self.body_last(self.body(shallow))) + self.long_skip(shallow)

@@ -9,13 +9,14 @@ everywhere but at the border, so that it equals a convolution to ``scale^2`` tim
 and one PixelShuffle, without any feature map at higher resolutions.
 
 At the border it differs: the layers pad zeros at every resolution, the folded convolution at the
-lowest alone. ``fold`` leaves it at that, for a network that is quantized afterwards: the folded
-convolution is then calibrated as it is. ``fold_exactly`` is for inference: the outermost pixels are
-computed by the layers themselves.
+lowest alone. ``fold``, for a network that is quantized afterwards, keeps the border out of sight: it
+gives pictures mirrored surroundings, which are cut off again. ``fold_exactly`` is for inference: the
+outermost pixels are computed by the layers themselves.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -24,7 +25,11 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.networks.layers import Crop, Denormalize, Leaf
+from sr_quant_cli.networks.layers import Crop, Denormalize, Leaf, Trim
+
+CONTEXT = 4
+"""LR pixels of mirrored surroundings that a folded network gets: with them, flat pictures come out
+flat to the last pixel, and more change nothing."""
 
 LINEAR = (nn.Conv2d, nn.ConvTranspose2d, nn.PixelShuffle, nn.Identity)
 
@@ -63,6 +68,8 @@ def fold(network: Network) -> Network:
         fold_weights(_modules(network, paths), _put_convolution(folded, paths))
     if norms or paths:
         folded.config = network.config.model_copy(update={"folded": True})
+    if len(paths) > 1:
+        folded.set_context(max(network.config.context, CONTEXT))
     return folded
 
 
@@ -148,12 +155,13 @@ def output_stage(
             return OutputStage(path, _enlargement(modules), behind[0])
         if not isinstance(network.get_submodule(path), _PASSED):
             return None
-        behind.append(path)
+        if not isinstance(network.get_submodule(path), Trim):
+            behind.append(path)
         node = node.args[0]
     return None
 
 
-_PASSED = (Denormalize, Crop, nn.PixelShuffle, nn.Identity)
+_PASSED = (Denormalize, Crop, Trim, nn.PixelShuffle, nn.Identity)
 
 
 @dataclass(frozen=True)
@@ -292,35 +300,92 @@ def _put_convolution(network: Network, paths: Sequence[str]) -> nn.Conv2d:
     return convolution
 
 
+class ComposedEnd:
+    """The linear layers at the end of a network, run as one convolution while their weights learn.
+
+    Its kernel is composed from their weights in every forward pass, so that gradients reach them.
+    Outputs are those of the layers but for ``border`` LR pixels at each side, where the layers pad
+    zeros at every resolution and the convolution at the lowest alone.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._paths = linear_chain(network)
+        chain = _modules(network, self._paths)
+        self._end = _ComposedChain(chain) if chain else None
+        self.border = self._end.radius if self._end is not None and len(chain) > 1 else 0
+
+    @contextmanager
+    def composed(self) -> Iterator[None]:
+        """Within the block, the network runs in the composed form; its state is as before after it."""
+        if self._end is None:
+            yield
+            return
+        modules = _modules(self._network, self._paths)
+        try:
+            for path in self._paths:
+                self._network.set_submodule(path, nn.Identity())
+            self._network.set_submodule(self._paths[0], self._end)
+            yield
+        finally:
+            for path, module in zip(self._paths, modules, strict=True):
+                self._network.set_submodule(path, module)
+
+
+class _ComposedChain(Leaf):
+    def __init__(self, chain: Sequence[nn.Module]) -> None:
+        super().__init__()
+        # In a tuple: the weights belong to the network, not to this form of it.
+        self._chain = tuple(chain)
+        convolution, self._scale = _folded_shape(chain)
+        self._channels, self.radius = convolution.in_channels, convolution.kernel_size[0] // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` -> ``[N, 3, sH, sW]``."""
+        with torch.autocast(x.device.type, enabled=False):
+            kernel, bias = compose(self._chain, self._channels, self.radius)
+        y = nn.functional.conv2d(x, kernel, bias, padding=self.radius)
+        return nn.functional.pixel_shuffle(y, self._scale)
+
+
+def compose(chain: Sequence[nn.Module], channels: int, radius: int) -> tuple[Tensor, Tensor]:
+    """Kernel ``[s^2 O, C, 2r + 1, 2r + 1]`` and bias ``[s^2 O]`` of a linear chain; differentiable.
+
+    They are the chain's responses to single values of its input, far enough from any border.
+
+    Parameters
+    ----------
+    channels
+        C, of the chain's input.
+    radius
+        r: LR pixels that the chain reaches.
+    """
+    scale, size = _enlargement(chain), 2 * radius + 1
+    weight = next(module for module in chain if hasattr(module, "weight")).weight
+    assert isinstance(weight, Tensor)
+    # The last picture is empty, and tells the bias.
+    x = weight.new_zeros(channels + 1, channels, size, size)
+    each = torch.arange(channels)
+    x[each, each, radius, radius] = 1
+    for module in chain:
+        x = module(x)
+    # What a network may cut off behind the chain.
+    x = x[:, :, : size * scale, : size * scale]
+    responses = nn.functional.pixel_unshuffle(x, scale)
+    impulses, empty = responses[:-1], responses[-1]
+    # What a pixel reads from one place, others read from the place opposite.
+    kernel = (impulses - empty).transpose(0, 1).flip(2, 3)
+    return kernel, empty[:, radius, radius]
+
+
 @torch.no_grad()
 def fold_weights(chain: Sequence[nn.Module], convolution: nn.Conv2d) -> None:
-    """Give a folded convolution the weights of a chain, computed in float64.
-
-    They are the chain's responses to single values of its input, far from any border.
-    """
-    chain = [deepcopy(module).double() for module in chain]
-    scale, channels = _enlargement(chain), convolution.in_channels
-    radius = convolution.kernel_size[0] // 2
-    side = 4 * radius + 1
-    middle, size = side // 2, 2 * radius + 1
-
-    def respond(x: Tensor) -> Tensor:
-        for module in chain:
-            x = module(x)
-        # What a network may cut off behind the chain.
-        x = x[:, :, : side * scale, : side * scale]
-        whole = nn.functional.pixel_unshuffle(x, scale)
-        return whole[:, :, middle - radius :, middle - radius :][:, :, :size, :size]
-
-    zero = torch.zeros(1, channels, side, side, dtype=torch.float64)
-    bias = respond(zero)
-    for channel in range(channels):
-        impulse = zero.clone()
-        impulse[0, channel, middle, middle] = 1
-        # What a pixel reads from one place, others read from the place opposite.
-        convolution.weight[:, channel] = (respond(impulse) - bias)[0].flip(1, 2)
+    """Give a folded convolution the weights of a chain, computed in float64."""
     assert convolution.bias is not None
-    convolution.bias.copy_(bias[0, :, radius, radius])
+    doubles = [deepcopy(module).double() for module in chain]
+    kernel, bias = compose(doubles, convolution.in_channels, convolution.kernel_size[0] // 2)
+    convolution.weight.copy_(kernel)
+    convolution.bias.copy_(bias)
 
 
 def _folded_shape(chain: Sequence[nn.Module]) -> tuple[nn.Conv2d, int]:

@@ -176,7 +176,7 @@ class IDN(Network):
         """Features of a block, and pictures at HR."""
         return 4 * self.config.n_feats + 4 * 3 * self.scale**2
 
-    def forward(self, x: Tensor) -> Tensor:
+    def enlarge(self, x: Tensor) -> Tensor:
         """Enlarge a batch: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""
         given = (x * self.luma).sum(1, keepdim=True) + 16 / 255 if self.config.luma else x * RANGE
         deep = self.before_upsampler(self.body(self.head2(self.head(given))))

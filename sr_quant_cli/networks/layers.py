@@ -99,6 +99,68 @@ class Denormalize(Leaf):
         return x.float() / self.scale + self.mean
 
 
+class Surround(Leaf):
+    """Mirrored surroundings for pictures, as ``numpy.pad`` has them in its mode ``symmetric``.
+
+    Bicubic reduction mirrors pictures at their edges in the same way, so that the surroundings are
+    the LR picture of the mirrored HR one. While a network is trained, patches stay as they are.
+
+    Parameters
+    ----------
+    width
+        Pixels at each side.
+
+    Examples
+    --------
+    >>> Surround(2).eval()(torch.arange(3.0).view(1, 1, 1, 3))[0, 0, 0].tolist()
+    [1.0, 0.0, 0.0, 1.0, 2.0, 2.0, 1.0]
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` -> ``[N, C, H + 2 width, W + 2 width]``."""
+        if not self.width or self.training:
+            return x
+        rows, columns = (mirrored(size, self.width, x.device) for size in x.shape[2:])
+        return x.index_select(2, rows).index_select(3, columns)
+
+
+def mirrored(size: int, width: int, device: torch.device) -> Tensor:
+    """Indices along a side of ``size`` pixels and ``width`` mirrored ones at both ends, int64.
+
+    Where ``width`` is larger than ``size``, the first pixel is repeated behind its mirror image.
+
+    >>> mirrored(4, 2, torch.device("cpu")).tolist()
+    [1, 0, 0, 1, 2, 3, 3, 2]
+    """
+    position = torch.arange(-width, size + width, device=device)
+    position = torch.where(position < 0, -1 - position, position)
+    return torch.minimum(position, 2 * size - 1 - position).clamp(min=0)
+
+
+class Trim(Leaf):
+    """Cut what mirrored surroundings have become off an enlarged picture.
+
+    Parameters
+    ----------
+    width
+        Pixels at each side.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, H, W]`` -> ``[N, C, H - 2 width, W - 2 width]``."""
+        if not self.width or self.training:
+            return x
+        return x[:, :, self.width : -self.width, self.width : -self.width]
+
+
 class UpsamplingStage(nn.Module):
     """Convolution, activation function, PixelShuffle.
 

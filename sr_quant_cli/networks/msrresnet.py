@@ -100,7 +100,7 @@ class MSRResNet(Network):
         """Features of the last layers, at HR."""
         return int(2.25 * self.scale**2 * self.config.n_feats)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def enlarge(self, x: Tensor) -> Tensor:
         """Enlarge a batch: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""
         shallow = self.act(self.act_in(self.head(x)))
         enlarged = self.upsampler(self.before_upsampler(self.body(shallow)))

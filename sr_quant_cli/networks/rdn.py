@@ -152,7 +152,7 @@ class RDN(Network):
         enlarged = 0 if config.folded else int(2.25 * self.scale**2 * config.growth)
         return config.n_blocks * config.n_feats + max(dense, enlarged)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def enlarge(self, x: Tensor) -> Tensor:
         """Enlarge a batch: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""
         shallow = self.head(x * RANGE)
         deep, outputs = self.head2(shallow), []

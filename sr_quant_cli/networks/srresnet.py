@@ -140,7 +140,7 @@ class SRResNet(Network):
         """Features around the last PixelShuffle and before it."""
         return int(2.25 * self.scale**2 * self.config.n_feats)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def enlarge(self, x: Tensor) -> Tensor:
         """Enlarge a batch: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""
         shallow = deep = self.act(self.act_in(self.head(x * RANGE)))
         for block in self.body:

@@ -382,7 +382,7 @@ class SwinIR(Network):
         config = self.config
         return 3 * max(config.heads) * config.window**2 + (6 + config.mlp_ratio) * config.embed_dim
 
-    def forward(self, x: Tensor) -> Tensor:
+    def enlarge(self, x: Tensor) -> Tensor:
         """Enlarge a batch: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""
         shallow = self.head(self.pad(x) - self.mean)
         deep = self.body_last(self.norm(self.body(self.body_norm(shallow))))

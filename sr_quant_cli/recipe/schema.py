@@ -80,6 +80,9 @@ class TrainSection(Section):
     """pixel loss, on values 0..255"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16 autocast or fp32; auto: bf16 where the hardware has it"""
+    compose: bool = True
+    """run the linear layers at a network's end as one convolution, whose kernel is composed from
+    their weights in every step (pretrain); the outermost pixels of a patch are left out"""
     grad_clip: Annotated[float, Field(ge=0)] = 0.0
     """largest gradient norm; 0: no clipping"""
     log_every: Steps = 100
@@ -323,8 +326,10 @@ class CalibrationSection(Section):
     """side of a patch in LR pixels"""
     batch: Patches = 32
     """patches at once"""
+    colours: bool = False
+    """besides, a flat patch each of black, grey, white and the six pure colours"""
     fold: bool = False
-    """first fold the linear layers behind the body; the border of the picture changes a little"""
+    """first fold the linear layers behind the body; pictures then get mirrored surroundings"""
     equalize: bool = False
     """first scale channels of features to equal ranges; the float network stays"""
     mix: bool = False

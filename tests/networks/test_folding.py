@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -7,6 +8,8 @@ from sr_quant_cli.methods import config_class
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.edsr import EDSRConfig
 from sr_quant_cli.networks.folding import (
+    CONTEXT,
+    ComposedEnd,
     ExactBorder,
     Link,
     fold,
@@ -14,6 +17,7 @@ from sr_quant_cli.networks.folding import (
     linear_chain,
     links,
 )
+from sr_quant_cli.networks.layers import Surround, Trim
 from sr_quant_cli.networks.modelfile import Card, load_model, save_model
 from sr_quant_cli.networks.sites import FULL
 from sr_quant_cli.quant.apply import Bits, quantize_network
@@ -70,14 +74,12 @@ def test_networks_fold(scale, make):
     network = make(scale)
     x = torch.rand(1, 3, 14, 17)
     with torch.no_grad():
-        wanted = network(x)
-        assert torch.allclose(fold_exactly(network)(x), wanted, atol=1e-5)
+        assert torch.allclose(fold_exactly(network)(x), network(x), atol=1e-5)
         folded = fold(network)
-        assert torch.allclose(
-            folded(x)[..., scale:-scale, scale:-scale],
-            wanted[..., scale:-scale, scale:-scale],
-            atol=1e-5,
-        )
+        assert folded.config.context == CONTEXT
+        network.set_context(CONTEXT)
+        # With its surroundings the folded convolution is the layers to the last pixel.
+        assert torch.allclose(folded(x), network(x), atol=1e-5)
     assert network.config.folded is False
     assert [site.path for site in folded.sites()][-1] == "upsampler.0"
     assert {site.kind for site in folded.sites()}.isdisjoint({"upsampler"})
@@ -148,3 +150,46 @@ def test_links_tell_whether_all_uses_of_a_module_agree():
         Link("0", "1", relu=False, enlargement=1),
         Link("1", "0", relu=False, enlargement=1, always=False),
     ]
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_a_composed_end_learns_as_the_layers_do(scale):
+    network = tiny_edsr(scale).double().train()
+    end = ComposedEnd(network)
+    assert end.border == 2
+    x = torch.rand(2, 3, 9, 8, dtype=torch.float64)
+    inside = (..., *[slice(2 * scale, -2 * scale)] * 2)
+    weight = torch.randn(network(x)[inside].shape, dtype=torch.float64)
+    names, parameters = list(network.state_dict()), list(network.parameters())
+
+    def gradients():
+        network.zero_grad()
+        y = network(x)[inside]
+        (y * weight).sum().backward()
+        return y, [parameter.grad for parameter in parameters]
+
+    wanted, theirs = gradients()
+    with end.composed():
+        got, ours = gradients()
+    assert torch.allclose(got, wanted, rtol=0, atol=1e-12)
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a, b, rtol=1e-9, atol=1e-12)
+    assert list(network.state_dict()) == names
+
+
+def test_a_composed_end_is_left_out_where_there_is_none():
+    network = build(EDSRConfig(scale=2, n_blocks=1, n_feats=4, upsampler="direct"))
+    end, x = ComposedEnd(network), torch.rand(1, 3, 6, 6)
+    with torch.no_grad(), end.composed():
+        assert torch.equal(network(x), network.enlarge(x))
+    assert end.border == 0
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (4, 5), (9, 5)])
+def test_surroundings_are_mirrored_for_any_size(size):
+    x = torch.rand(1, 3, *size)
+    padded = np.pad(x.numpy(), ((0, 0), (0, 0), (4, 4), (4, 4)), mode="symmetric")
+    surround, trim = Surround(4).eval(), Trim(4).eval()
+    assert np.array_equal(surround(x).numpy(), padded)
+    assert torch.equal(trim(surround(x)), x)
+    assert surround.train()(x) is x
