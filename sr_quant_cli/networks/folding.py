@@ -9,9 +9,9 @@ everywhere but at the border, so that it equals a convolution to ``scale^2`` tim
 and one PixelShuffle, without any feature map at higher resolutions.
 
 At the border it differs: the layers pad zeros at every resolution, the folded convolution at the
-lowest alone. ``fold``, for a network that is quantized afterwards, keeps the border out of sight: it
-gives pictures mirrored surroundings, which are cut off again. ``fold_exactly`` is for inference: the
-outermost pixels are computed by the layers themselves.
+lowest alone. ``fold``, for a network that is quantized afterwards, keeps the border out of sight:
+it gives pictures mirrored surroundings, which are cut off again. ``fold_exactly`` is for inference:
+the outermost pixels are computed by the layers themselves.
 """
 
 from collections import Counter
@@ -317,7 +317,7 @@ class ComposedEnd:
 
     @contextmanager
     def composed(self) -> Iterator[None]:
-        """Within the block, the network runs in the composed form; its state is as before after it."""
+        """Run the network in the composed form within the block; its state stays as it is."""
         if self._end is None:
             yield
             return
