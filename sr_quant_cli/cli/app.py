@@ -1,5 +1,6 @@
 """The entry point: one Typer app, one thin file per subcommand."""
 
+import errno
 import io
 import os
 import signal
@@ -26,12 +27,14 @@ from sr_quant_cli.cli import (
 )
 from sr_quant_cli.engine.distributed import world
 from sr_quant_cli.errors import SrqError
+from sr_quant_cli.terminal import say
 
 app = typer.Typer(
     name="srq",
     epilog="Example: srq upscale photo.jpg. Every command shows its own with --help.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(upscale.upscale)
 app.command("eval")(evaluate.evaluate)
@@ -78,11 +81,17 @@ def main() -> None:
         code = app(standalone_mode=False)
     except SrqError as error:
         _fail(str(error), error.exit_code, shared=error.shared)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        _fail(f"{str(error.filename)[:100]}...: is too long for a file's name", 2)
     except Exception as error:
         # Typer's own errors (a missing argument, a value of the wrong type) have no public base.
         if not hasattr(error, "format_message"):
             raise
-        _fail(f"{error.format_message().rstrip('.')} (see --help)", 2)
+        from sr_quant_cli.cli.usage import usage_error
+
+        _fail(f"{usage_error(error)} (see --help)", 2)
     else:
         sys.exit(code or 0)
 
@@ -113,6 +122,6 @@ def _fail(message: str, code: int, *, shared: bool = True) -> None:
         # earlier, this one would take the first along before it has spoken.
         time.sleep(_FIRST_SPEAKS)
     who = f"process {here.rank} of {here.size}: " if here.rank else ""
-    for line in message.splitlines():
-        print(f"srq: error: {who}{line}", file=sys.stderr)
+    for line in message.split("\n"):
+        say(f"srq: error: {who}{line}", sys.stderr)
     sys.exit(code)

@@ -8,19 +8,24 @@ from typer.core import TyperGroup
 
 from sr_quant_cli.cli.options import DataRoot, Depth, Device, Json, Overrides, Threads
 
+MOST_TIMED = 10_000
+"""Runs or steps that are timed."""
+MOST_PIXELS = 2048 * 2048
+"""LR pixels of a picture that is enlarged whole."""
+
 
 class _UpscaleIsMeant(TyperGroup):
-    """``srq bench FILE`` is ``srq bench upscale FILE``."""
+    """``srq bench FILE`` is ``srq bench upscale FILE``, ``srq bench --help`` its help."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if not args or args[0] not in (*self.commands, "--help"):
+        if not args or args[0] not in self.commands:
             args = ["upscale", *args]
         return super().parse_args(ctx, args)
 
 
 app = typer.Typer(
     cls=_UpscaleIsMeant,
-    help="Speed: time runtimes (srq bench [MODEL]...) or training steps (srq bench train).",
+    help="Time runtimes, or training steps (srq bench train).",
     rich_markup_mode=None,
 )
 
@@ -29,15 +34,15 @@ app = typer.Typer(
 def upscale(
     models: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="[MODEL]...", help="srq models, or fast; default: the embedded ones."
-        ),
+        typer.Argument(metavar="MODEL", help="srq models, or fast; default: the embedded ones."),
     ] = None,
     size: Annotated[str, typer.Option(metavar="WxH", help="LR pixels.")] = "320x180",
     scale: Annotated[
         int | None, typer.Option(help="Of the models; default: their own, else 4.")
     ] = None,
-    runs: Annotated[int, typer.Option(min=1, help="Timed runs of each variant.")] = 7,
+    runs: Annotated[
+        int, typer.Option(min=1, max=MOST_TIMED, help="Timed runs of each variant.")
+    ] = 7,
     depth: Depth = "full",
     threads: Threads = None,
     json: Json = None,
@@ -46,7 +51,8 @@ def upscale(
 
     Float models run in each precision that the processor has, folded and not, quantized ones
     simulated and on integers. The first row is the first model in torch, as the papers' code runs
-    it; the others are compared with it. Bit operations are counted, all else is measured.
+    it; the others are compared with it. Bit operations are counted, all else is measured. Training
+    steps are timed by 'srq bench train', which has options of its own.
 
     \b
     Examples:
@@ -63,6 +69,8 @@ def upscale(
     width, times, height = size.partition("x")
     if not (times and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise UsageError(f"--size {size}: must be WIDTHxHEIGHT in LR pixels, as 320x180")
+    if len(size) > 12 or int(width) * int(height) > MOST_PIXELS:
+        raise UsageError(f"--size {size}: must be at most {MOST_PIXELS:,} pixels")
     if not models:
         models = [full_precision_model(scale or 4), embedded_model(scale or 4)]
     report = bench_upscale(
@@ -82,7 +90,7 @@ def upscale(
 
 @app.command()
 def train(
-    network: Annotated[str, typer.Option(help="Network to train: edsr.")] = "edsr",
+    network: Annotated[str, typer.Option(help="Network to train.")] = "edsr",
     scale: Annotated[int, typer.Option(help="Enlargement factor: 2, 3 or 4.")] = 4,
     method: Annotated[
         str | None,
@@ -101,7 +109,9 @@ def train(
     patch: Annotated[
         int | None, typer.Option(min=1, help="Side of an LR patch; default: the recipe's.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Timed steps of each variant.")] = 10,
+    steps: Annotated[
+        int, typer.Option(min=1, max=MOST_TIMED, help="Timed steps of each variant.")
+    ] = 10,
     data: Annotated[
         str,
         typer.Option(metavar="DIR|NAME", help="Folder of photographs, DIV2K, Flickr2K or sample."),

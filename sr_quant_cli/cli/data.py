@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from sr_quant_cli.cli.options import DataRoot, Json
+from sr_quant_cli.terminal import say
 
 app = typer.Typer(help="Data sets: list, get, make, check.", rich_markup_mode=None)
 
@@ -27,7 +28,7 @@ def list_sets(json: Json = None) -> None:
 
     for dataset in DATASETS.values():
         how = "" if dataset.archives else "  (by hand: needs registration)"
-        print(f"{dataset.name:25}  {dataset.description}{how}")
+        say(f"{dataset.name:25}  {dataset.description}{how}")
     if json is not None:
         rows = [
             {
@@ -71,7 +72,7 @@ def get(
 
     dataset = get_dataset(name)
     lines = fetch(dataset, root_of(data_root), hr_only=hr_only, keep=keep_archives)
-    print("\n".join(lines))
+    say("\n".join(lines))
     if json is not None:
         write_json(json, {"name": dataset.name, "archives": lines})
 
@@ -105,7 +106,7 @@ def make(
     from sr_quant_cli.files import write_json
 
     outcome = make_set(usual_name(name), source, root_of(data_root))
-    print(f"{outcome.folder}: {outcome.made} pictures made, {outcome.kept} kept")
+    say(f"{outcome.folder}: {outcome.made} pictures made, {outcome.kept} kept")
     if json is not None:
         write_json(json, asdict(outcome))
     raise_missing(outcome)
@@ -134,7 +135,7 @@ def check(name: Name, data_root: DataRoot = None, json: Json = None) -> None:
     for state in states:
         absent = "  (absent; LR is made by bicubic)" if state.optional and not state.found else ""
         damaged = f"  damaged: {', '.join(state.damaged)}" if state.damaged else ""
-        print(f"{root / state.folder}: {state.found} of {state.expected} pictures{absent}{damaged}")
+        say(f"{root / state.folder}: {state.found} of {state.expected} pictures{absent}{damaged}")
     if json is not None:
         write_json(json, {"parts": [asdict(state) | {"ok": state.ok} for state in states]})
     wrong = [str(root / state.folder) for state in states if not state.ok]

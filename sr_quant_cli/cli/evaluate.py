@@ -21,7 +21,7 @@ def evaluate(
     models: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[MODEL]...",
+            metavar="MODEL",
             help="srq, .onnx, .xml files, checkpoints, or fast; default: the embedded.",
         ),
     ] = None,

@@ -11,7 +11,7 @@ from sr_quant_cli.cli.options import DataRoot, Depth, Json, Threads
 def export(
     model: Annotated[
         Path | None,
-        typer.Argument(metavar="[MODEL]", help="srq model, or fast; default: an embedded one."),
+        typer.Argument(metavar="MODEL", help="srq model, or fast; default: an embedded one."),
     ] = None,
     format_: Annotated[
         Literal["onnx", "openvino"], typer.Option("--format", help="onnx, or OpenVINO's IR.")
@@ -56,12 +56,12 @@ def export(
     data_root: DataRoot = None,
     json: Json = None,
 ) -> None:
-    """Write a model as a graph for ONNX Runtime or OpenVINO, height and width free.
+    """Write a model as a graph for ONNX Runtime or OpenVINO.
 
-    A quantized model comes down to integers wherever it can. The graph is compared with the model
-    on three pictures first: where it loses more than 0.01 dB besides what was changed on purpose,
-    which is told, or a layer that should be on integers is not, nothing is written. Where bits
-    follow the picture, the graph gives these, too.
+    Height and width of its pictures are free. A quantized model comes down to integers wherever it
+    can. The graph is compared with the model on three pictures first: where it loses more than
+    0.01 dB besides what was changed on purpose, which is told, or a layer that should be on
+    integers is not, nothing is written. Where bits follow the picture, the graph gives these, too.
 
     \b
     Examples:

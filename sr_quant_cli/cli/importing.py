@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from sr_quant_cli.terminal import say
+
 
 def import_(
     checkpoint: Annotated[
@@ -64,4 +66,4 @@ def import_(
     save_model(target, network, Card(name=name or checkpoint.stem, licence=licence, data=source))
     how = network.quantization
     bits = f" {how.method.name} {how.bits}" if how else ""
-    print(f"{checkpoint} ({source}) -> {target}  {network.config.name} x{network.scale}{bits}")
+    say(f"{checkpoint} ({source}) -> {target}  {network.config.name} x{network.scale}{bits}")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from sr_quant_cli.cli.options import Depth, Json
+from sr_quant_cli.terminal import say
 
 
 def info(
@@ -65,4 +66,4 @@ def pack(
     given = {"name": name, "data": data, "licence": licence}
     changes = {key: value for key, value in given.items() if value is not None}
     pack_model(model, output, changes, half=half)
-    print(f"{model} -> {output}  {output.stat().st_size:,} bytes")
+    say(f"{model} -> {output}  {output.stat().st_size:,} bytes")

@@ -1,9 +1,12 @@
 """Options that several commands share, declared once."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from sr_quant_cli.errors import UsageError
 
 
 def _check_report(path: Path | None) -> Path | None:
@@ -29,11 +32,23 @@ Precision = Annotated[
     Literal["auto", "fp32", "bf16"],
     typer.Option(help="Arithmetic of the network; auto: bf16 where the hardware has it."),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto: CUDA where it is.")]
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
+        raise UsageError(f"--device {name}: must be auto, cpu, cuda or cuda:N, as cuda:1")
+    return name
+
+
+Device = Annotated[
+    str,
+    typer.Option(callback=_device, help="auto, cpu, cuda or cuda:N; auto: CUDA where it is."),
+]
 Threads = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=512,
         help="CPU threads; default: as many as cores, for each process of torchrun an equal part.",
     ),
 ]

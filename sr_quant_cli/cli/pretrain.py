@@ -23,8 +23,9 @@ def pretrain(
     network: Annotated[
         str,
         typer.Argument(
+            metavar="NETWORK",
             help="Network to train: carn, edsr, idn, msrresnet, quantsr_c, quantsr_t, rdn, "
-            "srresnet or swinir_light."
+            "srresnet or swinir_light.",
         ),
     ],
     scale: Annotated[

@@ -24,7 +24,7 @@ def quantize(
     model: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[MODEL]",
+            metavar="MODEL",
             help="Full-precision model, or run folder of a stage before; default: the embedded.",
         ),
     ] = None,

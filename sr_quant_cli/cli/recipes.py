@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from sr_quant_cli.cli.options import Json
+from sr_quant_cli.terminal import say
 
 app = typer.Typer(
-    help="Built-in recipes: list, show, copy; what fields and methods there are.",
+    help="Built-in recipes: list, show, copy; pages on fields and methods.",
     rich_markup_mode=None,
 )
 
@@ -27,7 +28,7 @@ def list_recipes(json: Json = None) -> None:
     infos = [load_recipe(name).recipe for name in recipe_names()]
     width = max(len(info.name) for info in infos)
     for info in infos:
-        print(f"{info.name:{width}}  {info.description}")
+        say(f"{info.name:{width}}  {info.description}")
     if json is not None:
         write_json(json, {"recipes": [info.model_dump() for info in infos]})
 
@@ -76,7 +77,7 @@ def copy(
     text = recipe_path(recipe).read_text(encoding="utf-8")
     with replacing(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    print(f"{recipe} -> {target}")
+    say(f"{recipe} -> {target}")
 
 
 @app.command()
@@ -111,4 +112,4 @@ def methods(
     for name, text in pages.items():
         with replacing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    print(folder)
+    say(folder)

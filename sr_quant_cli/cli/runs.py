@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from sr_quant_cli.cli.options import Json
+from sr_quant_cli.terminal import say
 
 app = typer.Typer(help="Training runs: list, show with their curves.", rich_markup_mode=None)
 
@@ -81,8 +82,8 @@ def show(
     if shown.curves:
         print_curves(shown)
         draw_curves(shown, picture)
-        print(f"curves -> {picture}")
+        say(f"curves -> {picture}")
     else:
-        print("no curves to draw: the log holds no values yet")
+        say("no curves to draw: the log holds no values yet")
     if json is not None:
         write_json(json, {**shown.summary(), "curves": shown.curves})

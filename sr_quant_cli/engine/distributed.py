@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sr_quant_cli.errors import FailedError, SrqError
+from sr_quant_cli.terminal import say
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +55,7 @@ def thread_limit(count: int | None) -> int | None:
 def warn(message: str) -> None:
     """Tell on stderr what does not stop the work; of several processes the first one does."""
     if world().rank == 0:
-        print(f"srq: warning: {message}", file=sys.stderr)
+        say(f"srq: warning: {message}", sys.stderr)
 
 
 @contextmanager

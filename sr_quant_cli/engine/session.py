@@ -24,6 +24,7 @@ from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.modelfile import Card, TrainingRun
 from sr_quant_cli.recipe.load import dump_recipe, validate_recipe
 from sr_quant_cli.recipe.schema import DistillRecipe, TrainingRecipe
+from sr_quant_cli.terminal import say
 
 _MAY_CHANGE = ("train.iters", "train.log_every", "train.checkpoint_every", "validation.every")
 
@@ -169,11 +170,10 @@ def _run(
     if state is not None:
         trainer.restore(state)
     processes = f", {world().size} processes" if world().size > 1 else ""
-    print(
+    say(
         f"{recipe.recipe.task} {job.name} on {len(train)} photographs of {photographs.name}, "
         f"validated on {len(validation)}; {device}, {precision}{processes}; "
-        f"step {trainer.step} of {recipe.train.iters}; {run_dir}",
-        flush=True,
+        f"step {trainer.step} of {recipe.train.iters}; {run_dir}"
     )
 
     outcome = trainer.run(limit)
@@ -263,6 +263,6 @@ def _announce(outcome: Outcome, recipe: TrainingRecipe, model: Path) -> None:
     psnr = (
         "not validated" if outcome.validation_psnr is None else f"{outcome.validation_psnr:.2f} dB"
     )
-    print(f"step {outcome.step} of {recipe.train.iters}, best validation {psnr}: {model}")
+    say(f"step {outcome.step} of {recipe.train.iters}, best validation {psnr}: {model}")
     if not outcome.complete:
-        print("run the same command again to continue")
+        say("run the same command again to continue")

@@ -26,6 +26,7 @@ from sr_quant_cli.quant.dynamic import at_row
 from sr_quant_cli.recipe.schema import DataSection
 from sr_quant_cli.report.export import print_export
 from sr_quant_cli.runtimes.torch import TorchRuntime
+from sr_quant_cli.terminal import say
 
 _CPU = torch.device("cpu")
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
@@ -117,7 +118,7 @@ def run_export(request: ExportRequest) -> Exported:
     _judge(exported)
     describe(deployed.model, deployed.facts, **exported.report())
     save_graph(deployed.model, path)
-    print(f"{request.model} -> {path}  {sum(file.stat().st_size for file in _files(path)):,} bytes")
+    say(f"{request.model} -> {path}  {sum(file.stat().st_size for file in _files(path)):,} bytes")
     return exported
 
 

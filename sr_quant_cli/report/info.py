@@ -4,8 +4,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.inference.models import load_at_depth
 from sr_quant_cli.networks.base import Depth, Network
@@ -13,6 +11,7 @@ from sr_quant_cli.quant.apply import count_operations, plan_sites
 from sr_quant_cli.quant.cost import bitops, operand_shares, operation_ratio, storage_bytes
 from sr_quant_cli.quant.dynamic import dynamic_quantizers
 from sr_quant_cli.report.table import print_table
+from sr_quant_cli.terminal import say
 
 
 def describe(
@@ -124,18 +123,18 @@ def _print_quantization(quantization: dict[str, Any]) -> None:
         "papers' storage": f"{quantization['storage_bytes_counted']:,.0f} bytes (counted)",
     }
     for key, value in lines.items():
-        print(f"{key + ':':17}{value}")
-    table = Table("site", "kind", "input", "weight", "MACs (counted)")
-    for site in quantization["sites"]:
-        share = site["mac_share_counted"]
-        table.add_row(
+        say(f"{key + ':':17}{value}")
+    rows = [
+        (
             site["path"],
             site["kind"],
             " ".join(map(str, site["candidates"])) or _bits(site["input_bits"]),
             _bits(site["weight_bits"]),
-            f"{share:.2%}" if share else "",
+            f"{site['mac_share_counted']:.2%}" if site["mac_share_counted"] else "",
         )
-    print_table(table)
+        for site in quantization["sites"]
+    ]
+    print_table(("site", "kind", "input", "weight", "MACs (counted)"), rows, texts=4)
 
 
 def _bits(bits: int) -> str:
@@ -168,28 +167,32 @@ def print_description(description: dict[str, Any]) -> None:
     }
     for key, value in lines.items():
         if value != "":
-            print(f"{key + ':':17}{value}")
+            say(f"{key + ':':17}{value}")
     if description["quantization"]:
         _print_quantization(description["quantization"])
     for run in card["training"]:
         start = f" from {run['started_from']}" if run["started_from"] else ""
         psnr = run["validation_psnr"]
-        print(
+        info = run["recipe"].get("recipe")
+        recipe = info.get("name") if isinstance(info, dict) else None
+        say(
             f"{run['task'] + ':':17}{run['steps']} steps{start}, {run['seconds'] / 3600:.2f} h on "
             f"{run['device']} ({run['precision']}), {run['photographs']} photographs of "
-            f"{run['data']}, recipe {run['recipe']['recipe']['name']}"
+            f"{run['data']}, recipe {recipe or 'unknown'}"
             + (f", validation {psnr:.2f} dB" if psnr is not None else "")
         )
     if card["scores"]:
-        table = Table("set", "pictures", "protocol", "border", "LR", "PSNR (dB)", "SSIM")
-        for score in card["scores"]:
-            table.add_row(
+        rows = [
+            (
                 score["bench"],
-                str(score["images"]),
                 score["protocol"],
-                str(score["border"]),
                 score["lr"],
+                score["images"],
+                score["border"],
                 f"{score['psnr']:.2f}",
                 f"{score['ssim']:.4f}",
             )
-        print_table(table)
+            for score in card["scores"]
+        ]
+        headings = ("set", "protocol", "LR", "pictures", "border", "PSNR (dB)", "SSIM")
+        print_table(headings, rows, texts=3)

@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import plotext
-from rich.box import SIMPLE_HEAD
-from rich.markup import escape
-from rich.table import Table
 
 from sr_quant_cli.engine.rundir import (
     CHECKPOINTS,
@@ -30,6 +27,7 @@ from sr_quant_cli.engine.rundir import (
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.files import SOFTWARE, replacing
 from sr_quant_cli.report.table import print_table
+from sr_quant_cli.terminal import say
 
 CURVES = "curves.png"
 
@@ -168,30 +166,25 @@ def read_runs(folder: Path) -> dict[str, Run | UsageError]:
 
 def print_runs(runs: dict[str, Run | UsageError]) -> None:
     """Print a row a run."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("run", overflow="fold")
-    for heading in ("task", "network"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("step", "loss", "best\nPSNR\n(dB)"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("state", overflow="fold", min_width=len("not started"))
-    table.add_column("written", min_width=len("2000-01-01"))
-    for name, run in runs.items():
-        if isinstance(run, UsageError):
-            cells = [name, *[""] * 5, str(run)]
-        else:
-            cells = [
-                name,
-                run.task,
-                f"{run.network} x{run.scale}",
-                f"{run.step}/{run.iters}",
-                "" if run.last_loss is None else f"{run.last_loss:.4g}",
-                "" if run.best is None else f"{run.best[1]:.2f}",
-                run.state,
-                f"{run.written:%Y-%m-%d %H:%M}",
-            ]
-        table.add_row(*map(escape, cells))
-    print_table(table)
+    good = {name: run for name, run in runs.items() if isinstance(run, Run)}
+    rows = [
+        (
+            name,
+            f"{run.task} {run.network} x{run.scale}",
+            f"{run.step} / {run.iters}",
+            "" if run.last_loss is None else f"{run.last_loss:.4g}",
+            "" if run.best is None else f"{run.best[1]:.2f}",
+            run.state,
+            f"{run.written:%Y-%m-%d}",
+        )
+        for name, run in good.items()
+    ]
+    headings = ("run", "task", "step", "loss", "best (dB)", "state", "written")
+    if rows:
+        print_table(headings, rows, texts=2)
+    for name, error in runs.items():
+        if name not in good:
+            say(f"{name}: {error}")
 
 
 def print_run(run: Run) -> None:
@@ -213,7 +206,7 @@ def print_run(run: Run) -> None:
     }
     for key, value in lines.items():
         if value != "":
-            print(f"{key + ':':15}{value}")
+            say(f"{key + ':':15}{value}")
 
 
 def print_curves(run: Run) -> None:
@@ -225,7 +218,7 @@ def print_curves(run: Run) -> None:
     ticks = sorted({round(last * quarter / 4) for quarter in range(5)})
     for name, label in _LABELS.items():
         if name not in run.curves:
-            print(f"no {label} in the log yet")
+            say(f"no {label} in the log yet")
             continue
         steps, values = zip(*run.curves[name], strict=True)
         logarithmic = _is_logarithmic(name, values)

@@ -1,12 +1,25 @@
 """Tables on the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from sr_quant_cli.terminal import printable, say
+
+_SETS = 5
+"""Sets that have a column each."""
+_WIDE = 200
+"""Columns of a table in a file."""
+_TEXT = 12
+"""Characters of a name that are kept together."""
+
 if TYPE_CHECKING:
+    from rich.console import JustifyMethod
+
     from sr_quant_cli.data.benchmark import BenchmarkSet
     from sr_quant_cli.imaging.tiling import Patches
     from sr_quant_cli.inference.evaluate import SetResult
@@ -21,7 +34,9 @@ def print_scores(
     *,
     costs: bool = False,
 ) -> None:
-    """Print the papers' table: a row a model, ``PSNR/SSIM`` a set; and how it was measured.
+    """Print the papers' table: a row a model, ``PSNR / SSIM`` a set; and how it was measured.
+
+    Of many sets, or with costs, a row is a model on a set.
 
     Parameters
     ----------
@@ -31,22 +46,30 @@ def print_scores(
         Show feature average bits and bit operations, too.
     """
     scale = sets[0].scale
-    table = Table(title=f"PSNR (dB) / SSIM, x{scale}, protocol {protocol.name}, border {scale} px")
-    table.add_column("model")
-    for bench in sets:
-        names = [f"{bench.name} ({len(bench.pairs)})", *(("FAB", "BitOPs (T)") if costs else ())]
-        for name in names:
-            table.add_column(name, justify="right")
-    cells = {(r.label, r.bench): _cells(r, costs=costs) for r in results}
-    for label in dict.fromkeys(result.label for result in results):
-        table.add_row(label, *(cell for bench in sets for cell in cells[label, bench.name]))
-    print_table(table)
-    print(f"{protocol.name}: {protocol.summary}")
+    labels = dict.fromkeys(result.label for result in results)
+    found = {(r.label, r.bench): r for r in results}
+    title = f"PSNR (dB) / SSIM, x{scale}, protocol {protocol.name}, border {scale} px"
+    names = {bench.name: f"{bench.name} ({len(bench.pairs)})" for bench in sets}
+    if costs or len(sets) > _SETS:
+        rows = [
+            [label, name, *_cells(found[label, bench], costs=costs)]
+            for label in labels
+            for bench, name in names.items()
+        ]
+        headings = ["model", "set", "PSNR / SSIM", *(("FAB", "T BitOPs") if costs else ())]
+        print_table(headings, rows, title, texts=2)
+    else:
+        rows = [
+            [label, *(cell for bench in names for cell in _cells(found[label, bench], costs=False))]
+            for label in labels
+        ]
+        print_table(["model", *names.values()], rows, title)
+    say(f"{protocol.name}: {protocol.summary}")
     made = [bench.name for bench in sets if bench.lr_origin == "bicubic"]
     if made:
-        print(f"LR made by bicubic (no LR files): {', '.join(made)}")
+        say(f"LR made by bicubic (no LR files): {', '.join(made)}")
     if patches is not None:
-        print(f"Patch-wise: models enlarged {patches}, bicubic whole pictures")
+        say(f"Patch-wise: models enlarged {patches}, bicubic whole pictures")
     if costs:
         _explain_costs(results)
 
@@ -67,17 +90,63 @@ def _explain_costs(results: "Sequence[SetResult]") -> None:
     texts = list(dict.fromkeys(counted.values()))
     for text in texts:
         labels = ", ".join(label for label, other in counted.items() if other == text)
-        print(f"FAB: {text}" if len(texts) == 1 else f"FAB of {labels}: {text}")
-    print(
+        say(f"FAB: {text}" if len(texts) == 1 else f"FAB of {labels}: {text}")
+    say(
         "BitOPs of a picture (counted): 2 x multiply-accumulates x bits of weight x bits of input "
         "(32: float) of convolutions, linear layers and matrix products, as run with overlap / as "
         "if every LR pixel ran once"
     )
 
 
-def print_table(table: Table) -> None:
-    """Print a table on stdout, as wide as it needs to be where stdout is no terminal."""
+def print_table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    title: str = "",
+    *,
+    texts: int = 1,
+) -> None:
+    """Print a table on stdout, as wide as it needs to be where that is no terminal.
+
+    On a narrow terminal headings are broken at spaces, then cells at `` / ``, then texts anywhere;
+    nothing is cut.
+
+    Parameters
+    ----------
+    texts
+        Columns at the left that hold texts, as names; the others are aligned at the right.
+    """
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=200)
+        console = Console(highlight=False, width=_WIDE)
+    cells = [[escape(printable(cell)) for cell in row] for row in rows]
+    titles = list(headings)
+    if _width(titles, cells, texts) > console.width:
+        titles[texts:] = [title.replace(" ", "\n") for title in titles[texts:]]
+    if _width(titles, cells, texts) > console.width:
+        cells = [[cell.replace(" / ", "\n/ ") for cell in row] for row in cells]
+    # Of more columns than a terminal has room for, it breaks the lines.
+    console.width = max(console.width, _width(titles, cells, texts))
+    table = Table(
+        title=escape(printable(title)),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for index, heading in enumerate(titles):
+        is_text = index < texts
+        justify: JustifyMethod = "left" if is_text else "right"
+        table.add_column(heading, justify=justify, no_wrap=not is_text, overflow="fold")
+    for row in cells:
+        table.add_row(*row)
     console.print(table)
+
+
+def _width(headings: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> int:
+    """Columns that a table takes at least; a text may be folded."""
+    widths = [
+        max(len(line) for cell in column for line in cell.split("\n"))
+        for column in zip(headings, *rows, strict=True)
+    ]
+    widths[:texts] = [min(width, _TEXT) for width in widths[:texts]]
+    return sum(widths) + 2 * len(widths)

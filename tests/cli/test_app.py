@@ -188,7 +188,7 @@ WRONG = [
     (["eval", "MODEL", "--protocol", "mathlab"], "did you mean 'matlab'"),
     (["pretrain", "esdr"], "did you mean 'edsr'"),
     (["pretrain", "edsr", "--scale", "7"], "--scale 7"),
-    (["pretrain", "edsr", "--set", "train.itres=1"], "did you mean 'iters'"),
+    (["pretrain", "edsr", "--set", "train.itres=1"], "did you mean train.iters?"),
     (["pretrain", "edsr", "--data", "nowhere"], "/nowhere: get them with"),
     (["bench", "train", "--network", "esdr"], "did you mean 'edsr'"),
     (["bench", "train", "--steps", "0"], "--steps"),

@@ -98,7 +98,7 @@ def test_list_finds_runs_down_to_three_levels(make_run, srq, tmp_path):
     out = srq("runs", "list", tmp_path / "runs", "--json", tmp_path / "r.json")
     assert out.index("b/a") < out.index("b/c/d") < out.index("z ")
     row = next(line for line in out.splitlines() if "b/a" in line)
-    for cell in ("pretrain", "edsr x3", "300/300", " 5 ", "31.50", "stopped"):
+    for cell in ("pretrain", "edsr x3", "300 / 300", " 5 ", "31.50", "stopped"):
         assert cell in row
     report = json.loads((tmp_path / "r.json").read_text())["runs"]
     assert [entry["run"] for entry in report] == [
