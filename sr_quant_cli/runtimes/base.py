@@ -178,12 +178,27 @@ class GraphRuntime(Runtime):
         return np.ascontiguousarray(lr.transpose(2, 0, 1)[None], dtype=np.float32) / 255
 
     def to_pixels(self, outputs: Sequence[NDArray[Any]]) -> Pixels:
-        """The picture as uint8 ``[h, w, 3]``: rounded half to even, and clipped; keeps the bits."""
+        """The picture as uint8 ``[h, w, 3]``: rounded half to even, and clipped; keeps the bits.
+
+        Raises
+        ------
+        UsageError
+            The first output is no picture.
+        FailedError
+            Some of its values are not finite.
+        """
         named = dict(zip(self._outputs, outputs, strict=True))
         self._bits = np.array(named["bits"]) if "bits" in named else None
         output = outputs[0]
+        if output.ndim != 4 or len(output) != 1 or output.dtype.kind != "uf"[self._on_floats]:
+            raise UsageError(
+                f"{self.path}: its output is {output.dtype} {list(output.shape)}, which is no "
+                "picture in the form of its input"
+            )
         if not self._on_floats:
             return np.array(output[0], np.uint8)
+        if not np.isfinite(output).all():
+            raise FailedError(f"{self.path}: its output is not a number, or infinite")
         levels = np.clip(np.rint(output[0].astype(np.float32) * 255), 0, 255)
         return np.ascontiguousarray(levels.astype(np.uint8).transpose(1, 2, 0))
 

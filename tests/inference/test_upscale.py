@@ -3,16 +3,11 @@ import pytest
 import pyvips
 import torch
 
-from sr_quant_cli.errors import FailedError, UsageError
+from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
-from sr_quant_cli.inference.upscale import (
-    Job,
-    plan_jobs,
-    raise_failures,
-    upscale_all,
-    upscale_file,
-)
-from sr_quant_cli.inference.upscaler import TiledUpscaler
+from sr_quant_cli.inference.jobs import Job
+from sr_quant_cli.inference.upscale import upscale_file
+from sr_quant_cli.inference.upscaler import BicubicUpscaler, TiledUpscaler
 from sr_quant_cli.methods import build
 from sr_quant_cli.methods.daq import DAQConfig
 from sr_quant_cli.methods.ddtb import DDTBConfig
@@ -99,17 +94,64 @@ def test_grey_stays_grey(tmp_path):
     assert np.abs(out.numpy() - expected).max() <= 0.5
 
 
+def save_rgba(path, rgb, alpha):
+    pyvips.Image.new_from_array(np.dstack([rgb, alpha])).write_to_file(str(path))
+    return path
+
+
+def enlarged(tmp_path, source, name="o.png", engine=None):
+    upscale_file(engine or upscaler(), Job(source, tmp_path / name), overwrite=True)
+    return pyvips.Image.new_from_file(str(tmp_path / name)).numpy()
+
+
 def test_transparency_is_enlarged_with_the_picture(tmp_path):
     alpha = np.zeros((20, 30), np.uint8)
     alpha[:, 15:] = 255
-    rgba = np.dstack([picture(20, 30), alpha])
-    pyvips.Image.new_from_array(rgba).write_to_file(str(tmp_path / "a.png"))
-    upscale_file(upscaler(), Job(tmp_path / "a.png", tmp_path / "o.png"), overwrite=False)
-    out = pyvips.Image.new_from_file(str(tmp_path / "o.png")).numpy()
+    out = enlarged(tmp_path, save_rgba(tmp_path / "a.png", picture(20, 30), alpha))
     assert out.shape == (40, 60, 4)
-    assert np.array_equal(out[:, :, :3], upscaler()(rgba[:, :, :3]))
+    assert np.interp(127.5, out[20, :, 3].astype(float), np.arange(60)) == 29.5
     assert (out[:, :26, 3] == 0).all()
     assert (out[:, 34:, 3] == 255).all()
+
+
+def test_hidden_colours_change_nothing_that_is_visible(tmp_path):
+    alpha = (picture(20, 30, seed=3)[:, :, 0] > 120).astype(np.uint8) * 255
+    made = []
+    for seed in (1, 2):
+        hidden = np.where(alpha[:, :, None] > 0, picture(20, 30), picture(20, 30, seed=seed))
+        made.append(enlarged(tmp_path, save_rgba(tmp_path / "a.png", hidden, alpha)))
+    assert np.array_equal(*made)
+    raw = upscaler()(hidden)
+    assert np.abs(made[1][:, :, :3].astype(int) - raw)[made[1][:, :, 3] == 255].max() > 8
+
+
+def test_an_edge_to_transparency_has_the_colour_of_what_is_visible(tmp_path):
+    """By bicubic interpolation, which draws dark rings where black lies below alpha 0."""
+    y, x = np.mgrid[:40, :40]
+    alpha = np.clip(255 * (15 - np.hypot(x - 19.5, y - 19.5)), 0, 255).astype(np.uint8)
+    disc = np.where(alpha[:, :, None] > 0, np.array([220, 30, 30]), 0).astype(np.uint8)
+    source = save_rgba(tmp_path / "a.png", disc, alpha)
+    out = enlarged(tmp_path, source, engine=BicubicUpscaler(4)).astype(int)
+    assert np.abs(out[:, :, :3] - (220, 30, 30))[out[:, :, 3] > 0].max() <= 2
+
+
+def test_an_opaque_alpha_changes_nothing(tmp_path):
+    rgb = picture(20, 30)
+    source = save_rgba(tmp_path / "a.png", rgb, np.full((20, 30), 255, np.uint8))
+    out = enlarged(tmp_path, source)
+    assert np.array_equal(out[:, :, :3], upscaler()(rgb))
+    assert (out[:, :, 3] == 255).all()
+    assert enlarged(tmp_path, source, "o.jpg").shape == (40, 60, 3)  # nothing is lost
+    save_rgba(source, rgb, picture(20, 30)[:, :, 0])
+    with pytest.raises(UsageError, match="JPEG holds no transparency"):
+        enlarged(tmp_path, source, "p.jpg")
+
+
+def test_what_is_hidden_throughout_stays_as_it_is(tmp_path):
+    source = save_rgba(tmp_path / "a.png", picture(20, 30), np.zeros((20, 30), np.uint8))
+    out = enlarged(tmp_path, source)
+    assert np.array_equal(out[:, :, :3], upscaler()(picture(20, 30)))
+    assert (out[:, :, 3] == 0).all()
 
 
 def test_the_colour_profile_is_kept(tmp_path):
@@ -132,52 +174,6 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     assert (tmp_path / "o.png").read_text() == "precious"
     upscale_file(upscaler(), job, overwrite=True)
     assert read_rgb(tmp_path / "o.png").shape == (10, 10, 3)
-
-
-def test_outputs_lie_beside_inputs_and_are_not_inputs_again(tmp_path):
-    for name in ("a.png", "b.jpg", "a_x2.png"):
-        write_rgb(tmp_path / name, picture(5, 5))
-    jobs = plan_jobs(tmp_path, 2, None)
-    assert [(j.source.name, j.target.name) for j in jobs] == [
-        ("a.png", "a_x2.png"),
-        ("b.jpg", "b_x2.png"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("output", "expected"),
-    [(None, "a_x2.png"), ("big.webp", "big.webp"), ("folder", "folder/a_x2.png")],
-)
-def test_where_one_picture_goes(tmp_path, output, expected):
-    write_rgb(tmp_path / "a.png", picture(5, 5))
-    (job,) = plan_jobs(tmp_path / "a.png", 2, None if output is None else tmp_path / output)
-    assert job.target == tmp_path / expected
-
-
-def test_impossible_inputs_and_outputs_are_refused(tmp_path):
-    write_rgb(tmp_path / "in" / "a.png", picture(5, 5))
-    (tmp_path / "void").mkdir()
-    for source, output, message in [
-        ("nothing.png", None, "no such picture"),
-        ("void", None, "no pictures in"),
-        ("in", "o.png", "is a folder"),
-        ("in/a.png", "o.xyz", "suffix must be one of"),
-    ]:
-        with pytest.raises(UsageError, match=message):
-            plan_jobs(tmp_path / source, 2, output and tmp_path / output)
-
-
-def test_one_bad_picture_does_not_stop_the_others(tmp_path, capsys):
-    write_rgb(tmp_path / "a.png", picture(5, 5))
-    (tmp_path / "b.png").write_text("no picture")
-    write_rgb(tmp_path / "c.png", picture(5, 5))
-    write_rgb(tmp_path / "c.webp", picture(5, 5))
-    results = upscale_all(upscaler(), plan_jobs(tmp_path, 2, tmp_path / "out"), overwrite=False)
-    assert [r.status for r in results] == ["done", "failed", "done", "failed"]
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a_x2.png", "c_x2.png"]
-    with pytest.raises(FailedError, match=r"2 of 4 failed: b\.png, c\.webp"):
-        raise_failures(results)
-    assert "b.png: failed" in capsys.readouterr().out
 
 
 def test_only_a_tile_is_read_and_a_band_held_at_a_time():
