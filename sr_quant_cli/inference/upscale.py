@@ -18,6 +18,7 @@ from sr_quant_cli.imaging.io import Picture, StreamWriter, open_picture, thumbna
 from sr_quant_cli.inference.jobs import Job, Plan, exists
 from sr_quant_cli.inference.upscaler import Ran, Upscaler
 from sr_quant_cli.report.bitmap import draw_bit_map
+from sr_quant_cli.terminal import printable
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def upscale_file(
     ran = _enlarge(upscaler, picture, alpha, job.target, interrupts or DeferredInterrupts())
     if bit_map:
         assert upscaler.meter is not None
-        title = f"{job.source.name}: {upscaler.name}, x{scale}"
+        title = printable(f"{job.source.name}: {upscaler.name}, x{scale}")
         draw_bit_map(thumbnail(picture), ran, upscaler.meter.candidates, title, job.bit_map)
     return Done(
         str(job.source),
@@ -135,7 +136,7 @@ def upscale_all(
 def say_left_out(plan: Plan) -> None:
     """Tell what of a folder is not enlarged, if anything."""
     if plan.left_out:
-        tqdm.write(plan.left_out)
+        _say(plan.left_out)
 
 
 def summarize(results: list[Done], model: str, scale: int, left_out: str) -> dict[str, Any]:
@@ -187,7 +188,7 @@ def _enlarge(
     with (
         tqdm(
             total=upscaler.tile_count(height, width),
-            desc=picture.path.name,
+            desc=printable(picture.path.name),
             unit="tile",
             leave=False,
             disable=None,
@@ -216,11 +217,16 @@ def _enlarge(
 
 def _tell(result: Done) -> None:
     if result.status == "failed":
-        tqdm.write(f"{Path(result.source).name}: failed: {result.error}")
+        _say(f"{Path(result.source).name}: failed: {result.error}")
         return
     size = f"{result.width}x{result.height}"
-    tqdm.write(f"{result.source} -> {result.target}  {size}  {result.seconds:.1f} s")
+    _say(f"{result.source} -> {result.target}  {size}  {result.seconds:.1f} s")
     if result.bit_map:
-        tqdm.write(f"{result.source} -> {result.bit_map}")
+        _say(f"{result.source} -> {result.bit_map}")
     if result.not_kept:
-        tqdm.write(f"{result.source}: not kept: {', '.join(result.not_kept)}")
+        _say(f"{result.source}: not kept: {', '.join(result.not_kept)}")
+
+
+def _say(line: str) -> None:
+    """Print a line above progress bars."""
+    tqdm.write(printable(line))
