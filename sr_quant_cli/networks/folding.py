@@ -65,11 +65,12 @@ def fold(network: Network) -> Network:
     folded = deepcopy(network)
     norms = _fold_norms(folded)
     if paths := linear_chain(network):
-        fold_weights(_modules(network, paths), _put_convolution(folded, paths))
+        convolution = _put_convolution(folded, paths)
+        fold_weights(_modules(network, paths), convolution)
+        if len(paths) > 1:
+            folded.set_context(max(network.config.context, CONTEXT, _reach(convolution)))
     if norms or paths:
-        folded.config = network.config.model_copy(update={"folded": True})
-    if len(paths) > 1:
-        folded.set_context(max(network.config.context, CONTEXT))
+        folded.config = folded.config.model_copy(update={"folded": True})
     return folded
 
 
@@ -79,8 +80,8 @@ def fold_exactly(network: Network) -> Network:
     norms = _fold_norms(folded)
     if paths := linear_chain(network):
         chain = _modules(folded, paths)
-        if len(chain) == 1:
-            # Zeros are padded at the lowest resolution as it is.
+        if len(chain) == 1 or network.config.context >= _reach(_folded_shape(chain)[0]):
+            # Zeros are padded at the lowest resolution as it is, or out of sight.
             fold_weights(chain, _put_convolution(folded, paths))
         else:
             folded.set_submodule(paths[0], ExactBorder(chain))
@@ -243,7 +244,7 @@ class ExactBorder(Leaf):
         convolution, self.scale = _folded_shape(chain)
         fold_weights(chain, convolution)
         self.folded = nn.Sequential(convolution, nn.PixelShuffle(self.scale))
-        self.radius = convolution.kernel_size[0] // 2
+        self.radius = _reach(convolution)
 
     @property
     def least(self) -> int:
@@ -338,7 +339,7 @@ class _ComposedChain(Leaf):
         # In a tuple: the weights belong to the network, not to this form of it.
         self._chain = tuple(chain)
         convolution, self._scale = _folded_shape(chain)
-        self._channels, self.radius = convolution.in_channels, convolution.kernel_size[0] // 2
+        self._channels, self.radius = convolution.in_channels, _reach(convolution)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` -> ``[N, 3, sH, sW]``."""
@@ -383,7 +384,7 @@ def fold_weights(chain: Sequence[nn.Module], convolution: nn.Conv2d) -> None:
     """Give a folded convolution the weights of a chain, computed in float64."""
     assert convolution.bias is not None
     doubles = [deepcopy(module).double() for module in chain]
-    kernel, bias = compose(doubles, convolution.in_channels, convolution.kernel_size[0] // 2)
+    kernel, bias = compose(doubles, convolution.in_channels, _reach(convolution))
     convolution.weight.copy_(kernel)
     convolution.bias.copy_(bias)
 
@@ -412,6 +413,10 @@ def _folded_shape(chain: Sequence[nn.Module]) -> tuple[nn.Conv2d, int]:
     out = layers[-1].out_channels // shuffled * scale**2
     size = 2 * radius + 1
     return nn.Conv2d(layers[0].in_channels, out, size, padding=radius), scale
+
+
+def _reach(convolution: nn.Conv2d) -> int:
+    return convolution.kernel_size[0] // 2
 
 
 def _enlargement(chain: Sequence[nn.Module]) -> int:

@@ -124,16 +124,16 @@ class Surround(Leaf):
         """``[N, C, H, W]`` -> ``[N, C, H + 2 width, W + 2 width]``."""
         if not self.width or self.training:
             return x
-        rows, columns = (mirrored(size, self.width, x.device) for size in x.shape[2:])
+        rows, columns = (around(size, self.width, x.device) for size in x.shape[2:])
         return x.index_select(2, rows).index_select(3, columns)
 
 
-def mirrored(size: int, width: int, device: torch.device) -> Tensor:
+def around(size: int, width: int, device: torch.device) -> Tensor:
     """Indices along a side of ``size`` pixels and ``width`` mirrored ones at both ends, int64.
 
     Where ``width`` is larger than ``size``, the first pixel is repeated behind its mirror image.
 
-    >>> mirrored(4, 2, torch.device("cpu")).tolist()
+    >>> around(4, 2, torch.device("cpu")).tolist()
     [1, 0, 0, 1, 2, 3, 3, 2]
     """
     position = torch.arange(-width, size + width, device=device)

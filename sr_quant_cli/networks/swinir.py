@@ -75,6 +75,8 @@ class SwinIRConfig(NetworkConfig):
             raise ValueError(f"embed_dim = {self.embed_dim}: must be a multiple of the heads")
         if self.window % 2:
             raise ValueError(f"window = {self.window}: must be even")
+        if self.context % self.window:
+            raise ValueError(f"context = {self.context}: must be a multiple of the window")
         return self
 
 
