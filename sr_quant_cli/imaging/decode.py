@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 import pyvips
 
-from sr_quant_cli.errors import UsageError
+from sr_quant_cli.errors import FailedError, UsageError, out_of_memory
 from sr_quant_cli.imaging.formats import READABLE
 from sr_quant_cli.imaging.integrity import UnreadableError, check_png, check_tiff
 
@@ -44,6 +44,10 @@ _MEASURED = ("cmyk", "lab", "labs", "labq", "xyz")
 """Interpretations whose samples are no levels of a display."""
 
 
+_SPILLING = ("unable to write to", "write failed")
+"""What libvips says where it cannot put pixels of a large picture into a temporary file."""
+
+
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
     """Turn what goes wrong with reading ``path`` into one line.
@@ -52,12 +56,23 @@ def readable(path: Path) -> Iterator[None]:
     ------
     UsageError
         With the file and the reason.
+    FailedError
+        There is no room for its pixels in memory, or where temporary files go.
     """
     try:
         yield
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    except (pyvips.Error, UnreadableError) as error:
+    except UnreadableError as error:
+        raise UsageError(f"cannot read {path}: {error}") from error
+    except pyvips.Error as error:
+        if out_of_memory(error):
+            raise FailedError(f"out of memory: {path} cannot be read") from error
+        if any(words in str(error) for words in _SPILLING):
+            reason = error.detail.strip().splitlines()[-1].removeprefix("system error: ")
+            raise FailedError(
+                f"no room for the pixels of {path}: {reason}; TMPDIR names another folder for them"
+            ) from error
         raise UsageError(f"cannot read {path}: {one_line(error)}") from error
 
 

@@ -122,3 +122,32 @@ def test_a_strip_whose_checksum_was_changed_alone_is_seen(tmp_path):
     whole[last] ^= 1
     with pytest.raises(UsageError, match="deflated pixels do not match"):
         read_rgb(place(tmp_path, "tif", bytes(whole)))
+
+
+def test_commands_refuse_a_cut_picture(tmp_path, srq, tiny_model):
+    """An uncompressed TIFF of which the directory comes first looks whole to decoders."""
+    whole = FILES["tif"]()
+    folder = tmp_path / "data/benchmark/Set5/HR"
+    folder.mkdir(parents=True)
+    for index in range(5):
+        (folder / f"p{index}.tif").write_bytes(whole)
+    cut = folder / "p3.tif"
+    cut.write_bytes(whole[: len(whole) * 2 // 3])
+    message = f"cannot read {cut}: it is cut off\n"
+
+    code, out, err = srq("data", "check", "Set5", "--data-root", tmp_path / "data")
+    assert code == 1
+    assert "5 of 5 pictures  damaged: p3.tif" in out
+    command = ("upscale", cut, "--model", tiny_model, "--runtime", "torch")
+    assert srq(*command) == (2, "", f"srq: error: {message}")
+    command = ("eval", tiny_model, "--bench", "Set5", "--data-root", tmp_path / "data")
+    code, out, err = srq(*command)
+    assert (code, err.splitlines()[-1]) == (2, f"srq: error: {message}".strip())
+    folder.rename(tmp_path / "photographs")
+    code, out, err = srq(
+        *("pretrain", "edsr", "--scale", 2, "--data", tmp_path / "photographs"),
+        *("--run", tmp_path / "run", "--set", "train.iters=1", "--set", "data.patch_hr=32"),
+        *("--set", "network.n_blocks=1", "--set", "network.n_feats=4"),
+    )
+    assert code == 2
+    assert err.splitlines()[-1].endswith("p3.tif: it is cut off")

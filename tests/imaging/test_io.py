@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import pyvips
 
 from sr_quant_cli.errors import FailedError, UsageError
+from sr_quant_cli.imaging.decode import readable
 from sr_quant_cli.imaging.formats import check_writable
 from sr_quant_cli.imaging.io import StreamWriter, open_picture, read_rgb, write_rgb
 from tests.helpers import picture
@@ -117,3 +120,29 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path, content):
 def test_an_output_that_cannot_be_is_refused(tmp_path, name, height, alpha, message):
     with pytest.raises(UsageError, match=message):
         check_writable(tmp_path / name, height, 5, alpha=alpha)
+
+
+@pytest.mark.parametrize(
+    ("detail", "line"),
+    [
+        ("vips_tracked: out of memory -- size == 9GB\n", "out of memory: a.png cannot be read"),
+        (
+            "wbuffer_write: write failed\nsystem error: No space left on device\n",
+            "no room for the pixels of a.png: No space left on device; "
+            "TMPDIR names another folder for them",
+        ),
+    ],
+)
+def test_want_of_room_is_no_fault_of_the_picture(detail, line):
+    with pytest.raises(FailedError) as failed, readable(Path("a.png")):
+        raise pyvips.Error("unable to call", detail)
+    assert str(failed.value) == line
+
+
+def test_a_large_picture_that_finds_no_temporary_folder(tmp_path, monkeypatch):
+    """libvips puts more than 100 MB of pixels there."""
+    large = pyvips.Image.black(6000, 6000, bands=3).copy(interpretation="srgb")
+    large.write_to_file(str(tmp_path / "large.png"), compression=1)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
+    with pytest.raises(FailedError, match=r"no room for the pixels of .*: No such file"):
+        open_picture(tmp_path / "large.png").read(0, 1, 0, 1)
