@@ -90,7 +90,10 @@ def evaluate(
     from sr_quant_cli.networks.modelfile import record_scores
     from sr_quant_cli.report.table import print_scores
 
-    foreign = [str(path) for path in models or () if record and not is_model_file(path)]
+    paths = [named_model(model, scale) for model in models or ()]
+    if not paths and not sr_dir:
+        paths = [named_model(None, scale)]
+    foreign = [str(path) for path in paths if record and not is_model_file(path)]
     if foreign:
         raise UsageError(f"--record: only srq model files store scores, not {', '.join(foreign)}")
     if record and runtime not in (None, "torch"):
@@ -108,10 +111,6 @@ def evaluate(
         check_own(path, DRAWING)
     chosen = get_protocol(protocol)
     names = parse_sets(bench)
-    if models:
-        models = [named_model(model, scale) for model in models]
-    elif not sr_dir:
-        models = [named_model(None, scale)]
     upscalers = [
         open_model(
             path,
@@ -123,7 +122,7 @@ def evaluate(
             depth=depth,
             patches=patches,
         )
-        for path in models or ()
+        for path in paths
     ]
     scale = common_scale(upscalers, scale)
     meters = [upscaler.meter for upscaler in upscalers]
@@ -146,5 +145,5 @@ def evaluate(
     if json is not None:
         write_json(json, core.report(results, sets, chosen, patches))
     if record:
-        for path, candidate in zip(models or (), candidates[1:], strict=False):
+        for path, candidate in zip(paths, candidates[1:], strict=False):
             record_scores(path, core.set_scores(candidate.label, results, sets, chosen))

@@ -56,10 +56,12 @@ def pack(
     Example:
       srq pack runs/edsr-x4/model.safetensors -o edsr.safetensors --half --licence MIT
     """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.engine.rundir import model_file
     from sr_quant_cli.errors import UsageError
     from sr_quant_cli.files import check_outputs
     from sr_quant_cli.networks.modelfile import pack_model
 
+    model = model_file(model)
     check_outputs({"-o": output}, [model])
     if output.exists() and not overwrite:
         raise UsageError(f"{output} exists; use --overwrite to replace it")

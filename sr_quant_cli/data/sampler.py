@@ -38,6 +38,8 @@ class PatchSampler:
         Side of an HR patch in pixels, a multiple of the scale.
     augment
         Any of ``hflip``, ``vflip``, ``transpose``; each is applied with probability 1/2.
+    advice
+        What to do about pictures that are smaller, besides removing them.
     part
         ``(rank, size)``: of every batch, give the share of one of ``size`` processes; ``size``
         divides the batch.
@@ -45,7 +47,7 @@ class PatchSampler:
     Raises
     ------
     UsageError
-        A picture is smaller than a patch.
+        Pictures are smaller than a patch.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class PatchSampler:
         batch: int,
         patch_hr: int,
         augment: Iterable[str],
+        advice: str = "lower data.patch_hr",
         part: tuple[int, int] = (0, 1),
     ) -> None:
         self.store = store
@@ -68,13 +71,17 @@ class PatchSampler:
         names = ("hflip", "vflip", "transpose")
         self._augment = np.array([name in frozenset(augment) for name in names])
         self._probabilities = store.lr_pixels / store.lr_pixels.sum()
-        for index, (height, width) in enumerate(store.lr_sizes):
-            if min(height, width) < self.patch:
-                raise UsageError(
-                    f"training picture {index + 1} of {len(store)} is {width}x{height} in LR, "
-                    f"smaller than a patch of {self.patch}x{self.patch}; "
-                    "lower data.patch_hr or remove it"
-                )
+        small = [
+            f"{file.name} ({width}x{height})"
+            for file, (height, width) in zip(store.files, store.lr_sizes, strict=True)
+            if min(height, width) < self.patch
+        ]
+        if small:
+            more = f" and {len(small) - 3} others" if len(small) > 3 else ""
+            raise UsageError(
+                f"{', '.join(small[:3])}{more} of {len(store)} training pictures: in LR smaller "
+                f"than a patch of {self.patch}x{self.patch}; {advice}, or remove them"
+            )
 
     def draw(self, step: int) -> list[Draw]:
         """Patches of one step, this process's share."""

@@ -25,9 +25,12 @@ class PairStore:
     ----------
     folder
         A folder that ``pack_pairs`` made.
+    files
+        The HR pictures that it was made of.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, files: Sequence[Path]) -> None:
+        self.files = tuple(files)
         index = json.loads((folder / "index.json").read_text())
         self.scale: int = index["scale"]
         self.lr_sizes: NDArray[np.int64] = np.array(index["lr_sizes"], dtype=np.int64)
@@ -82,7 +85,7 @@ def pack_pairs(pairs: Sequence[Pair], scale: int, *, progress: bool = False) -> 
                     f"cannot cache decoded pictures in {folder.parent}: {error.strerror}; "
                     "set SRQ_CACHE to a folder with room"
                 ) from error
-    return PairStore(folder)
+    return PairStore(folder, [pair.hr for pair in pairs])
 
 
 def _pack(pairs: Sequence[Pair], scale: int, folder: Path, *, progress: bool) -> None:

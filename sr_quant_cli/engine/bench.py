@@ -1,8 +1,8 @@
 """``srq bench train``: training steps, timed in turns."""
 
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,9 @@ from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.quant.apply import Bits, quantize_network
-from sr_quant_cli.recipe.load import load_recipe
+from sr_quant_cli.recipe.load import Change, load_recipe, options_as_changes, parse_changes
 from sr_quant_cli.recipe.schema import (
+    MOST_STEPS,
     LossSection,
     OptimSection,
     PretrainRecipe,
@@ -220,38 +221,42 @@ class RandomBatch:
 
 
 def _resolve(request: TrainRequest) -> PretrainRecipe | QuantizeRecipe:
-    options = {
-        "data.train": request.data,
-        "data.patch_hr": request.patch and request.patch * request.scale,
-        "train.batch": request.batch,
-        "train.precision": request.precision,
-    }
-    quantized = {"bits.w": request.w, "bits.a": request.a, "sites.placement": request.placement}
+    changes = options_as_changes(
+        {
+            "data.train": ("--data", request.data),
+            "train.batch": ("--batch", request.batch),
+            "train.precision": ("--precision", request.precision),
+        }
+    )
+    if request.patch is not None:
+        side = request.patch * request.scale
+        changes.append(Change("data.patch_hr", side, f"--patch {request.patch}"))
+    quantized = options_as_changes(
+        {
+            "bits.w": ("--w", request.w),
+            "bits.a": ("--a", request.a),
+            "sites.placement": ("--placement", request.placement),
+        }
+    )
+    steps = WARM_UP + request.steps
+    last = Change("train.iters", steps, f"--steps {request.steps}")
     if request.method is None:
-        for key, value in quantized.items():
-            if value is not None:
-                raise UsageError(f"--{key.rpartition('.')[2]} {value}: needs --method")
-        endless = "train.iters=1_000_000_000"
-        overrides = [*_given(options), *request.overrides, endless]
+        for change in quantized:
+            raise UsageError(f"{change.given}: needs --method")
         name = request.recipe or f"pretrain-{request.network}"
-        return resolve(request.network, name, request.scale, overrides)
+        changes = [*changes, *parse_changes(request.overrides), replace(last, value=MOST_STEPS)]
+        return resolve(request.network, name, request.scale, changes)
     check_scale(request.scale)
     name = request.recipe or default_recipe(request.method, {"name": request.network})
-    options |= {"network.scale": request.scale} | quantized
-    whole = f"train.iters={WARM_UP + request.steps}"
-    overrides = [*_given(options), *request.overrides, whole]
-    recipe = load_recipe(name, overrides, QuantizeRecipe)
+    scaled = Change("network.scale", request.scale, f"--scale {request.scale}")
+    changes = [*changes, scaled, *quantized, *parse_changes(request.overrides), last]
+    recipe = load_recipe(name, changes, QuantizeRecipe)
     if (recipe.network.name, recipe.method.name) != (request.network, request.method):
         raise UsageError(
             f"recipe {name} is for {recipe.method.name} on {recipe.network.name}, not for "
             f"{request.method} on {request.network}"
         )
     return recipe
-
-
-def _given(options: Mapping[str, Any]) -> list[str]:
-    """Options as overrides of a recipe, those that were given."""
-    return [f"{key}={value}" for key, value in options.items() if value is not None]
 
 
 def _plain_steps(

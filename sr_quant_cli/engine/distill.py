@@ -9,16 +9,20 @@ import torch
 
 from sr_quant_cli.data.store import PairStore
 from sr_quant_cli.engine.objective import Objective, StudentLoss
+from sr_quant_cli.engine.rundir import TRAINABLE, model_file
 from sr_quant_cli.engine.session import Job, Options, locate, run_job
-from sr_quant_cli.engine.stages import TRAINABLE, builtin_recipe, scale_schedule, trainable_file
+from sr_quant_cli.engine.stages import builtin_recipe, scale_schedule, trainable_file
 from sr_quant_cli.inference.models import load_any
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.networks.modelfile import (
-    Card,
-    save_model,
+from sr_quant_cli.networks.modelfile import Card, save_model
+from sr_quant_cli.recipe.load import (
+    Change,
+    load_recipe,
+    origin_of,
+    parse_changes,
+    validate_recipe,
 )
-from sr_quant_cli.recipe.load import load_recipe, validate_recipe
 from sr_quant_cli.recipe.schema import DistillRecipe
 
 
@@ -48,8 +52,9 @@ def distill(request: Request) -> dict[str, Any]:
     """
     student = trainable_file(request.student)
     learner, header = load_any(student)
-    model, _ = load_any(request.teacher, learner.scale)
-    recipe = _resolve(request, header.network, student)
+    teacher_file = model_file(request.teacher)
+    model, _ = load_any(teacher_file, learner.scale)
+    recipe = _resolve(request, header.network, student, teacher_file)
 
     def objective(_train: PairStore, device: torch.device, _resumed: bool) -> Objective:
         network, teacher = deepcopy(learner), deepcopy(model)
@@ -66,17 +71,20 @@ def distill(request: Request) -> dict[str, Any]:
     return run_job(Job(recipe, f"{start.name}-distilled", objective, save, start), request)
 
 
-def _resolve(request: Request, network: dict[str, Any], student: Path) -> DistillRecipe:
+def _resolve(
+    request: Request, network: dict[str, Any], student: Path, teacher: Path
+) -> DistillRecipe:
     origin = request.recipe or builtin_recipe("distill", network["name"])
-    recipe = load_recipe(origin, request.overrides, DistillRecipe)
+    changes = parse_changes(request.overrides)
+    recipe = load_recipe(origin, changes, DistillRecipe)
     values = recipe.model_dump(by_alias=True)
-    side = recipe.data.patch_hr // recipe.network.scale
-    if not any(override.startswith("data.patch_hr") for override in request.overrides):
-        values["data"]["patch_hr"] = side * network["scale"]
+    if not any(change.key == "data.patch_hr" for change in changes):
+        values["data"]["patch_hr"] = recipe.patch_at(network["scale"])
     values["network"] = network
-    values["teacher"]["model"] = str(request.teacher.resolve())
+    values["teacher"]["model"] = str(teacher.resolve())
     if request.iters is not None:
         scale_schedule(values, request.iters)
-    resolved = validate_recipe(values, origin)
+        changes += (Change("train.iters", request.iters, f"--iters {request.iters}"),)
+    resolved = validate_recipe(values, origin_of(origin), changes)
     assert isinstance(resolved, DistillRecipe)
     return locate(resolved, request, student)

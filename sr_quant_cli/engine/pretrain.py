@@ -1,6 +1,5 @@
 """What ``srq pretrain`` does."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,14 @@ import torch
 from sr_quant_cli.data.sampler import PatchSampler
 from sr_quant_cli.data.store import PairStore
 from sr_quant_cli.engine.objective import Objective, PixelLoss
+from sr_quant_cli.engine.rundir import model_file
 from sr_quant_cli.engine.session import Job, Options, locate, run_job
 from sr_quant_cli.errors import UsageError, unknown
 from sr_quant_cli.imaging.convert import to_tensor
 from sr_quant_cli.inference.models import load_any
 from sr_quant_cli.networks import build, network_names
 from sr_quant_cli.networks.modelfile import save_model
-from sr_quant_cli.recipe.load import load_recipe
+from sr_quant_cli.recipe.load import Change, Changes, load_recipe
 from sr_quant_cli.recipe.schema import PretrainRecipe
 from sr_quant_cli.scales import check_scale
 
@@ -49,7 +49,7 @@ def pretrain(request: Request) -> dict[str, Any]:
     recipe = locate(resolved, request, request.init)
     start = None
     if recipe.train.init:
-        path = Path(recipe.train.init)
+        path = model_file(Path(recipe.train.init))
         other, header = load_any(path)
         start = header.card.model_copy(update={"name": header.card.name or path.stem})
 
@@ -78,16 +78,14 @@ def pretrain(request: Request) -> dict[str, Any]:
     return run_job(Job(recipe, name, objective, save_model, start), request)
 
 
-def resolve(
-    network: str, recipe: str, scale: int | None, overrides: Iterable[str]
-) -> PretrainRecipe:
+def resolve(network: str, recipe: str, scale: int | None, changes: Changes) -> PretrainRecipe:
     """Read the recipe that a network is trained by.
 
     Parameters
     ----------
     scale
         None: the recipe's.
-    overrides
+    changes
         As ``load_recipe`` takes them; they come after the scale.
 
     Raises
@@ -97,13 +95,15 @@ def resolve(
     """
     if network not in network_names():
         raise unknown("network", network, network_names())
-    if scale is not None:
-        check_scale(scale)
     scaled = []
     if scale is not None:
+        check_scale(scale)
         patch = load_recipe(recipe, (), PretrainRecipe).patch_at(scale)
-        scaled = [f"network.scale={scale}", f"data.patch_hr={patch}"]
-    loaded = load_recipe(recipe, [*scaled, *overrides], PretrainRecipe)
+        scaled = [
+            Change(key, value, f"--scale {scale}")
+            for key, value in {"network.scale": scale, "data.patch_hr": patch}.items()
+        ]
+    loaded = load_recipe(recipe, [*scaled, *changes], PretrainRecipe)
     if loaded.network.name != network:
         raise UsageError(f"recipe {recipe} is for {loaded.network.name}, not for {network}")
     return loaded

@@ -13,9 +13,9 @@ from sr_quant_cli.data.sampler import PatchSampler
 from sr_quant_cli.data.store import PairStore
 from sr_quant_cli.engine.distributed import warn
 from sr_quant_cli.engine.objective import Objective, StudentLoss
+from sr_quant_cli.engine.rundir import TRAINABLE
 from sr_quant_cli.engine.session import Job, run_job
 from sr_quant_cli.engine.stages import (
-    TRAINABLE,
     Request,
     Unfinished,
     choose_placement,
@@ -161,12 +161,16 @@ def calibration_batches(train: PairStore, recipe: QuantizeRecipe) -> Iterator[Te
         batch=batch,
         patch_hr=calibration.patch_lr * recipe.network.scale,
         augment=(),
+        advice="lower calibration.patch_lr",
     )
-    for index in range(-(-calibration.images // batch)):
-        lr, _ = sampler.batch(index)
-        yield to_tensor(lr, torch.device("cpu"))
-    if calibration.colours:
-        yield flat_patches(calibration.patch_lr)
+    last = -(-calibration.images // batch) - 1
+    for index in range(last + 1):
+        pixels, _ = sampler.batch(index)
+        lr = to_tensor(pixels, torch.device("cpu"))
+        if calibration.colours and index == last:
+            # With photographs in one batch: steps that sample values take as many of each batch.
+            lr = torch.cat([lr, flat_patches(calibration.patch_lr)])
+        yield lr
 
 
 def flat_patches(side: int) -> Tensor:

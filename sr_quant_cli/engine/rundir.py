@@ -26,6 +26,22 @@ VALIDATION_PROTOCOL = "matlab"
 _LOCK = ".lock"
 
 
+def model_file(path: Path) -> Path:
+    """The model file that a path names: of a run folder the one in it, else the path itself.
+
+    Raises
+    ------
+    UsageError
+        It is a folder without a model.
+    """
+    if not path.is_dir():
+        return path
+    if (path / MODEL).is_file():
+        return path / MODEL
+    what = "a run that has no model yet" if (path / RECIPE).is_file() else "no run folder"
+    raise UsageError(f"{path} is {what}: {MODEL} is not there")
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Keep other processes from writing to a run folder, which is made if need be.

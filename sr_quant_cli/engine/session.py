@@ -22,7 +22,7 @@ from sr_quant_cli.errors import UsageError
 from sr_quant_cli.files import replacing
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.modelfile import Card, TrainingRun
-from sr_quant_cli.recipe.load import dump_recipe, validate_recipe
+from sr_quant_cli.recipe.load import Change, dump_recipe, validate_recipe
 from sr_quant_cli.recipe.schema import DistillRecipe, TrainingRecipe
 from sr_quant_cli.terminal import say
 
@@ -36,7 +36,7 @@ class Options:
     """The options that all training commands share, as given."""
 
     data: str | None = None
-    overrides: tuple[str, ...] = ()
+    overrides: tuple[Change | str, ...] = ()
     run_dir: Path | None = None
     resume: str = "auto"
     max_time: str | None = None

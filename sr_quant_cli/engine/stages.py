@@ -5,9 +5,8 @@ by the recipes that ``[before]`` names, each stage in a folder of its own below 
 resumes, and its model serves for other runs.
 """
 
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 from sr_quant_cli.engine import pretrain
-from sr_quant_cli.engine.rundir import MODEL
+from sr_quant_cli.engine.rundir import MODEL, TRAINABLE, check_free, model_file
 from sr_quant_cli.engine.session import Options, locate, parse_duration
 from sr_quant_cli.errors import UsageError, unknown
 from sr_quant_cli.inference.models import full_precision_model, load_any
@@ -29,11 +28,21 @@ from sr_quant_cli.networks.folding import fold
 from sr_quant_cli.networks.modelfile import Header, is_packed
 from sr_quant_cli.networks.sites import FULL, TENSORS, Operands, Placement
 from sr_quant_cli.quant.apply import Bits
-from sr_quant_cli.recipe.load import load_recipe, recipe_names, validate_recipe
-from sr_quant_cli.recipe.schema import PretrainRecipe, QuantizeRecipe, TrainingRecipe
-
-TRAINABLE = "trainable.safetensors"
-"""Model file beside the packed one in which weights are float, for training to go on."""
+from sr_quant_cli.recipe.load import (
+    Change,
+    load_recipe,
+    options_as_changes,
+    origin_of,
+    parse_changes,
+    recipe_names,
+    validate_recipe,
+)
+from sr_quant_cli.recipe.schema import (
+    MOST_STEPS,
+    PretrainRecipe,
+    QuantizeRecipe,
+    TrainingRecipe,
+)
 
 _OF_ALL_STAGES = (
     "data.",
@@ -107,8 +116,7 @@ def find_start(request: Request, run: Run) -> Start | Unfinished:
         if not report["complete"]:
             return Unfinished(report)
         model, request = folder / MODEL, _less_time(request, begun)
-    if model.is_dir():
-        model = model / MODEL
+    model = model_file(model)
     network, header = load_any(model, request.scale)
     recipe = _resolve(request, header, model)
     method = build_method(recipe.method)
@@ -146,7 +154,7 @@ def trainable_file(model: Path) -> Path:
     """
     if model.is_dir():
         trainable = model / TRAINABLE
-        model = trainable if trainable.is_file() else model / MODEL
+        model = trainable if trainable.is_file() else model_file(model)
     if is_model_file(model) and is_packed(model):
         raise UsageError(
             f"{model} holds packed codes, which cannot be trained; name its run folder or the "
@@ -213,10 +221,11 @@ def default_recipe(method: str, network: dict[str, Any]) -> str:
     if network.get("n_feats", 0) > 64 and f"{name}-full" in recipe_names():
         return f"{name}-full"
     if name not in recipe_names():
-        made = [n for n in recipe_names() if n.startswith(f"{method}-")]
+        own = [n for n in recipe_names() if n.startswith(f"{method}-")]
+        there = own or [n for n in recipe_names() if n.endswith(f"-{network['name']}")]
         raise UsageError(
-            f"no recipe of {method} for {network['name']}; there are {', '.join(made)}: "
-            "copy one with 'srq recipes copy' and name it with --recipe"
+            f"no recipe of {method} for {network['name']}: copy {' or '.join(there) or 'another'} "
+            "with 'srq recipes copy', change it, and name it with --recipe"
         )
     return name
 
@@ -243,28 +252,39 @@ def _embedded(origin: str, scale: int | None) -> Path | None:
 
 
 def _with_options(origin: str, request: Request) -> QuantizeRecipe:
-    options = {"bits.w": request.w, "bits.a": request.a}
-    given = [f"{key}={value}" for key, value in options.items() if value is not None]
+    return load_recipe(origin, _changes(origin, request), QuantizeRecipe)
+
+
+def _changes(origin: str, request: Request) -> list[Change]:
+    """What the options change, then what is set."""
+    changes = options_as_changes({"bits.w": ("--w", request.w), "bits.a": ("--a", request.a)})
     if request.placement is not None:
         written = load_recipe(origin, (), QuantizeRecipe).sites.placement
         if request.placement != written:
             # What else is written in the section changes the other placement.
-            given.append(f'sites={{placement="{request.placement}"}}')
-    return load_recipe(origin, [*given, *request.overrides], QuantizeRecipe)
+            sites = {"placement": request.placement}
+            changes.append(Change("sites", sites, f"--placement {request.placement}"))
+    return [*changes, *parse_changes(request.overrides)]
 
 
 def _run_folder(request: Request, recipe: QuantizeRecipe) -> Path:
-    return request.run_dir or Path("runs") / name_of_run(recipe)
+    folder = request.run_dir or Path("runs") / name_of_run(recipe)
+    check_free(folder)  # before hours in a folder below it
+    return folder
 
 
-def _shortened(origin: str, kind: type[TrainingRecipe], factor: float) -> tuple[str, ...]:
-    """Overrides that make a stage as much shorter than published as the one it is made for."""
+def _shortened(origin: str, kind: type[TrainingRecipe], factor: float) -> tuple[Change, ...]:
+    """Changes that make a stage as much shorter than published as the one it is made for."""
     recipe = load_recipe(origin, (), kind)
     values = recipe.model_dump(by_alias=True)
     scale_schedule(values, max(round(recipe.train.iters * factor), 1))
     schedule = {f"schedule.{key}": values["schedule"][key] for key in ("every", "warmup", "at")}
-    changed = {"train.iters": values["train"]["iters"], **schedule}
-    return tuple(f"{key}={value}" for key, value in changed.items())
+    return _set({"train.iters": values["train"]["iters"], **schedule})
+
+
+def _set(values: Mapping[str, Any]) -> tuple[Change, ...]:
+    """Changes that a stage makes of its own accord."""
+    return tuple(Change(key, value, f"{key} = {value}") for key, value in values.items())
 
 
 def _factor(request: Request, recipe: QuantizeRecipe) -> float:
@@ -274,9 +294,9 @@ def _factor(request: Request, recipe: QuantizeRecipe) -> float:
     return iters / published if published else 1.0
 
 
-def _shared(request: Request, *more: str) -> tuple[str, ...]:
+def _shared(request: Request, *more: str) -> tuple[Change, ...]:
     shared = (*_OF_ALL_STAGES, *more)
-    return tuple(given for given in request.overrides if given.startswith(shared))
+    return tuple(c for c in parse_changes(request.overrides) if c.key.startswith(shared))
 
 
 def _options(request: Request, folder: Path) -> dict[str, Any]:
@@ -288,7 +308,7 @@ def _pretrain_stage(request: Request, recipe: QuantizeRecipe, folder: Path) -> p
     origin = recipe.before.pretrain
     short = _shortened(origin, PretrainRecipe, _factor(request, recipe))
     hyper = recipe.network.model_dump(exclude={"name", "scale"})
-    network = [f"network.{key}={json.dumps(value)}" for key, value in hyper.items()]
+    network = _set({f"network.{key}": value for key, value in hyper.items()})
     return pretrain.Request(
         network=recipe.network.name,
         recipe=origin,
@@ -318,12 +338,12 @@ def _quantize_stage(request: Request, recipe: QuantizeRecipe, model: Path, folde
     with torch.device("meta"):
         kinds = {site.kind for site in build(recipe.network).sites()}
     # The same operands are quantized, no others.
-    sites = []
+    sites = {}
     for kind in (*ours, *theirs.paper_placement()):
         if kind in kinds:
             wanted = ours.get(kind, Operands())
-            weight = "" if kind in (*TENSORS, "matmul") else f', weight = "{wanted.weight}"'
-            sites.append(f'sites.{kind}={{input = "{wanted.input}"{weight}}}')
+            weight = {} if kind in (*TENSORS, "matmul") else {"weight": wanted.weight}
+            sites[f"sites.{kind}"] = {"input": wanted.input, **weight}
     return Request(
         model=model,
         recipe=before.quantize,
@@ -331,7 +351,7 @@ def _quantize_stage(request: Request, recipe: QuantizeRecipe, model: Path, folde
         a=before.a,
         placement=recipe.sites.placement,
         scale=request.scale,
-        overrides=(*short, *sites, *_shared(request, "calibration.")),
+        overrides=(*short, *_set(sites), *_shared(request, "calibration.")),
         **_options(request, folder),
     )
 
@@ -346,27 +366,28 @@ def _less_time(request: Request, begun: float) -> Request:
 
 def _resolve(request: Request, header: Header, model: Path) -> QuantizeRecipe:
     origin = request.recipe or default_recipe(str(request.method), header.network)
-    recipe = _with_options(origin, request)
+    changes = _changes(origin, request)
+    recipe = load_recipe(origin, changes, QuantizeRecipe)
     if request.method not in (None, recipe.method.name):
         raise UsageError(f"recipe {origin} is for {recipe.method.name}, not for {request.method}")
     network = header.network["name"]
     if recipe.network.name not in _with_bases(network):
         raise UsageError(f"recipe {origin} is for {recipe.network.name}; {model} is {network}")
     values = recipe.model_dump(by_alias=True)
-    if not any(override.startswith("data.patch_hr") for override in request.overrides):
+    if not any(change.key == "data.patch_hr" for change in changes):
         values["data"]["patch_hr"] = recipe.patch_at(header.network["scale"])
     values["network"] = header.network
     if request.iters is not None:
         scale_schedule(values, request.iters)
-    resolved = validate_recipe(values, origin)
+    resolved = validate_recipe(values, origin_of(origin), changes)
     assert isinstance(resolved, QuantizeRecipe)
     return resolved
 
 
 def scale_schedule(values: dict[str, Any], iters: int) -> None:
     """Shorten or lengthen a recipe, its schedule and its checks in proportion."""
-    if iters < 0:
-        raise UsageError(f"--iters {iters}: must be 0 or more")
+    if not 0 <= iters <= MOST_STEPS:
+        raise UsageError(f"--iters {iters}: must be 0 to {MOST_STEPS}")
     published = values["train"]["iters"]
     if published and iters:
         schedule, factor = values["schedule"], iters / published

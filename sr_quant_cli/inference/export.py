@@ -142,7 +142,14 @@ def _calibration(request: ExportRequest, scale: int) -> list[Tensor] | None:
         DataSection(train=request.calibrate, validation=[]), scale, request.data_root
     )
     store = pack_pairs(photographs.train, scale, progress=True)
-    sampler = PatchSampler(store, seed=0, batch=32, patch_hr=64 * scale, augment=())
+    sampler = PatchSampler(
+        store,
+        seed=0,
+        batch=32,
+        patch_hr=64 * scale,
+        augment=(),
+        advice="name others by --calibrate",
+    )
     return [to_tensor(sampler.batch(0)[0], _CPU)]
 
 

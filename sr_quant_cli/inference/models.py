@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sr_quant_cli.engine.distributed import warn
+from sr_quant_cli.engine.rundir import model_file
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.imaging.tiling import Patches
 from sr_quant_cli.inference.prepared import (
@@ -58,20 +59,20 @@ def named_model(model: Path | None, scale: int | None = None) -> Path:
     ----------
     model
         None: the embedded model; ``fast``, unless there is a file of that name: the embedded one
-        that takes less time; else a file.
+        that takes less time; else a file, or a run folder.
     scale
         None: 4, of an embedded model.
 
     Raises
     ------
     UsageError
-        There is no such embedded model.
+        There is no such embedded model, or a folder holds none.
     """
     if model is None:
         return embedded_model(scale or 4)
     if str(model) == FAST and not model.exists():
         return _embedded("edsr-small-x{}-w8a8.safetensors", scale or 4)
-    return model
+    return model_file(model)
 
 
 def full_precision_model(scale: int) -> Path:

@@ -3,6 +3,7 @@
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -99,7 +100,7 @@ class Change:
             table = table.setdefault(part, {})
             if not isinstance(table, dict):
                 raise UsageError(f"{self.given}: {part} is no section")
-        table[last] = self.value
+        table[last] = deepcopy(self.value)
 
     def concerns(self, place: str) -> bool:
         """Whether a path is that of the field, of a part of it, or of what it is a part of."""
@@ -119,6 +120,21 @@ def parse_changes(changes: Changes) -> tuple[Change, ...]:
         One is no ``key=value``.
     """
     return tuple(Change.parse(each) if isinstance(each, str) else each for each in changes)
+
+
+def options_as_changes(options: Mapping[str, tuple[str, Any]]) -> list[Change]:
+    """Options of a command as changes, those that were given.
+
+    Parameters
+    ----------
+    options
+        By the key of the field: the name of the option, and its value; None: it was not given.
+    """
+    return [
+        Change(key, value, f"{option} {value}")
+        for key, (option, value) in options.items()
+        if value is not None
+    ]
 
 
 def recipe_names() -> list[str]:
@@ -144,6 +160,15 @@ def recipe_path(name_or_file: str) -> Path:
     return recipes_dir() / f"{name_or_file}.toml"
 
 
+def origin_of(name_or_file: str) -> str:
+    """What errors in a recipe begin with: its file, or the name of a built-in one.
+
+    >>> origin_of("my.toml"), origin_of("daq-edsr")
+    ('my.toml', 'recipe daq-edsr')
+    """
+    return name_or_file if _is_file_name(name_or_file) else f"recipe {name_or_file}"
+
+
 @overload
 def load_recipe(name_or_file: str, changes: Changes = ()) -> TrainingRecipe: ...
 @overload
@@ -167,7 +192,7 @@ def load_recipe(
         nearest name. Or the recipe is for another command.
     """
     path = recipe_path(name_or_file)
-    origin = name_or_file if _is_file_name(name_or_file) else f"recipe {name_or_file}"
+    origin = origin_of(name_or_file)
     values = _read(path, origin)
     own = _kind_of(values)
     task = next(task for task, each in _KINDS.items() if each is own)

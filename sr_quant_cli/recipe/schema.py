@@ -27,7 +27,8 @@ from sr_quant_cli.strict import MOST, Strict
 Augmentation = Literal["hflip", "vflip", "transpose"]
 
 
-Steps = Annotated[int, Field(ge=1, le=10**9)]
+MOST_STEPS = 10**9
+Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
 """A number of steps, or what it is counted in."""
 Patches = Annotated[int, Field(ge=1, le=MOST)]
 """A number of patches."""
@@ -120,7 +121,7 @@ class ScheduleSection(Section):
     """factor of a decay (step, milestones)"""
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
     """factor on the learning rate at the end (cosine)"""
-    warmup: Annotated[int, Field(ge=0, le=10**9)] = 0
+    warmup: Annotated[int, Field(ge=0, le=MOST_STEPS)] = 0
     """steps of linear rise from 0"""
 
 
@@ -210,7 +211,7 @@ class PretrainRecipe(TrainingRecipe):
 class QuantizeTrainSection(TrainSection):
     """``[train]`` of a quantized network."""
 
-    iters: Annotated[int, Field(ge=0, le=10**9)] = 0
+    iters: Annotated[int, Field(ge=0, le=MOST_STEPS)] = 0
     """optimizer steps; 0: calibration alone"""
 
 

@@ -137,8 +137,12 @@ def test_pictures_are_drawn_by_their_area(tmp_path):
 
 
 def test_a_picture_smaller_than_a_patch_is_refused(photographs):
-    with pytest.raises(UsageError, match=r"smaller than a patch of 24x24"):
+    with pytest.raises(UsageError) as caught:
         sampler(store_of(photographs), patch_hr=48)
+    assert str(caught.value) == (
+        "p1.png (26x21), p2.png (26x22), p3.png (26x23) of 5 training pictures: in LR smaller than "
+        "a patch of 24x24; lower data.patch_hr, or remove them"
+    )
 
 
 def test_held_out_files_are_not_trained_on(photographs):
