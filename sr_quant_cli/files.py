@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -165,16 +166,47 @@ def write_json(path: Path, report: Mapping[str, Any]) -> None:
         It cannot be written.
     """
     check_own(path, REPORT)
-    marked = _finite({"srq": __version__, **report})
+    marked = finite({"srq": __version__, **report})
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(marked, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def _finite(value: Any) -> Any:
+def write_sealed(path: Path, values: Any) -> None:
+    """Write plain values as JSON, atomically, with a hash by which damage is noticed.
+
+    Raises
+    ------
+    FailedError
+        The file cannot be written.
+    """
+    sealed = {"sha256": _hash(values), "values": values}
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(sealed), encoding="utf-8")
+
+
+def read_sealed(path: Path) -> Any:
+    """Read what ``write_sealed`` wrote; None: it is absent, unreadable or damaged."""
+    try:
+        sealed = json.loads(path.read_bytes())
+        return sealed["values"] if sealed["sha256"] == _hash(sealed["values"]) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _hash(values: Any) -> str:
+    return sha256(json.dumps(values).encode()).hexdigest()
+
+
+def finite(value: Any) -> Any:
+    """Plain values with null in the place of numbers that JSON does not have.
+
+    >>> finite({"psnr": [30.5, float("inf")]})
+    {'psnr': [30.5, None]}
+    """
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

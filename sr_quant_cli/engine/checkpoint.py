@@ -7,9 +7,14 @@ import torch
 
 from sr_quant_cli.engine.distributed import warn
 from sr_quant_cli.engine.rundir import CHECKPOINTS
+from sr_quant_cli.errors import FailedError, out_of_memory
 from sr_quant_cli.files import replacing
 
 _KEPT = 2
+
+
+class DamagedError(FailedError):
+    """A file that is no checkpoint, or no longer one."""
 
 
 class Checkpoints:
@@ -46,21 +51,59 @@ class Checkpoints:
         _write(self.best_path, state)
 
     def newest(self) -> dict[str, Any] | None:
-        """Load the newest checkpoint that can be read; None when there is none.
+        """Load the newest checkpoint that is whole; None when there is none.
 
-        A damaged file is passed over with a warning.
+        A damaged one is passed over with a warning.
+
+        Raises
+        ------
+        FailedError
+            All are damaged, or one cannot be read for another reason.
         """
+        damaged = []
         for path in self.files():
             try:
-                return read(path)
-            except Exception:  # a damaged pickle may raise any of many
-                warn(f"{path} is damaged; trying the one before it")
+                state = read(path)
+            except DamagedError as error:
+                damaged.append(str(error))
+                continue
+            for what in damaged:
+                warn(f"{what}; going on from {path.name}")
+            return state
+        if damaged:
+            raise FailedError(
+                f"{'; '.join(damaged)}: none is left to go on from; move them away to "
+                "start anew, or choose another folder with --run"
+            )
         return None
+
+    def set_aside(self, step: int) -> None:
+        """Rename what is numbered above ``step``: a run that goes on from there never wrote it."""
+        for path in self.files():
+            if int(path.stem.removeprefix("step-")) > step:
+                path.rename(path.with_suffix(".damaged"))
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Load one checkpoint on the CPU; no code in it is run."""
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    """Load one checkpoint on the CPU; no code in it is run.
+
+    Raises
+    ------
+    DamagedError
+        It is none.
+    FailedError
+        It cannot be read, or the memory does not suffice.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise FailedError(f"cannot read {path}: {error.strerror or error}") from error
+    except Exception as error:  # a damaged pickle may raise any of many
+        if out_of_memory(error):
+            raise FailedError(f"out of memory: cannot read {path}") from error
+        raise DamagedError(f"{path} is damaged") from error
+    if not (isinstance(state, dict) and type(state.get("step")) is int):
+        raise DamagedError(f"{path} is no checkpoint")
     return state
 
 

@@ -14,13 +14,15 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sr_quant_cli.errors import FailedError, UsageError
-from sr_quant_cli.files import leftovers, replacing
+from sr_quant_cli.files import finite, replacing, sweep
 
 LOG = "log.jsonl"
 RECIPE = "recipe.toml"
 MODEL = "model.safetensors"
 CHECKPOINTS = "step-" + "[0-9]" * 8 + ".ckpt"
 """Pattern of the numbered checkpoints' names."""
+TRAINABLE = "trainable.safetensors"
+"""Model file beside the packed one in which weights are float, for training to go on."""
 VALIDATION_PROTOCOL = "matlab"
 """Protocol of the PSNR in the log."""
 _LOCK = ".lock"
@@ -40,6 +42,24 @@ def model_file(path: Path) -> Path:
         return path / MODEL
     what = "a run that has no model yet" if (path / RECIPE).is_file() else "no run folder"
     raise UsageError(f"{path} is {what}: {MODEL} is not there")
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a folder in which a run would replace files of the user's.
+
+    Raises
+    ------
+    UsageError
+        No run has written there, but files lie there by names that a run writes.
+    """
+    if (folder / _LOCK).exists() or any(folder.glob(CHECKPOINTS)):
+        return
+    names = (RECIPE, LOG, MODEL, TRAINABLE)
+    if taken := [name for name in names if (folder / name).exists()]:
+        raise UsageError(
+            f"{folder} is no run folder, but holds {', '.join(taken)}; choose another one with "
+            "--run"
+        )
 
 
 @contextmanager
@@ -66,8 +86,7 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise FailedError(f"cannot write in {folder}: {error.strerror or error}") from error
     try:
-        for path in leftovers(folder):
-            path.unlink()
+        sweep(folder)
         yield
     finally:
         lock.release()
@@ -89,16 +108,36 @@ def in_use(folder: Path) -> bool:
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """Entries of a run's log: ``step``, ``seconds``, and ``loss`` with ``lr``, or other values.
 
-    A line cut off by a crash ends the list.
+    A last line that a crash has cut off is left out.
+
+    Raises
+    ------
+    UsageError
+        The file is no such log, or cannot be read.
     """
+    path = folder / LOG
+    if not path.is_file():
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not a readable log: {error}") from error
     entries: list[dict[str, Any]] = []
-    if (folder / LOG).is_file():
-        for line in (folder / LOG).read_text(encoding="utf-8").splitlines():
-            try:
-                entries.append(json.loads(line))
-            except ValueError:
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            entry = None
+            if number == len(lines) and (line.startswith("{") or not line.strip("\0")):
                 break
+        if not (isinstance(entry, dict) and _is_number(entry.get("step"), entry.get("seconds"))):
+            raise UsageError(f"{path}: line {number} is no log entry")
+        entries.append(entry)
     return entries
+
+
+def _is_number(*values: Any) -> bool:
+    return all(type(value) in (int, float) for value in values)
 
 
 class RunLog:
@@ -144,7 +183,7 @@ class RunLog:
 
 
 def _line(entry: dict[str, Any]) -> str:
-    return json.dumps(entry) + "\n"
+    return json.dumps(finite(entry)) + "\n"
 
 
 def _tensorboard(folder: Path, after: int) -> Any:

@@ -12,13 +12,13 @@ import torch
 from sr_quant_cli import __version__
 from sr_quant_cli.data.photographs import Photographs, find_photographs, is_named_set
 from sr_quant_cli.data.store import PairStore, pack_pairs
-from sr_quant_cli.engine.checkpoint import Checkpoints, read
+from sr_quant_cli.engine.checkpoint import Checkpoints, DamagedError, read
 from sr_quant_cli.engine.device import keep_freed_memory, pick_device, pick_precision, set_threads
 from sr_quant_cli.engine.distributed import first_of_machine, from_first, process_group, world
 from sr_quant_cli.engine.objective import Objective
-from sr_quant_cli.engine.rundir import MODEL, RECIPE, locked
+from sr_quant_cli.engine.rundir import MODEL, RECIPE, check_free, locked
 from sr_quant_cli.engine.train import CHECKPOINT_FORMAT, Outcome, Trainer
-from sr_quant_cli.errors import UsageError
+from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.files import replacing
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.modelfile import Card, TrainingRun
@@ -135,6 +135,7 @@ def run_job(job: Job[R], options: Options) -> dict[str, Any]:
             "processes that share it"
         )
     run_dir = options.run_dir or Path("runs") / job.name
+    check_free(run_dir)
     photographs = find_photographs(recipe.data, recipe.network.scale, options.data_root)
     with process_group(device) as here, locked(run_dir) if here.rank == 0 else nullcontext():
         return _run(job, options, photographs, run_dir, limit, device)
@@ -193,7 +194,7 @@ def _run(
     model = run_dir / MODEL
     if is_first:
         if checkpoints.best_path.is_file():
-            trainer.restore(read(checkpoints.best_path))
+            trainer.restore(_best(checkpoints))
         card = Card(
             name=job.name,
             data=photographs.name,
@@ -202,6 +203,15 @@ def _run(
         job.save(model, trainer.trained, card)
     _announce(outcome, recipe, model)
     return {**run.model_dump(), "complete": outcome.complete, "model": str(model)}
+
+
+def _best(checkpoints: Checkpoints) -> dict[str, Any]:
+    try:
+        return read(checkpoints.best_path)
+    except DamagedError as error:
+        raise FailedError(
+            f"{error}; move it away, and the same command takes the newest weights"
+        ) from error
 
 
 def _state_to_resume(
@@ -233,6 +243,7 @@ def _state_to_resume(
             f"{checkpoints.folder} holds a run of another recipe: {', '.join(changed)}; "
             "choose another folder with --run"
         )
+    checkpoints.set_aside(state["step"])
     return state
 
 
@@ -260,9 +271,11 @@ def _portable(recipe: TrainingRecipe) -> dict[str, Any]:
 
 
 def _announce(outcome: Outcome, recipe: TrainingRecipe, model: Path) -> None:
-    psnr = (
-        "not validated" if outcome.validation_psnr is None else f"{outcome.validation_psnr:.2f} dB"
-    )
-    say(f"step {outcome.step} of {recipe.train.iters}, best validation {psnr}: {model}")
+    psnr = outcome.validation_psnr
+    best = "not validated yet" if psnr is None else f"best validation {psnr:.2f} dB"
+    done = f"step {outcome.step} of {recipe.train.iters}"
+    if outcome.step > recipe.train.iters:
+        done = f"done already: step {outcome.step}, asked for are {recipe.train.iters}"
+    say(f"{done}, {best}: {model}")
     if not outcome.complete:
         say("run the same command again to continue")

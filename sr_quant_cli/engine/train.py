@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -195,7 +196,7 @@ class Trainer:
         if interrupts.received:
             print(f"saved at step {self.step}; run the same command again to continue")
             interrupts.resume()
-        return Outcome(self.step, self.seconds, self.best, self.step == train.iters)
+        return Outcome(self.step, self.seconds, self.best, self.step >= train.iters)
 
     def steps(self, wants_stop: Callable[[], bool] = lambda: False) -> Iterator[Step]:
         """Train from the present step to the recipe's last, one step at a time.
@@ -259,7 +260,9 @@ class Trainer:
         with autocast(self.precision, self.device):
             if finite:
                 what = f"the loss has exploded to {loss:.4g}"
-                good = self.checkpoints.newest()
+                good = None
+                with suppress(FailedError):
+                    good = self.checkpoints.newest()
                 where = most_grown_layer(self.network, lr, good and good["network"])
             else:
                 what = (

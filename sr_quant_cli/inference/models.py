@@ -12,10 +12,10 @@ from sr_quant_cli.engine.distributed import warn
 from sr_quant_cli.engine.rundir import model_file
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.imaging.tiling import Patches
+from sr_quant_cli.inference.choice import choose
 from sr_quant_cli.inference.prepared import (
     Precision,
     check_precision,
-    fastest,
     is_model_file,
     open_file,
     open_graph,
@@ -109,19 +109,16 @@ def load_any(path: Path, scale: int | None = None) -> "tuple[Network, Header]":
     UsageError
         The file is not usable, or enlarges by another scale.
     """
-    from sr_quant_cli.networks.importing import Given, UnknownCheckpointError, import_checkpoint
+    from sr_quant_cli.networks.importing import Given, import_checkpoint
     from sr_quant_cli.networks.modelfile import Card, header_of, load_model
 
     if is_model_file(path):
         network, header = load_model(path)
         check_enlargement(name_of(path, header, "full"), network.scale, scale)
         return network, header
-    try:
-        network, source = import_checkpoint(path, Given(scale=scale))
-    except UnknownCheckpointError as error:
-        raise UsageError(f"{path} is no readable srq model; as a checkpoint: {error}") from error
-    say_source(path, source, network.scale)
-    return network, header_of(network, Card(name=path.stem, data=source))
+    network, source, assumed = import_checkpoint(path, Given(scale=scale))
+    say_source(path, source, network.scale, assumed)
+    return network, header_of(network, Card(name=path.stem, source=source))
 
 
 def load_at_depth(path: Path, depth: "Depth", scale: int | None = None) -> "tuple[Network, Header]":
@@ -201,7 +198,7 @@ def open_model(
         listed = provider if isinstance(provider, ListedProvider) else None
         return PatchwiseUpscaler(RowRuntime(listed, open_row), facts, meter, patches)
     if path.suffix.lower() in GRAPHS:
-        return _open_graph_file(path, scale, runtime, precision, threads, depth, tile)
+        return _open_graph_file(path, scale, runtime, device, precision, threads, depth, tile)
 
     def in_torch() -> TiledUpscaler:
         runtime, facts, meter = _load_in_torch(path, scale, device, precision, threads, depth)
@@ -220,7 +217,7 @@ def open_model(
             raise
         warn(f"{error}; torch runs it")
         return in_torch()
-    name = fastest(prepared, threads, precision) if runtime == "auto" else runtime
+    name = choose(prepared, precision) if runtime == "auto" else runtime
     if name == "torch":
         return in_torch()
     graph = open_graph(name, prepared, threads, precision)
@@ -271,6 +268,7 @@ def _open_graph_file(
     path: Path,
     scale: int | None,
     runtime: RuntimeChoice,
+    device: str,
     precision: Precision,
     threads: int | None,
     depth: "Depth",
@@ -282,8 +280,15 @@ def _open_graph_file(
         raise UsageError(f"--depth {depth}: {path} is a graph, whose depth is fixed")
     if runtime == "torch":
         raise UsageError(f"--runtime torch: {path} is a graph; it runs by onnxruntime or openvino")
+    if device not in ("auto", "cpu"):
+        raise UsageError(f"--device {device}: {path} is a graph, which runs on the CPU")
     name = GRAPHS[path.suffix.lower()] if runtime == "auto" else runtime
     facts = facts_of(path)
+    if facts is None and tile is not None:
+        raise UsageError(
+            f"--tile {tile}: {path} does not say by how much its tiles must overlap; "
+            "it runs on whole pictures"
+        )
     graph = open_file(name, path, threads, precision)
     if facts is not None:
         check_enlargement(facts.name, facts.scale, scale)

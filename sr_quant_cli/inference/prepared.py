@@ -1,54 +1,60 @@
 """Graphs prepared from model files, kept in the cache: what upscaling starts from without torch.
 
 Of a model file srq makes, once, the graph that runtimes take, and measures the model itself on a
-small real picture. Which runtime is the fastest that does as well is measured once, too, for each
-number of threads.
+small real picture. What is damaged there, or was made by other versions, is made anew.
 """
 
-import json
 import os
-import statistics
 import sys
-import time
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from filelock import FileLock
 
-from sr_quant_cli import __version__
 from sr_quant_cli.engine.distributed import thread_limit, warn, world
 from sr_quant_cli.errors import FailedError, UsageError
-from sr_quant_cli.files import cache_dir, replacing
+from sr_quant_cli.files import cache_dir, read_sealed, scratch, write_sealed
 from sr_quant_cli.runtimes.base import Facts, GraphRuntime, RuntimeName
-from sr_quant_cli.runtimes.processor import has_vnni
+from sr_quant_cli.runtimes.processor import features, has_vnni
 from sr_quant_cli.scales import check_enlargement
+from sr_quant_cli.terminal import printable, say
 
 if TYPE_CHECKING:
     from sr_quant_cli.networks.base import Depth
 
 Precision = Literal["auto", "fp32", "bf16"]
 
-FORMAT = 3
-"""Of the folders; another number makes srq prepare all models anew."""
+MAKERS = ("inference/prepared.py", "lowering", "methods", "networks", "quant", "runtimes")
+"""Files and folders of srq that decide what a graph is."""
+
+_PACKAGES = ("onnx", "onnx-ir", "onnxruntime", "onnxscript", "openvino", "torch")
+"""Packages that do, or that decide how it runs."""
+
+_told: set[tuple[Path, str, int]] = set()
+"""Checkpoints of which the user knows what they were taken for."""
 
 _HEADER = 2**24
 """Bytes of a file's header in which its metadata end."""
 
-AGREES = 0.05
-"""dB of PSNR, RGB: how much a runtime may lose against the model on the small picture."""
-
 
 @dataclass(frozen=True)
 class Prepared:
-    """A folder of the cache: ``graph.onnx``, ``model.json``, measured choices."""
+    """A folder of the cache: ``graph.onnx``, ``model.json``, and what runtimes keep."""
 
     folder: Path
     facts: Facts
     psnr: float
     """of the model itself, dB, on the small picture"""
+    source: str
+    """what it was trained on, or taken for"""
 
     @property
     def graph(self) -> Path:
@@ -72,10 +78,18 @@ def is_model_file(path: Path) -> bool:
         raise UsageError(f"no such model file: {path}") from error
 
 
-def say_source(path: Path, source: str, scale: int) -> None:
-    """Tell the user what a checkpoint of another project was taken for, once for all processes."""
-    if world().rank == 0:
-        print(f"{path}: taken for {source}, x{scale}", file=sys.stderr)
+def say_source(path: Path, source: str, scale: int, assumed: Sequence[str] = ()) -> None:
+    """Tell the user what a checkpoint of another project was taken for, once for all processes.
+
+    Parameters
+    ----------
+    assumed
+        What it does not say, with the options of ``srq import`` that do.
+    """
+    if world().rank == 0 and (path, source, scale) not in _told:
+        _told.add((path, source, scale))
+        more = f"; assumed, srq import changes it: {', '.join(assumed)}" if assumed else ""
+        say(f"{path}: taken for {source}, x{scale}{more}", sys.stderr)
 
 
 def prepare(
@@ -103,31 +117,49 @@ def prepare(
         raise UsageError(f"no such model file: {model}") from error
     own = is_model_file(model)
     # A checkpoint of another project may hold several scales, or have its scale in its name.
-    which = "" if own else f" {scale} {model.name}"
-    if row is not None:
-        which += f" row {row}"
+    which = [depth, row, None if own else (scale, model.name)]
     full_range = has_vnni()
-    if full_range:
-        which += " full range"
-    key = sha256(content + f"{FORMAT} {__version__} {depth}{which}".encode()).hexdigest()[:20]
+    makers = [fingerprint(), features(), full_range, *map(_version, _PACKAGES)]
+    key = sha256(content + repr((which, makers)).encode()).hexdigest()[:20]
     folder = cache_dir() / "graphs" / key
-    made = (folder / "model.json").is_file()
-    if not made:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise FailedError(
-                f"cannot write {folder}: {error.strerror}; set SRQ_CACHE to a folder that can be"
-            ) from error
-        with FileLock(folder / ".lock"):
-            if not (folder / "model.json").is_file():
+    found = _read(folder)
+    if found is None:
+        folder = _writable(folder)
+        with alone(folder):
+            found = _read(folder)
+            if found is None:
                 _make(model, depth, scale, row, folder, full_range=full_range)
-    found = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    facts = Facts(**found["facts"])
-    check_enlargement(facts.name, facts.scale, scale)
-    if made and not own:
-        say_source(model, found["source"], facts.scale)
-    return Prepared(folder, facts, found["psnr"])
+                found = _read(folder)
+        if found is None:
+            raise FailedError(f"{folder}: what was written there does not come back")
+    elif not own:
+        say_source(model, found.source, found.facts.scale)
+    check_enlargement(found.facts.name, found.facts.scale, scale)
+    return found
+
+
+@cache
+def fingerprint() -> str:
+    """Hash of the sources of srq that decide what a graph is."""
+    package = Path(__file__).parent.parent
+    digest = sha256()
+    for maker in MAKERS:
+        place = package / maker
+        for file in sorted(place.glob("*.py")) if place.is_dir() else [place]:
+            digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from a folder of the cache; nobody can from one without writers."""
+    lock = FileLock(folder / ".lock")
+    try:
+        with suppress(OSError):
+            lock.acquire()
+        yield
+    finally:
+        lock.release()
 
 
 def open_graph(
@@ -183,59 +215,45 @@ def check_precision(precision: Precision) -> None:
         raise UsageError("--precision bf16: onnxruntime has none; allowed are auto and fp32")
 
 
-def fastest(prepared: Prepared, threads: int | None, precision: Precision) -> RuntimeName:
-    """The fastest runtime whose enlargement is as good as the model's own; else torch.
-
-    Measured once, by a small picture, for a number of threads and a precision.
-    """
-    count = thread_limit(threads) or os.cpu_count()
-    record = prepared.folder / f"choice-{count}-{precision}.json"
-    if not record.is_file():
-        tried = [_try(name, prepared, threads, precision) for name in _names(precision)]
-        _write(record, [asdict(trial) for trial in tried if trial is not None])
-    trials = [Trial(**trial) for trial in json.loads(record.read_text(encoding="utf-8"))]
-    agreeing = [trial for trial in trials if trial.loss <= AGREES and find_spec(trial.runtime)]
-    return min(agreeing, key=lambda trial: trial.seconds).runtime if agreeing else "torch"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """How a runtime did on the small picture."""
-
-    runtime: RuntimeName
-    seconds: float
-    """median of three"""
-    loss: float
-    """dB of PSNR (RGB) less than the model's own"""
-
-
-def _names(precision: Precision) -> tuple[RuntimeName, ...]:
-    names: tuple[RuntimeName, ...] = ("openvino", "onnxruntime")
-    if precision == "bf16":
-        names = ("openvino",)
-    return tuple(name for name in names if find_spec(name))
-
-
-def _try(
-    name: RuntimeName, prepared: Prepared, threads: int | None, precision: Precision
-) -> Trial | None:
-    """None: the runtime cannot run it on this machine, which is told."""
-    from sr_quant_cli.lowering.samples import sample_pairs
-    from sr_quant_cli.metrics import rgb_psnr
-
-    _, lr, hr = sample_pairs(prepared.facts.scale)[0]
+def _version(package: str) -> str:
     try:
-        runtime = open_graph(name, prepared, threads, precision)
-        psnr = rgb_psnr(runtime(lr), hr)
-    except UsageError as error:
-        warn(f"{name} is left out here: {error}")
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
+
+
+def _read(folder: Path) -> Prepared | None:
+    """None: it is not there, or not what was written."""
+    known = read_sealed(folder / "model.json")
+    try:
+        found = Prepared(folder, Facts.of(known["facts"]), known["psnr"], known["source"])
+        intact = sha256(found.graph.read_bytes()).hexdigest() == known["graph"]
+    except (OSError, TypeError, KeyError, ValueError):
         return None
-    times = []
-    for _ in range(3):
-        begun = time.perf_counter()
-        runtime(lr)
-        times.append(time.perf_counter() - begun)
-    return Trial(name, statistics.median(times), prepared.psnr - psnr)
+    return found if intact else None
+
+
+def _writable(folder: Path) -> Path:
+    """The folder itself, or one that goes with this process."""
+    try:
+        with scratch(folder):
+            return folder
+    except OSError as error:
+        return _passing(f"cannot write {cache_dir()}: {error.strerror}") / folder.name
+
+
+@cache
+def _passing(reason: str) -> Path:
+    try:
+        _passing_folders.append(tempfile.TemporaryDirectory(prefix="srq-"))
+    except OSError as error:
+        raise FailedError(f"{reason}, nor a temporary folder: {error.strerror}") from error
+    warn(f"{reason}; what is prepared is not kept: set SRQ_CACHE to a folder that can be written")
+    return Path(_passing_folders[-1].name)
+
+
+_passing_folders: list[tempfile.TemporaryDirectory[str]] = []
+"""Removed as the process ends."""
 
 
 def _make(
@@ -248,6 +266,8 @@ def _make(
     full_range: bool,
 ) -> None:
     """Trace a model; takes seconds, and torch."""
+    # torch makes a folder as it traces, elsewhere unless it is told.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
     import torch
 
     from sr_quant_cli.inference.models import load_at_depth, name_of
@@ -258,21 +278,21 @@ def _make(
     from sr_quant_cli.runtimes.torch import TorchRuntime
 
     network, header = load_at_depth(model, depth, scale)
-    name = name_of(model, header, depth)
+    name = printable(name_of(model, header, depth))
     if row is not None:
         from sr_quant_cli.quant.dynamic import at_row
 
         network, name = at_row(network, row), f"{name}, row {row}"
     if world().rank == 0:
-        print(f"preparing {name} for the runtimes here, once", file=sys.stderr)
+        say(f"preparing {name} for the runtimes here, once", sys.stderr)
     deployed = deploy(network, name, "uint8", full_range=full_range)
     _, lr, hr = sample_pairs(network.scale)[0]
     psnr = rgb_psnr(TorchRuntime(network, torch.device("cpu"))(lr), hr)
     save_graph(deployed.model, folder / "graph.onnx")
-    known = {"facts": asdict(deployed.facts), "psnr": psnr, "source": header.card.data}
-    _write(folder / "model.json", known)
-
-
-def _write(path: Path, values: Any) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values), encoding="utf-8")
+    known = {
+        "facts": asdict(deployed.facts),
+        "psnr": psnr,
+        "source": header.card.source,
+        "graph": sha256((folder / "graph.onnx").read_bytes()).hexdigest(),
+    }
+    write_sealed(folder / "model.json", known)

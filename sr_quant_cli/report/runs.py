@@ -108,7 +108,7 @@ def read_run(folder: Path) -> Run:
     if not (folder / RECIPE).is_file():
         raise UsageError(f"{folder} is no run folder: it holds no {RECIPE}")
     fields = _recipe_fields(folder / RECIPE)
-    entries = _log_entries(folder)
+    entries = read_log(folder)
     saved = [int(path.stem.removeprefix("step-")) for path in folder.glob(CHECKPOINTS)]
     step = max([*saved, *(entry["step"] for entry in entries[-1:])], default=0)
     iters = fields["train.iters"]
@@ -291,23 +291,12 @@ def _recipe_fields(path: Path) -> dict[str, Any]:
     return fields
 
 
-def _log_entries(folder: Path) -> list[dict[str, Any]]:
-    try:
-        entries = read_log(folder)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{folder / LOG}: not a readable log: {error}") from error
-    for number, entry in enumerate(entries, start=1):
-        if not (isinstance(entry, dict) and entry.keys() >= {"step", "seconds"}):
-            raise UsageError(f"{folder / LOG}: line {number} is no log entry")
-    return entries
-
-
 def _curve(entries: list[dict[str, Any]], name: str) -> Curve:
     """The finite values of one name: a perfect picture has an infinite PSNR."""
     return [
         (entry["step"], entry[name])
         for entry in entries
-        if name in entry and math.isfinite(entry[name])
+        if isinstance(entry.get(name), int | float) and math.isfinite(entry[name])
     ]
 
 

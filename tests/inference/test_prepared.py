@@ -1,11 +1,9 @@
 """Graphs in the cache: made once, opened without torch, and only where the model agrees."""
 
-import json
 import os
 import subprocess
 import sys
 from copy import deepcopy
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,16 +11,15 @@ import onnx
 import pytest
 from onnx.numpy_helper import to_array
 
-from sr_quant_cli.data.bicubic import enlarge
 from sr_quant_cli.errors import FailedError, UsageError
+from sr_quant_cli.files import read_sealed, write_sealed
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
 from sr_quant_cli.inference import prepared as module
 from sr_quant_cli.inference.models import open_model
-from sr_quant_cli.inference.prepared import fastest, open_file, prepare
+from sr_quant_cli.inference.prepared import MAKERS, fingerprint, prepare
 from sr_quant_cli.lowering.lower import lower
 from sr_quant_cli.lowering.samples import sample_pairs
 from sr_quant_cli.lowering.spec import freeze, reduce_range
-from sr_quant_cli.networks.folding import fold_exactly
 from sr_quant_cli.networks.modelfile import Card, save_model
 from sr_quant_cli.runtimes.torch import TorchRuntime
 from tests.helpers import nearest_onnx, picture, ranked_quantsr_c, tiny_edsr
@@ -103,8 +100,7 @@ def test_prepared_graphs_upscale_without_torch(cache, tmp_path, runtime):
     arguments = ("upscale", cache.lr, "--model", cache.model, "-o", tmp_path / "o.png")
     if runtime == "auto":
         # As if it had been measured: a random network tells nothing of which is better.
-        choice = cache.prepared.folder / "choice-1-fp32.json"
-        choice.write_text('[{"runtime": "openvino", "seconds": 1.0, "loss": 0.0}]')
+        write_sealed(cache.prepared.folder / "choice-fp32.json", {"runtime": "openvino"})
     done = subprocess.run(
         [
             *(sys.executable, "-c", code, *map(str, arguments)),
@@ -160,13 +156,48 @@ def test_a_second_open_prepares_nothing_a_changed_file_does(tmp_path, traced, ca
     assert len(traced) == 3
 
 
-def test_another_version_or_format_prepares_anew(tmp_path, tiny_model, traced, monkeypatch):
-    first = prepare(tiny_model, "full")
-    monkeypatch.setattr(module, "__version__", "0.0.0")
-    second = prepare(tiny_model, "full")
-    monkeypatch.setattr(module, "FORMAT", -1)
-    third = prepare(tiny_model, "full")
-    assert len({first.folder, second.folder, third.folder}) == len(traced) == 3
+def test_another_version_or_processor_prepares_anew(tiny_model, traced, monkeypatch):
+    folders = {prepare(tiny_model, "full").folder}
+    for package in ("torch", "onnx", "onnxscript", "onnxruntime", "openvino"):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_version", lambda name, changed=package: str(name == changed))
+            folders.add(prepare(tiny_model, "full").folder)
+    for what in ("fingerprint", "features"):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, what, lambda: "another")
+            folders.add(prepare(tiny_model, "full").folder)
+    assert len(folders) == len(traced) == 8
+
+
+def test_the_sources_of_all_that_makes_a_graph_are_looked_at():
+    """Another source gives another graph, and so does one in a folder that is not named here."""
+    code = (
+        "import sys\n"
+        "import sr_quant_cli.lowering.deploy, sr_quant_cli.lowering.graph\n"
+        "print(*(name for name in sys.modules if name.startswith('sr_quant_cli.')))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    parts = {name.split(".")[1] for name in ran.stdout.split()}
+    # Processes, pixels, files and words: nothing of these is in a graph.
+    others = {"engine", "errors", "files", "imaging", "registry", "scales", "strict", "terminal"}
+    assert parts - others == {maker for maker in MAKERS if "/" not in maker}
+
+
+def test_the_fingerprint_is_of_names_and_contents(tmp_path, monkeypatch):
+    """In a copy of a package, whose sources are then changed."""
+    for place in ("inference/prepared.py", "quant/a.py"):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_text("x = 1\n")
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "inference/prepared.py"))
+    monkeypatch.setattr(module, "MAKERS", ("inference/prepared.py", "quant"))
+    found = [fingerprint.__wrapped__()]
+    (tmp_path / "quant/a.py").write_text("x = 2\n")
+    found.append(fingerprint.__wrapped__())
+    (tmp_path / "quant/a.py").rename(tmp_path / "quant/b.py")
+    found.append(fingerprint.__wrapped__())
+    (tmp_path / "inference/prepared.py").write_text("x = 2\n")
+    found.append(fingerprint.__wrapped__())
+    assert len(set(found)) == 4
 
 
 def test_weights_keep_8_bits_where_the_processor_adds_in_32(tmp_path, monkeypatch):
@@ -190,19 +221,134 @@ def test_a_preparation_that_was_cut_off_is_made_again(tmp_path, tiny_model, trac
     assert first.graph.stat().st_size > 1000
 
 
-def test_a_cache_that_cannot_be_written_is_worked_around(tmp_path, tiny_model, monkeypatch, capsys):
+DAMAGES = {
+    "empty": lambda content: b"",
+    "cut": lambda content: content[: len(content) // 2],
+    "a bit": lambda content: content[:-50] + bytes([content[-50] ^ 1]) + content[-49:],
+    "garbage": lambda content: b"\xff\x00 garbage",
+    "nested": lambda content: b"[" * 100_000,
+    "absent": None,
+}
+
+
+@pytest.mark.parametrize("file", ["model.json", "graph.onnx"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_damaged_is_made_anew(tiny_model, traced, capsys, file, damage):
+    first = prepare(tiny_model, "full")
+    before = {path.name: path.read_bytes() for path in first.folder.glob("*.*")}
+    path = first.folder / file
+    if DAMAGES[damage] is None:
+        path.unlink()
+    else:
+        path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    capsys.readouterr()
+    assert prepare(tiny_model, "full") == first
+    assert capsys.readouterr().err == "preparing tiny for the runtimes here, once\n"
+    assert {path.name: path.read_bytes() for path in first.folder.glob("*.*")} == before
+    assert len(traced) == 2
+
+
+def test_another_model_s_graph_or_facts_are_not_believed(tmp_path, tiny_model, traced):
+    """Files that are whole, and written by srq, but not for this model."""
+    first = prepare(tiny_model, "full")
+    first.graph.write_bytes(first.graph.read_bytes() + b"\x7a\x00")
+    assert prepare(tiny_model, "full") == first
+    known = read_sealed(first.folder / "model.json")
+    for facts in ({**known["facts"], "scale": 0}, {}, None):
+        write_sealed(first.folder / "model.json", {**known, "facts": facts})
+        assert prepare(tiny_model, "full") == first
+    assert len(traced) == 5
+
+
+@pytest.mark.parametrize("runtime", ["auto", "openvino", "onnxruntime"])
+def test_a_cache_that_cannot_be_written_is_worked_around(
+    tmp_path, tiny_model, traced, monkeypatch, capsys, runtime
+):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("SRQ_CACHE", str(tmp_path / "file"))
+    module._passing.cache_clear()
+    for _ in range(2):
+        upscaler = open_model(tiny_model, runtime=runtime, device="cpu", threads=1)
+        assert upscaler(picture(9, 8)).shape == (18, 16, 3)
+    told = capsys.readouterr().err.splitlines()
+    warnings = [line for line in told if "SRQ_CACHE" in line]
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f"srq: warning: cannot write {tmp_path / 'file'}: ")
+    # What was prepared serves as long as the process lives.
+    assert len(traced) == 1
+    assert told[1:] == ["preparing tiny for the runtimes here, once"]
+
+
+def test_what_was_prepared_and_cannot_be_written_serves(cache, monkeypatch, capsys):
+    def read_only(*_arguments, **_names):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("sr_quant_cli.files.tempfile.mkdtemp", read_only)
+    before = state(cache.prepared.folder)
+    upscaler = open_model(cache.model, runtime="openvino", threads=2, precision="fp32")
+    assert upscaler(picture(9, 8)).shape == (18, 16, 3)
+    assert state(cache.prepared.folder) == before
+    assert capsys.readouterr().err == ""
+
+
+def test_where_nothing_can_be_written_torch_runs_the_model(
+    tmp_path, tiny_model, monkeypatch, capsys
+):
+    def full(*_arguments, **_names):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("SRQ_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(module.tempfile, "TemporaryDirectory", full)
+    module._passing.cache_clear()
     upscaler = open_model(tiny_model, runtime="auto", device="cpu")
     assert upscaler.runtime.runtime == "torch"
-    told = capsys.readouterr().err
-    assert "SRQ_CACHE" in told
-    assert told.count("\n") == 1
-    lines = []
-    monkeypatch.setattr("sr_quant_cli.inference.models.warn", lines.append)
-    with pytest.raises(FailedError, match="SRQ_CACHE"):
+    assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(FailedError, match="nor a temporary folder: No space left"):
         open_model(tiny_model, runtime="openvino")
-    assert lines == []
+
+
+PRIVATE = """
+import os, sys
+log = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+def watch(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto", "socket.bind"):
+        os.write(log, f"{event} {arguments}\\n".encode())
+        raise OSError("no network here")
+
+sys.addaudithook(watch)
+from sr_quant_cli.cli.app import main
+main()
+"""
+
+
+def test_nothing_is_sent_and_nothing_written_outside_the_cache(tmp_path, tiny_model):
+    """Both runtimes run: they are measured against each other."""
+    home, temporary, pictures = (tmp_path / name for name in ("home", "temporary", "pictures"))
+    for folder in (home, temporary, pictures):
+        folder.mkdir()
+    write_rgb(pictures / "a.png", picture(12, 17))
+    environment = {**os.environ, "HOME": str(home), "TMPDIR": str(temporary)}
+    for name in ("SRQ_CACHE", "XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY", "CI", "TF_BUILD"):
+        environment.pop(name, None)
+    arguments = [tmp_path / "log", "upscale", pictures / "a.png", "--model", tiny_model]
+    done = subprocess.run(
+        [sys.executable, "-c", PRIVATE, *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "log").read_text() == ""
+    (choice,) = home.rglob("choice-*.json")
+    tried = {trial["runtime"] for trial in read_sealed(choice)["trials"]}
+    assert tried == {"openvino", "onnxruntime"}
+    strangers = [p for p in home.rglob("*") if not p.is_relative_to(home / ".cache/srq")]
+    assert strangers == [home / ".cache"]
+    assert list(temporary.iterdir()) == []
+    assert sorted(path.name for path in pictures.iterdir()) == ["a.png", "a_x2.png"]
 
 
 def test_what_is_no_model_leaves_no_graph(tmp_path):
@@ -212,111 +358,6 @@ def test_what_is_no_model_leaves_no_graph(tmp_path):
             prepare(tmp_path / name, "full")
     graphs = os.environ["SRQ_CACHE"]
     assert not [path for path in state(tmp_path / graphs) if path.suffix in (".onnx", ".json")]
-
-
-class Drawn:
-    """A runtime that gives bicubic's pictures, or their negatives, in a given time."""
-
-    precision = "fp32"
-
-    def __init__(self, runtime, seconds, clock, *, wrong):
-        self.runtime, self.seconds, self.clock, self.wrong = runtime, seconds, clock, wrong
-
-    def __call__(self, lr):
-        self.clock.now += self.seconds
-        return 255 - enlarge(lr, 2) if self.wrong else enlarge(lr, 2)
-
-
-@pytest.fixture
-def drawn(kept, tmp_path, monkeypatch):
-    """Puts runtimes in the place of the real ones, for a model that is bicubic."""
-    _, lr, hr = sample_pairs(2)[0]
-    error = np.square(enlarge(lr, 2).astype(float) - hr).mean()
-    model = replace(kept.prepared, folder=tmp_path, psnr=float(10 * np.log10(255**2 / error)))
-    clock = SimpleNamespace(now=0.0)
-
-    def put(wrong=(), **seconds):
-        def open_graph(name, prepared, threads, precision):
-            assert prepared is model
-            opened.append((name, threads, precision))
-            return Drawn(name, seconds[name], clock, wrong=name in wrong)
-
-        opened = []
-        monkeypatch.setattr(module, "open_graph", open_graph)
-        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
-        return model, opened
-
-    return put
-
-
-@pytest.mark.parametrize("fast", RUNTIMES[1:])
-def test_the_fastest_runtime_is_measured_once_and_remembered(drawn, fast):
-    model, opened = drawn(**{"openvino": 2.0, "onnxruntime": 2.0, fast: 1.0})
-    assert fastest(model, 1, "fp32") == fast
-    assert opened == [("openvino", 1, "fp32"), ("onnxruntime", 1, "fp32")]
-    choice = json.loads((model.folder / "choice-1-fp32.json").read_text())
-    assert {trial["runtime"]: trial["seconds"] for trial in choice} == pytest.approx(
-        {"openvino": 2.0, "onnxruntime": 2.0, fast: 1.0}
-    )
-    assert [trial["loss"] for trial in choice] == pytest.approx([0, 0], abs=1e-4)
-    # Remembered, for this number of threads and this precision.
-    _, opened = drawn(openvino=3.0, onnxruntime=3.0)
-    assert fastest(model, 1, "fp32") == fast
-    assert opened == []
-    assert fastest(model, 2, "auto") == "openvino"
-    assert opened == [("openvino", 2, "auto"), ("onnxruntime", 2, "auto")]
-    (model.folder / "choice-1-fp32.json").unlink()
-    fastest(model, 1, "fp32")
-    assert len(opened) == 4
-
-
-def test_a_runtime_that_disagrees_is_not_chosen_however_fast(drawn):
-    model, _ = drawn(wrong=["openvino"], openvino=1.0, onnxruntime=9.0)
-    assert fastest(model, 1, "fp32") == "onnxruntime"
-    model, _ = drawn(wrong=["onnxruntime"], openvino=9.0, onnxruntime=1.0)
-    assert fastest(model, 2, "fp32") == "openvino"
-
-
-def test_bf16_is_openvino_s_alone(drawn):
-    model, opened = drawn(openvino=9.0, onnxruntime=1.0)
-    assert fastest(model, 1, "bf16") == "openvino"
-    assert opened == [("openvino", 1, "bf16")]
-
-
-def test_a_runtime_that_cannot_run_a_model_is_left_out_and_told(drawn, monkeypatch, capsys):
-    model, _ = drawn(openvino=1.0, onnxruntime=9.0)
-    working = module.open_graph
-
-    def open_graph(name, *how):
-        if name == "openvino":
-            raise UsageError("no kernel")
-        return working(name, *how)
-
-    monkeypatch.setattr(module, "open_graph", open_graph)
-    assert fastest(model, 1, "fp32") == "onnxruntime"
-    assert capsys.readouterr().err == "srq: warning: openvino is left out here: no kernel\n"
-
-
-def test_where_all_disagree_torch_runs_the_model(drawn, monkeypatch, tiny_model):
-    model, opened = drawn(wrong=RUNTIMES, openvino=1.0, onnxruntime=1.0)
-    assert fastest(model, 1, "fp32") == "torch"
-    monkeypatch.setattr("sr_quant_cli.inference.models.prepare", lambda *_: model)
-    upscaler = open_model(tiny_model, runtime="auto", device="cpu", precision="fp32", threads=1)
-    assert upscaler.runtime.runtime == "torch"
-    assert len(opened) == 2
-    lr = picture(9, 12)
-    wanted = TorchRuntime(fold_exactly(tiny_edsr()), CPU)(lr)
-    assert np.array_equal(upscaler(lr), wanted)
-
-
-@pytest.mark.parametrize("runtime", RUNTIMES[1:])
-def test_a_runtime_that_is_not_installed(kept, monkeypatch, drawn, runtime):
-    monkeypatch.setattr(module, "find_spec", lambda name: None if name == runtime else name)
-    with pytest.raises(UsageError, match=f"--runtime {runtime}: it is not installed"):
-        open_file(runtime, kept.prepared.graph, 1, "fp32")
-    model, opened = drawn(openvino=1.0, onnxruntime=1.0)
-    assert fastest(model, 1, "fp32") != runtime
-    assert len(opened) == 1
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES[1:])
