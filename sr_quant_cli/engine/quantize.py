@@ -169,7 +169,8 @@ def calibration_batches(train: PairStore, recipe: QuantizeRecipe) -> Iterator[Te
         lr = to_tensor(pixels, torch.device("cpu"))
         if calibration.colours and index == last:
             # With photographs in one batch: steps that sample values take as many of each batch.
-            lr = torch.cat([lr, flat_patches(calibration.patch_lr)])
+            flat = flat_patches(calibration.patch_lr)
+            lr = torch.cat([lr, *[flat] * max(calibration.images // 32, 1)])
         yield lr
 
 

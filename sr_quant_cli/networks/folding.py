@@ -27,7 +27,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.layers import Crop, Denormalize, Leaf, Trim
 
-CONTEXT = 4
+CONTEXT = 6
 """LR pixels of mirrored surroundings that a folded network gets: with them, flat pictures come out
 flat to the last pixel, and more change nothing."""
 
