@@ -17,6 +17,12 @@ from tests.helpers import picture, tiny_edsr
 
 
 @pytest.fixture(autouse=True)
+def _nothing_told(monkeypatch):
+    """Let every test hear what is told once."""
+    monkeypatch.setattr("sr_quant_cli.inference.prepared._told", set())
+
+
+@pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
     """Keep decoded pictures of tests out of the user's cache."""
     monkeypatch.setenv("SRQ_CACHE", str(tmp_path_factory.mktemp("cache")))

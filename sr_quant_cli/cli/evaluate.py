@@ -16,6 +16,11 @@ from sr_quant_cli.cli.options import (
     Threads,
 )
 
+_ASK_GRAPH = "does it take and give RGB 0..1? Put what BGR or 0..255 needs into the graph"
+_ASK_CHECKPOINT = (
+    "was its residual factor or range another one? srq import has --res-scale, --range"
+)
+
 
 def evaluate(
     models: Annotated[
@@ -78,7 +83,7 @@ def evaluate(
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.data.benchmark import data_root as root_of
     from sr_quant_cli.data.benchmark import find_set, parse_sets
-    from sr_quant_cli.engine.distributed import process_group
+    from sr_quant_cli.engine.distributed import process_group, warn
     from sr_quant_cli.errors import UsageError
     from sr_quant_cli.files import DRAWING, check_own, write_json
     from sr_quant_cli.imaging.tiling import patches_of
@@ -142,6 +147,10 @@ def evaluate(
     if here.rank:
         return
     print_scores(results, sets, chosen, patches, costs=dynamic or patches is not None)
+    for path, candidate in zip(paths, candidates[1:], strict=False):
+        if not is_model_file(path) and core.is_below(candidate.label, "bicubic", results):
+            graph = path.suffix.lower() in GRAPHS
+            warn(f"{candidate.label} is below bicubic: {_ASK_GRAPH if graph else _ASK_CHECKPOINT}")
     if json is not None:
         write_json(json, core.report(results, sets, chosen, patches))
     if record:

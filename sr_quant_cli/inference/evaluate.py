@@ -180,6 +180,13 @@ def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
     return out
 
 
+def is_below(label: str, other: str, results: Sequence[SetResult]) -> bool:
+    """Whether the PSNR of one row is below that of another on every set."""
+    psnr = {(result.label, result.bench): result.psnr for result in results}
+    sets = {bench for _, bench in psnr}
+    return all(psnr[label, bench] < psnr[other, bench] for bench in sets)
+
+
 def set_scores(
     label: str, results: Sequence[SetResult], sets: Sequence[BenchmarkSet], protocol: Protocol
 ) -> list[SetScore]:

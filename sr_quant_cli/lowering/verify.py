@@ -1,9 +1,10 @@
-"""An exported graph beside the network that it was made from, on real pictures."""
+"""What enlarges beside what it was made from, or beside bicubic, on real pictures."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from sr_quant_cli.data.bicubic import enlarge
 from sr_quant_cli.lowering.samples import sample_pairs
 from sr_quant_cli.metrics import get_protocol, rgb_psnr, score
 from sr_quant_cli.runtimes.base import Kernels, Runtime
@@ -88,3 +89,9 @@ def verify(
             )
         )
     return Verification(graph.runtime, PROTOCOL, graph.kernels(), tuple(pictures))
+
+
+def beside_bicubic(model: Runtime, scale: int) -> tuple[float, float]:
+    """PSNR (dB, RGB) of a model's and of bicubic's enlargement of one real picture."""
+    _, lr, hr = sample_pairs(scale)[0]
+    return rgb_psnr(model(lr), hr), rgb_psnr(enlarge(lr, scale), hr)

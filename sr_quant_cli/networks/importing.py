@@ -3,36 +3,41 @@
 A file belongs to the layout (``projects``) that knows every one of its keys. Loading is strict in
 both directions: a key that the layout does not know, a tensor that the network lacks or the file
 does, another shape, unequal copies of one tensor or another mean than the network has are errors.
-Files are read as safetensors or with ``torch.load(weights_only=True)``; no code in them is run.
+What a file does not say is assumed, and told.
 """
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import ValidationError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from sr_quant_cli.errors import UsageError, first_line
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods.base import MethodConfig
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.base import Network, NetworkConfig
+from sr_quant_cli.networks.edsr import RANGE, EDSRConfig
 from sr_quant_cli.networks.layouts import Layout, Tensors
 from sr_quant_cli.networks.projects import LAYOUTS, REFUSED
+from sr_quant_cli.networks.rdn import RDNConfig
+from sr_quant_cli.networks.reading import UnknownCheckpointError, read_tensors
+from sr_quant_cli.networks.srresnet import SRResNetConfig
 from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.strict import in_words
 
-_WRAPPERS = ("params_ema", "params", "state_dict")
-"""Keys under which projects keep the weights, the best first."""
+ONNX_EXPORT = (
+    "torch.onnx.export(model.eval(), torch.rand(1, 3, 48, 48), 'model.onnx', input_names=['x'], "
+    "dynamic_axes={'x': {2: 'h', 3: 'w'}})"
+)
+"""What makes a graph of a network that srq has no layout for; ``model`` takes RGB 0..1."""
 
 _BITS = ".bits"
 _WEIGHT_BITS = ".weight_quantizer.bits"
-
-
-class UnknownCheckpointError(UsageError):
-    """The file is nothing that can be read, or of no known layout."""
+_ON_255 = (EDSRConfig, RDNConfig, SRResNetConfig)
+"""Networks that work on 0..255, whose projects have an option for another range."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +52,31 @@ class Given:
         That quantized the network.
     w, a
         Bits of weights and activations.
+    res_scale
+        Factor on the residual branches of an EDSR; None: as published.
+    range
+        Largest value of the pictures that it was trained on; None: the file's, else 255.
     """
 
     scale: int | None = None
     method: str | None = None
     w: int | None = None
     a: int | None = None
+    res_scale: float | None = None
+    range: Literal[1, 255] | None = None
 
 
-def import_checkpoint(path: Path, given: Given | None = None) -> tuple[Network, str]:
-    """Read a checkpoint of another project: the network, in evaluation mode, and the layout.
+class Imported(NamedTuple):
+    """A network in evaluation mode, and what its checkpoint was taken for."""
+
+    network: Network
+    source: str
+    assumed: tuple[str, ...] = ()
+    """what neither the file nor the user says, each with the option that does"""
+
+
+def import_checkpoint(path: Path, given: Given | None = None) -> Imported:
+    """Read a checkpoint of another project.
 
     Raises
     ------
@@ -66,7 +86,7 @@ def import_checkpoint(path: Path, given: Given | None = None) -> tuple[Network, 
         It does not fit its network, or does not say what ``given`` does not say either.
     """
     given = given or Given()
-    tensors = _read(path)
+    tensors = read_tensors(path)
     layout = _layout_of(path, tensors)
     known = None if layout.tells_scale else given.scale or _scale_in_name(path)
     if not layout.tells_scale and known is None:
@@ -74,16 +94,16 @@ def import_checkpoint(path: Path, given: Given | None = None) -> tuple[Network, 
             f"{path}: the tensors of {layout.source} are the same for every scale; name it with "
             "--scale"
         )
-    networks = {
-        network.scale: network
+    found = {
+        each.network.scale: each
         for part in _parts(layout, tensors)
-        for network in [_build(path, layout, part, known, given)]
+        for each in [_build(path, layout, part, known, given)]
     }
-    scale = given.scale or (4 if len(networks) > 1 else next(iter(networks)))
-    if scale not in networks:
-        held = " and ".join(f"x{scale}" for scale in sorted(networks))
+    scale = given.scale or (4 if len(found) > 1 else next(iter(found)))
+    if scale not in found:
+        held = " and ".join(f"x{scale}" for scale in sorted(found))
         raise UsageError(f"{path} enlarges by {held}, not by {scale} (--scale)")
-    return networks[scale].eval(), layout.source
+    return found[scale]
 
 
 def _layout_of(path: Path, tensors: Tensors) -> Layout:
@@ -99,13 +119,14 @@ def _layout_of(path: Path, tensors: Tensors) -> Layout:
     unknown = strangers(layout)
     if 2 * len(unknown) >= len(tensors):
         known = ", ".join(layout.source for layout in LAYOUTS)
-        first = ", ".join(sorted(tensors)[:3])
+        first = ", ".join(name[:80] for name in sorted(tensors)[:3])
         raise UnknownCheckpointError(
-            f"{path}: its tensors ({first}, ...) are of no known layout: {known}"
+            f"{path}: its tensors ({first}, ...) are of no known layout; known are {known}. "
+            f"Export the network to ONNX, and name that file: {ONNX_EXPORT}"
         )
     if unknown:
         more = f", nor {len(unknown) - 1} others of it" if unknown[1:] else ""
-        raise UsageError(f"{path}: {layout.source}, the nearest, has no {unknown[0]}{more}")
+        raise UsageError(f"{path}: {layout.source}, the nearest, has no {unknown[0][:200]}{more}")
     return layout
 
 
@@ -131,23 +152,79 @@ def _scale_in_name(path: Path) -> int | None:
 
 def _build(
     path: Path, layout: Layout, tensors: Tensors, scale: int | None, given: Given
-) -> Network:
+) -> Imported:
+    assumed: list[str] = []
     try:
         ours = _renamed(layout, tensors)
-        config = layout.config(ours, scale)
+        _check_colours(ours)
+        config = _with_res_scale(path, layout, layout.config(ours, scale), given, assumed)
         _check_ignored(layout, tensors, config)
+        _to_range(path, layout, tensors, ours, config, given, assumed)
         network = build(config)
         said = {key: ours.pop(key) for key in list(ours) if key.endswith(_BITS)}
         _quantize(path, layout, network, said, given)
         _load(layout, network, ours)
     except ValidationError as error:
-        detail = "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors() if e["loc"])
+        detail = "; ".join(f"{e['loc'][-1]}: {in_words(e)}" for e in error.errors() if e["loc"])
         raise UsageError(f"{path} is no network of {layout.source}: {detail}") from error
     except KeyError as error:
         raise UsageError(f"{path} lacks {error.args[0]} of {layout.source}") from error
-    except (RuntimeError, ValueError, IndexError) as error:
+    except (RuntimeError, ValueError) as error:
         raise UsageError(f"{path}, of {layout.source}: {first_line(error)}") from error
-    return network
+    except (TypeError, IndexError, ArithmeticError, AssertionError) as error:
+        what = "its tensors have not the shapes that those of this network have"
+        raise UsageError(f"{path}, of {layout.source}: {what}") from error
+    return Imported(network.eval(), layout.source, tuple(assumed))
+
+
+def _check_colours(ours: Tensors) -> None:
+    """Refuse networks of grey or other pictures than RGB, which would not fit shape by shape."""
+    head = ours.get("head.weight")
+    if head is not None and head.ndim == 4 and head.shape[1] != 3:
+        raise ValueError(f"takes pictures of {head.shape[1]} channels; srq's take RGB")
+
+
+def _with_res_scale(
+    path: Path, layout: Layout, config: NetworkConfig, given: Given, assumed: list[str]
+) -> NetworkConfig:
+    """The configuration with the residual factor that the user says."""
+    if not isinstance(config, EDSRConfig):
+        if given.res_scale is not None:
+            raise UsageError(f"--res-scale: {path} ({layout.source}) has no residual factor")
+        return config
+    if given.res_scale is None:
+        assumed.append(f"res_scale {config.res_scale:g} (--res-scale)")
+        return config
+    return type(config).model_validate(config.model_dump() | {"res_scale": given.res_scale})
+
+
+def _to_range(
+    path: Path,
+    layout: Layout,
+    tensors: Tensors,
+    ours: Tensors,
+    config: NetworkConfig,
+    given: Given,
+    assumed: list[str],
+) -> None:
+    """Make weights for pictures 0..1 those of a network that works on 0..255."""
+    mean = tensors.get("sub_mean.bias")
+    # Of SRResNets the mean is there, and not used.
+    says = isinstance(config, EDSRConfig) and mean is not None
+    if not isinstance(config, _ON_255) or says:
+        if given.range is not None:
+            raise UsageError(f"--range: {path} ({layout.source}) leaves no choice")
+        trained_on_1 = says and mean is not None and bool(mean.abs().max() < 1)
+    else:
+        if given.range is None:
+            assumed.append("range 255 (--range)")
+        trained_on_1 = given.range == 1
+    if trained_on_1:
+        for name, tensor in ours.items():
+            if name == "head.weight":
+                ours[name] = tensor / RANGE
+            elif name.startswith("tail."):
+                ours[name] = tensor * RANGE
 
 
 def _renamed(layout: Layout, tensors: Tensors) -> Tensors:
@@ -157,6 +234,8 @@ def _renamed(layout: Layout, tensors: Tensors) -> Tensors:
         if layout.check(key):
             continue
         names = layout.rename(key) or ()
+        if tensor.is_floating_point():
+            tensor = tensor.float()
         if len(names) > 1 and len(tensor) % len(names):
             raise ValueError(f"{key} has {len(tensor)} rows for {len(names)} layers")
         parts = tensor.chunk(len(names)) if len(names) > 1 else (tensor,)
@@ -237,32 +316,3 @@ def _load(layout: Layout, network: Network, ours: Tensors) -> None:
         if name.endswith(".batches") and not ours[name]:
             raise ValueError(f"the range of {name.removesuffix('.batches')} was never found")
     network.load_state_dict(ours)
-
-
-def _read(path: Path) -> Tensors:
-    """Tensors of a file, out of the dictionaries that projects wrap them in."""
-    if not path.is_file():
-        raise UsageError(f"no such checkpoint: {path}")
-    try:
-        loaded = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except Exception as error:  # a damaged pickle may raise any of many
-        needed = re.search(r"GLOBAL (\S+)", str(error))
-        what = f": it asks for {needed[1]}" if needed else ", or is damaged"
-        raise UnknownCheckpointError(f"{path} cannot be read without running code{what}") from error
-    for wrapper in _WRAPPERS:
-        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict) and loaded[wrapper]:
-            loaded = loaded[wrapper]
-    if (
-        not isinstance(loaded, dict)
-        or not loaded
-        or not all(isinstance(t, Tensor) for t in loaded.values())
-    ):
-        raise UnknownCheckpointError(f"{path} holds no dictionary of tensors")
-    return {
-        str(key).removeprefix("module."): tensor.float() if tensor.is_floating_point() else tensor
-        for key, tensor in loaded.items()
-    }

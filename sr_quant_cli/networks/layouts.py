@@ -125,7 +125,7 @@ def edsr(tensors: Tensors, _: int | None = None) -> EDSRConfig:
             "scale": scale if shuffles else math.isqrt(len(tensors["tail.0.weight"]) // 3),
             "n_blocks": _count(tensors, r"body\.(\d+)"),
             "n_feats": n_feats,
-            # No file says it; the published networks of 256 features have it.
+            # No file says it: as the published networks have it, unless the user does.
             "res_scale": 0.1 if n_feats == 256 else 1.0,
             "upsampler": "shuffle" if shuffles else "direct",
             "mean_shift": shuffles,
@@ -219,8 +219,14 @@ def swinir(padding: str, tensors: Tensors, _: int | None) -> SwinIRConfig:
     )
 
 
-def _is(expected: Tensor, tensor: Tensor, _: NetworkConfig) -> bool:
-    return tensor.shape == expected.shape and torch.allclose(tensor.float(), expected, atol=1e-5)
+def _is(expected: tuple[Tensor, ...], tensor: Tensor, _: NetworkConfig) -> bool:
+    """Whether it is one of the tensors, as far as its type holds them."""
+    tolerance = torch.finfo(tensor.dtype).eps if tensor.is_floating_point() else 0.0
+    return any(
+        tensor.shape == each.shape
+        and torch.allclose(tensor.float(), each, rtol=max(tolerance, 1e-5), atol=1e-5)
+        for each in expected
+    )
 
 
 def is_scalar(tensor: Tensor, _: NetworkConfig) -> bool:
@@ -243,7 +249,8 @@ def is_shift_mask(tensor: Tensor, config: NetworkConfig) -> bool:
     """Whether it is SwinIR's mask for some square picture."""
     assert isinstance(config, SwinIRConfig)
     side = config.window * math.isqrt(len(tensor))
-    return torch.equal(tensor, shift_mask(side, side, config.window, tensor.device).squeeze(1))
+    mask = shift_mask(side, side, config.window, tensor.device).squeeze(1)
+    return torch.equal(tensor.float(), mask)
 
 
 def last_quarter_first(rows: Tensor, _: NetworkConfig) -> Tensor:
@@ -263,11 +270,19 @@ def of_unscaled(weight: Tensor, config: NetworkConfig) -> Tensor:
     return weight * config.res_scale
 
 
-def mean_shifts(scale: float, weight: str) -> dict[str, Check]:
-    """The layers that subtract and add DIV2K's mean; ``weight`` is what their keys end with."""
-    mean, eye = scale * torch.tensor(DIV2K_MEAN), torch.eye(3).view(3, 3, 1, 1)
+def mean_shifts(weight: str, *ranges: float) -> dict[str, Check]:
+    """The layers that subtract and add DIV2K's mean.
+
+    Parameters
+    ----------
+    weight
+        What their keys end with.
+    ranges
+        Of the pictures that a network may have been trained on.
+    """
+    mean, eye = torch.tensor(DIV2K_MEAN), torch.eye(3).view(3, 3, 1, 1)
     return {
-        rf"(sub|add)_mean\.{weight}weight": partial(_is, eye),
-        rf"sub_mean\.{weight}bias": partial(_is, -mean),
-        rf"add_mean\.{weight}bias": partial(_is, mean),
+        rf"(sub|add)_mean\.{weight}weight": partial(_is, (eye,)),
+        rf"sub_mean\.{weight}bias": partial(_is, tuple(-each * mean for each in ranges)),
+        rf"add_mean\.{weight}bias": partial(_is, tuple(each * mean for each in ranges)),
     }

@@ -25,7 +25,8 @@ QuantSR-C                    quantized; the ranks of blocks are in the code, so 
 ===========================  ====================================================================
 
 Scales, sizes and attention heads are read off shapes. Not in a file are EDSR's residual factor (0.1
-where there are 256 features, as published), the scale of an IDN, the padding of SwinIR (BasicSR's
+where there are 256 features, as published), the range of pictures that a network without a mean was
+trained on (255), the scale of an IDN, the padding of SwinIR (BasicSR's
 for full precision, the authors' for 2DQuant) and DAQ's ``qq`` (8 for 256 features, else 4). Layers
 of CADyQ's full-precision IDN are numbered as in its code: without the selectors in between.
 """
@@ -44,7 +45,7 @@ from sr_quant_cli.networks.edsr import RANGE
 from sr_quant_cli.networks.layouts import Adapt, Check, Layout, Names, Quantized
 from sr_quant_cli.networks.sites import RESIDUAL_CONVOLUTIONS, Operands, Placement
 
-_EDSR_MEAN = layouts.mean_shifts(RANGE, "")
+_EDSR_MEAN = layouts.mean_shifts("", RANGE, 1.0)
 
 _DAQ = Quantized(
     lambda config: DAQConfig(variant="code", qq=8 if getattr(config, "n_feats", 0) == 256 else 4),
@@ -343,7 +344,7 @@ LAYOUTS = (
         supplied={"num_batches_tracked": 0},
     ),
     Layout(
-        "DDTB SRResNet, quantized",
+        "DDTB SRResNet (quantized)",
         {
             **_DDTB_SRRESNET,
             **_ddtb_quantizers({r"residual\.(\d+)\.act([12])": r"body.\1.conv\2.input_quantizer"}),
@@ -364,7 +365,7 @@ LAYOUTS = (
         "CARN-pytorch",
         _CARN,
         layouts.carn,
-        layouts.mean_shifts(1.0, r"shifter\."),
+        layouts.mean_shifts(r"shifter\.", 1.0),
         branches=r"upsample\.up(\d)\.",
     ),
     Layout("IDN (luma)", _LUMA_IDN, layouts.idn, tells_scale=False),

@@ -6,6 +6,7 @@ from typing import Any
 
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.inference.models import load_at_depth
+from sr_quant_cli.inference.prepared import is_model_file
 from sr_quant_cli.networks.base import Depth, Network
 from sr_quant_cli.quant.apply import count_operations, plan_sites
 from sr_quant_cli.quant.cost import bitops, operand_shares, operation_ratio, storage_bytes
@@ -46,7 +47,7 @@ def describe(
         "file": str(path),
         "bytes": path.stat().st_size,
         "format": header.format,
-        "version": header.version,
+        "version": header.version if is_model_file(path) else None,
         "network": header.network,
         "scale": scale,
         "input": header.input,
@@ -161,9 +162,10 @@ def print_description(description: dict[str, Any]) -> None:
         ),
         "receptive field": f"{description['receptive_radius']} LR pixels to each side",
         "input, output": description["input"],
+        "imported from": card["source"],
         "trained on": card["data"],
         "licence": card["licence"],
-        "written by": f"srq {description['version']}",
+        "written by": f"srq {description['version']}" if description["version"] else "",
     }
     for key, value in lines.items():
         if value != "":

@@ -421,7 +421,7 @@ def test_rounding_is_not_compensated_without_found_ranges(tiny_model, photograph
 
 
 def test_published_network_keeps_its_quality_at_8_bits(real_data, tmp_path):
-    network, _ = import_checkpoint(real_data / "checkpoints/edsr_f64b5_fp32_x2.safetensors")
+    network, *_ = import_checkpoint(real_data / "checkpoints/edsr_f64b5_fp32_x2.safetensors")
     save_model(tmp_path / "float.safetensors", network, Card())
     (tmp_path / "photos").mkdir()
     for photo in sorted((real_data / "photos").glob("*.webp"))[::20]:

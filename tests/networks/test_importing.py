@@ -62,7 +62,7 @@ def renamed(network, names):
 def test_outputs_are_those_of_the_checkpoint(tmp_path, layout, wrap, scale):
     network = tiny_edsr(scale, seed=scale)
     torch.save(wrap(layout(network)), tmp_path / "net.pth")
-    found, _ = import_checkpoint(tmp_path / "net.pth")
+    found, *_ = import_checkpoint(tmp_path / "net.pth")
     assert found.config == network.config
     x = torch.rand(1, 3, 9, 7)
     assert torch.equal(found(x), network(x))
@@ -137,7 +137,7 @@ def test_command_writes_a_model_file(tmp_path, srq):
 
 def test_published_network_with_a_direct_upsampler(real_data):
     path = real_data / "checkpoints" / "edsr_f64b5_fp32_x2.safetensors"
-    network, _ = import_checkpoint(path)
+    network, *_ = import_checkpoint(path)
     config = EDSRConfig(scale=2, n_blocks=5, upsampler="direct", mean_shift=False)
     assert network.config == config
     assert network.receptive_radius == 13
