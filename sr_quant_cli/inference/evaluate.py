@@ -56,6 +56,7 @@ class PictureScore:
     name: str
     psnr: float
     ssim: float
+    edge: float
     seconds: float
     cost: "Cost | None" = None
 
@@ -74,6 +75,7 @@ class SetResult:
     lr_origin: str
     psnr: float
     ssim: float
+    edge: float
     seconds: float
     pictures: tuple[PictureScore, ...]
     cost: "Cost | None" = None
@@ -230,6 +232,7 @@ def report(
                 "bench": result.bench,
                 "psnr": round(result.psnr, 4),
                 "ssim": round(result.ssim, 5),
+                "edge_psnr": round(result.edge, 4),
                 "seconds": round(result.seconds, 3),
                 **_cost_fields(result.cost),
                 "fab_counted": result.counted,
@@ -238,6 +241,7 @@ def report(
                         "name": p.name,
                         "psnr": round(p.psnr, 4),
                         "ssim": round(p.ssim, 5),
+                        "edge_psnr": round(p.edge, 4),
                         **_cost_fields(p.cost),
                     }
                     for p in result.pictures
@@ -284,7 +288,7 @@ def _score(
         scored = score(sr, hr, bench.scale, protocol)
     except ValueError as error:
         raise UsageError(f"{candidate.label}, {bench.name} {pair.name}: {error}") from error
-    return PictureScore(pair.name, scored.psnr, scored.ssim, seconds, cost)
+    return PictureScore(pair.name, scored.psnr, scored.ssim, scored.edge, seconds, cost)
 
 
 def _mean(
@@ -297,6 +301,7 @@ def _mean(
         bench.lr_origin,
         float(np.mean([p.psnr for p in pictures])),
         float(np.mean([p.ssim for p in pictures])),
+        float(np.mean([p.edge for p in pictures])),
         sum(p.seconds for p in pictures),
         pictures,
         type(costs[0]).mean(costs) if costs else None,

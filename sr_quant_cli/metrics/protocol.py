@@ -56,6 +56,8 @@ class Score:
 
     psnr: float
     ssim: float
+    edge: float
+    """PSNR of the pixels that are cropped from the other two"""
 
 
 PROTOCOLS = {
@@ -180,10 +182,37 @@ def score(sr: NDArray[np.uint8], hr: NDArray[np.uint8], scale: int, protocol: Pr
     if min(height, width) < least:
         raise ValueError(f"{width}x{height} is too small at x{scale}: SSIM needs {least}x{least}")
     inside = slice(scale, -scale)
-    return _in_strips(sr[inside, inside], hr[inside, inside], protocol)
+    psnr, ssim = _in_strips(sr[inside, inside], hr[inside, inside], protocol)
+    return Score(psnr, ssim, edge_psnr(sr, hr, scale, protocol))
 
 
-def _in_strips(sr: NDArray[np.uint8], hr: NDArray[np.uint8], protocol: Protocol) -> Score:
+def edge_psnr(
+    sr: NDArray[np.uint8], hr: NDArray[np.uint8], width: int, protocol: Protocol
+) -> float:
+    """PSNR in dB of the outermost pixels, which the protocols crop: frames are seen there alone.
+
+    Parameters
+    ----------
+    sr, hr
+        uint8 ``[H, W, 3]``, RGB, of one shape.
+    width
+        Pixels from every side.
+    """
+    inside = slice(width, -width)
+    sides = (
+        np.s_[:width],
+        np.s_[-width:],
+        np.s_[inside, :width],
+        np.s_[inside, -width:],
+    )
+    errors = [luma(sr[side], protocol) - luma(hr[side], protocol) for side in sides]
+    return _decibels(float(np.mean(np.concatenate([e.ravel() for e in errors]) ** 2)))
+
+
+def _in_strips(
+    sr: NDArray[np.uint8], hr: NDArray[np.uint8], protocol: Protocol
+) -> tuple[float, float]:
+    """PSNR in dB, and SSIM."""
     height, width, _ = hr.shape
     windows = height - (SSIM_WINDOW - 1)
     rows = max(STRIP // width, SSIM_WINDOW)
@@ -195,7 +224,7 @@ def _in_strips(sr: NDArray[np.uint8], hr: NDArray[np.uint8], protocol: Protocol)
         a, b = (luma(image[top : bottom + SSIM_WINDOW - 1], protocol) for image in (sr, hr))
         errors += float(np.sum((a[: own - top] - b[: own - top]) ** 2))
         similarity += ssim(a, b) * (bottom - top)
-    return Score(_decibels(errors / (height * width)), similarity / windows)
+    return _decibels(errors / (height * width)), similarity / windows
 
 
 def _decibels(error: float) -> float:

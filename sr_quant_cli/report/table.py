@@ -1,6 +1,7 @@
 """Tables on the terminal."""
 
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -36,6 +37,8 @@ def print_scores(
 ) -> None:
     """Print the papers' table: a row a model, ``PSNR / SSIM`` a set; and how it was measured.
 
+    The last column is the PSNR of the pixels that the protocol crops, averaged over the sets.
+
     Of many sets, or with costs, a row is a model on a set.
 
     Parameters
@@ -52,19 +55,24 @@ def print_scores(
     names = {bench.name: f"{bench.name} ({len(bench.pairs)})" for bench in sets}
     if costs or len(sets) > _SETS:
         rows = [
-            [label, name, *_cells(found[label, bench], costs=costs)]
+            [label, name, *_cells(found[label, bench], costs=costs), _edge([found[label, bench]])]
             for label in labels
             for bench, name in names.items()
         ]
-        headings = ["model", "set", "PSNR / SSIM", *(("FAB", "T BitOPs") if costs else ())]
+        headings = ["model", "set", "PSNR / SSIM", *(("FAB", "T BitOPs") if costs else ()), "edge"]
         print_table(headings, rows, title, texts=2)
     else:
         rows = [
-            [label, *(cell for bench in names for cell in _cells(found[label, bench], costs=False))]
+            [
+                label,
+                *(cell for bench in names for cell in _cells(found[label, bench], costs=False)),
+                _edge([found[label, bench] for bench in names]),
+            ]
             for label in labels
         ]
-        print_table(["model", *names.values()], rows, title)
+        print_table(["model", *names.values(), "edge"], rows, title)
     say(f"{protocol.name}: {protocol.summary}")
+    say(f"edge: PSNR of the outermost {scale} px, which are cropped from the other figures")
     made = [bench.name for bench in sets if bench.lr_origin == "bicubic"]
     if made:
         say(f"LR made by bicubic (no LR files): {', '.join(made)}")
@@ -83,6 +91,10 @@ def _cells(result: "SetResult", *, costs: bool) -> list[str]:
     cost = result.cost
     operations = f"{cost.bitops / 1e12:.2f} / {cost.bitops_once / 1e12:.2f}"
     return [scored, f"{cost.fab:.2f}", operations]
+
+
+def _edge(results: "Sequence[SetResult]") -> str:
+    return f"{fmean(result.edge for result in results):.2f}"
 
 
 def _explain_costs(results: "Sequence[SetResult]") -> None:

@@ -209,3 +209,13 @@ def test_no_more_than_a_strip_is_measured_at_a_time(monkeypatch):
     )
     assert score(noise(108, 58, 3), noise(108, 58, 3), 4, MATLAB).ssim == pytest.approx(1)
     assert seen == [(30, 50)] * 4 + [(20, 50)]
+
+
+def test_a_frame_shows_in_the_edge_figure_alone():
+    hr = np.full((30, 25, 3), 100, np.uint8)
+    sr = hr + np.uint8(10)
+    sr[4:-4, 4:-4] = 100
+    scored = score(sr, hr, 4, MATLAB)
+    assert (scored.psnr, scored.ssim) == (float("inf"), 1)
+    # A grey level is 219 / 255 of a level of luma.
+    assert scored.edge == pytest.approx(20 * np.log10(255 / (10 * 219 / 255)), abs=1e-3)
