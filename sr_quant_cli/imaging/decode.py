@@ -34,15 +34,14 @@ _CHECKS: dict[str, Callable[[BinaryIO], None]] = {
 }
 
 _PILLOW = ("BMP", "PPM", "JPEG2000")
-_PILLOW_BY_SUFFIX = {".tga": ("TGA",)}
-"""Formats that Pillow reads; of TGA nothing but the suffix tells."""
+_BY_SUFFIX = {".tga": ("TGA",)}
+"""Formats that Pillow reads; TGA is told by nothing but the suffix."""
 
 _PILLOW_MODES = {"1": "L", "I": "I;16", "PA": "RGBA", "YCbCr": "RGB"}
 """Modes that are converted; all others that these formats have become arrays as they are."""
 
 _MEASURED = ("cmyk", "lab", "labs", "labq", "xyz")
 """Interpretations whose samples are no levels of a display."""
-
 
 _SPILLING = ("unable to write to", "write failed")
 """What libvips says where it cannot put pixels of a large picture into a temporary file."""
@@ -65,11 +64,12 @@ def readable(path: Path) -> Iterator[None]:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     except UnreadableError as error:
         raise UsageError(f"cannot read {path}: {error}") from error
-    except pyvips.Error as error:
+    except (MemoryError, pyvips.Error) as error:
         if out_of_memory(error):
             raise FailedError(f"out of memory: {path} cannot be read") from error
-        if any(words in str(error) for words in _SPILLING):
-            reason = error.detail.strip().splitlines()[-1].removeprefix("system error: ")
+        lines = _lines(error)
+        if any(words in line for line in lines for words in _SPILLING):
+            reason = lines[-1].removeprefix("system error: ")
             raise FailedError(
                 f"no room for the pixels of {path}: {reason}; TMPDIR names another folder for them"
             ) from error
@@ -110,9 +110,10 @@ def to_srgb(image: pyvips.Image, *, grey: bool) -> tuple[pyvips.Image, list[str]
     """
     space = "b-w" if grey else "srgb"
     if image.interpretation in _MEASURED:
-        losses = ["CMYK (converted to sRGB)"] if image.interpretation == "cmyk" else []
-        depth = [] if image.format == "uchar" else ["16 bits a sample (reduced to 8)"]
-        return image.colourspace(space).cast("uchar"), depth + losses
+        losses = ["16 bits a sample (reduced to 8)"] if "short" in image.format else []
+        if image.interpretation == "cmyk":
+            losses.append("CMYK (converted to sRGB)")
+        return image.colourspace(space).cast("uchar"), losses
     match image.format:
         case "uchar":
             losses = []
@@ -128,11 +129,19 @@ def to_srgb(image: pyvips.Image, *, grey: bool) -> tuple[pyvips.Image, list[str]
     return image.copy(interpretation=space), losses
 
 
+def field(image: pyvips.Image, name: str) -> Any:
+    """Read an entry of a picture's metadata; None: it has no such entry."""
+    return image.get(name) if image.get_typeof(name) else None
+
+
 def one_line(error: Exception) -> str:
     """The first line of what a library says."""
+    return next(iter(_lines(error)), "unknown error")
+
+
+def _lines(error: Exception) -> list[str]:
     text = error.detail if isinstance(error, pyvips.Error) else str(error)
-    lines = [line.strip() for line in text.strip().splitlines()]
-    return lines[0] if lines else "unknown error"
+    return [line.strip() for line in text.strip().splitlines()]
 
 
 def _loader_of(source: pyvips.Source) -> str | None:
@@ -144,7 +153,7 @@ def _loader_of(source: pyvips.Source) -> str | None:
 
 
 def _load_by_pillow(file: BinaryIO, suffix: str) -> pyvips.Image:
-    formats = _PILLOW_BY_SUFFIX.get(suffix, _PILLOW)
+    formats = (*_PILLOW, *_BY_SUFFIX.get(suffix, ()))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
@@ -156,6 +165,8 @@ def _load_by_pillow(file: BinaryIO, suffix: str) -> pyvips.Image:
         raise UnreadableError(
             f"it is no picture of a format that srq reads ({', '.join(READABLE)})"
         ) from error
+    except MemoryError:
+        raise
     except Exception as error:  # of a damaged file Pillow raises anything
         raise UnreadableError(f"it is damaged: {one_line(error)}") from error
     spaces = {"uint8": ("b-w", "srgb"), "uint16": ("grey16", "rgb16")}[pixels.dtype.name]
@@ -165,15 +176,11 @@ def _load_by_pillow(file: BinaryIO, suffix: str) -> pyvips.Image:
 
 def _beyond(image: pyvips.Image) -> Iterator[str]:
     """Say whether floats leave 0..1; alpha counts like colour."""
-    lowest, highest, _, _, mean = (image.stats().getpoint(column, 0)[0] for column in range(5))
+    stats = image.stats()
+    lowest, highest, _, _, mean = (stats.getpoint(column, 0)[0] for column in range(5))
     if not math.isfinite(mean):
         raise UnreadableError("some of its samples are not a number, or infinite")
     if mean > 1:
         raise UnreadableError(f"its float samples are {mean:.4g} on average; they must be of 0..1")
     if lowest < 0 or highest > 1:
         yield "values outside 0..1 (clipped)"
-
-
-def field(image: pyvips.Image, name: str) -> Any:
-    """Read an entry of a picture's metadata; None: it has no such entry."""
-    return image.get(name) if image.get_typeof(name) else None

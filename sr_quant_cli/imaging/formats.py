@@ -60,10 +60,15 @@ def list_folder(folder: Path) -> Listing:
         entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise UsageError(f"cannot read {folder}: {error.strerror}") from error
-    folders = tuple(path for path in entries if path.is_dir())
-    files = [path for path in entries if path not in folders]
-    pictures = tuple(p for p in files if p.suffix.lower() in _SUFFIXES and p.is_file())
-    return Listing(pictures, tuple(path for path in files if path not in pictures), folders)
+    kinds: dict[str, list[Path]] = {"pictures": [], "others": [], "folders": []}
+    for path in entries:
+        if path.is_dir():
+            kinds["folders"].append(path)
+        elif path.suffix.lower() in _SUFFIXES and path.is_file():
+            kinds["pictures"].append(path)
+        else:
+            kinds["others"].append(path)
+    return Listing(**{kind: tuple(paths) for kind, paths in kinds.items()})
 
 
 def picture_files(folder: Path) -> list[Path]:

@@ -94,8 +94,7 @@ def plan_jobs(source: Path, scale: int, output: str | Path | None) -> Plan:
     if not source.is_dir():
         return Plan((Job(source, file or _place(source, folder) / _name(source.stem, scale)),))
     found = list_folder(source)
-    sources = _originals(found.pictures)
-    enlarged = [path for path in found.pictures if path not in sources]
+    sources, enlarged = _originals(found.pictures)
     left_out = ", ".join(
         _count(paths, kind)
         for paths, kind in (
@@ -142,11 +141,15 @@ def _place(source: Path, folder: Path | None) -> Path:
     return source.parent if folder is None else folder
 
 
-def _originals(pictures: Sequence[Path]) -> list[Path]:
-    """Leave out pictures whose names say that they are enlargements of others."""
+def _originals(pictures: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Tell pictures from those whose names say that they are enlargements of others."""
     names = {name for path in pictures for name in (path.stem, path.name)}
-    matches = [(path, _ENLARGED.fullmatch(path.stem)) for path in pictures]
-    return [path for path, match in matches if match is None or match[1] not in names]
+    originals: list[Path] = []
+    enlarged: list[Path] = []
+    for path in pictures:
+        match = _ENLARGED.fullmatch(path.stem)
+        (enlarged if match and match[1] in names else originals).append(path)
+    return originals, enlarged
 
 
 def _targets(sources: Sequence[Path], scale: int) -> list[str]:
