@@ -6,7 +6,9 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from types import FrameType
+from typing import NoReturn, TextIO
 
 import typer
 
@@ -26,7 +28,7 @@ from sr_quant_cli.cli import (
     upscale,
 )
 from sr_quant_cli.engine.distributed import world
-from sr_quant_cli.errors import SrqError
+from sr_quant_cli.errors import SrqError, out_of_memory
 from sr_quant_cli.terminal import say
 
 app = typer.Typer(
@@ -55,6 +57,10 @@ _FIRST_SPEAKS = 20
 """Seconds that a process leaves to the first one of its machine to tell an error both meet."""
 
 
+_NO_WAY_OUT = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF)
+"""What printing meets: writing to files fails with their names."""
+
+
 @app.callback(invoke_without_command=True)
 def _srq(
     context: typer.Context,
@@ -74,18 +80,26 @@ def main() -> None:
 
     Of several processes the first one speaks; the others say only what they alone have met.
     """
+    _open_streams()
     signal.signal(signal.SIGTERM, _terminate)
     if world().rank:
         _leave_terminal()
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # which Typer takes for an end
+            _fail(_of_system(ended.__context__), 1)
+        raise
     except SrqError as error:
         _fail(str(error), error.exit_code, shared=error.shared)
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        _fail(f"{str(error.filename)[:100]}...: is too long for a file's name", 2)
+        if error.errno == errno.ENAMETOOLONG:
+            _fail(f"{str(error.filename)[:100]}...: is too long for a file's name", 2)
+        _fail(_of_system(error), 1)
     except Exception as error:
+        if out_of_memory(error):
+            _fail("out of memory: smaller tiles, batches or pictures take less", 1)
         # Typer's own errors (a missing argument, a value of the wrong type) have no public base.
         if not hasattr(error, "format_message"):
             raise
@@ -94,6 +108,40 @@ def main() -> None:
         _fail(f"{usage_error(error)} (see --help)", 2)
     else:
         sys.exit(code or 0)
+
+
+def _open_streams() -> None:
+    """Let the null device stand for closed streams: files that are opened would be taken for them.
+
+    What the encoding of standard output does not have is spelled out.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _of_system(error: OSError) -> str:
+    """What the system refused, in words."""
+    reason = error.strerror or str(error)
+    if error.filename is not None:
+        return f"{error.filename}: {reason}"
+    return f"cannot write to standard output: {reason}" if error.errno in _NO_WAY_OUT else reason
+
+
+def _give_up(stream: TextIO) -> None:
+    """Drop what was printed and cannot be written; Python would tell of it at its end."""
+    try:
+        stream.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
@@ -115,13 +163,16 @@ def _leave_terminal() -> None:
     sys.stderr = _Aside(sys.stderr.buffer, encoding=sys.stderr.encoding, line_buffering=True)
 
 
-def _fail(message: str, code: int, *, shared: bool = True) -> None:
+def _fail(message: str, code: int, *, shared: bool = True) -> NoReturn:
     here = world()
     if shared and here.local_rank:
         # The first process of the machine tells it, upon which torchrun ends this one. Ended
         # earlier, this one would take the first along before it has spoken.
         time.sleep(_FIRST_SPEAKS)
     who = f"process {here.rank} of {here.size}: " if here.rank else ""
-    for line in message.split("\n"):
-        say(f"srq: error: {who}{line}", sys.stderr)
+    _give_up(sys.stdout)
+    with suppress(OSError):
+        for line in message.split("\n"):
+            say(f"srq: error: {who}{line}", sys.stderr)
+    _give_up(sys.stderr)
     sys.exit(code)

@@ -1,0 +1,97 @@
+"""Standard streams that are closed, full or of another encoding, and memory that is not there."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FULL = Path("/dev/full")
+
+
+def run(*arguments, close=None, **streams):
+    """Run srq in a process of its own, a stream of which may be closed."""
+    command = [sys.executable, "-m", "sr_quant_cli", *map(str, arguments)]
+    if close is not None:
+        script = f'exec "$@" {close}>&-'
+        command = ["sh", "-c", script, "sh", *command]
+    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
+    return subprocess.run(command, text=True, check=False, **given)
+
+
+def broken_pipe():
+    """The writing end of a pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no device here that is always full")
+@pytest.mark.parametrize("command", [("data", "list"), ("--help",)])
+def test_a_full_standard_output_is_told_in_one_line(command):
+    with FULL.open("w") as full:
+        ended = run(*command, stdout=full)
+    assert ended.returncode == 1
+    line = "srq: error: cannot write to standard output: No space left on device\n"
+    assert ended.stderr == line
+
+
+def test_a_reader_that_is_gone_is_told_in_one_line():
+    writing = broken_pipe()
+    ended = run("data", "list", stdout=writing)
+    os.close(writing)
+    assert ended.returncode == 1
+    assert ended.stderr == "srq: error: cannot write to standard output: Broken pipe\n"
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no device here that is always full")
+def test_an_error_that_cannot_be_told_keeps_its_exit_code():
+    with FULL.open("w") as full:
+        assert run("data", "get", "nothing", stderr=full).returncode == 2
+        assert run("data", "get", "nothing", stdout=full, stderr=full).returncode == 2
+
+
+@pytest.mark.parametrize("stream", [0, 1, 2])
+def test_a_closed_stream_stops_nothing(tmp_path, stream):
+    report = tmp_path / "r.json"
+    ended = run("data", "list", "--json", report, close=stream)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert report.read_text().startswith('{\n  "srq": ')
+    # A file that takes the number of a closed stream would hold what is printed, too.
+    assert run("data", "get", "nothing", close=stream).returncode == 2
+
+
+def test_names_that_the_encoding_does_not_have_are_spelled_out(tiny_model, tmp_path):
+    copy = tmp_path / "größe-模型.safetensors"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    ended = run("pack", tiny_model, "-o", copy, env=environment)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "gr\\xf6\\xdfe-\\u6a21\\u578b.safetensors" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("CUDA out of memory. Tried to allocate 9 GiB\nmore"),
+    ],
+)
+def test_want_of_memory_is_told_in_one_line(srq, monkeypatch, error):
+    def failing(*_arguments, **_names):
+        raise error
+
+    monkeypatch.setattr("sr_quant_cli.recipe.load.load_recipe", failing)
+    code, out, err = srq("recipes", "show", "pretrain-edsr")
+    assert (code, out) == (1, "")
+    assert err == "srq: error: out of memory: smaller tiles, batches or pictures take less\n"
+
+
+def test_what_the_system_refuses_is_told_in_one_line(srq, monkeypatch):
+    def failing(*_arguments, **_names):
+        raise PermissionError(13, "Permission denied", "photos/a.png")
+
+    monkeypatch.setattr("sr_quant_cli.recipe.load.load_recipe", failing)
+    code, _, err = srq("recipes", "show", "pretrain-edsr")
+    assert (code, err) == (1, "srq: error: photos/a.png: Permission denied\n")
