@@ -4,13 +4,18 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from sr_quant_cli.engine.interrupt import DeferredInterrupts
 from sr_quant_cli.imaging.io import decodes, write_rgb
+from sr_quant_cli.inference.jobs import plan_jobs
+from sr_quant_cli.inference.upscale import upscale_all
+from sr_quant_cli.inference.upscaler import BicubicUpscaler
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
@@ -113,3 +118,20 @@ def test_a_killed_process_leaves_nothing_that_the_next_one_keeps(place, tmp_path
     again = Upscale(place, "many/p0.png", tmp_path / "out")
     assert again.end()[0] == 0
     assert again.files() == [".my.part-of-thesis.raw", "p0_x4.png"]
+
+
+def test_pictures_are_enlarged_in_other_threads_too(place, tmp_path):
+    """Where Python takes no handlers of signals."""
+    jobs = plan_jobs(place / "many/p0.png", 2, tmp_path).jobs
+    with ThreadPoolExecutor() as pool:
+        (done,) = pool.submit(upscale_all, BicubicUpscaler(2), jobs, overwrite=False).result()
+    assert done.status == "done"
+
+
+def test_a_patient_wait_notes_signals_and_acts_when_it_is_asked():
+    with DeferredInterrupts(patient=True) as interrupts:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.raise_signal(number)
+            assert interrupts.received == number
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.resume()
