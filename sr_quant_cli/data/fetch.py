@@ -2,25 +2,35 @@
 
 import os
 import shutil
+import socket
 import tarfile
-import tempfile
 import zipfile
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
 import pooch
 import requests
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from sr_quant_cli.data.catalog import Archive, DataSet, Part
 from sr_quant_cli.errors import FailedError, UsageError
+from sr_quant_cli.files import scratch
 from sr_quant_cli.imaging.formats import picture_files
 from sr_quant_cli.imaging.io import decodes
+from sr_quant_cli.terminal import say
 
 _ATTEMPTS = 4
 _TIMEOUT = 30
 _CHUNK = 2**16
+_FINAL = (400, 401, 403, 404, 405, 410, 451)
+"""Answers that stay the same when asked again."""
+_MOST = 10
+"""How many times as large as an archive its pictures may be; they hardly shrink in one."""
 
 
 @dataclass(frozen=True)
@@ -82,24 +92,53 @@ def get(dataset: DataSet, root: Path, *, hr_only: bool = False, keep: bool = Fal
         how = dataset.instructions.format(root=root)
         raise UsageError(f"{dataset.name} cannot be downloaded by itself: it {how}")
     lines = []
-    for archive in dataset.archives:
-        wanted = [part for part in archive.parts if part in dataset.parts]
-        if hr_only:
-            wanted = [part for part in wanted if not part.optional]
-        if not wanted:
-            continue
-        if all(_complete(part, root) for part in wanted):
-            lines.append(f"{archive.name}: already there")
-            continue
-        path = download(archive, root / ".downloads")
-        unpack(path, archive, root)
-        if not keep:
-            path.unlink()
-        lines.append(f"{archive.name}: unpacked below {root / archive.into}")
     downloads = root / ".downloads"
-    if downloads.is_dir() and not any(downloads.iterdir()):
-        downloads.rmdir()
+    with _alone(downloads):
+        for archive in dataset.archives:
+            wanted = [part for part in archive.parts if part in dataset.parts]
+            if hr_only:
+                wanted = [part for part in wanted if not part.optional]
+            if not wanted:
+                continue
+            if all(_complete(part, root) for part in wanted):
+                lines.append(f"{archive.name}: already there")
+                continue
+            path = download(archive, downloads)
+            unpack(path, archive, root)
+            if not keep:
+                path.unlink()
+            lines.append(f"{archive.name}: unpacked below {root / archive.into}")
     return lines
+
+
+@contextmanager
+def _alone(downloads: Path) -> Iterator[None]:
+    """Wait for other downloads into the same folder; remove it at the end if nothing is left.
+
+    Raises
+    ------
+    FailedError
+        The folder cannot be written.
+    """
+    lock = FileLock(downloads / ".lock")
+    while not lock.is_locked:
+        try:
+            downloads.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                say(f"waiting for another download into {downloads.parent}")
+                lock.acquire()
+        except FileNotFoundError:  # the other one has removed the folder at its end
+            continue
+        except OSError as error:
+            raise FailedError(f"cannot write {downloads}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        if [path.name for path in downloads.iterdir()] == [".lock"]:
+            shutil.rmtree(downloads)
+        lock.release()
 
 
 def download(archive: Archive, folder: Path) -> Path:
@@ -108,22 +147,27 @@ def download(archive: Archive, folder: Path) -> Path:
     Raises
     ------
     FailedError
-        After several attempts, with the reason.
+        After several attempts, with the reason; at once where the server refuses.
     """
-    fetcher = pooch.create(
-        path=folder,
-        base_url="",
-        registry={archive.name: f"md5:{archive.md5}"},
-        urls={archive.name: archive.url},
-        retry_if_failed=_ATTEMPTS - 1,
-    )
     pooch.get_logger().setLevel("ERROR")
-    partial = folder / f"{archive.name}.part"
+    whole, partial = folder / archive.name, folder / f"{archive.name}.part"
     try:
-        return Path(fetcher.fetch(archive.name, downloader=_Resuming(partial)))
+        if whole.is_file() and pooch.file_hash(str(whole), "md5") == archive.md5:
+            return whole
+        with scratch(folder) as temporary:
+            fetcher = pooch.create(
+                path=temporary,
+                base_url="",
+                registry={archive.name: f"md5:{archive.md5}"},
+                urls={archive.name: archive.url},
+                retry_if_failed=_ATTEMPTS - 1,
+            )
+            fetched = Path(fetcher.fetch(archive.name, downloader=_Resuming(partial)))
+            return fetched.replace(whole)
     except requests.RequestException as error:
         raise FailedError(
-            f"cannot download {archive.url}: {error}; run the same command to resume"
+            f"cannot download {archive.url}: {_reason(error, urlsplit(archive.url).hostname)}; "
+            "run the same command to resume"
         ) from error
     except ValueError as error:
         reason = " ".join(str(error).split())
@@ -142,9 +186,7 @@ def unpack(path: Path, archive: Archive, root: Path) -> None:
     """
     destination = root / archive.into
     try:
-        destination.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=destination, prefix=".unpacking-") as name:
-            temporary = Path(name)
+        with scratch(destination) as temporary:
             _extract(path, temporary)
             for part in archive.parts:
                 inside = PurePosixPath(part.folder).relative_to(archive.into)
@@ -172,11 +214,15 @@ class _Resuming:
                 # Nothing is left to fetch. Whether it is the whole file, the md5 sum will tell.
                 self._partial.replace(output_file)
                 return
+            if response.status_code in _FINAL:
+                answer = f"{response.status_code} {response.reason}"
+                raise FailedError(f"cannot download {url}: {answer}")
             response.raise_for_status()
             resumed = response.status_code == requests.codes.partial_content
             start = start if resumed else 0
             size = int(response.headers.get("Content-Length", 0))
-            self._require_room(size + (start + size))  # the rest, and its pictures beside it
+            # The rest, and its pictures beside it.
+            _require_room(self._partial.parent, size + (start + size), "download and unpack")
             with (
                 self._partial.open("ab" if resumed else "wb") as file,
                 tqdm(
@@ -193,32 +239,58 @@ class _Resuming:
                     bar.update(len(chunk))
         self._partial.replace(output_file)
 
-    def _require_room(self, size: int) -> None:
-        free = shutil.disk_usage(self._partial.parent).free
-        if size > free:
-            raise FailedError(
-                f"{self._partial.parent}: {size / 1e9:.1f} GB are needed to download and unpack, "
-                f"{free / 1e9:.1f} GB are free; make room or choose another --data-root"
-            )
+
+def _require_room(folder: Path, size: int, what_for: str) -> None:
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise FailedError(
+            f"{folder}: {size / 1e9:.1f} GB are needed to {what_for}, {free / 1e9:.1f} GB are "
+            "free; make room or choose another --data-root"
+        )
+
+
+def _reason(error: requests.RequestException, host: str | None) -> str:
+    """Why a download failed, without the names of the libraries that it went through."""
+    if error.response is not None:
+        return f"{error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.Timeout):
+        return f"{host} does not answer within {_TIMEOUT} s"
+    if isinstance(error, requests.exceptions.SSLError):
+        return f"the certificate of {host} is not accepted"
+    cause = error.args[0] if error.args else error
+    cause = getattr(cause, "reason", cause)
+    origin = getattr(cause, "__cause__", None) or getattr(cause, "__context__", None)
+    if isinstance(origin, socket.gaierror):
+        return f"cannot reach {host} (name not known)"
+    if isinstance(origin, OSError) and origin.strerror:
+        return f"cannot reach {host} ({origin.strerror.lower()})"
+    return f"the connection to {host} broke off"
 
 
 def _extract(path: Path, folder: Path) -> None:
-    def check(name: str) -> None:
-        member = PurePosixPath(name.replace("\\", "/"))
-        if member.is_absolute() or ".." in member.parts:
-            raise FailedError(f"{path}: member {name} points outside; nothing was unpacked")
+    def check(sizes: Iterable[tuple[str, int]]) -> None:
+        total = 0
+        for name, size in sizes:
+            member = PurePosixPath(name.replace("\\", "/"))
+            if member.is_absolute() or ".." in member.parts:
+                raise FailedError(f"{path}: member {name} points outside; nothing was unpacked")
+            total += size
+        if total > _MOST * max(path.stat().st_size, 2**20):
+            raise FailedError(
+                f"{path}: would become {total / 1e9:.1f} GB, which no archive of pictures does; "
+                "nothing was unpacked"
+            )
+        _require_room(folder, total, "unpack")
 
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as zipped:
-            for name in zipped.namelist():
-                check(name)
+            check((entry.filename, entry.file_size) for entry in zipped.infolist())
             zipped.extractall(folder)
     else:
         with tarfile.open(path) as archive:
             # No links: what they point to may be anywhere.
             members = [entry for entry in archive if entry.isreg() or entry.isdir()]
-            for entry in members:
-                check(entry.name)
+            check((entry.name, entry.size) for entry in members)
             # Python 3.11 has filters from 3.11.4 on; of these members they change modes alone.
             archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
             archive.extractall(folder, members)
@@ -229,6 +301,11 @@ def _move(source: Path, target: Path, part: Part, archive: Archive) -> None:
         if part.optional:
             return
         raise FailedError(f"{archive.name} does not hold {part.folder}")
+    found = len(picture_files(source))
+    if found < part.pictures:
+        raise FailedError(
+            f"{archive.name} holds {found} of {part.pictures} pictures of {part.folder}"
+        )
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         source.rename(target)

@@ -1,10 +1,8 @@
 """Decoded training pairs in one memory-mapped file, made once and found again."""
 
 import hashlib
-import json
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +13,9 @@ from tqdm import tqdm
 
 from sr_quant_cli.data.benchmark import Pair
 from sr_quant_cli.errors import FailedError
-from sr_quant_cli.files import cache_dir
+from sr_quant_cli.files import cache_dir, read_sealed, scratch, write_sealed
+
+_INDEX, _PIXELS = "index.json", "pairs.bin"
 
 
 class PairStore:
@@ -31,11 +31,11 @@ class PairStore:
 
     def __init__(self, folder: Path, files: Sequence[Path]) -> None:
         self.files = tuple(files)
-        index = json.loads((folder / "index.json").read_text())
+        index = read_sealed(folder / _INDEX)
         self.scale: int = index["scale"]
         self.lr_sizes: NDArray[np.int64] = np.array(index["lr_sizes"], dtype=np.int64)
         """Height and width of each LR picture, ``[n, 2]``."""
-        file: NDArray[np.uint8] = np.memmap(folder / "pairs.bin", dtype=np.uint8, mode="r")
+        file: NDArray[np.uint8] = np.memmap(folder / _PIXELS, dtype=np.uint8, mode="r")
         self.pixels: NDArray[np.uint8] = file.reshape(-1, 3)
         """RGB of every pixel, rows one after another: LR and HR of the first pair, and so on."""
         self.lr_pixels: NDArray[np.int64] = self.lr_sizes.prod(axis=1)
@@ -70,17 +70,17 @@ def pack_pairs(pairs: Sequence[Pair], scale: int, *, progress: bool = False) -> 
         A picture is missing or damaged.
     """
     folder = cache_dir() / "pairs" / _fingerprint(pairs, scale)
-    if not folder.is_dir():
+    if not _is_whole(folder):
         try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".packing-"))
-            try:
-                _pack(pairs, scale, temporary, progress=progress)
-                temporary.rename(folder)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+            with scratch(folder.parent) as temporary:
+                made = temporary / folder.name
+                made.mkdir()
+                _pack(pairs, scale, made, progress=progress)
+                if not _is_whole(folder):
+                    shutil.rmtree(folder, ignore_errors=True)
+                    made.rename(folder)
         except OSError as error:
-            if not folder.is_dir():
+            if not _is_whole(folder):  # another process may have been faster
                 raise FailedError(
                     f"cannot cache decoded pictures in {folder.parent}: {error.strerror}; "
                     "set SRQ_CACHE to a folder with room"
@@ -88,10 +88,21 @@ def pack_pairs(pairs: Sequence[Pair], scale: int, *, progress: bool = False) -> 
     return PairStore(folder, [pair.hr for pair in pairs])
 
 
+def _is_whole(folder: Path) -> bool:
+    index = read_sealed(folder / _INDEX)
+    if index is None:
+        return False
+    pixels = sum(height * width for height, width in index["lr_sizes"]) * (1 + index["scale"] ** 2)
+    try:
+        return bool((folder / _PIXELS).stat().st_size == 3 * pixels)
+    except OSError:
+        return False
+
+
 def _pack(pairs: Sequence[Pair], scale: int, folder: Path, *, progress: bool) -> None:
     lr_sizes = []
     with (
-        (folder / "pairs.bin").open("wb") as file,
+        (folder / _PIXELS).open("wb") as file,
         ThreadPoolExecutor(os.cpu_count()) as pool,
         tqdm(
             total=len(pairs), desc="decoding", unit="photo", disable=None if progress else True
@@ -104,8 +115,9 @@ def _pack(pairs: Sequence[Pair], scale: int, folder: Path, *, progress: bool) ->
                 file.write(np.ascontiguousarray(hr).data)
                 lr_sizes.append(lr.shape[:2])
                 bar.update()
-    index = {"scale": scale, "lr_sizes": lr_sizes}
-    (folder / "index.json").write_text(json.dumps(index))
+        file.flush()
+        os.fsync(file.fileno())
+    write_sealed(folder / _INDEX, {"scale": scale, "lr_sizes": lr_sizes})
 
 
 def _fingerprint(pairs: Sequence[Pair], scale: int) -> str:

@@ -3,10 +3,12 @@
 import hashlib
 import io
 import json
+import socket
 import tarfile
 import threading
 import zipfile
 from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -28,10 +30,12 @@ class Server:
         self.drop = 0
         self.spoil = 0
         self.ranges = []
+        self.asked = 0
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
+                outer.asked += 1
                 body = outer.files.get(self.path)
                 if body is None:
                     self.send_error(404)
@@ -209,11 +213,90 @@ def test_archives_are_kept_on_request_and_used_again(server, tmp_path):
     assert all(state.ok for state in check(dataset, root))
 
 
-def test_an_address_that_is_gone_is_named(server, tmp_path):
+def test_an_address_that_is_gone_is_named_and_asked_once(server, tmp_path):
     dataset = offer(server, b"x")
     server.files.clear()
-    with pytest.raises(FailedError, match=r"pack\.tar: 404"):
+    with pytest.raises(FailedError) as told:
         get(dataset, tmp_path / "root")
+    assert str(told.value) == f"cannot download {server.url('pack.tar')}: 404 Not Found"
+    assert server.asked == 1
+
+
+def archive_at(address):
+    part = Part("Toy/HR", 2)
+    return DataSet("Toy", "", (Archive(f"{address}/pack.tar", "0" * 32, ".", (part,)),), (part,))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "cannot reach {host} (name not known)"),
+        (
+            ConnectionRefusedError(111, "Connection refused"),
+            "cannot reach {host} (connection refus",
+        ),
+        (OSError(113, "No route to host"), "cannot reach {host} (no route to host)"),
+        (TimeoutError("timed out"), "{host} does not answer within 30 s"),
+    ],
+)
+def test_a_server_that_cannot_be_reached_is_named(server, tmp_path, monkeypatch, error, reason):
+    def refuse(*_arguments, **_names):
+        raise error
+
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    with pytest.raises(FailedError) as told:
+        get(archive_at("http://sets.invalid"), tmp_path / "root")
+    line = str(told.value)
+    address = "cannot download http://sets.invalid/pack.tar: "
+    assert line.startswith(address + reason.format(host="sets.invalid"))
+    assert line.endswith("; run the same command to resume")
+    assert "\n" not in line
+    assert "Pool" not in line
+
+
+def test_several_downloads_into_one_root_wait_for_each_other(server, tmp_path, capsys):
+    """Threads stand for processes: a lock on a file keeps out both alike."""
+    dataset = offer(server, tar_of(toy_members(tmp_path)))
+    root = tmp_path / "root"
+    with ThreadPoolExecutor(3) as pool:
+        lines = [line for (line,) in pool.map(get, [dataset] * 3, [root] * 3)]
+    assert sorted(line.partition(" ")[2][:7] for line in lines) == ["already"] * 2 + ["unpacke"]
+    assert server.asked == 1
+    assert all(state.ok for state in check(dataset, root))
+    assert sorted(path.name for path in root.rglob(".*")) == []
+
+
+def test_what_killed_downloads_left_goes(server, tmp_path, monkeypatch):
+    dataset = offer(server, tar_of(toy_members(tmp_path)))
+    downloads = tmp_path / "root/.downloads"
+    for place in (downloads, tmp_path / "root"):
+        left = place / ".srq-tmp-left"
+        left.mkdir(parents=True)
+        (left / "srq.lock").touch()
+        (left / "half").write_text("half")
+    (tmp_path / "root/.mine").write_text("mine")
+    monkeypatch.setattr("sr_quant_cli.files._swept", set())
+    get(dataset, tmp_path / "root")
+    assert sorted(path.name for path in (tmp_path / "root").rglob(".*")) == [".mine"]
+
+
+@pytest.mark.parametrize(("pack", "name"), [(tar_of, "large.tar"), (zip_of, "large.zip")])
+def test_an_archive_that_unpacks_to_much_more_than_it_is_is_refused(
+    server, tmp_path, monkeypatch, pack, name
+):
+    monkeypatch.setattr("sr_quant_cli.data.fetch._MOST", 0.1)
+    members = toy_members(tmp_path) | {"Toy/HR/zeros": bytes(2**20)}
+    dataset = offer(server, pack(members), name=name)
+    with pytest.raises(FailedError, match="which no archive of pictures does; nothing was unp"):
+        get(dataset, tmp_path / "root")
+    assert not (tmp_path / "root/Toy").exists()
+
+
+def test_an_archive_of_fewer_pictures_is_refused(server, tmp_path):
+    dataset = offer(server, tar_of(toy_members(tmp_path)), pictures=3)
+    with pytest.raises(FailedError, match=r"pack\.tar holds 2 of 3 pictures of Toy/HR"):
+        get(dataset, tmp_path / "root")
+    assert not (tmp_path / "root/Toy").exists()
 
 
 @pytest.mark.parametrize(("pack", "name"), [(tar_of, "evil.tar"), (zip_of, "evil.zip")])
@@ -254,7 +337,9 @@ def test_an_interrupted_unpacking_leaves_no_half_set(server, tmp_path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         get(dataset, tmp_path / "root")
     assert not (tmp_path / "root/Toy").exists()
-    assert list((tmp_path / "root").glob(".unpacking*")) == []
+    assert [path.name for path in (tmp_path / "root").iterdir()] == [".downloads"]
+    kept = {path.name for path in (tmp_path / "root/.downloads").iterdir()}
+    assert kept == {"pack.tar", ".lock"}
 
 
 @pytest.mark.parametrize("remove", [True, False], ids=["one missing", "none missing"])
@@ -340,14 +425,14 @@ def test_the_commands_list_get_and_check(server, tmp_path, monkeypatch):
         return json.loads((tmp_path / "report.json").read_text())
 
     assert "Flickr2K" in run("list").stdout
-    assert [row["name"] for row in report()] == list(DATASETS)
+    assert [row["name"] for row in report()["sets"]] == list(DATASETS)
     missing = run("check", "toy")
     assert isinstance(missing.exception, FailedError)
     assert f"{tmp_path}/root/Toy/HR" in str(missing.exception)
-    assert not report()[0]["ok"]
+    assert not report()["parts"][0]["ok"]
     assert "unpacked" in run("get", "toy").stdout
     assert run("check", "toy").exit_code == 0
-    assert report()[0]["ok"]
+    assert report()["parts"][0]["ok"]
 
 
 def test_real_sets_are_complete(real_data):
