@@ -46,6 +46,9 @@ _MEASURED = ("cmyk", "lab", "labs", "labq", "xyz")
 _SPILLING = ("unable to write to", "write failed")
 """What libvips says where it cannot put pixels of a large picture into a temporary file."""
 
+_SYSTEM = "system error: "
+"""How a line of libvips begins that has the system's reason."""
+
 
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
@@ -60,18 +63,15 @@ def readable(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    except UnreadableError as error:
-        raise UsageError(f"cannot read {path}: {error}") from error
+    except (OSError, UnreadableError) as error:
+        raise UsageError(f"cannot read {path}: {one_line(error)}") from error
     except (MemoryError, pyvips.Error) as error:
         if out_of_memory(error):
             raise FailedError(f"out of memory: {path} cannot be read") from error
-        lines = _lines(error)
-        if any(words in line for line in lines for words in _SPILLING):
-            reason = lines[-1].removeprefix("system error: ")
+        if any(words in _text(error) for words in _SPILLING):
             raise FailedError(
-                f"no room for the pixels of {path}: {reason}; TMPDIR names another folder for them"
+                f"no room for the pixels of {path}: {one_line(error)}; "
+                "TMPDIR names another folder for them"
             ) from error
         raise UsageError(f"cannot read {path}: {one_line(error)}") from error
 
@@ -135,13 +135,20 @@ def field(image: pyvips.Image, name: str) -> Any:
 
 
 def one_line(error: Exception) -> str:
-    """The first line of what a library says."""
-    return next(iter(_lines(error)), "unknown error")
+    r"""What a library says went wrong: the system's own words where it has them, else a first line.
+
+    >>> one_line(pyvips.Error("", "write failed\nsystem error: No space left on device\n"))
+    'No space left on device'
+    """
+    lines = [line.strip() for line in _text(error).strip().splitlines()]
+    told = [line.removeprefix(_SYSTEM) for line in lines if line.startswith(_SYSTEM)]
+    return next(iter(told + lines), "unknown error")
 
 
-def _lines(error: Exception) -> list[str]:
-    text = error.detail if isinstance(error, pyvips.Error) else str(error)
-    return [line.strip() for line in text.strip().splitlines()]
+def _text(error: Exception) -> str:
+    if isinstance(error, pyvips.Error):
+        return str(error.detail)
+    return str(getattr(error, "strerror", None) or error)
 
 
 def _loader_of(source: pyvips.Source) -> str | None:

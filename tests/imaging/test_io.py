@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,30 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt), StreamWriter(tmp_path / "a.png", 10, 4) as writer:
         writer.write(picture(5, 4))
         raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path):
+    """Full for the encoder, which writes more than it reads."""
+    code = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "import numpy as np\n"
+        "from sr_quant_cli.errors import FailedError\n"
+        "from sr_quant_cli.imaging.io import write_rgb\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "pixels = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (pixels.size, pixels.size))\n"
+        "try:\n"
+        "    write_rgb(Path(sys.argv[1]), pixels)\n"
+        "except FailedError as error:\n"
+        "    print(error)\n"
+    )
+    path = tmp_path / "a.png"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout == f"cannot write {path}: File too large\n"
     assert list(tmp_path.iterdir()) == []
 
 
