@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.files import finite, replacing, sweep
+from sr_quant_cli.resources import models_dir
 
 LOG = "log.jsonl"
 RECIPE = "recipe.toml"
@@ -29,13 +30,19 @@ _LOCK = ".lock"
 
 
 def model_file(path: Path) -> Path:
-    """The model file that a path names: of a run folder the one in it, else the path itself.
+    """The model file that a path names.
+
+    Of a run folder it is the one in it; ``edsr-baseline-x4``, where no file has that name, is the
+    embedded model of that name; else it is the path itself.
 
     Raises
     ------
     UsageError
         It is a folder without a model.
     """
+    embedded = {file.stem: file for file in models_dir().glob("*.safetensors")}
+    if str(path) in embedded and not path.exists():
+        return embedded[str(path)]
     if not path.is_dir():
         return path
     if (path / MODEL).is_file():

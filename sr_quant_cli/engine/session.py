@@ -16,7 +16,7 @@ from sr_quant_cli.engine.checkpoint import Checkpoints, DamagedError, read
 from sr_quant_cli.engine.device import keep_freed_memory, pick_device, pick_precision, set_threads
 from sr_quant_cli.engine.distributed import first_of_machine, from_first, process_group, world
 from sr_quant_cli.engine.objective import Objective
-from sr_quant_cli.engine.rundir import MODEL, RECIPE, check_free, locked
+from sr_quant_cli.engine.rundir import MODEL, RECIPE, check_free, locked, model_file
 from sr_quant_cli.engine.train import CHECKPOINT_FORMAT, Outcome, Trainer
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.files import replacing
@@ -103,7 +103,7 @@ def locate(recipe: R, options: Options, init: Path | None) -> R:
     start = recipe.train.init if init is None else str(init)
     changes = {
         "data": recipe.data.model_copy(update={"train": photographs}),
-        "train": recipe.train.model_copy(update={"init": start and str(Path(start).resolve())}),
+        "train": recipe.train.model_copy(update={"init": start and str(model_file(Path(start)).resolve())}),
     }
     return recipe.model_copy(update=changes)
 

@@ -237,3 +237,15 @@ def test_bf16_training_stays_close_to_fp32(photographs, tmp_path):
         assert read_header(run / "model.safetensors").card.training[-1].precision == precision
     assert losses["bf16"] != losses["fp32"]
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
+
+
+def test_an_embedded_model_is_named_without_its_folder(srq, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = srq("info", "edsr-baseline-x3")
+    assert (code, "edsr-baseline-x3" in out) == (0, True)
+    # A file of that name comes first.
+    (tmp_path / "edsr-baseline-x3").write_bytes(b"mine")
+    code, _, err = srq("info", "edsr-baseline-x3")
+    assert (code, "edsr-baseline-x3" in err) == (2, True)
+    code, _, err = srq("info", "edsr-baseline-x5")
+    assert (code, "no such model file: edsr-baseline-x5" in err) == (2, True)
