@@ -39,8 +39,8 @@ class Deployed:
     integer_layers: int
     """convolutions and matrix products, of all depths, whose operands are integers"""
     all_integer: bool
-    """whether all of them are, of fixed bits, at full depth, with zero as a level: no kernel need
-    be float"""
+    """whether all of them are, and what they give, of fixed bits, at full depth, with zero as a
+    level: no kernel need be float"""
     notes: tuple[str, ...]
     """what is float for some reason, and what was changed for the kernels' sake; a line each"""
     changed: Network | None
@@ -109,6 +109,7 @@ def deploy(
         layers = sum(site.on_integers for site in products)
         all_integer = (
             layers == len(products)
+            and spec.passes_codes
             and network.depth == "full"
             and network.bit_provider is None
             and not any(site.needs_float for site in spec.sites)

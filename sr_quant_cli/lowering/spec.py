@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.networks.sites import TENSORS, Kind, Site
+from sr_quant_cli.networks.sites import FULL, TENSORS, Kind, Site
 from sr_quant_cli.quant.dynamic import Scales
 from sr_quant_cli.quant.grids import Grid, encode
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul, QuantTensor
@@ -90,6 +90,17 @@ class QuantSpec:
     sites: tuple[SiteSpec, ...]
     obstacles: tuple[tuple[str, str], ...]
     """paths of what does not come down to integers, and why"""
+
+    @property
+    def passes_codes(self) -> bool:
+        """Whether all tensors between products are codes, so that none has to give floats."""
+
+        def is_code(site: SiteSpec) -> bool:
+            return bool(site.inputs) and None not in site.inputs
+
+        codes = {site.site.kind for site in self.sites if is_code(site)}
+        between = [s for s in self.sites if s.site.kind in TENSORS and s.site.kind in FULL]
+        return all(is_code(site) or site.site.quantized_by in codes for site in between)
 
 
 @torch.no_grad()

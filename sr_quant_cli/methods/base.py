@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
 from torch import Tensor, nn
 
@@ -26,6 +26,12 @@ class MethodConfig(Strict):
     """method"""
     variant: Variant = "corrected"
     """code: as released, defects included; paper: as written; corrected: defects removed"""
+
+    @classmethod
+    def variants(cls) -> tuple[Variant, ...]:
+        """Variants that the method has."""
+        found: tuple[Variant, ...] = get_args(cls.model_fields["variant"].annotation)
+        return found
 
 
 class Method(ABC):

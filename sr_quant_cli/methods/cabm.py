@@ -12,13 +12,7 @@ counts the fewer). Then the network is trained on with the table as it is, by th
 without that on bits. At run time no selector is left: a patch costs an edge detector and a look-up,
 and all bits are known before the network runs.
 
-=========  =====================================================================================
-variant    what differs
-=========  =====================================================================================
-corrected  as above
-paper      as corrected
-code       as corrected; the released code was not seen
-=========  =====================================================================================
+It has no variants: the released code was not seen.
 
 How the paper forms the row of an interval, and its number of intervals, are not known here: the
 most frequent bits and 20 intervals are srq's.
@@ -48,6 +42,8 @@ class CABMConfig(ContentAwareConfig):
 
     name: Literal["cabm"] = "cabm"
     """method"""
+    variant: Literal["corrected"] = "corrected"
+    """there is nothing that variants could differ in"""
     intervals: Annotated[int, Field(ge=1)] = 20
     """of the edge score, each with a row of the table"""
 

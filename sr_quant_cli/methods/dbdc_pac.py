@@ -47,6 +47,7 @@ from torch import Tensor
 
 from sr_quant_cli.methods.base import Group, Method, MethodConfig
 from sr_quant_cli.networks.sites import BLOCKS, Operands, Placement, Site
+from sr_quant_cli.quant.apply import Bits
 from sr_quant_cli.quant.fake import scale_gradient
 from sr_quant_cli.quant.grids import Grid, affine_real, sym_narrow
 from sr_quant_cli.quant.quantizers import BoundsQuantizer, Quantizer, ScaleQuantizer
@@ -101,6 +102,16 @@ class DBDCPaC(Method):
         low, int8 = Operands("low", "low"), Operands("int8", "int8")
         ends: Placement = {"head": int8, "tail": int8}
         return {**BLOCKS, **ends, "body_last": low, "fusion": low, "upsampler": low}
+
+    def cautions(self, bits: Bits) -> list[str]:
+        """What the released code does not heed."""
+        config, default = self.config, type(self.config)()
+        ignored = {"weight_clip": config.weight_clip != default.weight_clip}
+        ignored["dropped"] = bits.a < 8 and config.dropped != default.dropped
+        if config.variant != "code" or not any(ignored.values()):
+            return []
+        names = " and ".join(f"method.{name}" for name, yes in ignored.items() if yes)
+        return [f"variant code clips no weight and 1e-4 of an activation, whatever {names} says"]
 
     def weight_quantizer(
         self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False

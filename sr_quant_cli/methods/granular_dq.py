@@ -9,13 +9,8 @@ g is the grey patch, 0..1. All layers of a patch have the same bits, so that a n
 all that a patch-wise choice needs. Percentiles are those of the training patches; they are found
 before training and saved.
 
-=========  =====================================================================================
-variant    what differs
-=========  =====================================================================================
-corrected  the entropy rule alone, on the quantizers of PAMS and CADyQ, from the 8-bit network
-paper      as corrected
-code       as corrected
-=========  =====================================================================================
+It has no variants: this is the entropy rule alone, on the quantizers of PAMS and CADyQ, from the
+8-bit network.
 
 The paper also has a gate on pooled features of the patch that chooses among 4, 6 and 8 bits, and
 applies the rule to the patches which the gate gives 8; its quantizers are those of QuantSR. In the
@@ -50,6 +45,8 @@ class GranularDQConfig(ContentAwareConfig):
 
     name: Literal["granular_dq"] = "granular_dq"
     """method"""
+    variant: Literal["corrected"] = "corrected"
+    """there is nothing that variants could differ in"""
     candidates: Candidates = Field(default_factory=lambda: [4, 5, 8])
     """bits to choose from, ascending"""
     percentiles: Percentiles = Field(default_factory=lambda: [50.0, 90.0])

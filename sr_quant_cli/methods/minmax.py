@@ -8,7 +8,7 @@ the largest one the last. The range of an activation spans all calibration batch
 
 Zero is no level in general. More bits are not always better: in that table 2 bits score higher than
 3. Nothing is trained; with training steps all the same, bounds get the gradients of 2DQuant's.
-There is nothing that variants could differ in.
+It has no variants.
 """
 
 from functools import partial
@@ -28,6 +28,8 @@ class MinMaxConfig(MethodConfig):
 
     name: Literal["minmax"] = "minmax"
     """method"""
+    variant: Literal["corrected"] = "corrected"
+    """there is nothing that variants could differ in"""
 
 
 class MinMax(Method):

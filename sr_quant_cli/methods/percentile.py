@@ -9,7 +9,7 @@ The bounds ``l`` and ``u`` of an activation are the percentiles ``100 - percent`
 a calibration batch, of several batches the mean of these; percentiles are interpolated linearly.
 Weights keep their smallest and largest value. AdaBM, from whose code the default 99 is taken,
 averages exponentially over batches instead. Nothing is trained; with training steps all the same,
-bounds get the gradients of 2DQuant's. There is nothing that variants could differ in.
+bounds get the gradients of 2DQuant's. It has no variants.
 """
 
 from functools import partial
@@ -30,6 +30,8 @@ class PercentileConfig(MethodConfig):
 
     name: Literal["percentile"] = "percentile"
     """method"""
+    variant: Literal["corrected"] = "corrected"
+    """there is nothing that variants could differ in"""
     percent: Annotated[float, Field(gt=50, le=100)] = 99.0
     """upper percentile of activations; the lower one is 100 - percent"""
 

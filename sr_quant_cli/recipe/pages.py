@@ -4,10 +4,8 @@ import inspect
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
-from typing import get_args
 
 from sr_quant_cli.methods import build, config_class, method_names
-from sr_quant_cli.methods.base import Variant
 from sr_quant_cli.networks.sites import KINDS, Kind, Operands, Placement
 from sr_quant_cli.recipe.load import load_recipe, recipe_names, recipe_path
 from sr_quant_cli.recipe.reference import field_table, toml
@@ -55,7 +53,7 @@ def _page(title: str, text: str, names: list[str]) -> str:
 def _placements(name: str) -> Iterator[str]:
     """A row for each kind of site, a column for each placement that differs."""
     columns: dict[str, Placement] = {}
-    for variant in get_args(Variant):
+    for variant in config_class(name).variants():
         placement = build(config_class(name)(name=name, variant=variant)).paper_placement()
         same = next((title for title, other in columns.items() if other == placement), None)
         if same is None:

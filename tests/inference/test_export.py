@@ -15,13 +15,16 @@ from sr_quant_cli.lowering.lower import lower
 from sr_quant_cli.lowering.samples import NAMES, sample_pairs
 from sr_quant_cli.lowering.spec import freeze, reduce_range
 from sr_quant_cli.lowering.verify import PictureCheck, Verification, verify
+from sr_quant_cli.methods import build, config_class
 from sr_quant_cli.networks.folding import fold
 from sr_quant_cli.networks.modelfile import Card, load_model, save_model
+from sr_quant_cli.networks.sites import FULL, Operands
+from sr_quant_cli.quant.apply import Bits, quantize_network
 from sr_quant_cli.runtimes.base import Kernels, Runtime
 from sr_quant_cli.runtimes.openvino import OpenVinoRuntime
 from sr_quant_cli.runtimes.torch import TorchRuntime
-from tests.helpers import nearest_onnx, picture, ranked_quantsr_c
-from tests.lowered import CPU, deployed, graph_file, network, quantize
+from tests.helpers import nearest_onnx, picture, ranked_quantsr_c, tiny_edsr
+from tests.lowered import CPU, deployed, graph_file, lr_batch, network, quantize
 
 
 class Enlarging(Runtime):
@@ -281,6 +284,33 @@ def test_real_offsets_are_exported_with_some_kernels_in_float(srq, tmp_path, mon
     )
     assert " 0 in float" not in out
     assert facts_of(target) == deployed("offsets", "float").facts
+
+
+def test_layers_that_give_floats_may_run_in_float(srq, tmp_path):
+    """ONNX Runtime has no kernel from integers to floats."""
+    made, method = tiny_edsr(), build(config_class("minmax")())
+    quantize_network(made, method, FULL | {"block_out": Operands()}, Bits(8, 8))
+    method.calibrate(made, [lr_batch(2)])
+    save_model(tmp_path / "m.safetensors", made.eval(), Card(name="open"))
+    target = tmp_path / "m.onnx"
+    code, out, err = srq("export", tmp_path / "m.safetensors", "-o", target, "--threads", 1)
+    assert (code, err) == (0, "")
+    assert "layers at full depth have integer operands; onnxruntime may run in float what" in out
+    assert target.is_file()
+
+
+def test_a_network_whose_output_is_no_number_is_not_exported(srq, tmp_path):
+    made = tiny_edsr()
+    with torch.no_grad():
+        made.head.weight.fill_(1e30)
+        made.body[0].conv1.weight.fill_(1e30)
+    save_model(tmp_path / "m.safetensors", made, Card())
+    target = tmp_path / "m.onnx"
+    code, _, err = srq("export", tmp_path / "m.safetensors", "-o", target, "--threads", 1)
+    assert code in (1, 2)
+    assert err.startswith("srq: error: ")
+    assert err.count("\n") == 1
+    assert not target.exists()
 
 
 def test_a_depth_that_leaves_out_blocks_is_exported_on_integers(srq, tmp_path):

@@ -17,13 +17,15 @@ from sr_quant_cli.lowering.spec import (
     reduce_range,
     snap,
 )
+from sr_quant_cli.methods import build, config_class
 from sr_quant_cli.networks.modelfile import Card, load_model, save_model
-from sr_quant_cli.networks.sites import TENSORS, Site
+from sr_quant_cli.networks.sites import FULL, TENSORS, Operands, Site
+from sr_quant_cli.quant.apply import Bits, quantize_network
 from sr_quant_cli.quant.grids import affine_int, affine_real, midrise, sym_full, sym_narrow
 from sr_quant_cli.quant.layers import QuantConv2d, QuantMatMul
 from sr_quant_cli.quant.quantizers import BoundsQuantizer, WeightRangeQuantizer
 from sr_quant_cli.quant.ranges import min_max
-from tests.helpers import tiny_edsr
+from tests.helpers import tiny_carn, tiny_edsr
 from tests.lowered import (
     STATIC,
     One,
@@ -356,3 +358,21 @@ def test_symmetric_weights_keep_their_codes(to_grid):
     _, site = twin(conv)
     assert set(site.weight.codes.flatten().tolist()) == {-127 if to_grid is sym_narrow else -128}
     assert not site.weight.offset.any()
+
+
+@pytest.mark.parametrize(
+    ("make", "placement", "codes"),
+    [
+        (tiny_edsr, FULL, True),
+        (tiny_edsr, FULL | {"block_out": Operands()}, False),
+        (tiny_edsr, FULL | {"long_skip": Operands()}, False),
+        (tiny_edsr, {kind: FULL[kind] for kind in ("head", "block", "upsampler", "tail")}, False),
+        (tiny_carn, FULL, True),
+        (tiny_carn, FULL | {"concat_in": Operands()}, False),
+    ],
+)
+def test_products_pass_codes_where_every_tensor_between_them_is_quantized(make, placement, codes):
+    network, method = make(), build(config_class("minmax")())
+    quantize_network(network, method, placement, Bits(8, 8))
+    method.calibrate(network, [lr_batch(2)])
+    assert freeze(network).passes_codes == codes

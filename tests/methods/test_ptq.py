@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from sr_quant_cli.methods import build
+from sr_quant_cli.errors import UsageError
+from sr_quant_cli.methods import build, config_class
 from sr_quant_cli.methods.base import quantizers
 from sr_quant_cli.methods.dbdc_pac import DBDCPaCConfig, ScaledBounds
 from sr_quant_cli.methods.minmax import MinMaxConfig
@@ -20,6 +21,7 @@ from sr_quant_cli.quant.grids import affine_real
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul
 from sr_quant_cli.quant.quantizers import BoundsQuantizer
 from sr_quant_cli.quant.ranges import search_one_sided, search_two_sided
+from sr_quant_cli.recipe.load import load_recipe
 from tests.helpers import picture, tiny_block, tiny_edsr
 
 CONFIGS = {
@@ -384,3 +386,27 @@ def test_2dquant_leaves_the_pace_to_the_recipe():
 def test_values_without_meaning_are_refused(config, value):
     with pytest.raises(ValueError, match=next(iter(value))):
         config(**value)
+
+
+@pytest.mark.parametrize("name", ["minmax", "percentile", "cabm", "granular_dq"])
+def test_a_method_without_variants_refuses_them(name):
+    assert config_class(name).variants() == ("corrected",)
+    with pytest.raises(UsageError, match=r"^--set method\.variant=code: must be 'corrected'$"):
+        load_recipe(f"{name}-edsr", ["method.variant=code"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "bits", "ignored"),
+    [
+        ({"weight_clip": 0.1}, 4, "method.weight_clip"),
+        ({"dropped": 0.1}, 4, "method.dropped"),
+        ({"dropped": 0.1, "weight_clip": 0.1}, 4, "method.weight_clip and method.dropped"),
+        ({"dropped": 0.1}, 8, None),
+        ({}, 4, None),
+    ],
+)
+def test_what_the_released_code_does_not_heed_is_told(changes, bits, ignored):
+    cautions = build(DBDCPaCConfig(variant="code", **changes)).cautions(Bits(bits, bits))
+    expected = f"variant code clips no weight and 1e-4 of an activation, whatever {ignored} says"
+    assert cautions == ([expected] if ignored else [])
+    assert build(DBDCPaCConfig(**changes)).cautions(Bits(bits, bits)) == []
