@@ -22,6 +22,7 @@ from sr_quant_cli.data.bicubic import resize
 from sr_quant_cli.errors import FailedError, UsageError, unknown
 from sr_quant_cli.imaging.formats import picture_files
 from sr_quant_cli.imaging.io import decodes, read_rgb, write_rgb
+from sr_quant_cli.terminal import printable
 
 MULTIPLE = 12
 """What both sides divide by."""
@@ -98,7 +99,7 @@ def make(name: str, source: Path, root: Path) -> Outcome:
         try:
             write_rgb(target, prepare(read_rgb(files[entry]), selection.longest))
         except UsageError as error:
-            tqdm.write(str(error))
+            tqdm.write(printable(error))
             damaged.append(entry)
         else:
             made += 1

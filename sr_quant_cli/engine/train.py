@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 import torch
 from torch import Tensor, nn
@@ -173,7 +173,10 @@ class Trainer:
         train = self.recipe.train
         begun = time.monotonic() - self.seconds
         deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
-        with DeferredInterrupts() as interrupts, self._progress() as bar:
+        with (
+            DeferredInterrupts() as interrupts,
+            progress_bar(self.step, self.recipe.train.iters) as bar,
+        ):
             if self._is_first:
                 self._log = RunLog(self._run_dir, after=self.step, tensorboard=self._tensorboard)
             for step in self.steps(
@@ -289,7 +292,7 @@ class Trainer:
         rate = self.optimizer.param_groups[0]["lr"]
         parts = means if len(means) > 1 else {}
         self._write_log(loss=round(loss, 5), lr=rate, **parts)
-        shown = {"loss": f"{loss:.3f}", "lr": f"{rate:.1e}"}
+        shown = {"loss": f"{loss:.3f}"}
         if self.psnr is not None:
             shown["PSNR"] = f"{self.psnr:.2f}"
         bar.set_postfix(shown)
@@ -317,15 +320,17 @@ class Trainer:
         if self._log is not None:
             self._log.write(self.step, self.seconds, **values)
 
-    def _progress(self) -> "tqdm[Any]":
-        bar: tqdm[Any] = tqdm(
-            total=self.recipe.train.iters,
-            initial=self.step,
-            desc=f"{self.recipe.recipe.task} {self.network.config.name} x{self.network.scale}",
-            unit="step",
-            disable=None,
-        )
-        return bar
+
+def progress_bar(step: int, iters: int, file: TextIO | None = None) -> "tqdm[Any]":
+    """Bar of a training, on which loss and PSNR have room beside it in 80 columns."""
+    bar: tqdm[Any] = tqdm(
+        total=iters,
+        initial=step,
+        bar_format="{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining}{postfix}",
+        disable=None,
+        file=file,
+    )
+    return bar
 
 
 def validation_psnr(

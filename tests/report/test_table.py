@@ -1,9 +1,11 @@
 """Tables on a terminal of 80 columns: nothing is cut, names are folded."""
 
+import io
 import re
 
 import pytest
 
+from sr_quant_cli.engine.train import progress_bar
 from sr_quant_cli.report.bench import print_training_times, print_upscale_times
 from sr_quant_cli.report.table import print_table
 
@@ -124,3 +126,20 @@ def test_cells_are_neither_markup_nor_steer_the_terminal(capsys):
     assert "[red]\\x1b[31mx" in out
     assert "[i]title\\x1b" in out
     assert "\x1b" not in out
+
+
+class Terminal(io.StringIO):
+    """Of the columns that the environment says."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_training_s_bar_shows_loss_and_psnr_in_80_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with progress_bar(123_456, 300_000, terminal := Terminal()) as bar:
+        bar.set_postfix({"loss": "12.345", "PSNR": "28.12"})
+    last = terminal.getvalue().rstrip("\n").split("\r")[-1]
+    assert len(last) <= 80
+    assert last.startswith("123456/300000 |")
+    assert last.endswith("loss=12.345, PSNR=28.12")
