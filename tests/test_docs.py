@@ -1,0 +1,203 @@
+"""What README and docs tell people to type: all of it parses, and two pages are run as written."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from sr_quant_cli.cli.app import app
+from sr_quant_cli.imaging.io import read_rgb, write_rgb
+from sr_quant_cli.networks.modelfile import Card, save_model
+from tests.helpers import picture, tiny_edsr
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+ANY_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+LAUNCHED = re.compile(r"torchrun\s[^&;]*?-m sr_quant_cli(?=\s)")
+
+NOT_RUN = {
+    ("python3", "-m", "venv"): "tests/test_packaging.py installs",
+    (".", ".venv/bin/activate"): "tests/test_packaging.py installs",
+    ("pip", "install"): "tests/test_packaging.py installs",
+    ("pytest",): "this is it",
+    ("srq", "data", "get"): "needs the network; the test makes what it would bring",
+}
+"""Beginnings of commands that the test leaves out, and why."""
+
+_QUICK = (
+    "--set train.batch=1 --set data.patch_hr=48 --set validation.crop_hr=48 "
+    "--set train.log_every=1 --device cpu --threads 1"
+)
+_CALIBRATED = f"{_QUICK} --set calibration.images=2 --set calibration.batch=1"
+SHORTER = {
+    ("srq", "pretrain"): f"{_QUICK} --set train.iters=1",
+    ("srq", "quantize"): f"{_CALIBRATED} --set calibration.patch_lr=12 --iters 1",
+    ("srq", "quantize", "--method", "dobi"): f"{_CALIBRATED} --set calibration.patch_lr=12",
+    ("srq", "quantize", "--recipe", "deploy-edsr"): f"{_CALIBRATED} --set calibration.patch_lr=12",
+    ("srq", "distill"): f"{_QUICK} --iters 1",
+    ("srq", "upscale"): "--runtime torch",
+    ("srq", "upscale", "photo.jpg"): "",
+    ("srq", "upscale", "photo.jpg", "--model"): "--runtime torch",
+    ("srq", "bench"): "small.safetensors --size 16x16 --runs 1",
+    ("srq", "export"): "small.safetensors",
+}
+"""What makes commands short, by their beginnings, of which the longest counts."""
+
+
+def commands(script: str) -> list[list[str]]:
+    """The commands of a shell script, one processes' for those that torchrun starts."""
+    script = re.sub(r"\\\n", " ", script)
+    script = re.sub(r"(^|[ \t]+)#.*$", "", script, flags=re.MULTILINE)
+    lexer = shlex.shlex(LAUNCHED.sub("srq", script), posix=True, punctuation_chars="&;\n")
+    lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t", True, ""
+    found: list[list[str]] = [[]]
+    for word in lexer:
+        if set(word) <= set("&;\n"):
+            found.append([])
+        elif "\n" in word:  # a script in quotes
+            found += commands(word)
+        else:
+            found[-1].append(word)
+    return [command for command in found if command]
+
+
+def spans(page: Path) -> list[list[str]]:
+    """The commands in a page's running text: brackets left out, the first of alternatives."""
+    text = ANY_BLOCK.sub("", page.read_text(encoding="utf-8"))
+    found = re.findall(r"`(srq [^`]+)`", text)
+    return [shlex.split(re.sub(r"[\[\]]|\.\.\.|\\?\|\S+", "", span)) for span in found]
+
+
+def typed(page: Path) -> list[list[str]]:
+    blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
+    lines = [line for kind, block in blocks if kind == "sh" for line in commands(block)]
+    return [line for line in lines if line[0] == "srq"]
+
+
+def parse(arguments: list[str], *, mention: bool = False) -> None:
+    """Let the real parser read a command; it is not run. A mention may be its name alone."""
+    command, name = typer.main.get_command(app), "srq"
+    context = None
+    while hasattr(command, "resolve_command"):
+        if mention and not arguments:
+            return
+        context = command.make_context(name, list(arguments), parent=context)
+        rest = [*context._protected_args, *context.args]
+        name, command, arguments = command.resolve_command(context, rest)
+    if arguments or not mention:
+        command.make_context(name, list(arguments), parent=context)
+
+
+def longest(table: dict[tuple[str, ...], str], command: list[str]) -> tuple[str, ...] | None:
+    """The longest key of a table that a command begins with."""
+    fitting = [key for key in table if tuple(command[: len(key)]) == key]
+    return max(fitting, key=len, default=None)
+
+
+def test_scripts_are_taken_apart():
+    script = """
+        cd a && srq eval --scale 2    # and 3
+        torchrun --nnodes 2 \\
+            -m sr_quant_cli upscale 'my pictures/' -o b/
+        bash -c '
+            torchrun -m sr_quant_cli eval'
+    """
+    assert commands(script) == [
+        ["cd", "a"],
+        ["srq", "eval", "--scale", "2"],
+        ["srq", "upscale", "my pictures/", "-o", "b/"],
+        ["srq", "eval"],
+        ["bash", "-c"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["upscale a.png --modell b", "eval --runtime tensorrt", "data fetch DIV2K", "bench --size"],
+)
+def test_what_does_not_exist_does_not_parse(wrong):
+    with pytest.raises(Exception, match=r"No such|[Ii]nvalid|not one of|requires an argument"):
+        parse(wrong.split())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_command_parses(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wrong = []
+    for command, mention in [*((c, False) for c in typed(page)), *((c, True) for c in spans(page))]:
+        arguments = command[1:-1] if command[-1] == "..." else command[1:]
+        try:
+            parse(arguments, mention=mention)
+        except Exception as error:
+            wrong.append(f"{' '.join(command)}: {error}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_pages_with_python_are_run():
+    with_python = {
+        page.name for page in PAGES for kind, _ in BLOCK.findall(page.read_text()) if kind != "sh"
+    }
+    assert with_python == {"deploying.md"}
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch, srq):
+    """A folder with small stand-ins of all files that the pages name without making them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SRQ_DATA", raising=False)
+    shutil.copytree(ROOT / "docs/images", "docs/images")
+    for name in ("photo.jpg", "photo.png", "holiday/beach.jpg", "holiday/sea.png"):
+        write_rgb(Path(name), picture(24, 32))
+    sizes = {
+        "photos": 4,
+        "datasets/DIV2K/DIV2K_train_HR": 3,
+        "datasets/DIV2K/DIV2K_valid_HR": 1,
+        "datasets/benchmark/Set5/HR": 1,
+        "datasets/benchmark/Urban100/HR": 1,
+    }
+    for folder, count in sizes.items():
+        for index in range(count):
+            write_rgb(Path(folder, f"{index:04}.png"), picture(64, 72, seed=index))
+    for number in range(1201, 1301):
+        write_rgb(Path(f"DIV8K/train/{number}.png"), picture(24, 24))
+    save_model(Path("small.safetensors"), tiny_edsr(4), Card(name="small"))
+    assert srq("export", "small.safetensors", "-o", "mine.onnx")[0] == 0
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/deploying.md"])
+def test_a_page_runs_from_top_to_bottom(page, desk, srq):
+    for kind, block in BLOCK.findall((ROOT / page).read_text(encoding="utf-8")):
+        if kind == "python":
+            done = subprocess.run(
+                [sys.executable, "-c", block], capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, f"{block}\n{done.stderr}"
+            continue
+        for command in commands(block):
+            if longest(NOT_RUN, command):
+                continue
+            assert command[0] == "srq", f"neither run nor left out: {command}"
+            key = longest(SHORTER, command)
+            more = SHORTER[key].split() if key else []
+            code, _, err = srq(*command[1:], *more)
+            assert code == 0, f"{' '.join([*command, *more])}\n{err}"
+    if page == "docs/deploying.md":
+        by_srq = read_rgb(desk / "photo.png").shape
+        for name in ("photo_x4.png", "photo_float_x4.png", "photo_openvino_x4.png"):
+            assert read_rgb(desk / name).shape == (4 * by_srq[0], 4 * by_srq[1], 3)
+
+
+def test_tables_name_commands_that_are_there():
+    pages = [(ROOT / page).read_text() for page in ("README.md", "docs/deploying.md")]
+    blocks = [block for page in pages for kind, block in BLOCK.findall(page) if kind == "sh"]
+    there = [command for block in blocks for command in commands(block)]
+    for table in (NOT_RUN, SHORTER):
+        used = {longest(table, command) for command in there}
+        assert not table.keys() - used
