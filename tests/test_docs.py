@@ -61,7 +61,7 @@ def commands(script: str) -> list[list[str]]:
         if set(word) <= set("&;\n"):
             found.append([])
         elif "\n" in word:  # a script in quotes
-            found += commands(word)
+            found[-1:-1] = commands(word)
         else:
             found[-1].append(word)
     return [command for command in found if command]
@@ -80,18 +80,29 @@ def typed(page: Path) -> list[list[str]]:
     return [line for line in lines if line[0] == "srq"]
 
 
-def parse(arguments: list[str], *, mention: bool = False) -> None:
-    """Let the real parser read a command; it is not run. A mention may be its name alone."""
-    command, name = typer.main.get_command(app), "srq"
-    context = None
+def parse(arguments: list[str]) -> None:
+    """Let the real parser read a command; it is not run."""
+    command, name, context = typer.main.get_command(app), "srq", None
     while hasattr(command, "resolve_command"):
-        if mention and not arguments:
-            return
         context = command.make_context(name, list(arguments), parent=context)
         rest = [*context._protected_args, *context.args]
         name, command, arguments = command.resolve_command(context, rest)
-    if arguments or not mention:
-        command.make_context(name, list(arguments), parent=context)
+    command.make_context(name, list(arguments), parent=context)
+
+
+def check_mention(words: list[str]) -> None:
+    """Look whether a command that the text mentions is there, with the options that it names."""
+    command, is_group = typer.main.get_command(app), True
+    while is_group and words and words[0] in command.commands:
+        command, words = command.commands[words[0]], words[1:]
+        is_group = hasattr(command, "commands")
+    kinds = [command, *command.commands.values()] if is_group else [command]
+    options = {option for kind in kinds for param in kind.params for option in param.opts}
+    unknown = [word for word in words if word.startswith("-")]
+    unknown = [word for word in unknown if word not in {*options, "-h", "--help"}]
+    if is_group and words and not words[0].startswith("-") and command.name != "bench":
+        unknown.append(words[0])
+    assert not unknown, f"there is no {', '.join(unknown)}"
 
 
 def longest(table: dict[tuple[str, ...], str], command: list[str]) -> tuple[str, ...] | None:
@@ -106,14 +117,14 @@ def test_scripts_are_taken_apart():
         torchrun --nnodes 2 \\
             -m sr_quant_cli upscale 'my pictures/' -o b/
         bash -c '
-            torchrun -m sr_quant_cli eval'
+            torchrun -m sr_quant_cli eval' now
     """
     assert commands(script) == [
         ["cd", "a"],
         ["srq", "eval", "--scale", "2"],
         ["srq", "upscale", "my pictures/", "-o", "b/"],
         ["srq", "eval"],
-        ["bash", "-c"],
+        ["bash", "-c", "now"],
     ]
 
 
@@ -124,16 +135,18 @@ def test_scripts_are_taken_apart():
 def test_what_does_not_exist_does_not_parse(wrong):
     with pytest.raises(Exception, match=r"No such|[Ii]nvalid|not one of|requires an argument"):
         parse(wrong.split())
+    with pytest.raises(AssertionError, match="there is no"):
+        check_mention(["upscale", "--modell"])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_command_parses(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     wrong = []
-    for command, mention in [*((c, False) for c in typed(page)), *((c, True) for c in spans(page))]:
-        arguments = command[1:-1] if command[-1] == "..." else command[1:]
+    checks = [*((parse, c) for c in typed(page)), *((check_mention, c) for c in spans(page))]
+    for check, command in checks:
         try:
-            parse(arguments, mention=mention)
+            check([word for word in command[1:] if word != "..."])
         except Exception as error:
             wrong.append(f"{' '.join(command)}: {error}")
     assert not wrong, "\n".join(wrong)

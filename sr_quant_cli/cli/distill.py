@@ -50,8 +50,8 @@ def distill(
 
     \b
     Examples:
-      srq distill runs/edsr-x4-dobi-w4a4 --teacher edsr-x4.safetensors
-      srq distill runs/edsr-x4-pams-w2a2 --teacher edsr-x4.safetensors --iters 5000
+      srq distill runs/edsr-x4-dobi-w4a4 --teacher edsr-baseline-x4
+      srq distill runs/edsr-x4-pams-w2a2 --teacher edsr-baseline-x4 --iters 5000
       srq distill small.safetensors --teacher large.safetensors --data photos/
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.engine.distill import Request, distill
