@@ -134,7 +134,7 @@ class StudentLoss(Objective):
     method
         The one that quantized the student; None: it is float.
     teacher
-        None where no loss needs it.
+        None where no loss needs it; it loses its surroundings here.
 
     Raises
     ------
@@ -167,6 +167,8 @@ class StudentLoss(Objective):
             for kind, weight in feature_weights(recipe.loss).items()
             for path in network.features()[kind]
         }
+        if teacher is not None:
+            teacher.set_context(0)  # patches stay as they are for the student, too
         # In a tuple: the teacher is neither trained nor saved nor sent to other processes.
         self._teacher = (teacher,)
 

@@ -89,3 +89,16 @@ def test_what_cannot_be_distilled_is_refused(tiny_model, photographs, tmp_path):
         distill(
             request(tmp_path / "s.safetensors", tiny_model, photographs, tmp_path / "d", blocks)
         )
+
+
+@pytest.mark.parametrize("method", ["pams", "adabm"])
+def test_patches_have_no_surroundings_for_teachers_either(photographs, tmp_path, method):
+    model = tmp_path / "surrounded.safetensors"
+    network = tiny_edsr()
+    network.set_context(3)
+    save_model(model, network, Card(name="surrounded"))
+    changes = {"method": method, "w": 8, "a": 8, "iters": 2}
+    quantize(quantize_request(model, photographs, tmp_path / "q", **changes))
+    distill(request(tmp_path / "q", model, photographs, tmp_path / "d", iters=1))
+    assert "feature" in losses(tmp_path / "d")[0]
+    assert load_model(tmp_path / "d/model.safetensors")[0].config.context == 3
