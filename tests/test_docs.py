@@ -34,12 +34,14 @@ _QUICK = (
     "--set train.batch=1 --set data.patch_hr=48 --set validation.crop_hr=48 "
     "--set train.log_every=1 --device cpu --threads 1"
 )
-_CALIBRATED = f"{_QUICK} --set calibration.images=2 --set calibration.batch=1"
+_CALIBRATED = (
+    f"{_QUICK} --set calibration.images=2 --set calibration.batch=1 --set calibration.patch_lr=12"
+)
 SHORTER = {
     ("srq", "pretrain"): f"{_QUICK} --set train.iters=1",
-    ("srq", "quantize"): f"{_CALIBRATED} --set calibration.patch_lr=12 --iters 1",
-    ("srq", "quantize", "--method", "dobi"): f"{_CALIBRATED} --set calibration.patch_lr=12",
-    ("srq", "quantize", "--recipe", "deploy-edsr"): f"{_CALIBRATED} --set calibration.patch_lr=12",
+    ("srq", "quantize"): f"{_CALIBRATED} --iters 1",
+    ("srq", "quantize", "--method", "dobi"): _CALIBRATED,
+    ("srq", "quantize", "--recipe", "deploy-edsr"): f"small.safetensors {_CALIBRATED}",
     ("srq", "distill"): f"{_QUICK} --iters 1",
     ("srq", "upscale"): "--runtime torch",
     ("srq", "upscale", "photo.jpg"): "",
