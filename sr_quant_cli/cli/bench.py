@@ -1,5 +1,6 @@
 """``srq bench`` and ``srq bench train``."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -66,17 +67,18 @@ def upscale(
     from sr_quant_cli.inference.models import embedded_model, full_precision_model, named_model
     from sr_quant_cli.report.bench import print_upscale_times
 
-    width, times, height = size.partition("x")
-    if not (times and width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+    sides = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", size)
+    if sides is None:
         raise UsageError(f"--size {size}: must be WIDTHxHEIGHT in LR pixels, as 320x180")
-    if len(size) > 12 or int(width) * int(height) > MOST_PIXELS:
+    width, height = map(int, sides.groups())
+    if width * height > MOST_PIXELS:
         raise UsageError(f"--size {size}: must be at most {MOST_PIXELS:,} pixels")
     if not models:
         models = [full_precision_model(scale or 4), embedded_model(scale or 4)]
     report = bench_upscale(
         BenchRequest(
             models=tuple(named_model(model, scale) for model in models),
-            size=(int(width), int(height)),
+            size=(width, height),
             runs=runs,
             threads=threads,
             depth=depth,

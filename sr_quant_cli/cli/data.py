@@ -54,10 +54,10 @@ def get(
     data_root: DataRoot = None,
     json: Json = None,
 ) -> None:
-    """Download a data set, or what is missing or damaged of it, and lay it out.
+    """Download a data set, or what is missing of it, and lay it out.
 
-    A download that was interrupted is resumed; its md5 sum is verified; folders appear when they
-    are complete.
+    What is damaged is replaced. A download that was interrupted is resumed; its md5 sum is
+    verified; folders appear when they are complete.
 
     \b
     Examples:

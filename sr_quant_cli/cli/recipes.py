@@ -58,7 +58,7 @@ def copy(
     target: Annotated[Path, typer.Argument(metavar="FILE", help="File to write, *.toml.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
 ) -> None:
-    """Copy a built-in recipe to edit it; use the copy with --recipe FILE.
+    """Copy a built-in recipe, to edit it and use it with --recipe.
 
     \b
     Example:
@@ -97,7 +97,9 @@ def fields() -> None:
 def methods(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write the pages into.")],
 ) -> None:
-    """Write a page on every method, as Markdown: formulas, variants, sites, recipes, fields.
+    """Write a page on every method, as Markdown.
+
+    With formulas, variants, sites, recipes and fields.
 
     \b
     Example:

@@ -18,7 +18,7 @@ def list_runs(
     ] = Path("runs"),
     json: Json = None,
 ) -> None:
-    """List training runs: how far each has come, its loss and best validation PSNR.
+    """List training runs: how far each has come, loss and PSNR.
 
     Run folders are found up to three levels below DIR.
 
@@ -55,7 +55,7 @@ def show(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
     json: Json = None,
 ) -> None:
-    """Show one training run, with its curves on the terminal and as a PNG file.
+    """Show a training run, its curves on the terminal and as a PNG file.
 
     The loss and the validation PSNR are drawn, of a run that is still going, too. RUN/curves.png
     is replaced by each call; another file only with --overwrite.

@@ -34,7 +34,7 @@ def describe(
     UsageError
         The file is no model or has no such depth, or the size is no size.
     """
-    match = re.fullmatch(r"(\d+)x(\d+)", output_size)
+    match = re.fullmatch(r"(\d{1,6})x(\d{1,6})", output_size)
     network, header = load_at_depth(path, depth, scale)
     scale = network.scale
     if match is None or min(map(int, match.groups())) < scale:
