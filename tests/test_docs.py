@@ -22,9 +22,9 @@ ANY_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 LAUNCHED = re.compile(r"torchrun\s[^&;]*?-m sr_quant_cli(?=\s)")
 
 NOT_RUN = {
-    ("python3", "-m", "venv"): "tests/test_packaging.py installs",
-    (".", ".venv/bin/activate"): "tests/test_packaging.py installs",
-    ("pip", "install"): "tests/test_packaging.py installs",
+    ("python3", "-m", "venv"): "needs the network; tests/test_packaging.py installs the wheel",
+    (".", ".venv/bin/activate"): "needs the network; tests/test_packaging.py installs the wheel",
+    ("pip", "install"): "needs the network; tests/test_packaging.py installs the wheel",
     ("pytest",): "this is it",
     ("srq", "data", "get"): "needs the network; the test makes what it would bring",
 }
@@ -53,7 +53,7 @@ SHORTER = {
 
 
 def commands(script: str) -> list[list[str]]:
-    """The commands of a shell script, one processes' for those that torchrun starts."""
+    """Take a shell script apart; what torchrun starts counts as srq."""
     script = re.sub(r"\\\n", " ", script)
     script = re.sub(r"(^|[ \t]+)#.*$", "", script, flags=re.MULTILINE)
     lexer = shlex.shlex(LAUNCHED.sub("srq", script), posix=True, punctuation_chars="&;\n")
