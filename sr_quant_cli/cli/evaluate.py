@@ -112,7 +112,7 @@ def evaluate(
         raise UsageError("--bit-maps: only with --patchwise")
     if patches is not None and record:
         raise UsageError("--record: stores scores of whole pictures, not of patches (--patchwise)")
-    for path in bit_maps.rglob("*.png") if bit_maps is not None else ():
+    for path in bit_maps.rglob("*_bits.png") if bit_maps is not None else ():
         check_own(path, DRAWING)
     chosen = get_protocol(protocol)
     names = parse_sets(bench)

@@ -7,7 +7,7 @@ from sr_quant_cli.data.div8k import SELECTIONS, Selection
 from sr_quant_cli.errors import unknown
 
 _SNU = "https://cv.snu.ac.kr/research/EDSR"
-_ETH = "http://data.vision.ee.ethz.ch/cvl/DIV2K"
+_ETH = "https://data.vision.ee.ethz.ch/cvl/DIV2K"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from sr_quant_cli.engine.objective import Objective
 from sr_quant_cli.engine.rundir import MODEL, RECIPE, check_free, locked, model_file
 from sr_quant_cli.engine.train import CHECKPOINT_FORMAT, Outcome, Trainer
 from sr_quant_cli.errors import FailedError, UsageError
-from sr_quant_cli.files import replacing
+from sr_quant_cli.files import finite, replacing
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.modelfile import Card, TrainingRun
 from sr_quant_cli.recipe.load import Change, dump_recipe, validate_recipe
@@ -101,9 +101,10 @@ def locate(recipe: R, options: Options, init: Path | None) -> R:
     if not is_named_set(photographs):
         photographs = str(Path(photographs).resolve())
     start = recipe.train.init if init is None else str(init)
+    start = start and str(model_file(Path(start)).resolve())
     changes = {
         "data": recipe.data.model_copy(update={"train": photographs}),
-        "train": recipe.train.model_copy(update={"init": start and str(model_file(Path(start)).resolve())}),
+        "train": recipe.train.model_copy(update={"init": start}),
     }
     return recipe.model_copy(update=changes)
 
@@ -188,7 +189,7 @@ def _run(
         data=photographs.name,
         photographs=len(train),
         started_from=None if job.start is None else job.start.name,
-        validation_psnr=outcome.validation_psnr,
+        validation_psnr=finite(outcome.validation_psnr),
         recipe=_portable(recipe),
     )
     model = run_dir / MODEL

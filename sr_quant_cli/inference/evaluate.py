@@ -1,5 +1,6 @@
 """``srq eval``: every candidate on every benchmark set, scored beside the inference."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from sr_quant_cli.inference.upscaler import OnTile, Ran, Upscaler
 from sr_quant_cli.metrics import Protocol, score
 from sr_quant_cli.networks.modelfile import SetScore
 from sr_quant_cli.report.bitmap import draw_bit_map
-from sr_quant_cli.runtimes.base import Pixels
+from sr_quant_cli.runtimes.base import Pixels, RuntimeName
 
 if TYPE_CHECKING:
     from sr_quant_cli.inference.bits import BitMeter, Cost
@@ -41,12 +42,15 @@ class Candidate:
         Counts bits of the tiles; None: none are known.
     bit_maps
         Folder of maps of the bits that it chooses; None: none are drawn.
+    ran_by
+        Tells which runtime ran the latest picture; None: no network.
     """
 
     label: str
     make_sr: Callable[[BenchmarkSet, Pair, Pixels, OnTile], Pixels]
     meter: "BitMeter | None" = None
     bit_maps: Path | None = None
+    ran_by: Callable[[], RuntimeName | None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class SetResult:
 
     Seconds are those of making SR, summed over the pictures, whichever process made them: with
     several processes more than the time one waits. ``counted`` says what the average bits of
-    ``cost`` are the mean of.
+    ``cost`` are the mean of, ``runtime`` what ran the network, if one ran.
     """
 
     label: str
@@ -80,6 +84,7 @@ class SetResult:
     pictures: tuple[PictureScore, ...]
     cost: "Cost | None" = None
     counted: str = ""
+    runtime: RuntimeName | None = None
 
 
 def model_candidate(upscaler: Upscaler, bit_maps: Path | None = None) -> Candidate:
@@ -87,7 +92,11 @@ def model_candidate(upscaler: Upscaler, bit_maps: Path | None = None) -> Candida
     meter = upscaler.meter
     drawn = bit_maps if meter is not None and meter.dynamic else None
     return Candidate(
-        upscaler.name, lambda _set, _pair, lr, on_tile: upscaler(lr, on_tile), meter, drawn
+        upscaler.name,
+        lambda _set, _pair, lr, on_tile: upscaler(lr, on_tile),
+        meter,
+        drawn,
+        lambda: upscaler.ran_by,
     )
 
 
@@ -192,7 +201,7 @@ def is_below(label: str, other: str, results: Sequence[SetResult]) -> bool:
 def set_scores(
     label: str, results: Sequence[SetResult], sets: Sequence[BenchmarkSet], protocol: Protocol
 ) -> list[SetScore]:
-    """The results of one row as a model's card holds them."""
+    """The results of one row as a model's card holds them: those that are finite."""
     by_name = {bench.name: bench for bench in sets}
     return [
         SetScore(
@@ -206,7 +215,7 @@ def set_scores(
             ssim=round(result.ssim, 5),
         )
         for result in results
-        if result.label == label
+        if result.label == label and math.isfinite(result.psnr)
     ]
 
 
@@ -230,6 +239,7 @@ def report(
             {
                 "model": result.label,
                 "bench": result.bench,
+                "runtime": result.runtime,
                 "psnr": round(result.psnr, 4),
                 "ssim": round(result.ssim, 5),
                 "edge_psnr": round(result.edge, 4),
@@ -306,4 +316,5 @@ def _mean(
         pictures,
         type(costs[0]).mean(costs) if costs else None,
         "" if candidate.meter is None else candidate.meter.counted,
+        candidate.ran_by(),
     )

@@ -196,7 +196,7 @@ def open_model(
 
         provider = model.network.bit_provider
         listed = provider if isinstance(provider, ListedProvider) else None
-        return PatchwiseUpscaler(RowRuntime(listed, open_row), facts, meter, patches)
+        return PatchwiseUpscaler(RowRuntime(listed, open_row, chosen), facts, meter, patches)
     if path.suffix.lower() in GRAPHS:
         return _open_graph_file(path, scale, runtime, device, precision, threads, depth, tile)
 

@@ -54,6 +54,7 @@ class PatchwiseUpscaler(Upscaler):
     ) -> None:
         self.name, self.scale = facts.name, facts.scale
         self.runtime, self.patches, self.meter = runtime, patches, meter
+        self.ran_by = runtime.runtime
         usual = patches.patch**2
         self._batch = batch or max(1, pixel_budget(facts) // usual)
         self._pixels = self._batch * usual

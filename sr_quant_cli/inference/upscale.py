@@ -23,7 +23,7 @@ from sr_quant_cli.terminal import printable
 
 @dataclass(frozen=True)
 class Done:
-    """What became of a job; sizes in pixels, time in seconds; the map of bits, if any."""
+    """What became of a job, and by which runtime; sizes in pixels, time in seconds."""
 
     source: str
     target: str
@@ -34,6 +34,7 @@ class Done:
     not_kept: tuple[str, ...] = ()
     error: str = ""
     bit_map: str = ""
+    runtime: str = ""
 
 
 def check_bit_maps(upscaler: Upscaler) -> None:
@@ -96,6 +97,7 @@ def upscale_file(
         round(time.perf_counter() - begun, 3),
         picture.not_kept,
         bit_map=str(job.bit_map) if bit_map else "",
+        runtime=upscaler.ran_by or "",
     )
 
 
@@ -220,7 +222,8 @@ def _tell(result: Done) -> None:
         _say(f"{Path(result.source).name}: failed: {result.error}")
         return
     size = f"{result.width}x{result.height}"
-    _say(f"{result.source} -> {result.target}  {size}  {result.seconds:.1f} s")
+    how = f"{result.seconds:.1f} s, {result.runtime}"
+    _say(f"{result.source} -> {result.target}  {size}  {how}")
     if result.bit_map:
         _say(f"{result.source} -> {result.bit_map}")
     if result.not_kept:

@@ -12,7 +12,7 @@ from sr_quant_cli.data.bicubic import enlarge
 from sr_quant_cli.engine.distributed import warn
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.tiling import Span, aligned, core_size, spans
-from sr_quant_cli.runtimes.base import Facts, Pixels, Runtime
+from sr_quant_cli.runtimes.base import Facts, Pixels, Runtime, RuntimeName
 
 if TYPE_CHECKING:
     from sr_quant_cli.inference.bits import BitMeter
@@ -58,6 +58,8 @@ class Upscaler(ABC):
     scale: int
     meter: "BitMeter | None" = None
     """counts bits of what it ran; None: of what it runs none are known"""
+    ran_by: RuntimeName | None = None
+    """what ran the latest picture; None: no network"""
 
     def __call__(self, lr: Pixels, on_tile: OnTile = ignore) -> Pixels:
         """Enlarge uint8 ``[h, w, 3]``, sRGB 0..255, to uint8 ``[sh, sw, 3]``.
@@ -148,6 +150,7 @@ class WholeUpscaler(_AtOnce):
     def __init__(self, runtime: Runtime, name: str) -> None:
         self.name = name
         self._runtime = runtime
+        self.ran_by = runtime.runtime
         output = runtime(np.zeros((_TRIAL, _TRIAL, 3), np.uint8))
         self.scale = output.shape[1] // _TRIAL
         if output.shape != (_TRIAL * self.scale, _TRIAL * self.scale, 3) or not self.scale:
@@ -217,6 +220,7 @@ class TiledUpscaler(Upscaler):
         core, halo = self.tile_size(height, width), self._facts.receptive_radius
         alignment = self._facts.alignment
         runtime = self._runtime_for(min(height, width))
+        self.ran_by = runtime.runtime
         if self._tiles_matter and core < max(height, width):
             warn(f"{self.name}: its ranges or bits are those of each tile, not of the picture")
             self._tiles_matter = False  # once is enough

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +83,7 @@ _BOUNDS = {
 class Runtime(ABC):
     """A network that is ready to run, on whole pictures."""
 
-    runtime: ClassVar[RuntimeName]
+    runtime: RuntimeName
     precision: str
     """of what is not on integers: fp32 or bf16"""
 
@@ -103,6 +103,7 @@ class Runtime(ABC):
 class PatchRuntime(ABC):
     """What runs patches of one size together."""
 
+    runtime: RuntimeName
     batch_matters: bool = False
     """whether what becomes of a patch may depend on the others"""
 

@@ -3,7 +3,7 @@
 import json
 import tempfile
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import onnxruntime
 
@@ -39,7 +39,7 @@ class OnnxRuntime(GraphRuntime):
         The file is missing, damaged, or no such network.
     """
 
-    runtime: ClassVar[RuntimeName] = "onnxruntime"
+    runtime: RuntimeName = "onnxruntime"
     precision = "fp32"
 
     def __init__(self, path: Path, threads: int | None = None) -> None:

@@ -4,7 +4,7 @@ from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import openvino
 
@@ -48,7 +48,7 @@ class OpenVinoRuntime(GraphRuntime):
         There is not enough memory.
     """
 
-    runtime: ClassVar[RuntimeName] = "openvino"
+    runtime: RuntimeName = "openvino"
 
     def __init__(
         self,

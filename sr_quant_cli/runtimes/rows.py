@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sr_quant_cli.imaging.convert import to_tensor
 from sr_quant_cli.quant.dynamic import ListedProvider
-from sr_quant_cli.runtimes.base import PatchRuntime, Pixels, Runtime
+from sr_quant_cli.runtimes.base import PatchRuntime, Pixels, Runtime, RuntimeName
 
 
 class RowRuntime(PatchRuntime):
@@ -20,11 +20,17 @@ class RowRuntime(PatchRuntime):
         Chooses the rows; None: there is one graph.
     open_row
         Opens the graph of a row, or the one of bits that are fixed or that it chooses (None).
+    runtime
+        That it opens them in.
     """
 
     def __init__(
-        self, provider: ListedProvider | None, open_row: Callable[[int | None], Runtime]
+        self,
+        provider: ListedProvider | None,
+        open_row: Callable[[int | None], Runtime],
+        runtime: RuntimeName,
     ) -> None:
+        self.runtime = runtime
         self._provider = provider
         self._open_row = open_row
         self._graphs: dict[int | None, Runtime] = {}

@@ -1,7 +1,5 @@
 """Networks in torch: the reference, with simulated quantization."""
 
-from typing import ClassVar
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,7 +21,7 @@ class TorchRuntime(Runtime, PatchRuntime):
         It is moved to the device.
     """
 
-    runtime: ClassVar[RuntimeName] = "torch"
+    runtime: RuntimeName = "torch"
 
     def __init__(
         self,

@@ -114,6 +114,7 @@ def test_eval_prints_table_protocol_and_json(srq, tiny_model, tmp_path):
         assert expected in out
     rows = json.loads((tmp_path / "e.json").read_text())["rows"]
     assert [row["model"] for row in rows] == ["bicubic", "tiny"]
+    assert [row["runtime"] for row in rows] == [None, "torch"]
     code, out, _ = srq("info", tiny_model, "--json", tmp_path / "i.json")
     assert code == 0
     info = json.loads((tmp_path / "i.json").read_text())

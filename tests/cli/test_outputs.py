@@ -110,11 +110,11 @@ def test_curves_and_maps_of_others_are_kept(srq, place):
         "srq: error: curves.png exists, and srq did not write it: choose another name\n",
     )
     Path("maps/Set5").mkdir(parents=True)
-    Path("p.png").rename("maps/Set5/p.png")
+    Path("p.png").rename("maps/Set5/p_bits.png")
     before = contents()
     code, out, err = srq("eval", MODEL, "--bench", "Set5", "--patchwise", "--bit-maps", "maps")
     assert (code, out) == (2, "")
-    assert "p.png exists, and srq did not write it" in err
+    assert "p_bits.png exists, and srq did not write it" in err
     assert contents() == before
 
 

@@ -22,6 +22,7 @@ def dynamic_model(monkeypatch, tiny_model):
     loaded = network, header_of(network, Card(name="moving"))
     usual = models.load_at_depth
     path = tiny_model.with_name("moving.safetensors")
+    path.write_bytes(tiny_model.read_bytes())
     monkeypatch.setattr(
         models, "load_at_depth", lambda p, *given: loaded if p == path else usual(p, *given)
     )

@@ -6,6 +6,7 @@ import pytest
 from sr_quant_cli.data.benchmark import find_set
 from sr_quant_cli.data.bicubic import enlarge
 from sr_quant_cli.errors import UsageError
+from sr_quant_cli.files import write_json
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
 from sr_quant_cli.inference.evaluate import (
     distinct,
@@ -49,6 +50,18 @@ def test_a_folder_of_results_is_scored_by_its_names(small_set, tmp_path):
         write_rgb(tmp_path / "mine" / "Set5" / f"{pair.name}{ending}.png", worse)
     (result,) = evaluate([folder_candidate(tmp_path / "mine")], [small_set], MATLAB)
     assert 48 < result.psnr < 56
+
+
+def test_results_that_equal_their_pictures_are_no_number_in_json(small_set, tmp_path):
+    for pair in small_set.pairs:
+        write_rgb(tmp_path / "mine" / f"{pair.name}.png", pair.load(2)[1])
+    results = evaluate([folder_candidate(tmp_path / "mine")], [small_set], MATLAB)
+    write_json(tmp_path / "r.json", report(results, [small_set], MATLAB))
+    written = json.loads((tmp_path / "r.json").read_text(), parse_constant=pytest.fail)
+    assert written["rows"][0]["psnr"] is None
+    assert written["rows"][0]["ssim"] == 1
+    # A model's card holds finite figures alone.
+    assert set_scores("mine", results, [small_set], MATLAB) == []
 
 
 def test_a_missing_or_wrong_result_is_named(small_set, tmp_path):

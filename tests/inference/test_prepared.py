@@ -1,5 +1,6 @@
 """Graphs in the cache: made once, opened without torch, and only where the model agrees."""
 
+import json
 import os
 import subprocess
 import sys
@@ -105,6 +106,7 @@ def test_prepared_graphs_upscale_without_torch(cache, tmp_path, runtime):
         [
             *(sys.executable, "-c", code, *map(str, arguments)),
             *("--runtime", runtime, "--threads", "1", "--precision", "fp32"),
+            *("--json", str(tmp_path / "r.json")),
         ],
         capture_output=True,
         text=True,
@@ -112,6 +114,10 @@ def test_prepared_graphs_upscale_without_torch(cache, tmp_path, runtime):
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+    ran = "openvino" if runtime == "auto" else runtime
+    assert done.stdout.endswith(f" s, {ran}\n")
+    (entry,) = json.loads((tmp_path / "r.json").read_text())["pictures"]
+    assert entry["runtime"] == ran
     after = state(cache.prepared.folder)
     assert {path: after[path] for path in before} == before
     found = read_rgb(tmp_path / "o.png").astype(int)

@@ -63,6 +63,8 @@ def test_a_graph_that_lies_about_its_scale_is_refused(tmp_path, scale, srq):
 
 def test_an_output_that_follows_no_scale_is_refused():
     class Crooked:
+        runtime = "onnxruntime"
+
         def __call__(self, lr):
             return np.zeros((2 * (len(lr) // 8 * 8), 2 * lr.shape[1], 3), np.uint8)
 
@@ -184,6 +186,8 @@ def test_facts_of_a_tile_are_checked_too():
 
 class _Same:
     """Enlarges nothing."""
+
+    runtime = "onnxruntime"
 
     def __call__(self, lr):
         return lr
