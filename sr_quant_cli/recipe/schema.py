@@ -328,7 +328,7 @@ class CalibrationSection(Section):
     batch: Patches = 32
     """patches at once"""
     colours: bool = False
-    """besides, for every 32 patches a flat one each of black, grey, white and the six pure colours"""
+    """for every 32 patches also flat ones of black, grey, white and the six pure colours"""
     fold: bool = False
     """first fold the linear layers behind the body; pictures then get mirrored surroundings"""
     equalize: bool = False
