@@ -195,6 +195,11 @@ def a_file(tmp_path, name, content):
     return tmp_path / name
 
 
+def with_damaged_names(path):
+    path.write_bytes(path.read_bytes().replace(b"data.pkl", b"\xe3ata.pkl"))
+    return path
+
+
 FILES = [
     (lambda d: a_file(d, "a.pt", b""), "is empty"),
     (
@@ -217,6 +222,7 @@ FILES = [
     (a_zip, "is a ZIP archive"),
     (lambda d: a_zip(d, compressed=True), "is compressed"),
     (lambda d: half_of(saved(d, basicsr(tiny_edsr()))), "is cut short or damaged"),
+    (lambda d: with_damaged_names(saved(d, {"a": torch.ones(3)})), "cut short or damaged"),
     (lambda d: saved(d, [torch.ones(3)]), "holds no dictionary of tensors, but list"),
     (lambda d: saved(d, {"epoch": 3}), "holds no dictionary of tensors, but epoch"),
     (lambda d: saved(d, {"layer.weight": torch.ones(3)}), "of no known layout; known are EDSR-Py"),
