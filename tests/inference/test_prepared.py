@@ -272,6 +272,7 @@ def test_a_cache_that_cannot_be_written_is_worked_around(
 ):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("SRQ_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path))
     module._passing.cache_clear()
     for _ in range(2):
         upscaler = open_model(tiny_model, runtime=runtime, device="cpu", threads=1)
