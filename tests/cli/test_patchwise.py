@@ -63,7 +63,7 @@ def test_eval_of_patches_shows_average_bits_and_bit_operations(
         mean = np.mean([p["bitops_counted"] for p in row["pictures"]])
         assert row["bitops_counted"] == pytest.approx(mean)
     for expected in (
-        *("FAB", "BitOPs (T)", " 5.00 ", "32.00"),
+        *("FAB", "T BitOPs", " 5.00 ", "32.00"),
         "patches of 12 LR pixels at a step of 10",
         "FAB of moving: mean bits of 4 inputs (block_in, block) of 8 layers",
         "as if every LR pixel ran once",

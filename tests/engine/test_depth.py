@@ -278,8 +278,8 @@ def test_checkpoints_from_before_a_field_was_there_go_on(photographs, tmp_path):
         ("pretrain-quantsr_c", "depth.weights=[1, -1, 1]", "must be 0 or more"),
         ("pretrain-quantsr_c", "depth.weights=[1, 1]", "at least 3"),
         ("pretrain-quantsr_c", "depth.weights=[1, inf, 1]", "finite"),
-        ("pretrain-quantsr_c", "depth.distill_weight=-1", "greater than or equal to 0"),
-        ("pretrain-quantsr_c", "depth.wieghts=[1, 1, 1]", "did you mean 'weights'"),
+        ("pretrain-quantsr_c", "depth.distill_weight=-1", "must be 0 or more"),
+        ("pretrain-quantsr_c", "depth.wieghts=[1, 1, 1]", r"did you mean depth\.weights"),
         ("pretrain-quantsr_c", "network.variant=paper", "'corrected' or 'code'"),
     ],
 )
