@@ -1,5 +1,6 @@
-"""What reaches the terminal: text of files in it must not steer it."""
+"""Text of files where it reaches the terminal, or the names of files: it must not steer either."""
 
+import re
 import sys
 from typing import TextIO
 
@@ -20,3 +21,12 @@ def say(text: object = "", file: TextIO | None = None) -> None:
     """Print lines, each as one may; to standard output unless told otherwise."""
     for line in str(text).split("\n"):
         print(printable(line), file=file or sys.stdout, flush=True)
+
+
+def file_name(text: str) -> str:
+    r"""A text as the name of one file or folder: letters, digits and a few signs, no path.
+
+    >>> file_name("../../a\x1bb"), file_name(".."), file_name("edsr-x4, half depth (2)")
+    ('a-b', 'unnamed', 'edsr-x4, half depth (2)')
+    """
+    return re.sub(r"[^\w .,+=()-]+", "-", text)[:80].strip(".- ") or "unnamed"

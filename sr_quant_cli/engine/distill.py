@@ -24,6 +24,7 @@ from sr_quant_cli.recipe.load import (
     validate_recipe,
 )
 from sr_quant_cli.recipe.schema import DistillRecipe
+from sr_quant_cli.terminal import file_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,9 @@ def distill(request: Request) -> dict[str, Any]:
             save_model(path.with_name(TRAINABLE), network, card, packed=False)
 
     start = header.card.model_copy(update={"name": header.card.name or student.stem})
-    return run_job(Job(recipe, f"{start.name}-distilled", objective, save, start), request)
+    return run_job(
+        Job(recipe, f"{file_name(start.name)}-distilled", objective, save, start), request
+    )
 
 
 def _resolve(

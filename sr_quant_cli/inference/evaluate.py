@@ -25,6 +25,7 @@ from sr_quant_cli.metrics import Protocol, score
 from sr_quant_cli.networks.modelfile import SetScore
 from sr_quant_cli.report.bitmap import draw_bit_map
 from sr_quant_cli.runtimes.base import Pixels, RuntimeName
+from sr_quant_cli.terminal import file_name
 
 if TYPE_CHECKING:
     from sr_quant_cli.inference.bits import BitMeter, Cost
@@ -278,7 +279,7 @@ def _draw(
     if candidate.bit_maps is None:
         return
     assert candidate.meter is not None
-    folder = candidate.bit_maps / candidate.label.replace("/", "-") / bench.name
+    folder = candidate.bit_maps / file_name(candidate.label) / bench.name
     title = f"{pair.name}: {candidate.label}, x{bench.scale}"
     path = folder / f"{pair.name}_x{bench.scale}_bits.png"
     draw_bit_map(thumbnail(lr), ran, candidate.meter.candidates, title, path)

@@ -102,3 +102,17 @@ def test_patches_have_no_surroundings_for_teachers_either(photographs, tmp_path,
     distill(request(tmp_path / "q", model, photographs, tmp_path / "d", iters=1))
     assert "feature" in losses(tmp_path / "d")[0]
     assert load_model(tmp_path / "d/model.safetensors")[0].config.context == 3
+
+
+def test_the_name_of_a_student_leads_out_of_no_folder(
+    tiny_model, photographs, tmp_path, monkeypatch
+):
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    name = "../../../\x1b[31mout"
+    save_model(tmp_path / "s.safetensors", smaller_student(), Card(name=name))
+    wanted = request(tmp_path / "s.safetensors", tiny_model, photographs, None, iters=1)
+    before = sorted(tmp_path.iterdir())
+    assert distill(wanted)["model"] == "runs/31mout-distilled/model.safetensors"
+    assert sorted(tmp_path.iterdir()) == before
