@@ -10,7 +10,7 @@ from sr_quant_cli.terminal import say
 
 def print_export(deployed: Deployed, found: Verification) -> None:
     """Print the comparison with the model, the kernels, and what was changed or left in float."""
-    changed = deployed.changed is not None
+    changed = any(picture.psnr_changed is not None for picture in found.pictures)
     headings = ["picture", "LR size", "model", *["as changed"] * changed, "graph", "between them"]
     rows = [
         (

@@ -124,6 +124,8 @@ def print_table(
 
     Parameters
     ----------
+    title
+        A line above it.
     texts
         Columns at the left that hold texts, as names; the others are aligned at the right.
     """
@@ -138,9 +140,9 @@ def print_table(
         cells = [[cell.replace(" / ", "\n/ ") for cell in row] for row in cells]
     # Of more columns than a terminal has room for, it breaks the lines.
     console.width = max(console.width, _width(titles, cells, texts))
+    if title:
+        say(title)
     table = Table(
-        title=escape(printable(title)),
-        title_justify="left",
         box=SIMPLE_HEAD,
         pad_edge=False,
         collapse_padding=True,

@@ -61,6 +61,10 @@ def ranked_model(tmp_path):
     return tmp_path / "ranked.safetensors"
 
 
+WHOLE = "train.compose=false"
+"""The losses are of whole patches."""
+
+
 @pytest.fixture
 def unranked_model(tmp_path):
     network = ranked_quantsr_c()
@@ -73,7 +77,7 @@ def test_losses_of_three_depths_by_hand():
     network, (lr, hr) = ranked_quantsr_c(), batch()
     recipe = load_recipe(
         "pretrain-quantsr_c",
-        ["network.scale=2", "depth.weights=[2.0, 1.0, 1.0]", "depth.distill_weight=0.5"],
+        ["network.scale=2", "depth.weights=[2, 1, 1]", "depth.distill_weight=0.5", WHOLE],
     )
     losses = PixelLoss(network, recipe)(lr, hr)
     sr = outputs(network, lr)
@@ -103,7 +107,7 @@ def test_a_depth_of_weight_0_is_not_run():
     network, (lr, hr) = ranked_quantsr_c(), batch()
     recipe = load_recipe(
         "pretrain-quantsr_c",
-        ["network.scale=2", "depth.weights=[3, 0, 1]", "depth.distill_weight=0.0"],
+        ["network.scale=2", "depth.weights=[3, 0, 1]", "depth.distill_weight=0.0", WHOLE],
     )
     losses = PixelLoss(network, recipe)(lr, hr)
     assert list(losses) == ["pixel", "pixel_quarter"]
