@@ -231,12 +231,12 @@ def test_upscale_in_two_processes_makes_what_one_makes(tiny_model, tmp_path):
     for index in range(4):
         write_rgb(folder / f"p{index}.png", picture(12, 17 + index, seed=index))
     (folder / "p1.png").write_text("no picture")
-    write_rgb(folder / "p3.webp", picture(12, 17))  # for the same output as p3.png
+    write_rgb(folder / "p3.webp", picture(12, 17))  # keeps its suffix: p3.png has the name
     command = ("upscale", folder, "--model", tiny_model, "-o", out, "--runtime", "torch")
     with pytest.raises(FailedError) as failed:
         app([*map(str, command), "--json", str(tmp_path / "one.json")], standalone_mode=False)
     made = {path.name: path.read_bytes() for path in out.iterdir()}
-    assert sorted(made) == ["p0_x2.png", "p2_x2.png", "p3_x2.png"]
+    assert sorted(made) == ["p0_x2.png", "p2_x2.png", "p3.webp_x2.png", "p3_x2.png"]
     shutil.rmtree(out)
     done = torchrun(*command, "--json", tmp_path / "two.json")
     assert done.returncode == 1
@@ -272,4 +272,4 @@ def test_an_error_that_one_process_meets_ends_all(tiny_model, tmp_path):
 def test_an_error_that_all_meet_is_told_once():
     done = torchrun("upscale")
     assert done.returncode == 1
-    assert errors(done) == ["srq: error: Missing argument 'IMAGE|FOLDER' (see --help)"]
+    assert errors(done) == ["srq: error: IMAGE|FOLDER is missing (see --help)"]

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -101,10 +102,10 @@ def test_an_interrupt_ends_an_encoder_at_work(place, tmp_path, number, times):
         upscale.send(number)
         time.sleep(0.01)
     code, out, err = upscale.end()
-    assert (code, out) == (CODES[number], "")
+    # A later one may come when Python is ending, and has taken its handlers away.
+    assert (code, err.strip()) == (CODES[number], "") or (times > 1 and code == -number)
+    assert out == ""
     assert upscale.files() == []
-    if times == 1:  # a later one may come when Python is ending
-        assert err.strip() == ""
 
 
 def test_a_killed_process_leaves_nothing_that_the_next_one_keeps(place, tmp_path):
@@ -129,6 +130,7 @@ def test_pictures_are_enlarged_in_other_threads_too(place, tmp_path):
 
 
 def test_a_patient_wait_notes_signals_and_acts_when_it_is_asked():
+    assert threading.current_thread() is threading.main_thread()  # or the signals would end it
     with DeferredInterrupts(patient=True) as interrupts:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.raise_signal(number)
