@@ -137,7 +137,8 @@ def _alone(downloads: Path) -> Iterator[None]:
         yield
     finally:
         if [path.name for path in downloads.iterdir()] == [".lock"]:
-            shutil.rmtree(downloads)
+            # Another one may put its lock there meanwhile, and removes the folder in its turn.
+            shutil.rmtree(downloads, ignore_errors=True)
         lock.release()
 
 
