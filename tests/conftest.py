@@ -12,14 +12,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 from sr_quant_cli.cli.app import main
 from sr_quant_cli.imaging.io import write_rgb
-from sr_quant_cli.networks.modelfile import Card, save_model
+from sr_quant_cli.modelfiles.modelfile import Card, save_model
 from tests.helpers import picture, tiny_edsr
 
 
 @pytest.fixture(autouse=True)
 def _nothing_told(monkeypatch):
     """Let every test hear what is told once."""
-    monkeypatch.setattr("sr_quant_cli.inference.prepared._told", set())
+    monkeypatch.setattr("sr_quant_cli.modelfiles.named._told", set())
 
 
 @pytest.fixture(autouse=True)
@@ -32,8 +32,8 @@ def _own_cache(tmp_path_factory, monkeypatch):
 def _any_processor():
     """Let all machines make the same graphs: those for processors without VNNI."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("prepared", "bench"):
-            patch.setattr(f"sr_quant_cli.inference.{module}.has_vnni", lambda: False)
+        for module in ("inference.graph_cache", "commands.bench_upscale"):
+            patch.setattr(f"sr_quant_cli.{module}.has_vnni", lambda: False)
         yield
 
 

@@ -13,11 +13,11 @@ from sr_quant_cli.networks import build
 from sr_quant_cli.networks.base import Network, NetworkConfig
 from sr_quant_cli.networks.carn import CARN, CARNConfig
 from sr_quant_cli.networks.edsr import EDSR, EDSRConfig
+from sr_quant_cli.networks.layers import MatMul
 from sr_quant_cli.networks.quantsr import QuantSRC, QuantSRCConfig
 from sr_quant_cli.networks.quantsr_t import QuantSRT, QuantSRTConfig
-from sr_quant_cli.networks.sites import Site
 from sr_quant_cli.networks.swinir import SwinIR, SwinIRConfig
-from sr_quant_cli.quant.layers import MatMul
+from sr_quant_cli.quant.sites import Site
 
 
 def tiny_edsr(scale: int = 2, seed: int = 0) -> EDSR:

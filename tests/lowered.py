@@ -15,9 +15,10 @@ from sr_quant_cli.methods import build, config_class
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.edsr import EDSR, EDSRConfig
 from sr_quant_cli.networks.folding import fold
-from sr_quant_cli.networks.sites import FULL, Site
-from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.passes.apply import quantize_network
+from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.quant.quantizers import Quantizer
+from sr_quant_cli.quant.sites import FULL, Site
 from sr_quant_cli.runtimes.torch import TorchRuntime
 from tests.helpers import Block, BlockConfig, picture, tiny_block, tiny_edsr
 

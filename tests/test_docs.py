@@ -12,7 +12,7 @@ import typer
 
 from sr_quant_cli.cli.app import app
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
-from sr_quant_cli.networks.modelfile import Card, save_model
+from sr_quant_cli.modelfiles.modelfile import Card, save_model
 from tests.helpers import picture, tiny_edsr
 
 ROOT = Path(__file__).parents[1]

@@ -79,8 +79,8 @@ def test_the_source_distribution_can_be_built_and_tested(distributions):
 
 
 def test_embedded_models_are_small_and_carry_their_cards():
-    from sr_quant_cli.networks.modelfile import load_model
-    from sr_quant_cli.resources import models_dir
+    from sr_quant_cli.modelfiles.modelfile import load_model
+    from sr_quant_cli.system.resources import models_dir
 
     models = sorted(models_dir().glob("*.safetensors"))
     assert sum(path.stat().st_size for path in models) < 16_000_000

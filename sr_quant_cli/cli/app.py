@@ -27,9 +27,9 @@ from sr_quant_cli.cli import (
     runs,
     upscale,
 )
-from sr_quant_cli.engine.distributed import world
 from sr_quant_cli.errors import SrqError, out_of_memory
-from sr_quant_cli.terminal import say
+from sr_quant_cli.system.processes import world
+from sr_quant_cli.system.terminal import say
 
 app = typer.Typer(
     name="srq",

@@ -61,11 +61,11 @@ def upscale(
       srq bench --size 640x360 --threads 2 --json speed.json
       srq bench runs/full.safetensors runs/w4a4.safetensors --runs 15
     """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.commands.bench_upscale import BenchRequest, bench_upscale
     from sr_quant_cli.errors import UsageError
-    from sr_quant_cli.files import write_json
-    from sr_quant_cli.inference.bench import BenchRequest, bench_upscale
-    from sr_quant_cli.inference.models import embedded_model, full_precision_model, named_model
+    from sr_quant_cli.modelfiles.named import embedded_model, full_precision_model, named_model
     from sr_quant_cli.report.bench import print_upscale_times
+    from sr_quant_cli.system.files import write_json
 
     sides = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", size)
     if sides is None:
@@ -147,9 +147,9 @@ def train(
       srq bench train --data photos/ --precision bf16 --json speed.json
       srq bench train --method pams --w 4 --a 4 --batch 4
     """  # noqa: D301 - typer's \b keeps the line breaks
-    from sr_quant_cli.engine.bench import TrainRequest, bench_train
-    from sr_quant_cli.files import write_json
+    from sr_quant_cli.commands.bench_train import TrainRequest, bench_train
     from sr_quant_cli.report.bench import print_training_times
+    from sr_quant_cli.system.files import write_json
 
     report = bench_train(
         TrainRequest(

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sr_quant_cli.cli.options import DataRoot, Json
-from sr_quant_cli.terminal import say
+from sr_quant_cli.system.terminal import say
 
 app = typer.Typer(help="Data sets: list, get, make, check.", rich_markup_mode=None)
 
@@ -24,7 +24,7 @@ def list_sets(json: Json = None) -> None:
       srq data list
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.data.catalog import DATASETS
-    from sr_quant_cli.files import write_json
+    from sr_quant_cli.system.files import write_json
 
     for dataset in DATASETS.values():
         how = "" if dataset.archives else "  (by hand: needs registration)"
@@ -68,7 +68,7 @@ def get(
     from sr_quant_cli.data.benchmark import data_root as root_of
     from sr_quant_cli.data.catalog import get_dataset
     from sr_quant_cli.data.fetch import get as fetch
-    from sr_quant_cli.files import write_json
+    from sr_quant_cli.system.files import write_json
 
     dataset = get_dataset(name)
     lines = fetch(dataset, root_of(data_root), hr_only=hr_only, keep=keep_archives)
@@ -103,7 +103,7 @@ def make(
     from sr_quant_cli.data.benchmark import usual_name
     from sr_quant_cli.data.div8k import make as make_set
     from sr_quant_cli.data.div8k import raise_missing
-    from sr_quant_cli.files import write_json
+    from sr_quant_cli.system.files import write_json
 
     outcome = make_set(usual_name(name), source, root_of(data_root))
     say(f"{outcome.folder}: {outcome.made} pictures made, {outcome.kept} kept")
@@ -127,7 +127,7 @@ def check(name: Name, data_root: DataRoot = None, json: Json = None) -> None:
     from sr_quant_cli.data.catalog import get_dataset
     from sr_quant_cli.data.fetch import check as inspect
     from sr_quant_cli.errors import FailedError
-    from sr_quant_cli.files import write_json
+    from sr_quant_cli.system.files import write_json
 
     root = root_of(data_root)
     dataset = get_dataset(name)

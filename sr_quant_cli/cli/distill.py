@@ -54,9 +54,9 @@ def distill(
       srq distill runs/edsr-x4-pams-w2a2 --teacher edsr-baseline-x4 --iters 5000
       srq distill small.safetensors --teacher large.safetensors --data photos/
     """  # noqa: D301 - typer's \b keeps the line breaks
-    from sr_quant_cli.engine.distill import Request, distill
-    from sr_quant_cli.engine.distributed import world
-    from sr_quant_cli.files import write_json
+    from sr_quant_cli.commands.distill import Request, distill
+    from sr_quant_cli.system.files import write_json
+    from sr_quant_cli.system.processes import world
 
     report = distill(
         Request(

@@ -81,19 +81,19 @@ def evaluate(
       srq eval --sr-dir results/ --bench Set5 --scale 4
       torchrun --nproc-per-node 2 -m sr_quant_cli eval --bench Urban100
     """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.commands import evaluate as core
     from sr_quant_cli.data.benchmark import data_root as root_of
     from sr_quant_cli.data.benchmark import find_set, parse_sets
-    from sr_quant_cli.engine.distributed import process_group, warn
     from sr_quant_cli.errors import UsageError
-    from sr_quant_cli.files import DRAWING, check_own, write_json
     from sr_quant_cli.imaging.tiling import patches_of
-    from sr_quant_cli.inference import evaluate as core
-    from sr_quant_cli.inference.models import GRAPHS, common_scale, named_model, open_model
-    from sr_quant_cli.inference.prepared import is_model_file
+    from sr_quant_cli.inference.opening import GRAPHS, common_scale, open_model
     from sr_quant_cli.inference.upscaler import BicubicUpscaler
     from sr_quant_cli.metrics import get_protocol
-    from sr_quant_cli.networks.modelfile import record_scores
+    from sr_quant_cli.modelfiles.modelfile import record_scores
+    from sr_quant_cli.modelfiles.named import is_model_file, named_model
     from sr_quant_cli.report.table import print_scores
+    from sr_quant_cli.system.files import DRAWING, check_own, write_json
+    from sr_quant_cli.system.processes import process_group, warn
 
     paths = [named_model(model, scale) for model in models or ()]
     if not paths and not sr_dir:

@@ -71,9 +71,10 @@ def export(
       srq export runs/edsr-x4-daq/model.safetensors --calibrate photos/ -o daq.onnx
       srq export runs/edsr-x4-cabm/model.safetensors --row 3 -o cabm-3.onnx
     """  # noqa: D301 - typer's \b keeps the line breaks
-    from sr_quant_cli.files import check_outputs, write_json
-    from sr_quant_cli.inference.export import ExportRequest, run_export
-    from sr_quant_cli.inference.models import named_model
+    from sr_quant_cli.commands.export import ExportRequest, run_export
+    from sr_quant_cli.modelfiles.named import named_model
+    from sr_quant_cli.report.export import print_export
+    from sr_quant_cli.system.files import check_outputs, write_json
 
     check_outputs({"-o": output, "--json": json}, [model])
     exported = run_export(
@@ -91,7 +92,8 @@ def export(
             depth=depth,
             threads=threads,
             overwrite=overwrite,
-        )
+        ),
+        print_export,
     )
     if json is not None:
         write_json(json, exported.report())

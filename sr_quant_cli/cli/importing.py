@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from sr_quant_cli.terminal import say
+from sr_quant_cli.system.terminal import say
 
 _RANGES: dict[str, Literal[1, 255]] = {"1": 1, "255": 255}
 
@@ -69,14 +69,14 @@ def import_(
     """  # noqa: D301 - typer's \b keeps the line breaks
     import torch
 
-    from sr_quant_cli.engine.distributed import warn
     from sr_quant_cli.errors import UsageError
-    from sr_quant_cli.files import check_outputs
-    from sr_quant_cli.inference.prepared import is_model_file
     from sr_quant_cli.lowering.verify import beside_bicubic
-    from sr_quant_cli.networks.importing import Given, import_checkpoint
-    from sr_quant_cli.networks.modelfile import Card, save_model
+    from sr_quant_cli.modelfiles.checkpoints import Given, import_checkpoint
+    from sr_quant_cli.modelfiles.modelfile import Card, save_model
+    from sr_quant_cli.modelfiles.named import is_model_file
     from sr_quant_cli.runtimes.torch import TorchRuntime
+    from sr_quant_cli.system.files import check_outputs
+    from sr_quant_cli.system.processes import warn
 
     target = output or Path(f"{checkpoint.stem}.safetensors")
     check_outputs({"-o": target}, [checkpoint])

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sr_quant_cli.cli.options import Depth, Json
-from sr_quant_cli.terminal import say
+from sr_quant_cli.system.terminal import say
 
 
 def info(
@@ -29,9 +29,10 @@ def info(
       srq info runs/edsr-x4/model.safetensors
       srq info model.safetensors --size 3840x2160 --json info.json
     """  # noqa: D301 - typer's \b keeps the line breaks
-    from sr_quant_cli.files import write_json
-    from sr_quant_cli.inference.models import named_model
-    from sr_quant_cli.report.info import describe, print_description
+    from sr_quant_cli.commands.info import describe
+    from sr_quant_cli.modelfiles.named import named_model
+    from sr_quant_cli.report.info import print_description
+    from sr_quant_cli.system.files import write_json
 
     description = describe(named_model(model, scale), size, depth, scale)
     print_description(description)
@@ -56,10 +57,10 @@ def pack(
     Example:
       srq pack runs/edsr-x4/model.safetensors -o edsr.safetensors --half --licence MIT
     """  # noqa: D301 - typer's \b keeps the line breaks
-    from sr_quant_cli.engine.rundir import model_file
     from sr_quant_cli.errors import UsageError
-    from sr_quant_cli.files import check_outputs
-    from sr_quant_cli.networks.modelfile import pack_model
+    from sr_quant_cli.modelfiles.modelfile import pack_model
+    from sr_quant_cli.modelfiles.named import model_file
+    from sr_quant_cli.system.files import check_outputs
 
     model = model_file(model)
     check_outputs({"-o": output}, [model])

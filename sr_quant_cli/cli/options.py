@@ -13,7 +13,7 @@ def _check_report(path: Path | None) -> Path | None:
     """Refuse, before any work, a report in the place of a file that is none."""
     if path is not None:
         from sr_quant_cli.errors import UsageError
-        from sr_quant_cli.files import REPORT, check_own
+        from sr_quant_cli.system.files import REPORT, check_own
 
         try:
             check_own(path, REPORT)

@@ -65,9 +65,9 @@ def pretrain(
       torchrun --nproc-per-node 2 -m sr_quant_cli pretrain edsr --scale 4
       srq pretrain edsr --data sample --set train.iters=100 --set data.patch_hr=96
     """  # noqa: D301 - typer's \b keeps the line breaks
-    from sr_quant_cli.engine.distributed import world
-    from sr_quant_cli.engine.pretrain import Request, pretrain
-    from sr_quant_cli.files import write_json
+    from sr_quant_cli.commands.pretrain import Request, pretrain
+    from sr_quant_cli.system.files import write_json
+    from sr_quant_cli.system.processes import world
 
     report = pretrain(
         Request(

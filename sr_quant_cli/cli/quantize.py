@@ -81,10 +81,10 @@ def quantize(
       srq quantize --method cadyq --data photos/ --iters 20000
       srq quantize runs/edsr-x4-cadyq-w8a8 --method cabm --data photos/
     """  # noqa: D301 - typer's \b keeps the line breaks
-    from sr_quant_cli.engine.distributed import world
-    from sr_quant_cli.engine.quantize import quantize
-    from sr_quant_cli.engine.stages import Request
-    from sr_quant_cli.files import write_json
+    from sr_quant_cli.commands.quantize import quantize
+    from sr_quant_cli.commands.stages import Request
+    from sr_quant_cli.system.files import write_json
+    from sr_quant_cli.system.processes import world
 
     report = quantize(
         Request(

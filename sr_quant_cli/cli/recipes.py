@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sr_quant_cli.cli.options import Json
-from sr_quant_cli.terminal import say
+from sr_quant_cli.system.terminal import say
 
 app = typer.Typer(
     help="Built-in recipes: list, show, copy; pages on fields and methods.",
@@ -22,8 +22,8 @@ def list_recipes(json: Json = None) -> None:
     Example:
       srq recipes list
     """  # noqa: D301 - typer's \b keeps the line breaks
-    from sr_quant_cli.files import write_json
     from sr_quant_cli.recipe.load import load_recipe, recipe_names
+    from sr_quant_cli.system.files import write_json
 
     infos = [load_recipe(name).recipe for name in recipe_names()]
     width = max(len(info.name) for info in infos)
@@ -65,8 +65,8 @@ def copy(
       srq recipes copy pretrain-edsr my.toml
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.errors import UsageError, unknown
-    from sr_quant_cli.files import replacing
     from sr_quant_cli.recipe.load import recipe_names, recipe_path
+    from sr_quant_cli.system.files import replacing
 
     if recipe not in recipe_names():
         raise unknown("recipe", recipe, recipe_names())
@@ -105,8 +105,8 @@ def methods(
     Example:
       srq recipes methods docs/methods
     """  # noqa: D301 - typer's \b keeps the line breaks
-    from sr_quant_cli.files import check_own, replacing
     from sr_quant_cli.recipe.pages import WRITTEN, method_pages
+    from sr_quant_cli.system.files import check_own, replacing
 
     pages = method_pages()
     for name in pages:

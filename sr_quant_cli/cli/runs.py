@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sr_quant_cli.cli.options import Json
-from sr_quant_cli.terminal import say
+from sr_quant_cli.system.terminal import say
 
 app = typer.Typer(help="Training runs: list, show with their curves.", rich_markup_mode=None)
 
@@ -27,9 +27,10 @@ def list_runs(
       srq runs list
       srq runs list experiments/ --json runs.json
     """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.commands.runs import read_runs
     from sr_quant_cli.errors import UsageError
-    from sr_quant_cli.files import write_json
-    from sr_quant_cli.report.runs import print_runs, read_runs
+    from sr_quant_cli.report.runs import print_runs
+    from sr_quant_cli.system.files import write_json
 
     runs = read_runs(folder)
     print_runs(runs)
@@ -65,9 +66,10 @@ def show(
       srq runs show runs/edsr-x4
       srq runs show runs/edsr-x4 -o edsr-x4.png --json edsr-x4.json
     """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.commands.runs import read_run
     from sr_quant_cli.errors import UsageError
-    from sr_quant_cli.files import DRAWING, check_outputs, check_own, write_json
-    from sr_quant_cli.report.runs import CURVES, draw_curves, print_curves, print_run, read_run
+    from sr_quant_cli.report.runs import CURVES, draw_curves, print_curves, print_run
+    from sr_quant_cli.system.files import DRAWING, check_outputs, check_own, write_json
 
     if output is not None and output.suffix.lower() != ".png":
         raise UsageError(f"{output}: a picture of curves ends in .png")

@@ -87,19 +87,20 @@ def upscale(
       srq upscale photo.png --model dynamic.safetensors --patchwise --bit-map
       torchrun --nproc-per-node 2 -m sr_quant_cli upscale holiday/
     """  # noqa: D301 - typer's \b keeps the line breaks
-    from sr_quant_cli.engine.distributed import process_group
-    from sr_quant_cli.errors import UsageError
-    from sr_quant_cli.files import check_outputs, write_json
-    from sr_quant_cli.imaging.tiling import patches_of
-    from sr_quant_cli.inference.jobs import check_places, plan_jobs
-    from sr_quant_cli.inference.models import named_model, open_model
-    from sr_quant_cli.inference.upscale import (
+    from sr_quant_cli.commands.jobs import check_places, plan_jobs
+    from sr_quant_cli.commands.upscale import (
         check_bit_maps,
         raise_failures,
         say_left_out,
         summarize,
         upscale_all,
     )
+    from sr_quant_cli.errors import UsageError
+    from sr_quant_cli.imaging.tiling import patches_of
+    from sr_quant_cli.inference.opening import open_model
+    from sr_quant_cli.modelfiles.named import named_model
+    from sr_quant_cli.system.files import check_outputs, write_json
+    from sr_quant_cli.system.processes import process_group
 
     source = Path(image)
     file = check_places(source, output)

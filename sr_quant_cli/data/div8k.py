@@ -22,7 +22,7 @@ from sr_quant_cli.data.bicubic import resize
 from sr_quant_cli.errors import FailedError, UsageError, unknown
 from sr_quant_cli.imaging.formats import picture_files
 from sr_quant_cli.imaging.io import decodes, read_rgb, write_rgb
-from sr_quant_cli.terminal import printable
+from sr_quant_cli.system.terminal import printable
 
 MULTIPLE = 12
 """What both sides divide by."""

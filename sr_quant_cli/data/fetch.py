@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 from sr_quant_cli.data.catalog import Archive, DataSet, Part
 from sr_quant_cli.errors import FailedError, UsageError
-from sr_quant_cli.files import scratch
 from sr_quant_cli.imaging.formats import picture_files
 from sr_quant_cli.imaging.io import decodes
-from sr_quant_cli.terminal import say
+from sr_quant_cli.system.files import scratch
+from sr_quant_cli.system.terminal import say
 
 _ATTEMPTS = 4
 _TIMEOUT = 30

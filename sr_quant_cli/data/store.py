@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from sr_quant_cli.data.benchmark import Pair
 from sr_quant_cli.errors import FailedError
-from sr_quant_cli.files import cache_dir, read_sealed, scratch, write_sealed
+from sr_quant_cli.system.files import cache_dir, read_sealed, scratch, write_sealed
 
 _INDEX, _PIXELS = "index.json", "pairs.bin"
 

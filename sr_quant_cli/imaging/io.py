@@ -13,9 +13,9 @@ import pyvips
 from numpy.typing import NDArray
 
 from sr_quant_cli.errors import FailedError, UsageError
-from sr_quant_cli.files import replacing
 from sr_quant_cli.imaging.decode import field, load, one_line, readable, to_srgb
 from sr_quant_cli.imaging.formats import SAVE_OPTIONS, check_writable
+from sr_quant_cli.system.files import replacing
 
 _METADATA = {"exif-data": "EXIF", "xmp-data": "XMP", "iptc-data": "IPTC"}
 """libvips' names of what is not kept, and the user's."""

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sr_quant_cli.imaging.tiling import Span
-from sr_quant_cli.inference.upscaler import Ran
+from sr_quant_cli.inference.ran import Ran
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.networks.sites import TENSORS, Kind, Site
-from sr_quant_cli.quant.apply import count_operations, plan_sites
+from sr_quant_cli.passes.apply import count_operations
 from sr_quant_cli.quant.cost import FLOAT_BITS, Operation, bitops
 from sr_quant_cli.quant.dynamic import dynamic_quantizers
+from sr_quant_cli.quant.plan import plan_sites
 from sr_quant_cli.quant.quantizers import Quantizer
+from sr_quant_cli.quant.sites import TENSORS, Kind, Site
 
 IN_BLOCKS: tuple[Kind, ...] = ("block_first", "block", "linear")
 """Kinds of sites whose inputs FAB is the mean over, where the bits are fixed."""
@@ -133,7 +134,7 @@ class BitMeter:
             shared = FLOAT_BITS if before is None else how.bits.input(before.input)
             return own if shared == FLOAT_BITS else shared
 
-        plan = plan_sites(self._network, how.placement, how.bits)
+        plan = plan_sites(self._network.sites(), how.placement, how.bits)
         inputs = {
             entry.site.path: bits(entry.site, entry.input_bits)
             for entry in plan

@@ -17,16 +17,8 @@ import numpy as np
 
 from sr_quant_cli.imaging.tiling import Patches, Span
 from sr_quant_cli.inference.bits import BitMeter
-from sr_quant_cli.inference.upscaler import (
-    OnTile,
-    Ran,
-    ReadRegion,
-    Upscaler,
-    empty_band,
-    ignore,
-    pixel_budget,
-    put,
-)
+from sr_quant_cli.inference.ran import OnTile, Ran, ignore
+from sr_quant_cli.inference.upscaler import ReadRegion, Upscaler, empty_band, pixel_budget, put
 from sr_quant_cli.runtimes.base import Facts, PatchRuntime, Pixels
 
 

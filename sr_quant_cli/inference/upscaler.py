@@ -2,17 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sr_quant_cli.data.bicubic import enlarge
-from sr_quant_cli.engine.distributed import warn
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.tiling import Span, aligned, core_size, spans
+from sr_quant_cli.inference.ran import OnTile, Ran, ignore
 from sr_quant_cli.runtimes.base import Facts, Pixels, Runtime, RuntimeName
+from sr_quant_cli.system.processes import warn
 
 if TYPE_CHECKING:
     from sr_quant_cli.inference.bits import BitMeter
@@ -32,23 +31,6 @@ features integer kernels enlarged 111,000 LR pixels a second in tiles of 584, 62
 
 _TRIAL = 48
 """LR pixels per side of the picture that tells the scale of a graph."""
-
-
-@dataclass(frozen=True)
-class Ran:
-    """A tile that a network has run, and the bits that it chose there, one for each input."""
-
-    rows: Span
-    columns: Span
-    bits: NDArray[np.float32] | None = None
-    """``[L]``; None: they are fixed"""
-
-
-OnTile = Callable[[Ran], Any]
-
-
-def ignore(_ran: Ran) -> None:
-    """Nothing is done with a tile that has run."""
 
 
 class Upscaler(ABC):

@@ -21,9 +21,9 @@ from sr_quant_cli.lowering.onnx import Io, least_side, to_onnx
 from sr_quant_cli.lowering.spec import QuantSpec, freeze, reduce_range, snap
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.folding import fold_exactly
-from sr_quant_cli.networks.sites import TENSORS
+from sr_quant_cli.passes.fix_ranges import fix_ranges
 from sr_quant_cli.quant.dynamic import Scales, dynamic_quantizers
-from sr_quant_cli.quant.static import fix_ranges
+from sr_quant_cli.quant.sites import TENSORS
 from sr_quant_cli.runtimes.base import Facts
 from sr_quant_cli.runtimes.torch import facts_of_network
 

@@ -10,8 +10,8 @@ import onnx
 
 from sr_quant_cli import __version__
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.files import replacing
 from sr_quant_cli.runtimes.base import Facts
+from sr_quant_cli.system.files import replacing
 
 GRAPHS = (".onnx", ".xml")
 """Suffixes of graph files."""

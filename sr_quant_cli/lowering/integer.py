@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from sr_quant_cli.lowering.spec import ChosenSpec, InputSpec, WeightSpec
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.networks.folding import output_stage
 from sr_quant_cli.networks.layers import Denormalize
+from sr_quant_cli.networks.tracing import output_stage
 from sr_quant_cli.quant.dynamic import BitProvider
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear
 

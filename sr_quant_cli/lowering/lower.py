@@ -18,7 +18,7 @@ from sr_quant_cli.lowering.integer import (
 from sr_quant_cli.lowering.spec import ChosenSpec, QuantSpec, SiteSpec
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.edsr import ResidualBlock
-from sr_quant_cli.networks.folding import followed_by, links
+from sr_quant_cli.networks.tracing import followed_by, links
 from sr_quant_cli.quant.dynamic import BitProvider
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul, QuantTensor
 from sr_quant_cli.quant.quantizers import Quantizer

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.networks.sites import FULL, TENSORS, Kind, Site
 from sr_quant_cli.quant.dynamic import Scales
 from sr_quant_cli.quant.grids import Grid, encode
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul, QuantTensor
 from sr_quant_cli.quant.quantizers import Quantizer
+from sr_quant_cli.quant.sites import FULL, TENSORS, Kind, Site
 
 ROUND_OFF = 1e-4
 """Part of a step by which an offset may miss a multiple of the step and still count as one."""

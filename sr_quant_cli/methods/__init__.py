@@ -1,7 +1,7 @@
 """The methods srq knows, by name. A new one is a file here and a line below."""
 
 from sr_quant_cli.methods.adabm import AdaBM, AdaBMConfig
-from sr_quant_cli.methods.base import Method, MethodConfig
+from sr_quant_cli.methods.base import Method
 from sr_quant_cli.methods.cabm import CABM, CABMConfig
 from sr_quant_cli.methods.cadyq import CADyQ, CADyQConfig
 from sr_quant_cli.methods.daq import DAQ, DAQConfig
@@ -13,6 +13,7 @@ from sr_quant_cli.methods.pams import PAMS, PAMSConfig
 from sr_quant_cli.methods.percentile import Percentile, PercentileConfig
 from sr_quant_cli.methods.quantsr import QuantSR, QuantSRConfig
 from sr_quant_cli.methods.twodquant import DOBI, DOBIConfig, TwoDQuant, TwoDQuantConfig
+from sr_quant_cli.quant.plan import MethodConfig
 from sr_quant_cli.registry import Registry
 
 REGISTRY = Registry[Method, MethodConfig]("method")

@@ -46,10 +46,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sr_quant_cli.methods.base import Group, Method, MethodConfig, set_mode
+from sr_quant_cli.methods.base import Group, Method
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.networks.sites import RESIDUAL_CONVOLUTIONS, Placement, Site
-from sr_quant_cli.quant.apply import observe
 from sr_quant_cli.quant.dynamic import (
     Choice,
     DynamicQuantizer,
@@ -60,13 +58,17 @@ from sr_quant_cli.quant.dynamic import (
 from sr_quant_cli.quant.fake import fake_quantize
 from sr_quant_cli.quant.grids import Grid, affine_real, midrise, quantize, sym_narrow
 from sr_quant_cli.quant.pictures import sobel_gradients
+from sr_quant_cli.quant.plan import MethodConfig
 from sr_quant_cli.quant.quantizers import (
     BoundsQuantizer,
     Quantizer,
     ScaleQuantizer,
     channel_scale,
+    observe,
+    set_mode,
 )
 from sr_quant_cli.quant.ranges import max_abs, min_max, search_scale
+from sr_quant_cli.quant.sites import RESIDUAL_CONVOLUTIONS, Placement, Site
 
 TURNS: tuple[Group, ...] = ("weight_bounds", "bounds", "auxiliary")
 

@@ -1,37 +1,18 @@
 """What every quantization method states: quantizers, places, and what changes while it trains."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from collections.abc import Iterable
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.networks.sites import Placement, Site
-from sr_quant_cli.quant.quantizers import MaxScale, Mode, Quantizer
-from sr_quant_cli.strict import Strict
+from sr_quant_cli.quant.plan import Bits, MethodConfig
+from sr_quant_cli.quant.quantizers import Quantizer, observe, quantizers
+from sr_quant_cli.quant.sites import Placement, Site
 
-if TYPE_CHECKING:
-    from sr_quant_cli.quant.apply import Bits
-
-Variant = Literal["corrected", "paper", "code"]
 Group = Literal["weights", "bounds", "weight_bounds", "auxiliary"]
 """Weights of the network; ranges of activations; ranges of weights; gates and selectors."""
-
-
-class MethodConfig(Strict):
-    """``[method]``: a method's own hyper-parameters; each method derives its own."""
-
-    name: str
-    """method"""
-    variant: Variant = "corrected"
-    """code: as released, defects included; paper: as written; corrected: defects removed"""
-
-    @classmethod
-    def variants(cls) -> tuple[Variant, ...]:
-        """Variants that the method has."""
-        found: tuple[Variant, ...] = get_args(cls.model_fields["variant"].annotation)
-        return found
 
 
 class Method(ABC):
@@ -53,11 +34,11 @@ class Method(ABC):
     def __init__(self, config: MethodConfig) -> None:
         self.config = config
 
-    def cautions(self, bits: "Bits") -> list[str]:
+    def cautions(self, bits: Bits) -> list[str]:
         """What one should know before quantizing to these bits, a line each."""
         return []
 
-    def check(self, bits: "Bits") -> None:
+    def check(self, bits: Bits) -> None:
         """Refuse bits that the method cannot have.
 
         Raises
@@ -96,8 +77,6 @@ class Method(ABC):
 
         Weights are observed once. Nothing changes for quantizers without a range of their own.
         """
-        from sr_quant_cli.quant.apply import observe
-
         observe(network, batches)
 
     def inherit(self, network: Network, before: Network, batches: Iterable[Tensor]) -> None:
@@ -147,48 +126,3 @@ class Method(ABC):
     def regularizers(self, network: Network) -> dict[str, Tensor]:
         """Further losses of the step that was just computed, by name."""
         return {}
-
-
-def quantizers(network: nn.Module) -> Iterator[Quantizer]:
-    """All quantizers of a network, in the order of its modules."""
-    return (module for module in network.modules() if isinstance(module, Quantizer))
-
-
-def follow(network: nn.Module, *, follows: bool) -> None:
-    """Let all maximum scales follow the data, or not."""
-    for quantizer in quantizers(network):
-        if isinstance(quantizer, MaxScale):
-            quantizer.follows = follows
-
-
-def inherit_scales(network: Network, before: Network) -> None:
-    """Copy the bounds of maximum scales from a network that has them at the same sites.
-
-    A single bound goes to all candidates.
-
-    Raises
-    ------
-    ValueError
-        It has none at one of the sites.
-    """
-    for path, quantizer in network.named_modules():
-        if not isinstance(quantizer, MaxScale):
-            continue
-        try:
-            source = before.get_submodule(path)
-        except AttributeError:
-            source = None
-        grid = source.static_grid() if isinstance(source, Quantizer) else None
-        if isinstance(source, MaxScale):
-            quantizer.alpha.data.copy_(source.alpha.data)
-        elif grid is not None:
-            quantizer.alpha.data.copy_(grid.upper)
-        else:
-            site = path.rpartition(".")[0]
-            raise ValueError(f"the model to start from is not quantized at {site}")
-
-
-def set_mode(network: nn.Module, mode: Mode) -> None:
-    """Set the mode of all quantizers."""
-    for quantizer in quantizers(network):
-        quantizer.mode = mode

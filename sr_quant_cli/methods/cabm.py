@@ -30,10 +30,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sr_quant_cli.methods.base import inherit_scales
 from sr_quant_cli.methods.content_aware import ContentAware, ContentAwareConfig
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.quant.dynamic import Choice, ListedProvider, attach, dynamic_quantizers
+from sr_quant_cli.quant.max_scale import inherit_scales
 from sr_quant_cli.quant.pictures import edge_score
 
 

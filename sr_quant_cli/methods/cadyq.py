@@ -49,13 +49,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sr_quant_cli.methods.base import follow, inherit_scales
 from sr_quant_cli.methods.content_aware import ContentAware, ContentAwareConfig
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.quant.apply import Bits
 from sr_quant_cli.quant.dynamic import BitProvider, Choice, attach, dynamic_quantizers
+from sr_quant_cli.quant.max_scale import follow, inherit_scales
 from sr_quant_cli.quant.pictures import deviations, sobel_gradients
-from sr_quant_cli.quant.quantizers import process_count
+from sr_quant_cli.quant.plan import Bits
+from sr_quant_cli.system.processes import process_count
 
 
 class CADyQConfig(ContentAwareConfig):

@@ -8,11 +8,12 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from sr_quant_cli.methods.base import Method, MethodConfig
-from sr_quant_cli.networks.sites import CONTENT_AWARE_BLOCKS, Placement, Site
-from sr_quant_cli.quant.apply import Bits
+from sr_quant_cli.methods.base import Method
 from sr_quant_cli.quant.dynamic import Scales
-from sr_quant_cli.quant.quantizers import MaxScale, Quantizer, largest_weight
+from sr_quant_cli.quant.max_scale import MaxScale
+from sr_quant_cli.quant.plan import Bits, MethodConfig
+from sr_quant_cli.quant.quantizers import Quantizer, largest_weight
+from sr_quant_cli.quant.sites import CONTENT_AWARE_BLOCKS, Placement, Site
 
 Candidates = Annotated[list[Annotated[int, Field(ge=2, le=8)]], Field(min_length=2)]
 

@@ -47,11 +47,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from sr_quant_cli.methods.base import Method, MethodConfig
-from sr_quant_cli.networks.sites import RESIDUAL_CONVOLUTIONS, Placement, Site
+from sr_quant_cli.methods.base import Method
 from sr_quant_cli.quant.grids import MIN_WIDTH, Grid, midrise, quantize, sym_full, unsigned
+from sr_quant_cli.quant.plan import MethodConfig
 from sr_quant_cli.quant.quantizers import Quantizer, WeightRangeQuantizer
 from sr_quant_cli.quant.ranges import gaussian_step
+from sr_quant_cli.quant.sites import RESIDUAL_CONVOLUTIONS, Placement, Site
 
 FLOAT = 32
 """Bits of a deviation that is not quantized."""

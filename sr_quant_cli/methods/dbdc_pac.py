@@ -45,13 +45,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from sr_quant_cli.methods.base import Group, Method, MethodConfig
-from sr_quant_cli.networks.sites import BLOCKS, Operands, Placement, Site
-from sr_quant_cli.quant.apply import Bits
+from sr_quant_cli.methods.base import Group, Method
 from sr_quant_cli.quant.fake import scale_gradient
 from sr_quant_cli.quant.grids import Grid, affine_real, sym_narrow
+from sr_quant_cli.quant.plan import Bits, MethodConfig
 from sr_quant_cli.quant.quantizers import BoundsQuantizer, Quantizer, ScaleQuantizer
 from sr_quant_cli.quant.ranges import Bounds, histogram_clip, min_max, percentile, range_shape
+from sr_quant_cli.quant.sites import BLOCKS, Operands, Placement, Site
 
 BINS = 2048
 

@@ -57,14 +57,19 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from sr_quant_cli.methods.base import Group, Method, MethodConfig, quantizers
+from sr_quant_cli.methods.base import Group, Method
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.networks.sites import RELEASED_RESIDUAL_BLOCKS, RESIDUAL_BLOCKS, Placement, Site
-from sr_quant_cli.quant.apply import Bits
 from sr_quant_cli.quant.grids import Grid, affine_int, sym_narrow
 from sr_quant_cli.quant.layers import QuantLinear
-from sr_quant_cli.quant.quantizers import BoundsQuantizer, Quantizer, WeightRangeQuantizer
+from sr_quant_cli.quant.plan import Bits, MethodConfig
+from sr_quant_cli.quant.quantizers import (
+    BoundsQuantizer,
+    Quantizer,
+    WeightRangeQuantizer,
+    quantizers,
+)
 from sr_quant_cli.quant.ranges import Bounds, max_abs, min_max, percentile
+from sr_quant_cli.quant.sites import RELEASED_RESIDUAL_BLOCKS, RESIDUAL_BLOCKS, Placement, Site
 
 GATE_BITS, GATE_WIDTH = 2, 32
 MOMENTUM, EPS = 0.1, 1e-5

@@ -31,10 +31,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from sr_quant_cli.methods.base import inherit_scales
 from sr_quant_cli.methods.content_aware import Candidates, ContentAware, ContentAwareConfig
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.quant.dynamic import Choice, ListedProvider, attach, dynamic_quantizers
+from sr_quant_cli.quant.max_scale import inherit_scales
 from sr_quant_cli.quant.pictures import entropy
 
 Percentiles = Annotated[list[Annotated[float, Field(gt=0, lt=100)]], Field(min_length=1)]

@@ -39,10 +39,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
-from sr_quant_cli.methods.base import Method, MethodConfig, follow
+from sr_quant_cli.methods.base import Method
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.networks.sites import RELEASED_RESIDUAL_BLOCKS, RESIDUAL_BLOCKS, Placement, Site
-from sr_quant_cli.quant.quantizers import MaxScale, Quantizer, largest_weight
+from sr_quant_cli.quant.max_scale import MaxScale, follow
+from sr_quant_cli.quant.plan import MethodConfig
+from sr_quant_cli.quant.quantizers import Quantizer, largest_weight
+from sr_quant_cli.quant.sites import RELEASED_RESIDUAL_BLOCKS, RESIDUAL_BLOCKS, Placement, Site
 
 
 class PAMSConfig(MethodConfig):

@@ -49,12 +49,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sr_quant_cli.methods.base import Method, MethodConfig
-from sr_quant_cli.networks.sites import RESIDUAL_CONVOLUTIONS, TENSORS, Operands, Placement, Site
+from sr_quant_cli.methods.base import Method
 from sr_quant_cli.quant.fake import scale_gradient
 from sr_quant_cli.quant.grids import Grid, sym_full, unsigned
+from sr_quant_cli.quant.plan import MethodConfig
 from sr_quant_cli.quant.quantizers import Quantizer, ScaleQuantizer
 from sr_quant_cli.quant.ranges import lsq_step, range_shape
+from sr_quant_cli.quant.sites import RESIDUAL_CONVOLUTIONS, TENSORS, Operands, Placement, Site
 
 StepToGrid = Callable[[Tensor, int], Grid]
 

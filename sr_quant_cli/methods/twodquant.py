@@ -49,9 +49,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
-from sr_quant_cli.methods.base import Method, MethodConfig
-from sr_quant_cli.networks.sites import BLOCKS, Placement, Site
+from sr_quant_cli.methods.base import Method
 from sr_quant_cli.quant.grids import affine_real, sym_narrow
+from sr_quant_cli.quant.plan import MethodConfig
 from sr_quant_cli.quant.quantizers import BoundsQuantizer, Quantizer, channel_scale
 from sr_quant_cli.quant.ranges import (
     max_abs,
@@ -59,6 +59,7 @@ from sr_quant_cli.quant.ranges import (
     search_scale,
     search_two_sided,
 )
+from sr_quant_cli.quant.sites import BLOCKS, Placement, Site
 
 
 class BoundSearchConfig(MethodConfig):

@@ -3,19 +3,17 @@
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from sr_quant_cli.networks.layers import Surround, Trim
-from sr_quant_cli.networks.sites import Site, Stream
+from sr_quant_cli.quant.dynamic import BitProvider
+from sr_quant_cli.quant.plan import Quantization
+from sr_quant_cli.quant.sites import Site, Stream
 from sr_quant_cli.strict import Strict
-
-if TYPE_CHECKING:
-    from sr_quant_cli.quant.apply import Quantization
-    from sr_quant_cli.quant.dynamic import BitProvider
 
 Depth = Literal["full", "half", "quarter"]
 """How much of its body a network executes: everything, or about that part of the blocks."""
@@ -159,24 +157,9 @@ class Network(nn.Module):
         """Trainable values."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
-    def twin(self) -> Self:
-        """Float network of the same configuration and depth on meta tensors, to count with."""
-        from sr_quant_cli.networks import build
-
-        twin = build(self.config.model_copy(update={"context": 0})).to("meta").eval()
-        assert isinstance(twin, type(self))
-        return twin
-
-    def macs(self, height: int, width: int) -> int:
-        """Count multiply-accumulates of one forward pass on an LR picture of that size.
-
-        Counted by tracing on meta tensors, nothing is computed.
-        """
-        from torch.utils.flop_counter import FlopCounterMode
-
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            self.twin()(torch.empty(1, 3, height, width, device="meta"))
-        return int(counter.get_total_flops()) // 2
+    def take_depth(self, other: Self) -> None:
+        """Run at the depth of another network of the same configuration."""
+        self.set_depth(other.depth)
 
     def start_from(self, other: "Network") -> None:
         """Take over the weights of ``other``, which may have another scale.

@@ -19,14 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from sr_quant_cli.networks.base import Network, NetworkConfig
-from sr_quant_cli.networks.edsr import DIV2K_MEAN
 from sr_quant_cli.networks.layers import (
+    DIV2K_MEAN,
     Denormalize,
     conv3x3,
     upsampling_sites,
     upsampling_stages,
 )
-from sr_quant_cli.networks.sites import Kind, Site
+from sr_quant_cli.quant.sites import Kind, Site
 from sr_quant_cli.strict import Size
 
 _UNITS = 3

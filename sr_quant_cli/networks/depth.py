@@ -126,12 +126,10 @@ class DepthDynamic(Network):
         self.ranks.copy_(order.argsort() + 1)
         self.train(was_training)
 
-    def twin(self) -> Self:
-        """It leaves out the same blocks."""
-        twin = super().twin()
-        twin.ranks = self.ranks
-        twin.set_depth(self.depth)
-        return twin
+    def take_depth(self, other: Self) -> None:
+        """Leave out the same blocks as another network of the same configuration."""
+        self.ranks = other.ranks
+        super().take_depth(other)
 
     def start_from(self, other: Network) -> None:
         """Take over the weights of another of its kind, or of its base, of no more blocks.

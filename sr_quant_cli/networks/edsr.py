@@ -13,16 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sr_quant_cli.networks.base import Network, NetworkConfig
-from sr_quant_cli.networks.layers import Denormalize, conv3x3
-from sr_quant_cli.networks.sites import Site, Stream
+from sr_quant_cli.networks.layers import DIV2K_MEAN, RANGE, Denormalize, Upsampler, conv3x3
+from sr_quant_cli.quant.sites import Site, Stream
 from sr_quant_cli.strict import Size
-
-DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
-"""Mean RGB of DIV2K's training pictures, range 0..1 [1]_."""
-
-RANGE = 255.0
-"""EDSR works on 0..255; srq's networks take and give 0..1."""
-
 
 _CARRIERS = ("block_in", "block_out", "skip")
 """Modules of a block that pass on features of the residual stream."""
@@ -67,27 +60,6 @@ class ResidualBlock(nn.Module):
         """What the branch is added to."""
         y: Tensor = self.skip(x)
         return y
-
-
-class Upsampler(nn.Sequential):
-    """Convolution and PixelShuffle: once for x2 and x3, twice for x4.
-
-    Parameters
-    ----------
-    enlarged_feats
-        Features of what comes out; None: as many as go in.
-    """
-
-    def __init__(self, n_feats: int, scale: int, enlarged_feats: int | None = None) -> None:
-        stages = {2: [2], 3: [3], 4: [2, 2]}[scale]
-        layers: list[nn.Module] = []
-        given, out = n_feats, enlarged_feats or n_feats
-        for factor in stages:
-            layers += [conv3x3(given, factor**2 * out), nn.PixelShuffle(factor)]
-            given = out
-        super().__init__(*layers)
-        self.convolutions = range(0, len(layers), 2)
-        """Indices of the convolutions."""
 
 
 class EDSR(Network):

@@ -14,18 +14,17 @@ it gives pictures mirrored surroundings, which are cut off again. ``fold_exactly
 the outermost pixels are computed by the layers themselves.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.networks.layers import Crop, Denormalize, Leaf, Trim
+from sr_quant_cli.networks.layers import Leaf
+from sr_quant_cli.networks.tracing import Tracer, enlargement_of, followed_by, modules_at
 
 CONTEXT = 6
 """LR pixels of mirrored surroundings that a folded network gets: with them, flat pictures come out
@@ -41,7 +40,7 @@ def linear_chain(network: nn.Module) -> list[str]:
     begins and ends with a layer that has weights, or a PixelShuffle, and is no convolution and
     PixelShuffle already.
     """
-    graph = _Tracer().trace(network)
+    graph = Tracer().trace(network)
     best: list[str] = []
     chain: list[fx.Node] = []
     for node in graph.nodes:
@@ -52,10 +51,10 @@ def linear_chain(network: nn.Module) -> list[str]:
             continue
         chain = [*chain, node] if continues else [node]
         paths = _without_ends(network, [str(link.target) for link in chain])
-        modules = _modules(network, paths)
+        modules = modules_at(network, paths)
         transposed = any(isinstance(module, nn.ConvTranspose2d) for module in modules)
         worth = len(paths) > (0 if transposed else 2)
-        if _enlargement(modules) > 1 and worth and len(paths) > len(best):
+        if enlargement_of(modules) > 1 and worth and len(paths) > len(best):
             best = paths
     return best
 
@@ -66,7 +65,7 @@ def fold(network: Network) -> Network:
     norms = _fold_norms(folded)
     if paths := linear_chain(network):
         convolution = _put_convolution(folded, paths)
-        fold_weights(_modules(network, paths), convolution)
+        fold_weights(modules_at(network, paths), convolution)
         if len(paths) > 1:
             folded.set_context(max(network.config.context, CONTEXT, _reach(convolution)))
     if norms or paths:
@@ -79,7 +78,7 @@ def fold_exactly(network: Network) -> Network:
     folded = deepcopy(network)
     norms = _fold_norms(folded)
     if paths := linear_chain(network):
-        chain = _modules(folded, paths)
+        chain = modules_at(folded, paths)
         if len(chain) == 1 or network.config.context >= _reach(_folded_shape(chain)[0]):
             # Zeros are padded at the lowest resolution as it is, or out of sight.
             fold_weights(chain, _put_convolution(folded, paths))
@@ -104,129 +103,6 @@ def _fold_norms(network: Network) -> bool:
         network.set_submodule(before, fused.requires_grad_())
         network.set_submodule(behind, nn.Identity())
     return bool(pairs)
-
-
-def followed_by(
-    network: nn.Module, convolutions: tuple[type[nn.Module], ...], reader: type[nn.Module]
-) -> list[tuple[str, str]]:
-    """Paths of convolutions, and of a module of a type that alone reads each."""
-
-    def is_a(node: fx.Node, types: type | tuple[type, ...]) -> bool:
-        called = node.op == "call_module"
-        return called and isinstance(network.get_submodule(str(node.target)), types)
-
-    pairs = []
-    for node in _Tracer().trace(network).nodes:
-        if is_a(node, reader):
-            (before,) = node.all_input_nodes
-            if len(before.users) == 1 and is_a(before, convolutions):
-                pairs.append((str(before.target), str(node.target)))
-    return pairs
-
-
-@dataclass(frozen=True)
-class OutputStage:
-    """How a picture leaves a network, by paths: a convolution, PixelShuffles, ``Denormalize``."""
-
-    convolution: str
-    enlargement: int
-    denormalize: str
-
-
-def output_stage(
-    network: nn.Module, convolutions: tuple[type[nn.Module], ...]
-) -> OutputStage | None:
-    """Find the convolution that gives the picture; None: the network ends otherwise.
-
-    Parameters
-    ----------
-    convolutions
-        Types that count as one.
-    """
-    graph = _Tracer().trace(network)
-    (output,) = (node for node in graph.nodes if node.op == "output")
-    behind: list[str] = []
-    node = output.args[0]
-    while isinstance(node, fx.Node) and node.op == "call_module":
-        path = str(node.target)
-        if isinstance(network.get_submodule(path), convolutions):
-            modules = _modules(network, behind)
-            if not behind or not isinstance(modules[0], Denormalize):
-                return None
-            return OutputStage(path, _enlargement(modules), behind[0])
-        if not isinstance(network.get_submodule(path), _PASSED):
-            return None
-        if not isinstance(network.get_submodule(path), Trim):
-            behind.append(path)
-        node = node.args[0]
-    return None
-
-
-_PASSED = (Denormalize, Crop, Trim, nn.PixelShuffle, nn.Identity)
-
-
-@dataclass(frozen=True)
-class Link:
-    """A convolution, and what alone reads it, by paths."""
-
-    producer: str
-    consumer: str
-    relu: bool
-    """through a ReLU"""
-    enlargement: int
-    """through PixelShuffles"""
-    always: bool = True
-    """wherever one of the two is used, if there are several places"""
-
-
-def links(
-    network: nn.Module,
-    producers: tuple[type[nn.Module], ...],
-    consumers: tuple[type[nn.Module], ...],
-) -> list[Link]:
-    """Find convolutions and what reads them through nothing but ReLUs and PixelShuffles."""
-
-    def module(node: fx.Node) -> nn.Module | None:
-        called = node.op == "call_module"
-        return network.get_submodule(str(node.target)) if called else None
-
-    nodes = _Tracer().trace(network).nodes
-    uses = Counter(str(node.target) for node in nodes if node.op == "call_module")
-    found: Counter[tuple[str, str, bool, int]] = Counter()
-    for consumer in nodes:
-        if not isinstance(module(consumer), consumers):
-            continue
-        relu, enlargement, node = False, 1, consumer
-        while len(node.all_input_nodes) == 1:
-            (node,) = node.all_input_nodes
-            passed = module(node)
-            if len(node.users) > 1:
-                break
-            if isinstance(passed, producers):
-                found[str(node.target), str(consumer.target), relu, enlargement] += 1
-                break
-            if isinstance(passed, nn.PixelShuffle):
-                enlargement *= passed.upscale_factor
-            elif isinstance(passed, nn.ReLU) or node.target in _RELUS:
-                relu = True
-            elif not isinstance(passed, nn.Identity):
-                break
-    return [
-        Link(before, behind, relu, enlargement, always=count == uses[before] == uses[behind])
-        for (before, behind, relu, enlargement), count in found.items()
-    ]
-
-
-_RELUS = ("relu", "relu_", torch.relu, torch.relu_, nn.functional.relu)
-
-
-class _Tracer(fx.Tracer):
-    """Goes into what networks are composed of, and no further."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        leaf = isinstance(m, Leaf)
-        inside = type(m).__module__.startswith(__package__) or isinstance(m, nn.Sequential)
-        return leaf or not inside
 
 
 class ExactBorder(Leaf):
@@ -287,7 +163,7 @@ def fold_modules(network: Network) -> None:
 
 def _put_convolution(network: Network, paths: Sequence[str]) -> nn.Conv2d:
     """Replace the modules of a chain; gives the convolution, with fresh weights."""
-    convolution, scale = _folded_shape(_modules(network, paths))
+    convolution, scale = _folded_shape(modules_at(network, paths))
     shuffle = nn.PixelShuffle(scale)
     network.folded_chain, network.folded_at = tuple(paths), paths[0]
     if len(paths) == 1:
@@ -312,7 +188,7 @@ class ComposedEnd:
     def __init__(self, network: Network) -> None:
         self._network = network
         self._paths = linear_chain(network)
-        chain = _modules(network, self._paths)
+        chain = modules_at(network, self._paths)
         self._end = _ComposedChain(chain) if chain else None
         self.border = self._end.radius if self._end is not None and len(chain) > 1 else 0
 
@@ -322,7 +198,7 @@ class ComposedEnd:
         if self._end is None:
             yield
             return
-        modules = _modules(self._network, self._paths)
+        modules = modules_at(self._network, self._paths)
         try:
             for path in self._paths:
                 self._network.set_submodule(path, nn.Identity())
@@ -361,7 +237,7 @@ def compose(chain: Sequence[nn.Module], channels: int, radius: int) -> tuple[Ten
     radius
         r: LR pixels that the chain reaches.
     """
-    scale, size = _enlargement(chain), 2 * radius + 1
+    scale, size = enlargement_of(chain), 2 * radius + 1
     weight = next(module for module in chain if hasattr(module, "weight")).weight
     assert isinstance(weight, Tensor)
     # The last picture is empty, and tells the bias.
@@ -391,7 +267,7 @@ def fold_weights(chain: Sequence[nn.Module], convolution: nn.Conv2d) -> None:
 
 def _folded_shape(chain: Sequence[nn.Module]) -> tuple[nn.Conv2d, int]:
     """Folded convolution of a chain, with fresh weights, and the enlargement behind it."""
-    scale = _enlargement(chain)
+    scale = enlargement_of(chain)
     first, last = 0, scale - 1
     for module in reversed(chain):
         if isinstance(module, nn.PixelShuffle):
@@ -419,23 +295,9 @@ def _reach(convolution: nn.Conv2d) -> int:
     return convolution.kernel_size[0] // 2
 
 
-def _enlargement(chain: Sequence[nn.Module]) -> int:
-    scale = 1
-    for module in chain:
-        if isinstance(module, nn.PixelShuffle):
-            scale *= module.upscale_factor
-        elif isinstance(module, nn.ConvTranspose2d):
-            scale *= module.stride[0]
-    return scale
-
-
-def _modules(network: nn.Module, paths: Sequence[str]) -> list[nn.Module]:
-    return [network.get_submodule(path) for path in paths]
-
-
 def _without_ends(network: nn.Module, paths: list[str]) -> list[str]:
     """Leave out what comes before the first layer with weights, and what passes all at the end."""
-    modules = _modules(network, paths)
+    modules = modules_at(network, paths)
     while modules and not isinstance(modules[0], nn.Conv2d | nn.ConvTranspose2d):
         modules, paths = modules[1:], paths[1:]
     while modules and isinstance(modules[-1], nn.Identity):

@@ -24,9 +24,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_quant_cli.networks.base import Network, NetworkConfig
-from sr_quant_cli.networks.edsr import RANGE
-from sr_quant_cli.networks.layers import Denormalize, conv3x3, enlarge_bicubic
-from sr_quant_cli.networks.sites import Kind, Site
+from sr_quant_cli.networks.layers import RANGE, Denormalize, conv3x3, enlarge_bicubic
+from sr_quant_cli.quant.sites import Kind, Site
 from sr_quant_cli.strict import MOST, Size
 
 _SLOPE = 0.05

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sr_quant_cli.networks.sites import Site
+from sr_quant_cli.quant.sites import Site
+
+DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+"""Mean RGB of DIV2K's training pictures, range 0..1 (EDSR)."""
+
+RANGE = 255.0
+"""Networks that work on 0..255 inside multiply by it; srq's take and give 0..1."""
 
 
 def conv3x3(
@@ -239,3 +245,32 @@ class Crop(Leaf):
     def forward(self, x: Tensor, lr: Tensor) -> Tensor:
         """``[N, C, sH', sW']`` and ``[N, C, H, W]`` -> ``[N, C, sH, sW]``."""
         return x[:, :, : self.scale * lr.shape[2], : self.scale * lr.shape[3]]
+
+
+class MatMul(Leaf):
+    """Product of two activations, as a module so that it can be quantized."""
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """``[..., n, k]`` and ``[..., k, m]`` -> ``[..., n, m]``."""
+        return a @ b
+
+
+class Upsampler(nn.Sequential):
+    """Convolution and PixelShuffle: once for x2 and x3, twice for x4.
+
+    Parameters
+    ----------
+    enlarged_feats
+        Features of what comes out; None: as many as go in.
+    """
+
+    def __init__(self, n_feats: int, scale: int, enlarged_feats: int | None = None) -> None:
+        stages = {2: [2], 3: [3], 4: [2, 2]}[scale]
+        layers: list[nn.Module] = []
+        given, out = n_feats, enlarged_feats or n_feats
+        for factor in stages:
+            layers += [conv3x3(given, factor**2 * out), nn.PixelShuffle(factor)]
+            given = out
+        super().__init__(*layers)
+        self.convolutions = range(0, len(layers), 2)
+        """Indices of the convolutions."""

@@ -24,7 +24,7 @@ from sr_quant_cli.networks.layers import (
     upsampling_sites,
     upsampling_stages,
 )
-from sr_quant_cli.networks.sites import Site
+from sr_quant_cli.quant.sites import Site
 from sr_quant_cli.strict import Size
 
 _SLOPE = 0.1

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from sr_quant_cli.networks.base import Network, NetworkConfig
-from sr_quant_cli.networks.edsr import RANGE, Upsampler
-from sr_quant_cli.networks.layers import Denormalize, conv3x3
-from sr_quant_cli.networks.sites import Site
+from sr_quant_cli.networks.layers import RANGE, Denormalize, Upsampler, conv3x3
+from sr_quant_cli.quant.sites import Site
 from sr_quant_cli.strict import Size
 
 

@@ -24,14 +24,14 @@ import torch
 from torch import Tensor, nn
 
 from sr_quant_cli.networks.base import Network, NetworkConfig
-from sr_quant_cli.networks.edsr import RANGE
 from sr_quant_cli.networks.layers import (
+    RANGE,
     Denormalize,
     conv3x3,
     upsampling_sites,
     upsampling_stages,
 )
-from sr_quant_cli.networks.sites import Site
+from sr_quant_cli.quant.sites import Site
 from sr_quant_cli.strict import Size
 
 _END = 4

@@ -35,10 +35,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_quant_cli.networks.base import Network, NetworkConfig
-from sr_quant_cli.networks.edsr import DIV2K_MEAN
-from sr_quant_cli.networks.layers import Crop, Denormalize, Leaf, conv3x3
-from sr_quant_cli.networks.sites import Site
-from sr_quant_cli.quant.layers import MatMul
+from sr_quant_cli.networks.layers import DIV2K_MEAN, Crop, Denormalize, Leaf, MatMul, conv3x3
+from sr_quant_cli.quant.sites import Site
 from sr_quant_cli.strict import Size
 
 MASKED = -100.0

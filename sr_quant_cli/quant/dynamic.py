@@ -6,19 +6,16 @@ are computed; it keeps what it chose last.
 """
 
 from abc import abstractmethod
-from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sr_quant_cli.quant.fake import fake_quantize
 from sr_quant_cli.quant.grids import MIN_WIDTH, Grid, sym_narrow
-from sr_quant_cli.quant.quantizers import FrozenInput, MaxScale, Quantizer
-
-if TYPE_CHECKING:
-    from sr_quant_cli.networks.base import Network
+from sr_quant_cli.quant.max_scale import MaxScale
+from sr_quant_cli.quant.quantizers import Quantizer
 
 
 @dataclass(frozen=True)
@@ -194,7 +191,7 @@ class Scales(DynamicQuantizer, MaxScale):
         return mixed
 
 
-def attach(network: "Network", provider: BitProvider) -> None:
+def attach(network: nn.Module, provider: BitProvider) -> None:
     """Give a quantized network its bit provider, and every dynamic quantizer the way to it.
 
     Raises
@@ -221,30 +218,7 @@ def dynamic_quantizers(network: nn.Module) -> dict[str, DynamicQuantizer]:
     }
 
 
-@torch.no_grad()
-def at_row(network: "Network", row: int) -> "Network":
-    """Copy of a network whose bits are those of one row, whatever the picture.
-
-    Raises
-    ------
-    ValueError
-        Its bits are chosen layer by layer, are fixed already, or there is no such row.
-    """
+def _begin(network: nn.Module, inputs: tuple[Any, ...]) -> None:
     provider = network.bit_provider
-    if not isinstance(provider, ListedProvider):
-        raise ValueError("its bits are not those of a row of a table")
-    rows = provider.rows()
-    if not 0 <= row < len(rows):
-        raise ValueError(f"rows are 0 to {len(rows) - 1}")
-    fixed = deepcopy(network)
-    fixed.bit_provider = None
-    quantizers = dynamic_quantizers(fixed)
-    for (path, quantizer), bits in zip(quantizers.items(), rows[row].tolist(), strict=True):
-        grid = quantizer.grid_at(bits)
-        fixed.set_submodule(f"{path}.input_quantizer", FrozenInput.of(grid))
-    return fixed
-
-
-def _begin(network: "Network", inputs: tuple[Any, ...]) -> None:
-    if network.bit_provider is not None:  # else it was fixed at a row
-        network.bit_provider.begin(inputs[0])
+    if isinstance(provider, BitProvider):  # else it was fixed at a row
+        provider.begin(inputs[0])

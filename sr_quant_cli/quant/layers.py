@@ -74,14 +74,6 @@ class QuantLinear(nn.Module):
         return rows[torch.randint(len(rows), (count,), generator=random)][None]
 
 
-class MatMul(nn.Module):
-    """Product of two activations, as a module so that it can be quantized."""
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """``[..., n, k]`` and ``[..., k, m]`` -> ``[..., n, m]``."""
-        return a @ b
-
-
 class QuantMatMul(nn.Module):
     """Product of two quantized activations."""
 

@@ -5,21 +5,18 @@ methods differ in: they derive their own quantizers from these and state ``grid`
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from sr_quant_cli.quant.fake import Rule, fake_quantize
 from sr_quant_cli.quant.grids import MIN_WIDTH, Grid, above, affine_zero, check_bits, sym_narrow
+from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear
 from sr_quant_cli.quant.ranges import Bounds, max_abs, range_shape
 
 Mode = Literal["quantize", "observe", "off"]
-
-BEYOND = 2**16
-"""Factor on a range that clips nothing then. A power of two: a bound's gradient stays as it is."""
 
 
 class Quantizer(nn.Module):
@@ -229,77 +226,6 @@ class ScaleQuantizer(Quantizer):
         self.value.clamp_(min=MIN_WIDTH)
 
 
-class MaxScale(Quantizer):
-    """A trainable bound of both signs (PAMS).
-
-    While it follows the data, ``alpha`` is the mean over the samples of a batch of their largest
-    absolute values, and nothing is clipped: codes go on beyond ``q``.
-
-    Examples
-    --------
-    >>> quantizer = MaxScale(3)
-    >>> quantizer.alpha.data.fill_(6.0).item()
-    6.0
-    >>> x = torch.tensor([[-1.0, 0.9, 5.0], [1.1, -7.0, 3.2]])
-    >>> quantizer(x).tolist()
-    [[0.0, 0.0, 4.0], [2.0, -6.0, 4.0]]
-
-    The largest values of the two samples are 5 and 7, their mean is 6 and the step 2:
-
-    >>> quantizer.follows = True
-    >>> quantizer(x).tolist()
-    [[0.0, 0.0, 4.0], [2.0, -8.0, 4.0]]
-    """
-
-    alpha: nn.Parameter
-
-    def __init__(self, bits: int, shape: tuple[int, ...] = ()) -> None:
-        super().__init__(bits, "half")
-        self.alpha = nn.Parameter(torch.full(shape, 10.0))
-        self.follows = False
-
-    @property
-    def following(self) -> bool:
-        """Whether alpha follows the data in the present forward pass."""
-        return self.follows and self.training and self.mode == "quantize"
-
-    def observe(self, x: Tensor) -> None:
-        """Take the mean over the samples of the largest absolute value."""
-        self.alpha.data.copy_(x.abs().amax(tuple(range(1, x.ndim))).mean())
-
-    def reach(self, grid: Grid) -> Grid:
-        """The grid, which goes on beyond its bounds while alpha follows the data."""
-        if not self.following:
-            return grid
-        wide = {name: BEYOND * getattr(grid, name) for name in ("lower", "upper", "first", "last")}
-        return replace(grid, **wide)
-
-    def grid(self, x: Tensor) -> Grid:
-        """The symmetric grid up to ``alpha``."""
-        return self.reach(sym_narrow(self.alpha, self.bits))
-
-    def static_grid(self) -> Grid | None:
-        """The grid up to ``alpha``."""
-        return sym_narrow(self.alpha, self.bits)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Same shape, float32."""
-        if self.following:
-            with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-                self.observe(x.float())
-                average_processes(self.alpha)
-        return self.quantized(x)
-
-    def quantized(self, x: Tensor) -> Tensor:
-        """Values on the present grid."""
-        return super().forward(x)
-
-    @torch.no_grad()
-    def keep_valid(self) -> None:
-        """Keep alpha positive."""
-        self.alpha.clamp_(min=MIN_WIDTH)
-
-
 def channel_scale(
     bits: int, rule: Rule, estimate: Callable[[Tensor], Tensor], weight: Tensor
 ) -> ScaleQuantizer:
@@ -337,94 +263,32 @@ def largest_weight(bits: int, *, per_channel: bool = False) -> WeightRangeQuanti
     )
 
 
-class FrozenWeight(Quantizer):
-    """Stands in for a weight's quantizer where the weight already lies on its grid.
-
-    It knows the grid, so that codes can be read off again, and changes nothing.
-
-    Parameters
-    ----------
-    levels
-        First code, origin and step, float32, one after the other: one of each, or a step, or an
-        origin and a step, for every output channel of the weight.
-    weight
-        ``[C, ...]``
-    """
-
-    levels: Tensor
-
-    def __init__(self, bits: int, levels: Tensor, weight: Tensor) -> None:
-        super().__init__(bits, "ste")
-        self.register_buffer("levels", levels)
-        self._shape = range_shape(weight, dim=0)
-
-    @staticmethod
-    def of(grid: Grid, weight: Tensor) -> "FrozenWeight":
-        """Keep the grid of a weight."""
-        origin = grid.origin.flatten()
-        if (origin == origin[0]).all():
-            origin = origin[:1]
-        first = torch.full_like(origin[:1], grid.first)
-        return FrozenWeight(grid.bits, torch.cat([first, origin, grid.step.flatten()]), weight)
-
-    def grid(self, x: Tensor) -> Grid:
-        """The grid that the weight lies on, whatever ``x`` is."""
-        first, last = int(self.levels[0]), int(self.levels[0]) + 2**self.bits - 1
-        values = self.levels[1:]
-        steps = self._shape[0] if len(values) > 2 else 1
-        origin, step = values[:-steps], values[-steps:]
-        origin, step = (v.view(self._shape if len(v) > 1 else ()) for v in (origin, step))
-        return Grid(
-            step, origin, step * first + origin, step * last + origin, first, last, self.bits
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``x`` itself."""
-        return x
+def quantizers(network: nn.Module) -> Iterator[Quantizer]:
+    """All quantizers of a network, in the order of its modules."""
+    return (module for module in network.modules() if isinstance(module, Quantizer))
 
 
-class FrozenInput(Quantizer):
-    """A range of an activation that changes no more.
+def set_mode(network: nn.Module, mode: Mode) -> None:
+    """Set the mode of all quantizers."""
+    for quantizer in quantizers(network):
+        quantizer.mode = mode
+
+
+@torch.no_grad()
+def observe(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Show weights and calibration batches to all quantizers, every operand in float.
 
     Parameters
     ----------
-    levels
-        First code, lower and upper bound, origin and step, float32 ``[SIZE]``.
+    batches
+        LR pictures ``[N, 3, h, w]``, 0..1.
     """
-
-    SIZE = 5
-    levels: Tensor
-
-    def __init__(self, bits: int, levels: Tensor) -> None:
-        super().__init__(bits, "clip")
-        self.register_buffer("levels", levels)
-
-    @staticmethod
-    def of(grid: Grid) -> "FrozenInput":
-        """Keep a grid that has one range."""
-        first = torch.full_like(grid.step, grid.first)
-        values = torch.stack([first, grid.lower, grid.upper, grid.origin, grid.step])
-        return FrozenInput(grid.bits, values)
-
-    def grid(self, x: Tensor) -> Grid:
-        """The grid, whatever ``x`` is."""
-        _, lower, upper, origin, step = self.levels
-        first = int(self.levels[0])
-        return Grid(step, origin, lower, upper, first, first + 2**self.bits - 1, self.bits)
-
-    def static_grid(self) -> Grid:
-        """The grid."""
-        return self.grid(self.levels)
-
-
-def process_count() -> int:
-    """Processes that train together."""
-    together = distributed.is_available() and distributed.is_initialized()
-    return distributed.get_world_size() if together else 1
-
-
-def average_processes(value: Tensor) -> None:
-    """Replace a value by its mean over the processes that train together, for ranges from data."""
-    if process_count() > 1:
-        distributed.all_reduce(value.data)
-        value.data /= process_count()
+    network.eval()
+    set_mode(network, "observe")
+    for batch in batches:
+        network(batch)
+        # Weights do not change from batch to batch.
+        for module in network.modules():
+            if isinstance(module, QuantConv2d | QuantLinear):
+                set_mode(module.weight_quantizer, "off")
+    set_mode(network, "quantize")

@@ -18,8 +18,8 @@ from sr_quant_cli.methods import config_class as method_config_class
 from sr_quant_cli.methods import method_names
 from sr_quant_cli.networks import config_class, network_names
 from sr_quant_cli.recipe.schema import DistillRecipe, PretrainRecipe, QuantizeRecipe, TrainingRecipe
-from sr_quant_cli.resources import recipes_dir
 from sr_quant_cli.strict import in_words
+from sr_quant_cli.system.resources import recipes_dir
 
 _KINDS: dict[str, type[TrainingRecipe]] = {
     "pretrain": PretrainRecipe,

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterable, Iterator
 
 from sr_quant_cli.methods import build, config_class, method_names
-from sr_quant_cli.networks.sites import KINDS, Kind, Operands, Placement
+from sr_quant_cli.quant.sites import KINDS, Kind, Operands, Placement
 from sr_quant_cli.recipe.load import load_recipe, recipe_names, recipe_path
 from sr_quant_cli.recipe.reference import field_table, toml
 from sr_quant_cli.recipe.schema import QuantizeRecipe

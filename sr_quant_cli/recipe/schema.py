@@ -18,10 +18,10 @@ from pydantic import (
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.methods import config_class as method_config_class
 from sr_quant_cli.methods import method_names
-from sr_quant_cli.methods.base import MethodConfig
 from sr_quant_cli.networks import config_class, network_names
 from sr_quant_cli.networks.base import NetworkConfig
-from sr_quant_cli.networks.sites import KINDS, Kind, Operands, Placement, Precision
+from sr_quant_cli.quant.plan import MethodConfig
+from sr_quant_cli.quant.sites import KINDS, Kind, Operands, Placement, Precision
 from sr_quant_cli.strict import MOST, Strict
 
 Augmentation = Literal["hflip", "vflip", "transpose"]

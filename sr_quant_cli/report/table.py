@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sr_quant_cli.terminal import printable, say
+from sr_quant_cli.system.terminal import printable, say
 
 _SETS = 5
 """Sets that have a column each."""
@@ -21,9 +21,9 @@ _TEXT = 12
 if TYPE_CHECKING:
     from rich.console import JustifyMethod
 
+    from sr_quant_cli.commands.evaluate import SetResult
     from sr_quant_cli.data.benchmark import BenchmarkSet
     from sr_quant_cli.imaging.tiling import Patches
-    from sr_quant_cli.inference.evaluate import SetResult
     from sr_quant_cli.metrics import Protocol
 
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import openvino
 
 from sr_quant_cli.errors import FailedError
-from sr_quant_cli.files import replacing
 from sr_quant_cli.runtimes.base import PROBE, GraphRuntime, Kernels, Pixels, RuntimeName
+from sr_quant_cli.system.files import replacing
 
 _PRODUCTS = {
     "Convolution",

@@ -4,12 +4,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sr_quant_cli.engine.device import Precision, autocast
 from sr_quant_cli.imaging.convert import to_pixels, to_tensor
 from sr_quant_cli.methods import build
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.quant.layers import QuantMatMul
 from sr_quant_cli.runtimes.base import Facts, Kernels, PatchRuntime, Pixels, Runtime, RuntimeName
+from sr_quant_cli.system.device import Precision, autocast
 
 
 class TorchRuntime(Runtime, PatchRuntime):

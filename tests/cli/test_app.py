@@ -7,11 +7,12 @@ import sys
 import time
 
 import pytest
+from typer.main import get_command
 
 from sr_quant_cli import __version__
-from sr_quant_cli.cli.app import main
+from sr_quant_cli.cli.app import app, main
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
-from sr_quant_cli.networks.modelfile import Card, save_model
+from sr_quant_cli.modelfiles.modelfile import Card, save_model
 from tests.helpers import nearest_onnx, picture, ranked_quantsr_c
 
 COMMANDS = [
@@ -34,8 +35,15 @@ COMMANDS = [
 ]
 
 
+def every_command(command, *names):
+    """Names of the commands below one of Typer's, and its own."""
+    yield [*names]
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from every_command(inner, *names, name)
+
+
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], *[[*c, "--help"] for c in COMMANDS]]
+    "arguments", [["--version"], *[[*names, "--help"] for names in every_command(get_command(app))]]
 )
 def test_help_and_version_do_not_import_torch(arguments):
     code = (
@@ -224,7 +232,7 @@ def test_a_defect_keeps_its_traceback(srq, monkeypatch, tiny_model):
     def broken(*_args):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("sr_quant_cli.report.info.describe", broken)
+    monkeypatch.setattr("sr_quant_cli.commands.info.describe", broken)
     monkeypatch.setattr(sys, "argv", ["srq", "info", str(tiny_model)])
     with pytest.raises(ZeroDivisionError):
         main()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
-from sr_quant_cli.networks.modelfile import Card, header_of
+from sr_quant_cli.modelfiles.modelfile import Card, header_of
 from tests.helpers import nearest_onnx, picture
 from tests.inference.dynamic import dynamic_edsr
 
@@ -16,16 +16,17 @@ PATCHES = ("--patchwise", "--patch", 12, "--step", 10)
 @pytest.fixture
 def dynamic_model(monkeypatch, tiny_model):
     """A path that opens as a network whose bits follow the picture."""
-    from sr_quant_cli.inference import models
+    from sr_quant_cli.inference import graph_cache, opening
 
     network = dynamic_edsr()
     loaded = network, header_of(network, Card(name="moving"))
-    usual = models.load_at_depth
+    usual = opening.load_at_depth
     path = tiny_model.with_name("moving.safetensors")
     path.write_bytes(tiny_model.read_bytes())
-    monkeypatch.setattr(
-        models, "load_at_depth", lambda p, *given: loaded if p == path else usual(p, *given)
-    )
+    for module in (graph_cache, opening):
+        monkeypatch.setattr(
+            module, "load_at_depth", lambda p, *given: loaded if p == path else usual(p, *given)
+        )
     return path
 
 

@@ -275,7 +275,7 @@ def test_what_killed_downloads_left_goes(server, tmp_path, monkeypatch):
         (left / "srq.lock").touch()
         (left / "half").write_text("half")
     (tmp_path / "root/.mine").write_text("mine")
-    monkeypatch.setattr("sr_quant_cli.files._swept", set())
+    monkeypatch.setattr("sr_quant_cli.system.files._swept", set())
     get(dataset, tmp_path / "root")
     assert sorted(path.name for path in (tmp_path / "root").rglob(".*")) == [".mine"]
 

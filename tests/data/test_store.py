@@ -9,8 +9,8 @@ import pytest
 from sr_quant_cli.data.benchmark import Pair
 from sr_quant_cli.data.store import pack_pairs
 from sr_quant_cli.errors import FailedError
-from sr_quant_cli.files import read_sealed, write_sealed
 from sr_quant_cli.imaging.io import write_rgb
+from sr_quant_cli.system.files import read_sealed, write_sealed
 from tests.helpers import picture
 
 

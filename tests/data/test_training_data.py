@@ -10,9 +10,9 @@ from sr_quant_cli.data.photographs import find_photographs
 from sr_quant_cli.data.sampler import DevicePatches, PatchSampler
 from sr_quant_cli.data.store import pack_pairs
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.files import cache_dir
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
 from sr_quant_cli.recipe.schema import DataSection
+from sr_quant_cli.system.files import cache_dir
 from tests.helpers import picture
 
 

@@ -4,8 +4,9 @@ import torch
 
 from sr_quant_cli.methods.pams import PAMS, PAMSConfig
 from sr_quant_cli.networks.edsr import EDSR
-from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.dynamic import BitProvider, Scales, attach
+from sr_quant_cli.quant.plan import Bits
 from tests.helpers import tiny_edsr
 
 CANDIDATES = (4, 6, 8)

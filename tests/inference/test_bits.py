@@ -7,15 +7,17 @@ import torch
 from sr_quant_cli.imaging.tiling import Patches, Span
 from sr_quant_cli.inference.bits import BitMeter, Cost, bitops_of_choice, followed_inputs
 from sr_quant_cli.inference.patchwise import PatchwiseUpscaler
-from sr_quant_cli.inference.upscaler import Ran, TiledUpscaler
+from sr_quant_cli.inference.ran import Ran
+from sr_quant_cli.inference.upscaler import TiledUpscaler
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods.minmax import MinMaxConfig
 from sr_quant_cli.methods.pams import PAMSConfig
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.edsr import EDSRConfig
-from sr_quant_cli.networks.sites import FULL, Operands
-from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.cost import Operation
+from sr_quant_cli.quant.plan import Bits
+from sr_quant_cli.quant.sites import FULL, Operands
 from sr_quant_cli.runtimes.torch import TorchRuntime, facts_of_network
 from tests.helpers import tiny_edsr, tiny_swinir
 from tests.inference.dynamic import INPUTS, dynamic_edsr

@@ -9,15 +9,16 @@ import pytest
 
 from sr_quant_cli.data.bicubic import enlarge
 from sr_quant_cli.errors import FailedError, UsageError
-from sr_quant_cli.files import read_sealed, write_sealed
-from sr_quant_cli.inference import choice, prepared
+from sr_quant_cli.inference import choice, graph_cache
 from sr_quant_cli.inference.choice import choose
-from sr_quant_cli.inference.models import open_model
-from sr_quant_cli.inference.prepared import Prepared, open_file
+from sr_quant_cli.inference.graph_cache import Prepared
+from sr_quant_cli.inference.opening import open_model
 from sr_quant_cli.lowering.samples import sample_pairs
 from sr_quant_cli.networks.folding import fold_exactly
 from sr_quant_cli.runtimes.base import Facts
+from sr_quant_cli.runtimes.opening import open_file
 from sr_quant_cli.runtimes.torch import TorchRuntime
+from sr_quant_cli.system.files import read_sealed, write_sealed
 from tests.helpers import nearest_onnx, picture, tiny_edsr
 from tests.lowered import CPU
 
@@ -180,7 +181,7 @@ def test_a_runtime_that_cannot_run_a_model_is_left_out_and_told(drawn, monkeypat
 def test_where_all_disagree_torch_runs_the_model(drawn, monkeypatch, tiny_model):
     model, opened = drawn(wrong=["openvino", "onnxruntime"], openvino=0.1, onnxruntime=0.1)
     assert choose(model, "fp32") == "torch"
-    monkeypatch.setattr("sr_quant_cli.inference.models.prepare", lambda *_: model)
+    monkeypatch.setattr("sr_quant_cli.inference.opening.prepare", lambda *_: model)
     upscaler = open_model(tiny_model, runtime="auto", device="cpu", precision="fp32", threads=1)
     assert upscaler.runtime.runtime == "torch"
     assert len(opened) == 2
@@ -191,7 +192,7 @@ def test_where_all_disagree_torch_runs_the_model(drawn, monkeypatch, tiny_model)
 
 @pytest.mark.parametrize("missing", ["openvino", "onnxruntime"])
 def test_a_runtime_that_is_not_installed(tmp_path, monkeypatch, drawn, missing):
-    for module in (prepared, choice):
+    for module in (graph_cache, choice):
         monkeypatch.setattr(module, "find_spec", lambda name: None if name == missing else name)
     with pytest.raises(UsageError, match=f"--runtime {missing}: it is not installed"):
         open_file(missing, nearest_onnx(tmp_path / "n.onnx"), 1, "fp32")

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from sr_quant_cli.data.bicubic import enlarge
-from sr_quant_cli.inference.models import open_model
+from sr_quant_cli.inference.opening import open_model
 from sr_quant_cli.lowering.samples import sample_pairs
 from sr_quant_cli.metrics import get_protocol, score
-from sr_quant_cli.resources import models_dir
+from sr_quant_cli.system.resources import models_dir
 
 GOLDEN = {
     "edsr-baseline-x2": 34.250,

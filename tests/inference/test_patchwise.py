@@ -8,13 +8,14 @@ from torch import nn
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.tiling import Patches, Span
 from sr_quant_cli.inference.bits import BitMeter
-from sr_quant_cli.inference.models import open_model
+from sr_quant_cli.inference.opening import open_model
 from sr_quant_cli.inference.patchwise import PatchwiseUpscaler
 from sr_quant_cli.inference.upscaler import TiledUpscaler
 from sr_quant_cli.methods import build
 from sr_quant_cli.methods.ddtb import DDTBConfig
 from sr_quant_cli.networks.base import Network, NetworkConfig
-from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.passes.apply import quantize_network
+from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.runtimes.torch import TorchRuntime, facts_of_network
 from tests.helpers import nearest_onnx, picture, tiny_edsr
 from tests.inference.dynamic import dynamic_edsr

@@ -10,16 +10,17 @@ import torch
 from sr_quant_cli.errors import FailedError
 from sr_quant_cli.imaging.io import write_rgb
 from sr_quant_cli.imaging.tiling import Patches
-from sr_quant_cli.inference.models import open_model
+from sr_quant_cli.inference.opening import open_model
 from sr_quant_cli.lowering.deploy import deploy
 from sr_quant_cli.methods import build, config_class
 from sr_quant_cli.methods.adabm import THRESHOLD_GAIN, slopes
-from sr_quant_cli.methods.base import inherit_scales
-from sr_quant_cli.networks.modelfile import Card, save_model
-from sr_quant_cli.networks.sites import FULL
-from sr_quant_cli.quant.apply import Bits, quantize_network
-from sr_quant_cli.quant.dynamic import at_row
+from sr_quant_cli.modelfiles.modelfile import Card, save_model
+from sr_quant_cli.passes.apply import quantize_network
+from sr_quant_cli.passes.rows import at_row
+from sr_quant_cli.quant.max_scale import inherit_scales
 from sr_quant_cli.quant.pictures import edge_score, entropy
+from sr_quant_cli.quant.plan import Bits
+from sr_quant_cli.quant.sites import FULL
 from tests.helpers import tiny_edsr
 
 LISTED = ("cabm", "adabm", "granular_dq")

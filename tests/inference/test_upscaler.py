@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.imaging.io import write_rgb
-from sr_quant_cli.inference.models import open_model
+from sr_quant_cli.inference.opening import open_model
 from sr_quant_cli.inference.upscaler import BicubicUpscaler, TiledUpscaler, WholeUpscaler
 from sr_quant_cli.runtimes.base import Facts
 from sr_quant_cli.runtimes.onnxruntime import OnnxRuntime

@@ -8,18 +8,19 @@ import torch
 from torch import nn
 
 from sr_quant_cli.imaging.tiling import Patches
-from sr_quant_cli.inference.models import open_model
-from sr_quant_cli.inference.prepared import open_file
+from sr_quant_cli.inference.opening import open_model
 from sr_quant_cli.lowering.deploy import deploy
 from sr_quant_cli.lowering.graph import save_graph
 from sr_quant_cli.lowering.integer import ChosenConv2d, ChosenTensor
 from sr_quant_cli.lowering.lower import lower
 from sr_quant_cli.lowering.spec import freeze, reduce_range
 from sr_quant_cli.methods.cadyq import CADyQ, CADyQConfig
-from sr_quant_cli.networks.modelfile import Card, save_model
-from sr_quant_cli.networks.sites import FULL
-from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.modelfiles.modelfile import Card, save_model
+from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.dynamic import Scales, dynamic_quantizers
+from sr_quant_cli.quant.plan import Bits
+from sr_quant_cli.quant.sites import FULL
+from sr_quant_cli.runtimes.opening import open_file
 from sr_quant_cli.runtimes.torch import TorchRuntime
 from tests.helpers import picture, tiny_edsr
 from tests.inference.test_rows import rough

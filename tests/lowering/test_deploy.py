@@ -19,8 +19,9 @@ from sr_quant_cli.methods import build, config_class
 from sr_quant_cli.networks.edsr import EDSR, EDSRConfig
 from sr_quant_cli.networks.folding import fold
 from sr_quant_cli.networks.layers import Leaf
-from sr_quant_cli.networks.sites import Operands
-from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.passes.apply import quantize_network
+from sr_quant_cli.quant.plan import Bits
+from sr_quant_cli.quant.sites import Operands
 from sr_quant_cli.runtimes.base import Facts
 from sr_quant_cli.runtimes.onnxruntime import OnnxRuntime
 from sr_quant_cli.runtimes.openvino import OpenVinoRuntime

@@ -20,14 +20,16 @@ from sr_quant_cli.lowering.integer import (
 from sr_quant_cli.lowering.lower import absorb_shifts, lower, quantize_early
 from sr_quant_cli.lowering.spec import InputSpec, freeze, snap
 from sr_quant_cli.methods import build, config_class
-from sr_quant_cli.networks.folding import fold, output_stage
+from sr_quant_cli.networks.folding import fold
 from sr_quant_cli.networks.layers import Denormalize
-from sr_quant_cli.networks.sites import FULL, RESIDUAL_BLOCKS, Site
-from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.networks.tracing import output_stage
+from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.grids import affine_int, affine_real
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul
+from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.quant.quantizers import BoundsQuantizer
 from sr_quant_cli.quant.ranges import min_max
+from sr_quant_cli.quant.sites import FULL, RESIDUAL_BLOCKS, Site
 from tests.helpers import BlockConfig, tiny_edsr
 from tests.lowered import (
     STATIC,

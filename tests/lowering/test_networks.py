@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from sr_quant_cli.inference.prepared import open_file
 from sr_quant_cli.lowering.deploy import deploy
 from sr_quant_cli.lowering.graph import save_graph
 from sr_quant_cli.lowering.integer import IntegerConv2d
 from sr_quant_cli.lowering.lower import absorb_norms, lower, quantize_early, simplify_activations
 from sr_quant_cli.lowering.spec import freeze, reduce_range
 from sr_quant_cli.networks.folding import fold
+from sr_quant_cli.runtimes.opening import open_file
 from sr_quant_cli.runtimes.torch import TorchRuntime
 from tests.helpers import picture
 from tests.lowered import lr_batch, quantize

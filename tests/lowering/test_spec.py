@@ -18,13 +18,14 @@ from sr_quant_cli.lowering.spec import (
     snap,
 )
 from sr_quant_cli.methods import build, config_class
-from sr_quant_cli.networks.modelfile import Card, load_model, save_model
-from sr_quant_cli.networks.sites import FULL, TENSORS, Operands, Site
-from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.modelfiles.modelfile import Card, load_model, save_model
+from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.grids import affine_int, affine_real, midrise, sym_full, sym_narrow
 from sr_quant_cli.quant.layers import QuantConv2d, QuantMatMul
+from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.quant.quantizers import BoundsQuantizer, WeightRangeQuantizer
 from sr_quant_cli.quant.ranges import min_max
+from sr_quant_cli.quant.sites import FULL, TENSORS, Operands, Site
 from tests.helpers import tiny_carn, tiny_edsr
 from tests.lowered import (
     STATIC,

@@ -12,9 +12,10 @@ from sr_quant_cli.methods.adabm import (
     shrunk_bound,
     slopes,
 )
-from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.dynamic import Choice
 from sr_quant_cli.quant.grids import affine_real, quantize
+from sr_quant_cli.quant.plan import Bits
 from tests.helpers import tiny_edsr
 
 

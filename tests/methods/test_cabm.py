@@ -5,8 +5,9 @@ import torch
 
 from sr_quant_cli.methods.cabm import CABM, CABMConfig, EdgeTable
 from sr_quant_cli.methods.cadyq import CADyQ, CADyQConfig
-from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.pictures import edge_score
+from sr_quant_cli.quant.plan import Bits
 from tests.helpers import tiny_edsr
 
 

@@ -9,10 +9,11 @@ from sr_quant_cli.methods.cadyq import CADyQ, CADyQConfig, Selectors
 from sr_quant_cli.methods.pams import PAMS, PAMSConfig
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.edsr import EDSRConfig
-from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.dynamic import Scales, dynamic_quantizers
+from sr_quant_cli.quant.max_scale import MaxScale
 from sr_quant_cli.quant.pictures import deviations, sobel_gradients
-from sr_quant_cli.quant.quantizers import MaxScale
+from sr_quant_cli.quant.plan import Bits
 from tests.helpers import tiny_edsr
 
 

@@ -10,16 +10,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sr_quant_cli import networks
-from sr_quant_cli.engine.objective import StudentLoss
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.methods import build, config_class, method_names
 from sr_quant_cli.methods.content_aware import ContentAwareConfig
-from sr_quant_cli.networks.modelfile import Card, load_model, read_header, save_model
-from sr_quant_cli.networks.sites import FULL
-from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.modelfiles.modelfile import Card, load_model, read_header, save_model
+from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.dynamic import DynamicQuantizer
+from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.quant.quantizers import Quantizer
+from sr_quant_cli.quant.sites import FULL
 from sr_quant_cli.recipe.load import load_recipe
+from sr_quant_cli.training.objective import StudentLoss
 from tests.helpers import Block, BlockConfig, picture, tiny_block
 
 VARIANTS = ("corrected", "paper", "code")

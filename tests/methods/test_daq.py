@@ -6,8 +6,9 @@ from pydantic import ValidationError
 
 from sr_quant_cli.methods import build
 from sr_quant_cli.methods.daq import ChannelStatistics, DAQConfig, ReleasedStatistics
-from sr_quant_cli.networks.sites import FULL, RESIDUAL_CONVOLUTIONS, Site
-from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.passes.apply import quantize_network
+from sr_quant_cli.quant.plan import Bits
+from sr_quant_cli.quant.sites import FULL, RESIDUAL_CONVOLUTIONS, Site
 from tests.helpers import tiny_edsr
 
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from sr_quant_cli.methods.base import quantizers
 from sr_quant_cli.methods.ddtb import (
     DDTB,
     DDTBConfig,
@@ -16,12 +15,14 @@ from sr_quant_cli.methods.ddtb import (
     PercentileWeight,
     RunningNorm,
 )
+from sr_quant_cli.modelfiles.modelfile import Card, load_model, save_model
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.edsr import EDSRConfig
-from sr_quant_cli.networks.modelfile import Card, load_model, save_model
-from sr_quant_cli.networks.sites import FULL
-from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.passes.apply import quantize_network
+from sr_quant_cli.quant.plan import Bits
+from sr_quant_cli.quant.quantizers import quantizers
 from sr_quant_cli.quant.ranges import min_max
+from sr_quant_cli.quant.sites import FULL
 from tests.helpers import tiny_edsr
 
 VARIANTS = ["code", "paper", "corrected"]

@@ -5,8 +5,9 @@ import torch
 
 from sr_quant_cli.methods.granular_dq import EntropyRule, GranularDQ, GranularDQConfig
 from sr_quant_cli.methods.pams import PAMS, PAMSConfig
-from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.pictures import entropy
+from sr_quant_cli.quant.plan import Bits
 from tests.helpers import tiny_edsr
 
 

@@ -6,12 +6,13 @@ import sys
 import pytest
 import torch
 
-from sr_quant_cli.methods.base import quantizers
 from sr_quant_cli.methods.pams import PAMS, PAMSConfig
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.edsr import EDSRConfig
-from sr_quant_cli.quant.apply import Bits, quantize_network
-from sr_quant_cli.quant.quantizers import MaxScale
+from sr_quant_cli.passes.apply import quantize_network
+from sr_quant_cli.quant.max_scale import MaxScale
+from sr_quant_cli.quant.plan import Bits
+from sr_quant_cli.quant.quantizers import quantizers
 from tests.helpers import tiny_edsr
 
 
@@ -189,7 +190,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(stop):
 TOGETHER = """
 import torch
 from torch import distributed
-from sr_quant_cli.quant.quantizers import MaxScale
+from sr_quant_cli.quant.max_scale import MaxScale
 
 distributed.init_process_group("gloo")
 quantizer = MaxScale(3)

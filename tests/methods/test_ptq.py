@@ -10,17 +10,17 @@ from torch import nn
 
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.methods import build, config_class
-from sr_quant_cli.methods.base import quantizers
 from sr_quant_cli.methods.dbdc_pac import DBDCPaCConfig, ScaledBounds
 from sr_quant_cli.methods.minmax import MinMaxConfig
 from sr_quant_cli.methods.percentile import PercentileConfig
 from sr_quant_cli.methods.twodquant import DOBIConfig, TwoDQuantConfig
-from sr_quant_cli.networks.sites import FULL, Operands, Site
-from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.grids import affine_real
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul
-from sr_quant_cli.quant.quantizers import BoundsQuantizer
+from sr_quant_cli.quant.plan import Bits
+from sr_quant_cli.quant.quantizers import BoundsQuantizer, quantizers
 from sr_quant_cli.quant.ranges import search_one_sided, search_two_sided
+from sr_quant_cli.quant.sites import FULL, Operands, Site
 from sr_quant_cli.recipe.load import load_recipe
 from tests.helpers import picture, tiny_block, tiny_edsr
 

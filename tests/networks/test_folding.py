@@ -5,22 +5,23 @@ from torch import nn
 
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods import config_class
+from sr_quant_cli.modelfiles.modelfile import Card, load_model, save_model
 from sr_quant_cli.networks import build
+from sr_quant_cli.networks.counting import count_macs
 from sr_quant_cli.networks.edsr import EDSRConfig
 from sr_quant_cli.networks.folding import (
     CONTEXT,
     ComposedEnd,
     ExactBorder,
-    Link,
     fold,
     fold_exactly,
     linear_chain,
-    links,
 )
 from sr_quant_cli.networks.layers import Surround, Trim
-from sr_quant_cli.networks.modelfile import Card, load_model, save_model
-from sr_quant_cli.networks.sites import FULL
-from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.networks.tracing import Link, links
+from sr_quant_cli.passes.apply import quantize_network
+from sr_quant_cli.quant.plan import Bits
+from sr_quant_cli.quant.sites import FULL
 from tests.helpers import ranked_quantsr_c, tiny_edsr
 
 
@@ -88,7 +89,7 @@ def test_networks_fold(scale, make):
 def test_multiply_accumulates_of_a_folded_baseline_x4():
     # The tail falls from 44.1 to 4.4 G at 320x180, which is 25 * 64 * 48 for each LR pixel.
     kernel = 9 * (3 * 64 + 33 * 64 * 64) + 25 * 64 * 48
-    assert build(EDSRConfig(scale=4, folded=True)).macs(180, 320) == kernel * 180 * 320
+    assert count_macs(build(EDSRConfig(scale=4, folded=True)), 180, 320) == kernel * 180 * 320
 
 
 def test_network_without_a_chain_stays():

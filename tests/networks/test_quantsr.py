@@ -9,12 +9,14 @@ from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods import config_class, method_names
 from sr_quant_cli.methods.minmax import MinMaxConfig
 from sr_quant_cli.methods.quantsr import QuantSRConfig
+from sr_quant_cli.modelfiles.modelfile import Card, load_model, pack_model, save_model
 from sr_quant_cli.networks import build
+from sr_quant_cli.networks.counting import count_macs
 from sr_quant_cli.networks.edsr import EDSRConfig
-from sr_quant_cli.networks.modelfile import Card, load_model, pack_model, save_model
 from sr_quant_cli.networks.quantsr import QuantSRCConfig, SkippableBlock
-from sr_quant_cli.networks.sites import FULL
-from sr_quant_cli.quant.apply import Bits, count_operations, quantize_network
+from sr_quant_cli.passes.apply import count_operations, quantize_network
+from sr_quant_cli.quant.plan import Bits
+from sr_quant_cli.quant.sites import FULL
 from tests.helpers import ranked_quantsr_c, tiny_edsr
 
 
@@ -186,7 +188,7 @@ def test_counted_operations_are_the_executed_ones(depth):
     blocks = {"full": 5, "half": 2, "quarter": 1}[depth]
     # Head, two convolutions a block and one behind them, 4 -> 16 of the upsampler, tail at 2x.
     by_hand = 9 * (3 * 4 + (2 * blocks + 1) * 4 * 4 + 4 * 16 + 4 * 4 * 3) * 6 * 7
-    assert network.macs(6, 7) == by_hand
+    assert count_macs(network, 6, 7) == by_hand
     operations = count_operations(network, 6, 7)
     assert sum(op.macs for op in operations) == by_hand
     # Weights of what is left out are stored all the same.

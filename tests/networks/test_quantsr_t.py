@@ -3,14 +3,16 @@
 import pytest
 import torch
 
-from sr_quant_cli.engine.stages import builtin_recipe
+from sr_quant_cli.commands.stages import builtin_recipe
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods.minmax import MinMaxConfig
+from sr_quant_cli.modelfiles.modelfile import Card, load_model, save_model
 from sr_quant_cli.networks import build
-from sr_quant_cli.networks.modelfile import Card, load_model, save_model
+from sr_quant_cli.networks.counting import count_macs
 from sr_quant_cli.networks.quantsr_t import QuantSRTConfig, SkippableGroup
-from sr_quant_cli.networks.sites import FULL
-from sr_quant_cli.quant.apply import Bits, count_operations, quantize_network
+from sr_quant_cli.passes.apply import count_operations, quantize_network
+from sr_quant_cli.quant.plan import Bits
+from sr_quant_cli.quant.sites import FULL
 from tests.helpers import ranked_quantsr_t, tiny_swinir
 
 FOUR = {"layers": [2, 1, 2, 1], "heads": [2, 2, 2, 2]}
@@ -76,7 +78,7 @@ def test_counts_and_radius_are_those_of_the_depth(depth):
     layer = 4 * 8 * 8 + 2 * 8 * 16 + 2 * 16 * 8
     convolutions = 9 * (3 * 8 + (len(groups) + 1) * 8 * 8 + 8 * 12)
     by_hand = (sum(groups) * layer + convolutions) * 12 * 8
-    assert network.macs(12, 8) == by_hand
+    assert count_macs(network, 12, 8) == by_hand
     assert sum(op.macs for op in count_operations(network, 12, 8)) == by_hand
     shallow = tiny_swinir(layers=groups, heads=[2] * len(groups))
     assert network.receptive_radius == shallow.receptive_radius

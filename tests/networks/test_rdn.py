@@ -1,13 +1,14 @@
 import pytest
 import torch
 
-from sr_quant_cli.engine.stages import choose_placement
+from sr_quant_cli.commands.stages import choose_placement
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.rdn import DenseLayer, RDNConfig, ResidualDenseBlock
-from sr_quant_cli.quant.apply import Bits, count_operations, plan_sites
+from sr_quant_cli.passes.apply import count_operations
 from sr_quant_cli.quant.layers import QuantTensor
-from sr_quant_cli.quant.quantizers import MaxScale
+from sr_quant_cli.quant.max_scale import MaxScale
+from sr_quant_cli.quant.plan import Bits, plan_sites
 from sr_quant_cli.recipe.load import load_recipe
 
 
@@ -62,7 +63,7 @@ def test_the_recipes_quantize_145_activations(name):
     with torch.device("meta"):
         network = build(recipe.network)
     placement = choose_placement(recipe, method)
-    plan = plan_sites(network, placement, Bits(4, 4))
+    plan = plan_sites(network.sites(), placement, Bits(4, 4))
     assert sum(entry.input_bits == 4 and not entry.given for entry in plan) == 145
     weights = {entry.site.path: entry.weight_bits for entry in plan if entry.weight_bits}
     float_weights = {path for path, bits in weights.items() if bits == 32}

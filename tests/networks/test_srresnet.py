@@ -6,7 +6,7 @@ from sr_quant_cli.networks import build
 from sr_quant_cli.networks.folding import fold
 from sr_quant_cli.networks.msrresnet import MSRResNetConfig
 from sr_quant_cli.networks.srresnet import SRResNetConfig
-from sr_quant_cli.quant.apply import count_operations
+from sr_quant_cli.passes.apply import count_operations
 
 
 @pytest.mark.parametrize(("scale", "parameters"), [(2, 1_399_314), (4, 1_546_771)])

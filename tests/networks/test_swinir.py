@@ -6,7 +6,6 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from sr_quant_cli.inference.prepared import open_file
 from sr_quant_cli.inference.upscaler import TiledUpscaler
 from sr_quant_cli.lowering.deploy import deploy
 from sr_quant_cli.lowering.graph import save_graph
@@ -14,10 +13,11 @@ from sr_quant_cli.lowering.lower import lower
 from sr_quant_cli.lowering.spec import freeze, reduce_range
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods.minmax import MinMaxConfig
+from sr_quant_cli.modelfiles.modelfile import Card, load_model, save_model
 from sr_quant_cli.networks import build
-from sr_quant_cli.networks.folding import linear_chain, output_stage
-from sr_quant_cli.networks.modelfile import Card, load_model, save_model
-from sr_quant_cli.networks.sites import BLOCKS, FULL, Operands
+from sr_quant_cli.networks.counting import count_macs
+from sr_quant_cli.networks.folding import linear_chain
+from sr_quant_cli.networks.layers import MatMul
 from sr_quant_cli.networks.swinir import (
     MASKED,
     PadToWindows,
@@ -28,8 +28,12 @@ from sr_quant_cli.networks.swinir import (
     partition,
     shift_mask,
 )
-from sr_quant_cli.quant.apply import Bits, count_operations, quantize_network
-from sr_quant_cli.quant.layers import MatMul, QuantMatMul
+from sr_quant_cli.networks.tracing import output_stage
+from sr_quant_cli.passes.apply import count_operations, quantize_network
+from sr_quant_cli.quant.layers import QuantMatMul
+from sr_quant_cli.quant.plan import Bits
+from sr_quant_cli.quant.sites import BLOCKS, FULL, Operands
+from sr_quant_cli.runtimes.opening import open_file
 from sr_quant_cli.runtimes.torch import TorchRuntime, facts_of_network
 from tests.helpers import picture, tiny_swinir
 
@@ -56,7 +60,7 @@ def test_multiply_accumulates_are_those_of_layers_and_products():
     # A pixel is multiplied with all weights, and in each of 24 layers twice with 64 others of 60
     # features; 20 x 12 pixels become 24 x 16.
     by_hand = (691_200 + 189_540 + 24 * 2 * 64 * 60) * 24 * 16
-    assert network.macs(20, 12) == by_hand
+    assert count_macs(network, 20, 12) == by_hand
     assert sum(op.macs for op in count_operations(network, 20, 12)) == by_hand
 
 

@@ -9,7 +9,7 @@ from sr_quant_cli.methods.cadyq import CADyQ, CADyQConfig
 from sr_quant_cli.methods.pams import PAMS, PAMSConfig
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.carn import CARNConfig
-from sr_quant_cli.quant.apply import Bits, quantize_network
+from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.dynamic import (
     BitProvider,
     Choice,
@@ -18,6 +18,7 @@ from sr_quant_cli.quant.dynamic import (
     dynamic_quantizers,
 )
 from sr_quant_cli.quant.grids import quantize, sym_narrow
+from sr_quant_cli.quant.plan import Bits
 from tests.helpers import tiny_edsr
 
 WIDTHS = (4, 6, 8)

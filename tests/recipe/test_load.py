@@ -4,7 +4,7 @@ import tomllib
 import pytest
 
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.networks.sites import KINDS, TENSORS
+from sr_quant_cli.quant.sites import KINDS, TENSORS
 from sr_quant_cli.recipe.load import (
     Change,
     dump_recipe,

@@ -7,10 +7,11 @@ import pytest
 from typer.testing import CliRunner
 
 from sr_quant_cli.cli.app import app
-from sr_quant_cli.engine.rundir import LOG, MODEL, RECIPE, RunLog, locked
+from sr_quant_cli.commands.runs import read_run, read_runs
 from sr_quant_cli.errors import UsageError
+from sr_quant_cli.modelfiles.named import MODEL, RECIPE
 from sr_quant_cli.recipe.load import dump_recipe, load_recipe
-from sr_quant_cli.report.runs import read_run, read_runs
+from sr_quant_cli.training.run_folder import LOG, RunLog, locked
 
 LOSSES = {100: 8.0, 200: 4.0, 300: 5.0}
 PSNRS = {150: 30.0, 300: 31.5}

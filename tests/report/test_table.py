@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from sr_quant_cli.engine.train import progress_bar
 from sr_quant_cli.report.bench import print_training_times, print_upscale_times
 from sr_quant_cli.report.table import print_table
+from sr_quant_cli.training.loop import progress_bar
 
 NAME = "edsr-baseline-x4-dbdc_pac-w4a4-full"
 SCORE = "31.21 / 0.8797"

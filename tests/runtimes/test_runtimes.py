@@ -129,7 +129,7 @@ def test_want_of_memory_is_told_as_such(tmp_path, runtime):
         "from pathlib import Path\n"
         "import numpy as np\n"
         "from sr_quant_cli.errors import FailedError\n"
-        "from sr_quant_cli.inference.prepared import open_file\n"
+        "from sr_quant_cli.runtimes.opening import open_file\n"
         "run = open_file(sys.argv[1], Path(sys.argv[2]), 1, 'fp32')\n"
         "pages = int(Path('/proc/self/statm').read_text().split()[0])\n"
         "lr = np.zeros((4000, 4000, 3), np.uint8)\n"

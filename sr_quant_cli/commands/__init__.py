@@ -1,0 +1,1 @@
+"""What the commands do; nothing here reads options."""

@@ -1,0 +1,298 @@
+"""``srq bench train``: training steps, timed in turns."""
+
+import os
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sr_quant_cli.commands.pretrain import resolve
+from sr_quant_cli.commands.quantize import calibration_batches, needs_teacher
+from sr_quant_cli.commands.stages import choose_placement, default_recipe
+from sr_quant_cli.data.photographs import find_photographs
+from sr_quant_cli.data.sampler import PatchSampler
+from sr_quant_cli.data.store import PairStore, pack_pairs
+from sr_quant_cli.errors import UsageError
+from sr_quant_cli.methods import build as build_method
+from sr_quant_cli.networks import build
+from sr_quant_cli.networks.base import Network
+from sr_quant_cli.passes.apply import quantize_network
+from sr_quant_cli.quant.plan import Bits
+from sr_quant_cli.recipe.load import Change, load_recipe, options_as_changes, parse_changes
+from sr_quant_cli.recipe.schema import (
+    MOST_STEPS,
+    LossSection,
+    OptimSection,
+    PretrainRecipe,
+    QuantizeRecipe,
+    TrainingRecipe,
+)
+from sr_quant_cli.scales import check_scale
+from sr_quant_cli.system.device import (
+    Precision,
+    PrecisionChoice,
+    keep_freed_memory,
+    pick_device,
+    pick_precision,
+    set_threads,
+    training_layout,
+)
+from sr_quant_cli.system.processes import world
+from sr_quant_cli.system.timing import (
+    WARM_UP,
+    Variant,
+    compare,
+    machine,
+    time_in_turns,
+    typical_ratio,
+)
+from sr_quant_cli.training.batches import Batch, Batches, BatchSource
+from sr_quant_cli.training.loop import Step, Trainer
+from sr_quant_cli.training.objective import Objective, PixelLoss, StudentLoss
+
+LOADER_TARGET = 5.0
+"""Percent of a training step that its data may cost."""
+
+QUANTIZED_TARGET = 2.0
+"""How many times as long as a full-precision step a fake-quantized one may take."""
+
+_NO_FOLDER = Path(os.devnull)
+
+
+MakeObjective = Callable[[Network, Any], Objective]
+"""An objective from a fresh network and a recipe of the kind that it needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest:
+    """The options of ``srq bench train``, as given; None: the recipe's.
+
+    Parameters
+    ----------
+    recipe
+        None: of the method, else of pretraining.
+    method
+        Time its fake-quantized steps; None: those of pretraining.
+    patch
+        Side of an LR patch.
+    steps
+        Timed steps of each variant.
+    """
+
+    network: str
+    recipe: str | None = None
+    method: str | None = None
+    w: int | None = None
+    a: int | None = None
+    placement: str | None = None
+    scale: int = 4
+    batch: int | None = None
+    patch: int | None = None
+    precision: PrecisionChoice | None = None
+    steps: int = 10
+    data: str = "sample"
+    overrides: tuple[str, ...] = ()
+    device: str = "auto"
+    threads: int | None = None
+    data_root: Path | None = None
+
+
+def bench_train(request: TrainRequest) -> dict[str, Any]:
+    """Time steps of our training loop beside those of a plain one, data loading included.
+
+    With a method: its fake-quantized steps beside full-precision ones. Nothing is written, but for
+    decoded photographs in the cache.
+
+    Returns
+    -------
+    The report that ``--json`` writes: ``rows``, the reference first; ``work`` and ``machine``.
+    Without a method ``loader_percent``, by which a step on photographs takes longer than one on
+    random tensors. With one ``quantized_ratio``, how many times as long as a full-precision step
+    the fake-quantized one takes.
+
+    Raises
+    ------
+    UsageError
+        Unknown network, method, recipe key, data set or device; or several processes.
+    """
+    if world().size > 1:
+        raise UsageError("srq bench train times one process; start it without torchrun")
+    recipe = _resolve(request)
+    device = pick_device(request.device)
+    set_threads(request.threads)
+    keep_freed_memory()
+    precision = pick_precision(recipe.train.precision, device)
+    photographs = find_photographs(recipe.data, recipe.network.scale, request.data_root)
+    store = pack_pairs(photographs.train, recipe.network.scale, progress=True)
+
+    finding: dict[str, float]
+    quantization: dict[str, Any] = {}
+    if isinstance(recipe, QuantizeRecipe):
+        variants = quantized_variants(recipe, store, device, precision)
+        rows = compare(time_in_turns(variants, request.steps, device))
+        finding = {"quantized_ratio": typical_ratio(rows[1].times, rows[0].times)}
+        quantization = {"method": recipe.method.model_dump(), **recipe.bits.model_dump()}
+    else:
+        variants = training_variants(recipe, store, device, precision)
+        rows = compare(time_in_turns(variants, request.steps, device))
+        *_, loaded, unloaded = rows
+        finding = {"loader_percent": 100 * (typical_ratio(loaded.times, unloaded.times) - 1)}
+    return {
+        "rows": [asdict(row) for row in rows],
+        **finding,
+        "work": {
+            **quantization,
+            "network": recipe.network.model_dump(),
+            "batch": recipe.train.batch,
+            "patch": recipe.data.patch_hr // recipe.network.scale,
+            "data": photographs.name,
+            "photographs": len(store),
+        },
+        "machine": machine(device),
+    }
+
+
+def training_variants(
+    recipe: PretrainRecipe, store: PairStore, device: torch.device, precision: Precision
+) -> list[Variant]:
+    """Ways to train: plain first; last our loop in the precision, on photographs and without."""
+    ours = partial(_srq_steps, recipe, PixelLoss, store, device)
+    precisions: list[Precision] = ["fp32"] if precision == "fp32" else ["fp32", precision]
+    return [
+        Variant("plain", partial(_plain_steps, recipe, store, device)),
+        *(Variant(f"srq {p}", partial(ours, p)) for p in precisions),
+        Variant("random tensors", partial(ours, precision, batches=RandomBatch(recipe, device))),
+    ]
+
+
+def quantized_variants(
+    recipe: QuantizeRecipe, store: PairStore, device: torch.device, precision: Precision
+) -> list[Variant]:
+    """Full precision first; fake-quantized; and this with a teacher, where the recipe has one.
+
+    All are of fresh weights. Phases of the method pass as in a training of that many steps.
+    """
+
+    def student(network: Network, recipe: QuantizeRecipe) -> Objective:
+        method = build_method(recipe.method)
+        placement, bits = choose_placement(recipe, method), Bits(recipe.bits.w, recipe.bits.a)
+        try:
+            quantize_network(network, method, placement, bits)
+        except ValueError as error:
+            raise UsageError(f"{recipe.method.name} on {recipe.network.name}: {error}") from error
+        method.calibrate(network, calibration_batches(store, recipe))
+        teacher = build(recipe.network).place(device) if needs_teacher(recipe) else None
+        return StudentLoss(network, recipe, method, teacher)
+
+    label = f"{recipe.method.name} {Bits(recipe.bits.w, recipe.bits.a)}"
+    alone = recipe.model_copy(update={"loss": LossSection()})
+    full = alone.model_copy(update={"optim": OptimSection()})
+    tasks: list[tuple[str, QuantizeRecipe, MakeObjective]] = [
+        ("full precision", full, PixelLoss),
+        (label, alone, student),
+    ]
+    if needs_teacher(recipe):
+        tasks.append((f"{label}, teacher", recipe, student))
+    return [
+        Variant(name, partial(_srq_steps, what, make, store, device, precision))
+        for name, what, make in tasks
+    ]
+
+
+class RandomBatch:
+    """The same random tensors in every step, instead of photographs."""
+
+    def __init__(self, recipe: TrainingRecipe, device: torch.device) -> None:
+        def random(side: int) -> Tensor:
+            batch = torch.rand(recipe.train.batch, 3, side, side, device=device)
+            return batch.contiguous(memory_format=training_layout(device))
+
+        hr = recipe.data.patch_hr
+        self._batch = random(hr // recipe.network.scale), random(hr)
+
+    def of(self, steps: range) -> Iterator[Batch]:
+        """The batch, for every step."""
+        for _ in steps:
+            yield self._batch
+
+
+def _resolve(request: TrainRequest) -> PretrainRecipe | QuantizeRecipe:
+    changes = options_as_changes(
+        {
+            "data.train": ("--data", request.data),
+            "train.batch": ("--batch", request.batch),
+            "train.precision": ("--precision", request.precision),
+        }
+    )
+    if request.patch is not None:
+        side = request.patch * request.scale
+        changes.append(Change("data.patch_hr", side, f"--patch {request.patch}"))
+    quantized = options_as_changes(
+        {
+            "bits.w": ("--w", request.w),
+            "bits.a": ("--a", request.a),
+            "sites.placement": ("--placement", request.placement),
+        }
+    )
+    steps = WARM_UP + request.steps
+    last = Change("train.iters", steps, f"--steps {request.steps}")
+    if request.method is None:
+        for change in quantized:
+            raise UsageError(f"{change.given}: needs --method")
+        name = request.recipe or f"pretrain-{request.network}"
+        changes = [*changes, *parse_changes(request.overrides), replace(last, value=MOST_STEPS)]
+        return resolve(request.network, name, request.scale, changes)
+    check_scale(request.scale)
+    name = request.recipe or default_recipe(request.method, {"name": request.network})
+    scaled = Change("network.scale", request.scale, f"--scale {request.scale}")
+    changes = [*changes, scaled, *quantized, *parse_changes(request.overrides), last]
+    recipe = load_recipe(name, changes, QuantizeRecipe)
+    if (recipe.network.name, recipe.method.name) != (request.network, request.method):
+        raise UsageError(
+            f"recipe {name} is for {recipe.method.name} on {recipe.network.name}, not for "
+            f"{request.method} on {request.network}"
+        )
+    return recipe
+
+
+def _plain_steps(
+    recipe: PretrainRecipe, store: PairStore, device: torch.device
+) -> Generator[None, None, None]:
+    """Train as the papers' code does: NCHW in float32, torch's own Adam, L1, nothing besides."""
+    network = build(recipe.network).to(device).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=recipe.optim.lr)
+    sampler = PatchSampler(
+        store,
+        seed=recipe.recipe.seed,
+        batch=recipe.train.batch,
+        patch_hr=recipe.data.patch_hr,
+        augment=recipe.data.augment,
+    )
+    batches = Batches(sampler, torch.device("cpu"), torch.contiguous_format)
+    for lr, hr in batches.of(range(recipe.train.iters)):
+        optimizer.zero_grad()
+        F.l1_loss(network(lr.to(device)), hr.to(device)).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        yield
+
+
+def _srq_steps(
+    recipe: TrainingRecipe,
+    make: MakeObjective,
+    store: PairStore,
+    device: torch.device,
+    precision: Precision,
+    batches: BatchSource | None = None,
+) -> Generator[Step, None, None]:
+    """Train as srq's commands do, on other batches where some are given."""
+    objective = make(build(recipe.network), recipe)
+    # Nothing is validated or saved, so that neither pictures nor a folder are needed for it.
+    trainer = Trainer(objective, store, store, _NO_FOLDER, device, precision)
+    if batches is not None:
+        trainer.batches = batches
+    yield from trainer.steps()

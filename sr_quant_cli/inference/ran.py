@@ -1,0 +1,27 @@
+"""Tiles that a network has run, and who is told of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sr_quant_cli.imaging.tiling import Span
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A tile that a network has run, and the bits that it chose there, one for each input."""
+
+    rows: Span
+    columns: Span
+    bits: NDArray[np.float32] | None = None
+    """``[L]``; None: they are fixed"""
+
+
+OnTile = Callable[[Ran], Any]
+
+
+def ignore(_ran: Ran) -> None:
+    """Nothing is done with a tile that has run."""

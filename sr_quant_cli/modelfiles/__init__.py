@@ -1,0 +1,1 @@
+"""Model files of srq, and checkpoints of other projects read as such."""

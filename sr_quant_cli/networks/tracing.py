@@ -1,0 +1,150 @@
+"""Tracing a network: what reads the outputs of its modules."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+
+from sr_quant_cli.networks.layers import Crop, Denormalize, Leaf, Trim
+
+
+def followed_by(
+    network: nn.Module, convolutions: tuple[type[nn.Module], ...], reader: type[nn.Module]
+) -> list[tuple[str, str]]:
+    """Paths of convolutions, and of a module of a type that alone reads each."""
+
+    def is_a(node: fx.Node, types: type | tuple[type, ...]) -> bool:
+        called = node.op == "call_module"
+        return called and isinstance(network.get_submodule(str(node.target)), types)
+
+    pairs = []
+    for node in Tracer().trace(network).nodes:
+        if is_a(node, reader):
+            (before,) = node.all_input_nodes
+            if len(before.users) == 1 and is_a(before, convolutions):
+                pairs.append((str(before.target), str(node.target)))
+    return pairs
+
+
+@dataclass(frozen=True)
+class OutputStage:
+    """How a picture leaves a network, by paths: a convolution, PixelShuffles, ``Denormalize``."""
+
+    convolution: str
+    enlargement: int
+    denormalize: str
+
+
+def output_stage(
+    network: nn.Module, convolutions: tuple[type[nn.Module], ...]
+) -> OutputStage | None:
+    """Find the convolution that gives the picture; None: the network ends otherwise.
+
+    Parameters
+    ----------
+    convolutions
+        Types that count as one.
+    """
+    graph = Tracer().trace(network)
+    (output,) = (node for node in graph.nodes if node.op == "output")
+    behind: list[str] = []
+    node = output.args[0]
+    while isinstance(node, fx.Node) and node.op == "call_module":
+        path = str(node.target)
+        if isinstance(network.get_submodule(path), convolutions):
+            modules = modules_at(network, behind)
+            if not behind or not isinstance(modules[0], Denormalize):
+                return None
+            return OutputStage(path, enlargement_of(modules), behind[0])
+        if not isinstance(network.get_submodule(path), _PASSED):
+            return None
+        if not isinstance(network.get_submodule(path), Trim):
+            behind.append(path)
+        node = node.args[0]
+    return None
+
+
+_PASSED = (Denormalize, Crop, Trim, nn.PixelShuffle, nn.Identity)
+
+
+@dataclass(frozen=True)
+class Link:
+    """A convolution, and what alone reads it, by paths."""
+
+    producer: str
+    consumer: str
+    relu: bool
+    """through a ReLU"""
+    enlargement: int
+    """through PixelShuffles"""
+    always: bool = True
+    """wherever one of the two is used, if there are several places"""
+
+
+def links(
+    network: nn.Module,
+    producers: tuple[type[nn.Module], ...],
+    consumers: tuple[type[nn.Module], ...],
+) -> list[Link]:
+    """Find convolutions and what reads them through nothing but ReLUs and PixelShuffles."""
+
+    def module(node: fx.Node) -> nn.Module | None:
+        called = node.op == "call_module"
+        return network.get_submodule(str(node.target)) if called else None
+
+    nodes = Tracer().trace(network).nodes
+    uses = Counter(str(node.target) for node in nodes if node.op == "call_module")
+    found: Counter[tuple[str, str, bool, int]] = Counter()
+    for consumer in nodes:
+        if not isinstance(module(consumer), consumers):
+            continue
+        relu, enlargement, node = False, 1, consumer
+        while len(node.all_input_nodes) == 1:
+            (node,) = node.all_input_nodes
+            passed = module(node)
+            if len(node.users) > 1:
+                break
+            if isinstance(passed, producers):
+                found[str(node.target), str(consumer.target), relu, enlargement] += 1
+                break
+            if isinstance(passed, nn.PixelShuffle):
+                enlargement *= passed.upscale_factor
+            elif isinstance(passed, nn.ReLU) or node.target in _RELUS:
+                relu = True
+            elif not isinstance(passed, nn.Identity):
+                break
+    return [
+        Link(before, behind, relu, enlargement, always=count == uses[before] == uses[behind])
+        for (before, behind, relu, enlargement), count in found.items()
+    ]
+
+
+_RELUS = ("relu", "relu_", torch.relu, torch.relu_, nn.functional.relu)
+
+
+class Tracer(fx.Tracer):
+    """Goes into what networks are composed of, and no further."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Tell whether a module is taken as a whole."""
+        leaf = isinstance(m, Leaf)
+        inside = type(m).__module__.startswith(__package__) or isinstance(m, nn.Sequential)
+        return leaf or not inside
+
+
+def enlargement_of(chain: Sequence[nn.Module]) -> int:
+    """Factor by which the modules of a chain enlarge."""
+    scale = 1
+    for module in chain:
+        if isinstance(module, nn.PixelShuffle):
+            scale *= module.upscale_factor
+        elif isinstance(module, nn.ConvTranspose2d):
+            scale *= module.stride[0]
+    return scale
+
+
+def modules_at(network: nn.Module, paths: Sequence[str]) -> list[nn.Module]:
+    """Modules at some paths, in their order."""
+    return [network.get_submodule(path) for path in paths]

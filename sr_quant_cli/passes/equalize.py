@@ -1,0 +1,82 @@
+"""Equal ranges for the channels of a stream, so that one range serves all of them.
+
+Activations have one range for a whole tensor: a channel of small values is then left with few
+levels. Where channels run through a network by additions alone, or from one convolution through a
+ReLU to the next, each may be scaled as one likes. The float network stays the same; after it, all
+channels reach equally far (cross-layer equalization [1]_, by activations).
+
+References
+----------
+.. [1] M. Nagel, M. van Baalen, T. Blankevoort, M. Welling, "Data-Free Quantization Through Weight
+       Equalization and Bias Correction", ICCV 2019.
+"""
+
+from collections.abc import Iterable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from sr_quant_cli.networks.base import Network
+from sr_quant_cli.quant.sites import Stream
+
+SMALLEST = 1e-3
+"""Reach of a channel, as a share of the largest one's, below which it is taken for this."""
+
+
+@torch.no_grad()
+def equalize(network: Network, batches: Iterable[Tensor]) -> None:
+    """Scale the channels of a float network's streams, in place.
+
+    The reach of a channel at a layer that reads a stream is its largest magnitude there, as a
+    share of the largest channel's; the largest reach of all these layers becomes 1.
+
+    Parameters
+    ----------
+    batches
+        LR pictures ``[N, 3, h, w]``, 0..1.
+
+    Raises
+    ------
+    ValueError
+        The network has no such stream.
+    """
+    streams = network.streams()
+    if not streams:
+        raise ValueError(f"{network.config.name} has no stream whose channels can be scaled")
+    reach: dict[str, Tensor] = {}
+
+    def look(path: str, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        largest = inputs[0].abs().amax((0, 2, 3))
+        reach[path] = torch.maximum(reach.get(path, largest), largest)
+
+    handles = [
+        network.get_submodule(path).register_forward_pre_hook(partial(look, path))
+        for stream in streams
+        for path in stream.readers
+    ]
+    network.eval()
+    for batch in batches:
+        network(batch)
+    for handle in handles:
+        handle.remove()
+    for stream in streams:
+        shares = torch.stack([reach[path] / reach[path].amax() for path in stream.readers])
+        transform(network, stream, shares.amax(0).clamp_min(SMALLEST).reciprocal().diag())
+
+
+@torch.no_grad()
+def transform(network: Network, stream: Stream, matrix: Tensor) -> None:
+    """Apply a matrix ``[C, C]`` where a stream is written, its inverse where it is read."""
+    matrix = matrix.double()
+    inverse = torch.linalg.inv(matrix)
+    for path in stream.writers:
+        layer = network.get_submodule(path)
+        assert isinstance(layer, nn.Conv2d)
+        layer.weight.copy_(torch.einsum("dc,cikl->dikl", matrix, layer.weight.double()))
+        if layer.bias is not None:
+            layer.bias.copy_(matrix @ layer.bias.double())
+    for path in stream.readers:
+        layer = network.get_submodule(path)
+        assert isinstance(layer, nn.Conv2d)
+        layer.weight.copy_(torch.einsum("ockl,cd->odkl", layer.weight.double(), inverse))

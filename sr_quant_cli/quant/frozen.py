@@ -1,0 +1,88 @@
+"""Ranges that change no more: those of model files and of networks for graphs."""
+
+import torch
+from torch import Tensor
+
+from sr_quant_cli.quant.grids import Grid
+from sr_quant_cli.quant.quantizers import Quantizer
+from sr_quant_cli.quant.ranges import range_shape
+
+
+class FrozenWeight(Quantizer):
+    """Stands in for a weight's quantizer where the weight already lies on its grid.
+
+    It knows the grid, so that codes can be read off again, and changes nothing.
+
+    Parameters
+    ----------
+    levels
+        First code, origin and step, float32, one after the other: one of each, or a step, or an
+        origin and a step, for every output channel of the weight.
+    weight
+        ``[C, ...]``
+    """
+
+    levels: Tensor
+
+    def __init__(self, bits: int, levels: Tensor, weight: Tensor) -> None:
+        super().__init__(bits, "ste")
+        self.register_buffer("levels", levels)
+        self._shape = range_shape(weight, dim=0)
+
+    @staticmethod
+    def of(grid: Grid, weight: Tensor) -> "FrozenWeight":
+        """Keep the grid of a weight."""
+        origin = grid.origin.flatten()
+        if (origin == origin[0]).all():
+            origin = origin[:1]
+        first = torch.full_like(origin[:1], grid.first)
+        return FrozenWeight(grid.bits, torch.cat([first, origin, grid.step.flatten()]), weight)
+
+    def grid(self, x: Tensor) -> Grid:
+        """The grid that the weight lies on, whatever ``x`` is."""
+        first, last = int(self.levels[0]), int(self.levels[0]) + 2**self.bits - 1
+        values = self.levels[1:]
+        steps = self._shape[0] if len(values) > 2 else 1
+        origin, step = values[:-steps], values[-steps:]
+        origin, step = (v.view(self._shape if len(v) > 1 else ()) for v in (origin, step))
+        return Grid(
+            step, origin, step * first + origin, step * last + origin, first, last, self.bits
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` itself."""
+        return x
+
+
+class FrozenInput(Quantizer):
+    """A range of an activation that changes no more.
+
+    Parameters
+    ----------
+    levels
+        First code, lower and upper bound, origin and step, float32 ``[SIZE]``.
+    """
+
+    SIZE = 5
+    levels: Tensor
+
+    def __init__(self, bits: int, levels: Tensor) -> None:
+        super().__init__(bits, "clip")
+        self.register_buffer("levels", levels)
+
+    @staticmethod
+    def of(grid: Grid) -> "FrozenInput":
+        """Keep a grid that has one range."""
+        first = torch.full_like(grid.step, grid.first)
+        values = torch.stack([first, grid.lower, grid.upper, grid.origin, grid.step])
+        return FrozenInput(grid.bits, values)
+
+    def grid(self, x: Tensor) -> Grid:
+        """The grid, whatever ``x`` is."""
+        _, lower, upper, origin, step = self.levels
+        first = int(self.levels[0])
+        return Grid(step, origin, lower, upper, first, first + 2**self.bits - 1, self.bits)
+
+    def static_grid(self) -> Grid:
+        """The grid."""
+        return self.grid(self.levels)

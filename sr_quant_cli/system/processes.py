@@ -1,0 +1,167 @@
+"""One process among those that ``torchrun`` started.
+
+A process knows the others by the environment variables of torchrun. Work on lists is shared with
+``share`` and brought together with ``collect``; training uses DistributedDataParallel. Without
+torchrun there is one process, and nothing here does anything.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sr_quant_cli.errors import FailedError, SrqError
+from sr_quant_cli.system.terminal import say
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+_PATIENCE = timedelta(hours=2)
+"""How long a process waits for another: decoding photographs may take an hour."""
+
+_LOST = ("closed by peer", "reset by peer", "Broken pipe", "likely closed", "ncclRemoteError")
+"""What gloo and NCCL say where a process has ended; they have no class of error for it."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Place of this process: among all, and among those of its machine."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+
+
+def world() -> World:
+    """Read the place of this process from torchrun's variables; alone without them."""
+    names = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))
+    return World(*(int(os.environ.get(name, default)) for name, default in names))
+
+
+def thread_limit(count: int | None) -> int | None:
+    """CPU threads of this process: ``count``; None: its part of the cores, unlimited when alone."""
+    processes = world().local_size
+    if count is None and processes > 1:
+        return max(1, _cores() // processes)
+    return count
+
+
+def warn(message: str) -> None:
+    """Tell on stderr what does not stop the work; of several processes the first one does."""
+    if world().rank == 0:
+        say(f"srq: warning: {message}", sys.stderr)
+
+
+@contextmanager
+def process_group(device: "torch.device | None" = None) -> Iterator[World]:
+    """Join the other processes for the length of the block: gloo, or NCCL on a CUDA device.
+
+    An error in one process is told by that process, and torchrun ends the others.
+
+    Raises
+    ------
+    FailedError
+        Another process has ended while this one waited for it.
+    """
+    here = world()
+    if here.size == 1:
+        yield here
+        return
+    from torch import cuda, distributed
+
+    backend = "gloo"
+    if device is not None and device.type == "cuda":
+        backend = "nccl"
+        cuda.set_device(device)  # objects travel by way of the current device
+    try:
+        distributed.init_process_group(backend, timeout=_PATIENCE)
+        yield here
+    except SrqError as error:
+        error.shared = False
+        raise
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in _LOST):
+            raise
+        raise FailedError("another process of this run has ended; its message says why") from error
+    # Not after an error: the others may wait in a collective operation for ever.
+    distributed.destroy_process_group()
+
+
+def share(items: Sequence[T]) -> list[T]:
+    """Items of this process: every n-th, from its rank on."""
+    here = world()
+    return list(items[here.rank :: here.size])
+
+
+def collect(items: Sequence[T]) -> list[T]:
+    """Bring together what all processes made of their ``share``, in the order of the whole.
+
+    Items are pickled; every process gets all of them.
+    """
+    size = world().size
+    if size == 1:
+        return list(items)
+    parts: list[Any] = [None] * size
+    from torch import distributed
+
+    distributed.all_gather_object(parts, list(items))
+    count = sum(map(len, parts))
+    return [parts[index % size][index // size] for index in range(count)]
+
+
+def from_first(value: T) -> T:
+    """Give every process the value that the first one has (pickled)."""
+    if world().size == 1:
+        return value
+    from torch import distributed
+
+    box = [value]
+    distributed.broadcast_object_list(box)
+    return box[0]
+
+
+@contextmanager
+def first_of_machine() -> Iterator[None]:
+    """Let the first process of each machine run the block before the others do."""
+    here = world()
+    if here.size == 1:
+        yield
+        return
+    from torch import distributed
+
+    if here.local_rank:
+        distributed.barrier()
+    yield
+    if not here.local_rank:
+        distributed.barrier()
+
+
+def _cores() -> int:
+    """Cores that this process may use: a batch system may bind it to some of the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def process_count() -> int:
+    """Processes that train together."""
+    from torch import distributed
+
+    together = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_world_size() if together else 1
+
+
+def average_processes(value: "torch.Tensor") -> None:
+    """Replace a value by its mean over the processes that train together, for ranges from data."""
+    count = process_count()
+    if count > 1:
+        from torch import distributed
+
+        distributed.all_reduce(value.data)
+        value.data /= count

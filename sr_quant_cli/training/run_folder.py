@@ -1,0 +1,179 @@
+"""The run folder: one writer at a time, and its log.
+
+A run folder holds ``recipe.toml`` (every field), ``log.jsonl``, checkpoints, and at the end
+``model.safetensors``.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from sr_quant_cli.errors import FailedError, UsageError
+from sr_quant_cli.modelfiles.named import MODEL, RECIPE
+from sr_quant_cli.system.files import finite, replacing, sweep
+
+LOG = "log.jsonl"
+CHECKPOINTS = "step-" + "[0-9]" * 8 + ".ckpt"
+"""Pattern of the numbered checkpoints' names."""
+TRAINABLE = "trainable.safetensors"
+"""Model file beside the packed one in which weights are float, for training to go on."""
+VALIDATION_PROTOCOL = "matlab"
+"""Protocol of the PSNR in the log."""
+_LOCK = ".lock"
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a folder in which a run would replace files of the user's.
+
+    Raises
+    ------
+    UsageError
+        No run has written there, but files lie there by names that a run writes.
+    """
+    if (folder / _LOCK).exists() or any(folder.glob(CHECKPOINTS)):
+        return
+    names = (RECIPE, LOG, MODEL, TRAINABLE)
+    if taken := [name for name in names if (folder / name).exists()]:
+        raise UsageError(
+            f"{folder} is no run folder, but holds {', '.join(taken)}; choose another one with "
+            "--run"
+        )
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing to a run folder, which is made if need be.
+
+    The lock goes with the process, however it ends. Temporary files of a killed one are removed.
+
+    Raises
+    ------
+    UsageError
+        Another run writes there.
+    FailedError
+        The folder cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / _LOCK, timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise UsageError(
+            f"{folder} is in use by another run; wait for it or choose another folder with --run"
+        ) from error
+    except OSError as error:
+        raise FailedError(f"cannot write in {folder}: {error.strerror or error}") from error
+    try:
+        sweep(folder)
+        yield
+    finally:
+        lock.release()
+
+
+def in_use(folder: Path) -> bool:
+    """Tell whether a run is writing to the folder now."""
+    if not (folder / _LOCK).is_file():
+        return False
+    try:
+        with FileLock(folder / _LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # not ours to write: then no run of ours writes there
+        return False
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """Entries of a run's log: ``step``, ``seconds``, and ``loss`` with ``lr``, or other values.
+
+    A last line that a crash has cut off is left out.
+
+    Raises
+    ------
+    UsageError
+        The file is no such log, or cannot be read.
+    """
+    path = folder / LOG
+    if not path.is_file():
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not a readable log: {error}") from error
+    entries: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            entry = None
+            if number == len(lines) and (line.startswith("{") or not line.strip("\0")):
+                break
+        if not (isinstance(entry, dict) and _is_number(entry.get("step"), entry.get("seconds"))):
+            raise UsageError(f"{path}: line {number} is no log entry")
+        entries.append(entry)
+    return entries
+
+
+def _is_number(*values: Any) -> bool:
+    return all(type(value) in (int, float) for value in values)
+
+
+class RunLog:
+    """Appends to ``log.jsonl``, and to TensorBoard's files where asked.
+
+    Parameters
+    ----------
+    after
+        Step that the run continues from: later entries are dropped, it writes them again.
+    tensorboard
+        Also write event files below ``tensorboard/`` in the folder.
+
+    Raises
+    ------
+    UsageError
+        TensorBoard is asked for and not installed.
+    """
+
+    def __init__(self, folder: Path, *, after: int = 0, tensorboard: bool = False) -> None:
+        self._path = folder / LOG
+        self._board = _tensorboard(folder, after) if tensorboard else None
+        kept = [entry for entry in read_log(folder) if entry["step"] <= after]
+        with replacing(self._path) as temporary:
+            temporary.write_text("".join(map(_line, kept)), encoding="utf-8")
+
+    def write(self, step: int, seconds: float, **values: float) -> None:
+        """Append one entry.
+
+        Raises
+        ------
+        FailedError
+            The disk is full or the folder gone.
+        """
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(_line({"step": step, "seconds": round(seconds, 1), **values}))
+        except OSError as error:
+            raise FailedError(f"cannot write {self._path}: {error.strerror or error}") from error
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+            self._board.flush()
+
+
+def _line(entry: dict[str, Any]) -> str:
+    return json.dumps(finite(entry)) + "\n"
+
+
+def _tensorboard(folder: Path, after: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UsageError(
+            "--tensorboard needs the package tensorboard: pip install 'sr-quant-cli[tensorboard]'"
+        ) from error
+    return SummaryWriter(os.fspath(folder / "tensorboard"), purge_step=after + 1)

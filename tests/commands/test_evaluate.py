@@ -1,0 +1,124 @@
+import json
+
+import numpy as np
+import pytest
+
+from sr_quant_cli.commands.evaluate import (
+    distinct,
+    evaluate,
+    folder_candidate,
+    model_candidate,
+    report,
+    set_scores,
+)
+from sr_quant_cli.data.benchmark import find_set
+from sr_quant_cli.data.bicubic import enlarge
+from sr_quant_cli.errors import UsageError
+from sr_quant_cli.imaging.io import read_rgb, write_rgb
+from sr_quant_cli.inference.opening import open_model
+from sr_quant_cli.inference.upscaler import BicubicUpscaler
+from sr_quant_cli.metrics import get_protocol, score
+from sr_quant_cli.system.files import write_json
+from tests.helpers import nearest_onnx, picture
+
+MATLAB = get_protocol("matlab")
+
+
+@pytest.fixture
+def small_set(tmp_path):
+    for index in range(3):
+        write_rgb(tmp_path / "Set5" / "HR" / f"p{index}.png", picture(40, 45, seed=index))
+    return find_set("Set5", 2, tmp_path)
+
+
+def test_a_row_is_the_mean_over_pictures(small_set):
+    (result,) = evaluate([model_candidate(BicubicUpscaler(2))], [small_set], MATLAB)
+    expected = []
+    for pair in small_set.pairs:
+        lr, hr = pair.load(2)
+        expected.append(score(enlarge(lr, 2), hr, 2, MATLAB))
+    assert result.psnr == pytest.approx(np.mean([s.psnr for s in expected]))
+    assert result.ssim == pytest.approx(np.mean([s.ssim for s in expected]))
+    assert [p.name for p in result.pictures] == ["p0", "p1", "p2"]
+
+
+def test_a_folder_of_results_is_scored_by_its_names(small_set, tmp_path):
+    for pair, ending in zip(small_set.pairs, ("", "_x2", "x2"), strict=True):
+        _, hr = pair.load(2)
+        worse = hr.copy()
+        worse[::2] ^= 1
+        write_rgb(tmp_path / "mine" / "Set5" / f"{pair.name}{ending}.png", worse)
+    (result,) = evaluate([folder_candidate(tmp_path / "mine")], [small_set], MATLAB)
+    assert 48 < result.psnr < 56
+
+
+def test_results_that_equal_their_pictures_are_no_number_in_json(small_set, tmp_path):
+    for pair in small_set.pairs:
+        write_rgb(tmp_path / "mine" / f"{pair.name}.png", pair.load(2)[1])
+    results = evaluate([folder_candidate(tmp_path / "mine")], [small_set], MATLAB)
+    write_json(tmp_path / "r.json", report(results, [small_set], MATLAB))
+    written = json.loads((tmp_path / "r.json").read_text(), parse_constant=pytest.fail)
+    assert written["rows"][0]["psnr"] is None
+    assert written["rows"][0]["ssim"] == 1
+    # A model's card holds finite figures alone.
+    assert set_scores("mine", results, [small_set], MATLAB) == []
+
+
+def test_a_missing_or_wrong_result_is_named(small_set, tmp_path):
+    with pytest.raises(UsageError, match="no such folder"):
+        folder_candidate(tmp_path / "none")
+    folder = tmp_path / "mine"
+    for pair in small_set.pairs[:2]:
+        write_rgb(folder / f"{pair.name}.png", pair.load(2)[1])
+    with pytest.raises(UsageError, match="no picture of p2"):
+        evaluate([folder_candidate(folder)], [small_set], MATLAB)
+    write_rgb(folder / "p2.png", picture(20, 20))
+    with pytest.raises(UsageError, match=r"p2.*20x20"):
+        evaluate([folder_candidate(folder)], [small_set], MATLAB)
+
+
+def test_an_onnx_file_is_run_as_it_says(tmp_path):
+    for runtime in ("auto", "onnxruntime", "openvino"):
+        upscaler = open_model(nearest_onnx(tmp_path / "n.onnx"), runtime=runtime)
+        lr = picture(7, 5)
+        assert (upscaler.name, upscaler.scale) == ("n.onnx", 2)
+        assert np.array_equal(upscaler(lr), lr.repeat(2, axis=0).repeat(2, axis=1))
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_an_onnx_file_that_is_no_rgb_network_is_refused(tmp_path, runtime):
+    (tmp_path / "bad.onnx").write_text("no")
+    grey = nearest_onnx(tmp_path / "grey.onnx", channels=1)
+    two = nearest_onnx(tmp_path / "two.onnx", inputs=2)
+    for path, message in [
+        (tmp_path / "bad.onnx", r"bad\.onnx is no readable"),
+        (tmp_path / "none.onnx", "no such model file"),
+        (grey, r"grey\.onnx: needs one input, .* it has float32 \[\?, 1, \?, \?\]"),
+        (two, "two.onnx: needs one input"),
+    ]:
+        with pytest.raises(UsageError, match=message) as refused:
+            open_model(path, runtime=runtime)
+        assert "\n" not in str(refused.value)
+
+
+def test_the_report_says_how_it_was_measured(small_set):
+    candidates = distinct([model_candidate(BicubicUpscaler(2))] * 2)
+    results = evaluate(candidates, [small_set], MATLAB)
+    document = json.loads(json.dumps(report(results, [small_set], MATLAB)))
+    assert document["protocol"] == "matlab"
+    assert document["border"] == document["scale"] == 2
+    assert document["sets"] == {"Set5": {"images": 3, "lr": "bicubic"}}
+    assert [row["model"] for row in document["rows"]] == ["bicubic", "bicubic (2)"]
+    (card_score,) = set_scores("bicubic (2)", results, [small_set], MATLAB)
+    assert card_score.images == 3
+    assert card_score.psnr == pytest.approx(results[1].psnr, abs=1e-4)
+
+
+def test_bicubic_on_real_pictures_gives_the_published_figure(real_data):
+    (result,) = evaluate(
+        [model_candidate(BicubicUpscaler(4))], [find_set("Set5", 4, real_data)], MATLAB
+    )
+    assert result.psnr == pytest.approx(28.42, abs=0.02)
+    assert result.ssim == pytest.approx(0.8104, abs=0.001)
+    assert result.lr_origin == "folder"
+    assert read_rgb(real_data / "benchmark/Set5/HR/baby.png").shape == (512, 512, 3)

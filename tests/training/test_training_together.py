@@ -1,0 +1,81 @@
+"""Training on several processes of one machine."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from sr_quant_cli.commands.pretrain import pretrain
+from tests.commands.test_quantize import SMALL as QUANTIZE
+from tests.training.runs import SMALL, entries, request, weights
+
+FOUR = ("train.batch=4", "train.log_every=1", "train.iters=10", "optim.lr=1e-4")
+
+
+def together(processes, photographs, run, *overrides):
+    sets = [word for value in (*SMALL, *FOUR, *overrides) for word in ("--set", value)]
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node", str(processes), "-m", "sr_quant_cli", "pretrain", "edsr"),
+            *("--scale", "2", "--data", str(photographs), "--run-dir", str(run)),
+            *("--device", "cpu", "--threads", "1", *sets),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_two_processes_train_as_one_and_one_goes_on_from_two(photographs, tmp_path):
+    pretrain(request(photographs, tmp_path / "one", *FOUR, threads=1))
+    ended = together(2, photographs, tmp_path / "two", "train.iters=6")
+    assert ended.returncode == 0, ended.stderr
+    # Only the first process speaks.
+    assert ended.stdout.count("pretrain edsr-x2 on") == 1
+    assert ended.stdout.count("step 6/6") == 1
+    pretrain(request(photographs, tmp_path / "two", *FOUR, threads=1))
+
+    one, two = entries(tmp_path / "one"), entries(tmp_path / "two")
+    losses = [[entry["loss"] for entry in log if "loss" in entry] for log in (one, two)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    theirs = weights(tmp_path / "two")
+    for key, value in weights(tmp_path / "one").items():
+        assert torch.allclose(value, theirs[key], atol=1e-5)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_once(photographs, tmp_path):
+    ended = together(2, photographs, tmp_path / "run", "train.batch=3")
+    assert ended.returncode != 0
+    told = [line for line in ended.stderr.splitlines() if "train.batch" in line]
+    assert told[0] == (
+        "srq: error: train.batch = 3: must be a multiple of the 2 processes that share it"
+    )
+
+
+def test_quantized_networks_train_together(photographs, tmp_path, tiny_model):
+    # Gates and bounds get no gradient in the phases that leave them out.
+    sets = [word for value in QUANTIZE for word in ("--set", value)]
+    ended = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node", "2", "-m", "sr_quant_cli", "quantize", str(tiny_model)),
+            *("--method", "ddtb", "--w", "4", "--a", "4", "--iters", "24"),
+            *("--data", str(photographs), "--run-dir", str(tmp_path / "run")),
+            *(
+                "--device",
+                "cpu",
+                "--threads",
+                "1",
+                *sets,
+                *("--set", "method.statistics=0.1", "--set", "method.gates_from=0.5"),
+            ),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    steps = [entry["step"] for entry in entries(tmp_path / "run") if "loss" in entry]
+    assert steps[-1] == 24
