@@ -15,11 +15,34 @@ _MEMORY = re.compile(
 
 
 class SrqError(Exception):
-    """One clear line for the user: what, where, what is allowed."""
+    """One clear line for the user: what, where, what is allowed.
+
+    Parameters named in ``problem`` stand in backquotes. The command line puts the names of their
+    options in place of them.
+
+    Parameters
+    ----------
+    problem
+        What is wrong, and what is allowed.
+    field
+        Parameter that is to blame.
+    value
+        Its value; None: the line does without it.
+
+    Examples
+    --------
+    >>> print(UsageError("must be 2, 3 or 4", field="scale", value=5))
+    `scale` 5: must be 2, 3 or 4
+    """
 
     exit_code = 1
     shared = True
-    """Every process of a distributed run meets it alike, so that the first one tells."""
+    """Raised identically on every rank, so only rank 0 reports it."""
+
+    def __init__(self, problem: str, *, field: str | None = None, value: object = None) -> None:
+        blamed = f"`{field}`" if value is None else f"`{field}` {value}"
+        super().__init__(problem if field is None else f"{blamed}: {problem}")
+        self.field = field
 
 
 class FailedError(SrqError):

@@ -13,6 +13,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 from sr_quant_cli.cli.app import main
 from sr_quant_cli.imaging.io import write_rgb
 from sr_quant_cli.modelfiles.modelfile import Card, save_model
+from sr_quant_cli.report.terminal import TerminalReporter
+from sr_quant_cli.system.reporting import reporting
 from tests.helpers import picture, tiny_edsr
 
 
@@ -20,6 +22,13 @@ from tests.helpers import picture, tiny_edsr
 def _nothing_told(monkeypatch):
     """Let every test hear what is told once."""
     monkeypatch.setattr("sr_quant_cli.modelfiles.named._told", set())
+
+
+@pytest.fixture(autouse=True)
+def _terminal():
+    """Let tests hear what the command line prints."""
+    with reporting(TerminalReporter()):
+        yield
 
 
 @pytest.fixture(autouse=True)

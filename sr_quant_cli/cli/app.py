@@ -28,8 +28,9 @@ from sr_quant_cli.cli import (
     upscale,
 )
 from sr_quant_cli.errors import SrqError, out_of_memory
+from sr_quant_cli.report.terminal import TerminalReporter, say
 from sr_quant_cli.system.processes import world
-from sr_quant_cli.system.terminal import say
+from sr_quant_cli.system.reporting import reporting
 
 app = typer.Typer(
     name="srq",
@@ -85,14 +86,15 @@ def main() -> None:
     if world().rank:
         _leave_terminal()
     try:
-        code = app(standalone_mode=False)
+        with reporting(TerminalReporter(_in_flags)):
+            code = app(standalone_mode=False)
         sys.stdout.flush()
     except SystemExit as ended:
         if isinstance(ended.__context__, BrokenPipeError):  # which Typer takes for an end
             _fail(_of_system(ended.__context__), 1)
         raise
     except SrqError as error:
-        _fail(str(error), error.exit_code, shared=error.shared)
+        _fail(_in_flags(str(error)), error.exit_code, shared=error.shared)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             _fail(f"{str(error.filename)[:100]}...: is too long for a file's name", 2)
@@ -108,6 +110,15 @@ def main() -> None:
         _fail(f"{usage_error(error)} (see --help)", 2)
     else:
         sys.exit(code or 0)
+
+
+def _in_flags(text: str) -> str:
+    """Name the options of a message's parameters; seldom needed, so it is imported late."""
+    if "`" not in text:
+        return text
+    from sr_quant_cli.cli.usage import in_flags
+
+    return in_flags(text, typer.main.get_command(app))
 
 
 def _open_streams() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sr_quant_cli.cli.options import DataRoot, Json
-from sr_quant_cli.system.terminal import say
+from sr_quant_cli.report.terminal import say
 
 app = typer.Typer(help="Data sets: list, get, make, check.", rich_markup_mode=None)
 

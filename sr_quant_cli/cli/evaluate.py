@@ -93,7 +93,8 @@ def evaluate(
     from sr_quant_cli.modelfiles.named import is_model_file, named_model
     from sr_quant_cli.report.table import print_scores
     from sr_quant_cli.system.files import DRAWING, check_own, write_json
-    from sr_quant_cli.system.processes import process_group, warn
+    from sr_quant_cli.system.processes import process_group
+    from sr_quant_cli.system.reporting import warn
 
     paths = [named_model(model, scale) for model in models or ()]
     if not paths and not sr_dir:

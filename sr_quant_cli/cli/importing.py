@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from sr_quant_cli.system.terminal import say
+from sr_quant_cli.report.terminal import say
 
 _RANGES: dict[str, Literal[1, 255]] = {"1": 1, "255": 255}
 
@@ -76,7 +76,7 @@ def import_(
     from sr_quant_cli.modelfiles.named import is_model_file
     from sr_quant_cli.runtimes.torch import TorchRuntime
     from sr_quant_cli.system.files import check_outputs
-    from sr_quant_cli.system.processes import warn
+    from sr_quant_cli.system.reporting import warn
 
     target = output or Path(f"{checkpoint.stem}.safetensors")
     check_outputs({"-o": target}, [checkpoint])

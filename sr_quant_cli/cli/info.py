@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sr_quant_cli.cli.options import Depth, Json
-from sr_quant_cli.system.terminal import say
+from sr_quant_cli.report.terminal import say
 
 
 def info(

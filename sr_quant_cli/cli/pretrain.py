@@ -37,7 +37,7 @@ def pretrain(
     ] = None,
     overrides: Overrides = None,
     data: Photographs = None,
-    run: RunDir = None,
+    run_dir: RunDir = None,
     resume: Resume = "auto",
     init: Annotated[
         Path | None,
@@ -76,7 +76,7 @@ def pretrain(
             data=data,
             recipe=recipe or f"pretrain-{network}",
             overrides=tuple(overrides or ()),
-            run_dir=run,
+            run_dir=run_dir,
             resume=resume,
             init=init,
             max_time=max_time,

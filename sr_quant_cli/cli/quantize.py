@@ -54,7 +54,7 @@ def quantize(
         int | None, typer.Option(help="Of the model: 2, 3 or 4; default: its own, else 4.")
     ] = None,
     data: Photographs = None,
-    run: RunDir = None,
+    run_dir: RunDir = None,
     resume: Resume = "auto",
     max_time: MaxTime = None,
     tensorboard: TensorBoard = False,
@@ -98,7 +98,7 @@ def quantize(
             iters=iters,
             data=data,
             overrides=tuple(overrides or ()),
-            run_dir=run,
+            run_dir=run_dir,
             resume=resume,
             max_time=max_time,
             tensorboard=tensorboard,

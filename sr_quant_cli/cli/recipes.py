@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sr_quant_cli.cli.options import Json
-from sr_quant_cli.system.terminal import say
+from sr_quant_cli.report.terminal import say
 
 app = typer.Typer(
     help="Built-in recipes: list, show, copy; pages on fields and methods.",

@@ -1,9 +1,31 @@
 """Errors of the command line in plain words: those of the libraries that read it speak of types."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from sr_quant_cli.strict import in_words
+
+
+def in_flags(text: str, command: Any) -> str:
+    """Put options in the place of parameters that stand in backquotes.
+
+    Parameters
+    ----------
+    command
+        Typer's, with all that are below it: a name is that of the same option in all of them.
+    """
+    flags = dict(_flags(command))
+    return re.sub(r"`(\w+)`", lambda name: flags.get(name[1], name[1]), text)
+
+
+def _flags(command: Any) -> Iterator[tuple[str, str]]:
+    """Names of parameters in Python, and those of their options."""
+    for parameter in command.params:
+        if parameter.param_type_name == "option":
+            yield parameter.name, next(n for n in parameter.opts if n.startswith("--"))
+    for inner in getattr(command, "commands", {}).values():
+        yield from _flags(inner)
 
 
 def usage_error(error: Any) -> str:

@@ -128,7 +128,7 @@ def bench_train(request: TrainRequest) -> dict[str, Any]:
     keep_freed_memory()
     precision = pick_precision(recipe.train.precision, device)
     photographs = find_photographs(recipe.data, recipe.network.scale, request.data_root)
-    store = pack_pairs(photographs.train, recipe.network.scale, progress=True)
+    store = pack_pairs(photographs.train, recipe.network.scale)
 
     finding: dict[str, float]
     quantization: dict[str, Any] = {}

@@ -26,8 +26,8 @@ from sr_quant_cli.runtimes.base import Kernels, Pixels, Runtime, RuntimeName
 from sr_quant_cli.runtimes.opening import open_file
 from sr_quant_cli.runtimes.torch import TorchRuntime
 from sr_quant_cli.system.device import Precision, PrecisionChoice, has_fast_bf16, set_threads
-from sr_quant_cli.system.processes import warn
 from sr_quant_cli.system.processor import has_vnni
+from sr_quant_cli.system.reporting import warn
 from sr_quant_cli.system.timing import Variant, compare, machine, time_in_turns
 
 _CPU = torch.device("cpu")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from sr_quant_cli import __version__
 from sr_quant_cli.data.benchmark import BenchmarkSet, Pair
@@ -26,6 +25,7 @@ from sr_quant_cli.metrics import Protocol, score
 from sr_quant_cli.modelfiles.modelfile import SetScore
 from sr_quant_cli.runtimes.base import Pixels, RuntimeName
 from sr_quant_cli.system.processes import collect, from_first, share
+from sr_quant_cli.system.reporting import track
 from sr_quant_cli.system.terminal import file_name
 
 if TYPE_CHECKING:
@@ -152,13 +152,8 @@ def evaluate(
     with ThreadPoolExecutor(1) as scorer:
         for bench in sets:
             waiting: list[list[Future[PictureScore]]] = []
-            for pair in tqdm(
-                share(from_first(bench.pairs)),
-                desc=bench.name,
-                unit="picture",
-                leave=False,
-                disable=None,
-            ):
+            mine = share(from_first(bench.pairs))
+            for pair in track(mine, len(mine), "picture", bench.name):
                 lr, hr = pair.load(bench.scale)
                 row = []
                 for candidate in candidates:

@@ -27,7 +27,7 @@ from sr_quant_cli.recipe.schema import DataSection
 from sr_quant_cli.runtimes.opening import open_file
 from sr_quant_cli.runtimes.torch import TorchRuntime
 from sr_quant_cli.system.files import check_outputs
-from sr_quant_cli.system.terminal import say
+from sr_quant_cli.system.reporting import result
 
 _CPU = torch.device("cpu")
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
@@ -124,7 +124,9 @@ def run_export(request: ExportRequest, show: Callable[[Deployed, Verification], 
     _judge(exported)
     describe(deployed.model, deployed.facts, **exported.report())
     save_graph(deployed.model, path)
-    say(f"{request.model} -> {path}  {sum(file.stat().st_size for file in _files(path)):,} bytes")
+    result(
+        f"{request.model} -> {path}  {sum(file.stat().st_size for file in _files(path)):,} bytes"
+    )
     return exported
 
 
@@ -147,7 +149,7 @@ def _calibration(request: ExportRequest, scale: int) -> list[Tensor] | None:
     photographs = find_photographs(
         DataSection(train=request.calibrate, validation=[]), scale, request.data_root
     )
-    store = pack_pairs(photographs.train, scale, progress=True)
+    store = pack_pairs(photographs.train, scale)
     sampler = PatchSampler(
         store,
         seed=0,

@@ -30,7 +30,7 @@ from sr_quant_cli.passes.equalize import equalize
 from sr_quant_cli.passes.mix import mix
 from sr_quant_cli.quant.plan import Bits, plan_sites
 from sr_quant_cli.recipe.schema import QuantizeRecipe
-from sr_quant_cli.system.processes import warn
+from sr_quant_cli.system.reporting import warn
 from sr_quant_cli.training.objective import Objective, StudentLoss
 from sr_quant_cli.training.run import Job, run_job
 from sr_quant_cli.training.run_folder import TRAINABLE

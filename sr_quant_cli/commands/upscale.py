@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pyvips
-from tqdm import tqdm
 
 from sr_quant_cli.commands.jobs import Job, Plan, exists
 from sr_quant_cli.errors import FailedError, SrqError, UsageError
@@ -19,6 +18,7 @@ from sr_quant_cli.inference.ran import Ran
 from sr_quant_cli.inference.upscaler import Upscaler
 from sr_quant_cli.system.interrupt import DeferredInterrupts
 from sr_quant_cli.system.processes import collect, from_first, share
+from sr_quant_cli.system.reporting import progress, result
 from sr_quant_cli.system.terminal import printable
 
 
@@ -189,13 +189,7 @@ def _enlarge(
     scale = upscaler.scale
     height, width = picture.height, picture.width
     with (
-        tqdm(
-            total=upscaler.tile_count(height, width),
-            desc=printable(picture.path.name),
-            unit="tile",
-            leave=False,
-            disable=None,
-        ) as bar,
+        progress(upscaler.tile_count(height, width), "tile", picture.path.name) as bar,
         StreamWriter(
             target,
             height * scale,
@@ -233,4 +227,4 @@ def _tell(result: Done) -> None:
 
 def _say(line: str) -> None:
     """Print a line above progress bars."""
-    tqdm.write(printable(line))
+    result(line)

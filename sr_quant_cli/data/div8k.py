@@ -16,13 +16,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from sr_quant_cli.data.bicubic import resize
 from sr_quant_cli.errors import FailedError, UsageError, unknown
 from sr_quant_cli.imaging.formats import picture_files
 from sr_quant_cli.imaging.io import decodes, read_rgb, write_rgb
-from sr_quant_cli.system.terminal import printable
+from sr_quant_cli.system.reporting import track, warn
 
 MULTIPLE = 12
 """What both sides divide by."""
@@ -92,14 +91,14 @@ def make(name: str, source: Path, root: Path) -> Outcome:
         raise UsageError(f"--from {source}: none of the pictures {wanted} of DIV8K is there")
     folder = root / "benchmark" / name / "HR"
     made, damaged = 0, []
-    for entry in tqdm(present, desc=name, unit="picture", leave=False, disable=None):
+    for entry in track(present, len(present), "picture", name):
         target = folder / f"{entry}.png"
         if target.is_file() and decodes(target):
             continue
         try:
             write_rgb(target, prepare(read_rgb(files[entry]), selection.longest))
         except UsageError as error:
-            tqdm.write(printable(error))
+            warn(str(error))
             damaged.append(entry)
         else:
             made += 1

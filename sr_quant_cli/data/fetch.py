@@ -15,14 +15,13 @@ from urllib.parse import urlsplit
 import pooch
 import requests
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from sr_quant_cli.data.catalog import Archive, DataSet, Part
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.imaging.formats import picture_files
 from sr_quant_cli.imaging.io import decodes
 from sr_quant_cli.system.files import scratch
-from sr_quant_cli.system.terminal import say
+from sr_quant_cli.system.reporting import note, progress, track
 
 _ATTEMPTS = 4
 _TIMEOUT = 30
@@ -54,10 +53,9 @@ def state_of(part: Part, root: Path) -> PartState:
     """Look at a part: count its pictures and decode each, to name the damaged ones."""
     folder = root / part.folder
     files = picture_files(folder) if folder.is_dir() else []
-    bar = tqdm(files, desc=f"checking {part.folder}", unit="picture", leave=False, disable=None)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        intact = pool.map(decodes, files)
-        damaged = tuple(path.name for path, good in zip(bar, intact, strict=True) if not good)
+        intact = track(pool.map(decodes, files), len(files), "picture", f"checking {part.folder}")
+        damaged = tuple(path.name for path, good in zip(files, intact, strict=True) if not good)
     return PartState(part.folder, part.pictures, len(files), damaged, part.optional)
 
 
@@ -127,7 +125,7 @@ def _alone(downloads: Path) -> Iterator[None]:
             try:
                 lock.acquire(blocking=False)
             except Timeout:
-                say(f"waiting for another download into {downloads.parent}")
+                note(f"waiting for another download into {downloads.parent}")
                 lock.acquire()
         except FileNotFoundError:  # the other one has removed the folder at its end
             continue
@@ -226,14 +224,7 @@ class _Resuming:
             _require_room(self._partial.parent, size + (start + size), "download and unpack")
             with (
                 self._partial.open("ab" if resumed else "wb") as file,
-                tqdm(
-                    total=start + size or None,
-                    initial=start,
-                    desc=url.rpartition("/")[2],
-                    unit="B",
-                    unit_scale=True,
-                    disable=None,
-                ) as bar,
+                progress(start + size, "B", url.rpartition("/")[2], done=start) as bar,
             ):
                 for chunk in response.iter_content(_CHUNK):
                     file.write(chunk)

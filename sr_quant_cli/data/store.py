@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from sr_quant_cli.data.benchmark import Pair
 from sr_quant_cli.errors import FailedError
 from sr_quant_cli.system.files import cache_dir, read_sealed, scratch, write_sealed
+from sr_quant_cli.system.reporting import progress
 
 _INDEX, _PIXELS = "index.json", "pairs.bin"
 
@@ -59,7 +59,7 @@ class PairStore:
         return lr, hr
 
 
-def pack_pairs(pairs: Sequence[Pair], scale: int, *, progress: bool = False) -> PairStore:
+def pack_pairs(pairs: Sequence[Pair], scale: int) -> PairStore:
     """Decode pairs into the cache, or open the file an earlier call made of the same pairs.
 
     Raises
@@ -75,7 +75,7 @@ def pack_pairs(pairs: Sequence[Pair], scale: int, *, progress: bool = False) -> 
             with scratch(folder.parent) as temporary:
                 made = temporary / folder.name
                 made.mkdir()
-                _pack(pairs, scale, made, progress=progress)
+                _pack(pairs, scale, made)
                 if not _is_whole(folder):
                     shutil.rmtree(folder, ignore_errors=True)
                     made.rename(folder)
@@ -99,14 +99,12 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
-def _pack(pairs: Sequence[Pair], scale: int, folder: Path, *, progress: bool) -> None:
+def _pack(pairs: Sequence[Pair], scale: int, folder: Path) -> None:
     lr_sizes = []
     with (
         (folder / _PIXELS).open("wb") as file,
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(
-            total=len(pairs), desc="decoding", unit="photo", disable=None if progress else True
-        ) as bar,
+        progress(len(pairs), "photo", "decoding") as bar,
     ):
         # In slices, so that only a few decoded pictures wait in memory.
         for start in range(0, len(pairs), 16):

@@ -11,7 +11,7 @@ from sr_quant_cli.inference.graph_cache import Prepared, alone, open_graph
 from sr_quant_cli.runtimes.base import Pixels, Runtime, RuntimeName
 from sr_quant_cli.runtimes.opening import Precision
 from sr_quant_cli.system.files import read_sealed, write_sealed
-from sr_quant_cli.system.processes import warn
+from sr_quant_cli.system.reporting import warn
 
 AGREES = 0.05
 """dB of PSNR, RGB: how much a runtime may lose against the model on the small picture."""

@@ -5,7 +5,6 @@ small real picture. What is damaged there, or was made by other versions, is mad
 """
 
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,9 +23,9 @@ from sr_quant_cli.runtimes.base import Facts, GraphRuntime, RuntimeName
 from sr_quant_cli.runtimes.opening import Precision, open_file
 from sr_quant_cli.scales import check_enlargement
 from sr_quant_cli.system.files import cache_dir, read_sealed, scratch, write_sealed
-from sr_quant_cli.system.processes import warn, world
 from sr_quant_cli.system.processor import features, has_vnni
-from sr_quant_cli.system.terminal import printable, say
+from sr_quant_cli.system.reporting import note, warn
+from sr_quant_cli.system.terminal import printable
 
 if TYPE_CHECKING:
     from sr_quant_cli.networks.base import Depth
@@ -215,8 +214,7 @@ def _make(
         from sr_quant_cli.passes.rows import at_row
 
         network, name = at_row(network, row), f"{name}, row {row}"
-    if world().rank == 0:
-        say(f"preparing {name} for the runtimes here, once", sys.stderr)
+    note(f"preparing {name} for the runtimes here, once")
     deployed = deploy(network, name, "uint8", full_range=full_range)
     _, lr, hr = sample_pairs(network.scale)[0]
     psnr = rgb_psnr(TorchRuntime(network, torch.device("cpu"))(lr), hr)

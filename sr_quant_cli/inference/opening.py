@@ -20,7 +20,7 @@ from sr_quant_cli.modelfiles.named import (
 from sr_quant_cli.runtimes.base import Facts, GraphRuntime, RuntimeName
 from sr_quant_cli.runtimes.opening import Precision, check_precision, open_file
 from sr_quant_cli.scales import check_enlargement, check_scale
-from sr_quant_cli.system.processes import warn
+from sr_quant_cli.system.reporting import warn
 
 if TYPE_CHECKING:
     from sr_quant_cli.inference.bits import BitMeter

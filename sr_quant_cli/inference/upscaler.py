@@ -11,7 +11,7 @@ from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.tiling import Span, aligned, core_size, spans
 from sr_quant_cli.inference.ran import OnTile, Ran, ignore
 from sr_quant_cli.runtimes.base import Facts, Pixels, Runtime, RuntimeName
-from sr_quant_cli.system.processes import warn
+from sr_quant_cli.system.reporting import warn
 
 if TYPE_CHECKING:
     from sr_quant_cli.inference.bits import BitMeter

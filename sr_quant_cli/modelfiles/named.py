@@ -3,16 +3,14 @@
 torch is imported only where a network is built.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.scales import SCALES, check_enlargement, check_scale
-from sr_quant_cli.system.processes import world
+from sr_quant_cli.system.reporting import note
 from sr_quant_cli.system.resources import models_dir
-from sr_quant_cli.system.terminal import say
 
 if TYPE_CHECKING:
     from sr_quant_cli.modelfiles.modelfile import Header
@@ -182,7 +180,7 @@ def say_source(path: Path, source: str, scale: int, assumed: Sequence[str] = ())
     assumed
         What it does not say, with the options of ``srq import`` that do.
     """
-    if world().rank == 0 and (path, source, scale) not in _told:
+    if (path, source, scale) not in _told:
         _told.add((path, source, scale))
         more = f"; assumed, srq import changes it: {', '.join(assumed)}" if assumed else ""
-        say(f"{path}: taken for {source}, x{scale}{more}", sys.stderr)
+        note(f"{path}: taken for {source}, x{scale}{more}")

@@ -4,7 +4,7 @@ from typing import Any
 
 from sr_quant_cli.commands.bench_train import LOADER_TARGET, QUANTIZED_TARGET
 from sr_quant_cli.report.table import print_table
-from sr_quant_cli.system.terminal import say
+from sr_quant_cli.report.terminal import say
 
 
 def print_training_times(report: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ import math
 from sr_quant_cli.lowering.deploy import Deployed
 from sr_quant_cli.lowering.verify import Verification
 from sr_quant_cli.report.table import print_table
-from sr_quant_cli.system.terminal import say
+from sr_quant_cli.report.terminal import say
 
 
 def print_export(deployed: Deployed, found: Verification) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from sr_quant_cli.report.table import print_table
-from sr_quant_cli.system.terminal import say
+from sr_quant_cli.report.terminal import say
 
 
 def _print_quantization(quantization: dict[str, Any]) -> None:

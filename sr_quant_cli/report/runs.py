@@ -10,8 +10,8 @@ import plotext
 from sr_quant_cli.commands.runs import CURVE_LABELS, Run
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.report.table import print_table
+from sr_quant_cli.report.terminal import say
 from sr_quant_cli.system.files import SOFTWARE, replacing
-from sr_quant_cli.system.terminal import say
 
 CURVES = "curves.png"
 

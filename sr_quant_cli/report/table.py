@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sr_quant_cli.system.terminal import printable, say
+from sr_quant_cli.report.terminal import say
+from sr_quant_cli.system.terminal import printable
 
 _SETS = 5
 """Sets that have a column each."""

@@ -6,7 +6,6 @@ torchrun there is one process, and nothing here does anything.
 """
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sr_quant_cli.errors import FailedError, SrqError
-from sr_quant_cli.system.terminal import say
 
 if TYPE_CHECKING:
     import torch
@@ -50,12 +48,6 @@ def thread_limit(count: int | None) -> int | None:
     if count is None and processes > 1:
         return max(1, _cores() // processes)
     return count
-
-
-def warn(message: str) -> None:
-    """Tell on stderr what does not stop the work; of several processes the first one does."""
-    if world().rank == 0:
-        say(f"srq: warning: {message}", sys.stderr)
 
 
 @contextmanager

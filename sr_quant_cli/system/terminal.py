@@ -1,8 +1,6 @@
 """Text of files where it reaches the terminal, or the names of files: it must not steer either."""
 
 import re
-import sys
-from typing import TextIO
 
 
 def printable(text: object) -> str:
@@ -15,12 +13,6 @@ def printable(text: object) -> str:
         sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii")
         for sign in str(text)
     )
-
-
-def say(text: object = "", file: TextIO | None = None) -> None:
-    """Print lines, each as one may; to standard output unless told otherwise."""
-    for line in str(text).split("\n"):
-        print(printable(line), file=file or sys.stdout, flush=True)
 
 
 def file_name(text: str) -> str:

@@ -8,7 +8,8 @@ from statistics import median
 from typing import Any
 
 import torch
-from tqdm import tqdm
+
+from sr_quant_cli.system.reporting import track
 
 WARM_UP = 3
 """Rounds that do not count: memory is taken, kernels are made, files are read."""
@@ -57,7 +58,7 @@ def time_in_turns(
     times: dict[str, list[float]] = {variant.label: [] for variant in variants}
     with ExitStack() as stack:
         running = {v.label: stack.enter_context(closing(v.steps())) for v in variants}
-        for turn in tqdm(range(warm_up + rounds), desc="rounds", disable=None):
+        for turn in track(range(warm_up + rounds), warm_up + rounds, "round", "rounds"):
             for label, steps in running.items():
                 _wait_for(device)
                 begun = time.perf_counter()

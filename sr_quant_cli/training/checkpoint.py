@@ -7,7 +7,7 @@ import torch
 
 from sr_quant_cli.errors import FailedError, out_of_memory
 from sr_quant_cli.system.files import replacing
-from sr_quant_cli.system.processes import warn
+from sr_quant_cli.system.reporting import warn
 from sr_quant_cli.training.run_folder import CHECKPOINTS
 
 _KEPT = 2

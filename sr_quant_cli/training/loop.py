@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
-from tqdm import tqdm
 
 from sr_quant_cli import __version__
 from sr_quant_cli.data.sampler import PatchSampler
@@ -25,6 +24,7 @@ from sr_quant_cli.recipe.schema import EmaSection
 from sr_quant_cli.system.device import Precision, autocast, training_layout
 from sr_quant_cli.system.interrupt import DeferredInterrupts
 from sr_quant_cli.system.processes import collect, share, world
+from sr_quant_cli.system.reporting import Progress, progress, result
 from sr_quant_cli.training.batches import Batches, BatchSource
 from sr_quant_cli.training.checkpoint import Checkpoints
 from sr_quant_cli.training.divergence import LossWatch, first_bad_layer, most_grown_layer
@@ -175,29 +175,29 @@ class Trainer:
         deadline = math.inf if max_seconds is None else time.monotonic() + max_seconds
         with (
             DeferredInterrupts() as interrupts,
-            progress_bar(self.step, self.recipe.train.iters) as bar,
+            progress(self.recipe.train.iters, "step", done=self.step) as bar,
         ):
             if self._is_first:
                 self._log = RunLog(self._run_dir, after=self.step, tensorboard=self._tensorboard)
             for step in self.steps(
                 lambda: interrupts.received is not None or time.monotonic() > deadline
             ):
+                bar.update()
                 self.seconds = time.monotonic() - begun
                 last = self.step == train.iters
                 if self.step % train.log_every == 0 or last:
                     self._log_losses(bar)
                 if self.step % self.recipe.validation.every == 0 or last:
-                    self._validate(bar)
+                    self._validate()
                 if self.step % train.checkpoint_every == 0 and not (last or step.stop):
                     self._save()
-                bar.update()
                 if step.stop:
                     break
             if train.iters == 0:
-                self._validate(bar)
+                self._validate()
             self._save()
         if interrupts.received:
-            print(f"saved at step {self.step}; run the same command again to continue")
+            result(f"saved at step {self.step}; run the same command again to continue")
             interrupts.resume()
         return Outcome(self.step, self.seconds, self.best, self.step >= train.iters)
 
@@ -285,7 +285,7 @@ class Trainer:
         if self._is_first:
             self.checkpoints.save(self.state())
 
-    def _log_losses(self, bar: "tqdm[Any]") -> None:
+    def _log_losses(self, bar: Progress) -> None:
         means = {name: round(value / self._summed, 5) for name, value in self._sums.items()}
         loss = sum(self._sums.values()) / self._summed
         self._sums, self._summed = {}, 0
@@ -295,16 +295,9 @@ class Trainer:
         shown = {"loss": f"{loss:.3f}"}
         if self.psnr is not None:
             shown["PSNR"] = f"{self.psnr:.2f}"
-        bar.set_postfix(shown)
-        if bar.disable:
-            left = self.seconds / self.step * (self.recipe.train.iters - self.step)
-            values = "  ".join(f"{key} {value}" for key, value in shown.items())
-            print(
-                f"step {self.step}/{self.recipe.train.iters}  {values}  {left / 60:.0f} min left",
-                flush=True,
-            )
+        bar.show(**shown)
 
-    def _validate(self, bar: "tqdm[Any]") -> None:
+    def _validate(self) -> None:
         self._objective.set_phase(self.trained, self.step)
         self.psnr = validation_psnr(
             self.trained, self.validation, self.recipe.validation.crop_hr, self.device
@@ -314,23 +307,10 @@ class Trainer:
             self.best = self.psnr
             if self._is_first:
                 self.checkpoints.save_best(self.state())
-        bar.set_postfix({"PSNR": f"{self.psnr:.2f}"})
 
     def _write_log(self, **values: float) -> None:
         if self._log is not None:
             self._log.write(self.step, self.seconds, **values)
-
-
-def progress_bar(step: int, iters: int, file: TextIO | None = None) -> "tqdm[Any]":
-    """Bar of a training, on which loss and PSNR have room beside it in 80 columns."""
-    bar: tqdm[Any] = tqdm(
-        total=iters,
-        initial=step,
-        bar_format="{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining}{postfix}",
-        disable=None,
-        file=file,
-    )
-    return bar
 
 
 def validation_psnr(

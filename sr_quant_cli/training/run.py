@@ -21,7 +21,7 @@ from sr_quant_cli.recipe.schema import DistillRecipe, TrainingRecipe
 from sr_quant_cli.system.device import keep_freed_memory, pick_device, pick_precision, set_threads
 from sr_quant_cli.system.files import finite, replacing
 from sr_quant_cli.system.processes import first_of_machine, from_first, process_group, world
-from sr_quant_cli.system.terminal import say
+from sr_quant_cli.system.reporting import result
 from sr_quant_cli.training.checkpoint import Checkpoints, DamagedError, read
 from sr_quant_cli.training.loop import CHECKPOINT_FORMAT, Outcome, Trainer
 from sr_quant_cli.training.objective import Objective
@@ -157,7 +157,7 @@ def _run(
     # The others may not see the run folder: they get what the first process reads.
     state = from_first(_state_to_resume(checkpoints, options.resume, recipe) if is_first else None)
     with first_of_machine():
-        train = pack_pairs(photographs.train, scale, progress=True)
+        train = pack_pairs(photographs.train, scale)
         held_out = photographs.validation[: recipe.validation.max_images]
         validation = pack_pairs(held_out, scale)
 
@@ -173,7 +173,7 @@ def _run(
     if state is not None:
         trainer.restore(state)
     processes = f", {world().size} processes" if world().size > 1 else ""
-    say(
+    result(
         f"{recipe.recipe.task} {job.name} on {len(train)} photographs of {photographs.name}, "
         f"validated on {len(validation)}; {device}, {precision}{processes}; "
         f"step {trainer.step} of {recipe.train.iters}; {run_dir}"
@@ -278,6 +278,6 @@ def _announce(outcome: Outcome, recipe: TrainingRecipe, model: Path) -> None:
     done = f"step {outcome.step} of {recipe.train.iters}"
     if outcome.step > recipe.train.iters:
         done = f"done already: step {outcome.step}, asked for are {recipe.train.iters}"
-    say(f"{done}, {best}: {model}")
+    result(f"{done}, {best}: {model}")
     if not outcome.complete:
-        say("run the same command again to continue")
+        result("run the same command again to continue")

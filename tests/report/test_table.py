@@ -2,12 +2,13 @@
 
 import io
 import re
+import sys
 
 import pytest
 
 from sr_quant_cli.report.bench import print_training_times, print_upscale_times
 from sr_quant_cli.report.table import print_table
-from sr_quant_cli.training.loop import progress_bar
+from sr_quant_cli.report.terminal import TerminalReporter
 
 NAME = "edsr-baseline-x4-dbdc_pac-w4a4-full"
 SCORE = "31.21 / 0.8797"
@@ -137,8 +138,9 @@ class Terminal(io.StringIO):
 
 def test_a_training_s_bar_shows_loss_and_psnr_in_80_columns(monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    with progress_bar(123_456, 300_000, terminal := Terminal()) as bar:
-        bar.set_postfix({"loss": "12.345", "PSNR": "28.12"})
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with TerminalReporter().progress(300_000, "step", done=123_456) as bar:
+        bar.show(loss="12.345", PSNR="28.12")
     last = terminal.getvalue().rstrip("\n").split("\r")[-1]
     assert len(last) <= 80
     assert last.startswith("123456/300000 |")

@@ -1,0 +1,105 @@
+"""The terminal as a reporter: results on standard output, all else on standard error."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+from sr_quant_cli.system.processes import world
+from sr_quant_cli.system.reporting import Progress
+from sr_quant_cli.system.terminal import printable
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
+def say(text: object = "", file: TextIO | None = None) -> None:
+    """Print lines with control characters spelled out; by default on standard output."""
+    for line in str(text).split("\n"):
+        print(printable(line), file=file or sys.stdout, flush=True)
+
+
+class TerminalReporter:
+    """Lines and bars for people; of several processes only the first one notes and warns.
+
+    Parameters
+    ----------
+    wording
+        Puts options in the place of parameters that a line names.
+    """
+
+    def __init__(self, wording: Callable[[str], str] = str) -> None:
+        self._wording = wording
+
+    def result(self, line: str) -> None:
+        """Print a line on standard output, above bars."""
+        with _above_bars():
+            say(line)
+
+    def note(self, line: str) -> None:
+        """Print a line on standard error, above bars."""
+        if world().rank == 0:
+            with _above_bars():
+                say(self._wording(line), sys.stderr)
+
+    def warn(self, line: str) -> None:
+        """Print a line on standard error that begins with ``srq: warning``."""
+        self.note(f"srq: warning: {line}")
+
+    @contextmanager
+    def progress(self, total: int, unit: str, what: str = "", done: int = 0) -> Iterator[Progress]:
+        """Draw a bar where standard error is a terminal; elsewhere print what ``show`` is given."""
+        from tqdm import tqdm
+
+        bar: tqdm[Any] = tqdm(
+            total=total,
+            initial=done,
+            desc=printable(what) or None,
+            unit=unit,
+            unit_scale=unit == "B",
+            bar_format=None if what else _WITH_VALUES,
+            leave=not what,
+            disable=None,
+        )
+        with bar:
+            yield _Bar(bar, unit, done, total)
+
+
+_WITH_VALUES = "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining}{postfix}"
+"""Bar without a name, which leaves room for values in 80 columns."""
+
+
+class _Bar:
+    """A bar, or lines in its place."""
+
+    def __init__(self, bar: "tqdm[Any]", unit: str, done: int, total: int) -> None:
+        self._bar, self._unit, self._total = bar, unit, total
+        self._before, self._done = done, done
+        self._begun = time.monotonic()
+
+    def update(self, steps: int = 1) -> None:
+        self._done += steps
+        self._bar.update(steps)
+
+    def show(self, **values: str) -> None:
+        if not self._bar.disable:
+            self._bar.set_postfix(values)
+            return
+        shown = "  ".join(f"{key} {value}" for key, value in values.items())
+        if here := self._done - self._before:
+            left = (time.monotonic() - self._begun) / here * (self._total - self._done)
+            shown += f"  {left / 60:.0f} min left"
+        say(f"{self._unit} {self._done}/{self._total}  {shown}")
+
+
+@contextmanager
+def _above_bars() -> Iterator[None]:
+    """Take bars away while lines are printed; there are none where tqdm was not imported."""
+    if "tqdm" not in sys.modules:
+        yield
+        return
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(sys.stdout):
+        yield
