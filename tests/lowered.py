@@ -153,7 +153,7 @@ def deployed(which, io) -> Deployed:
 def graph_file(folder, which, io, suffix=".onnx"):
     found = deployed(which, io)
     path = folder / f"{which.replace(' ', '-')}-{io}{suffix}"
-    describe(found.model, found.facts)
+    describe(found.model, found.traits)
     save_graph(found.model, path)
     return path
 

@@ -19,7 +19,7 @@ from sr_quant_cli.imaging.formats import picture_files
 from sr_quant_cli.imaging.io import read_rgb, thumbnail
 from sr_quant_cli.imaging.tiling import Patches
 from sr_quant_cli.inference.bitmap import draw_bit_map
-from sr_quant_cli.inference.ran import OnTile, Ran
+from sr_quant_cli.inference.tiles import OnTile, TileResult
 from sr_quant_cli.inference.upscaler import Upscaler
 from sr_quant_cli.metrics import Protocol, score
 from sr_quant_cli.modelfiles.modelfile import SetScore
@@ -157,7 +157,7 @@ def evaluate(
                 lr, hr = pair.load(bench.scale)
                 row = []
                 for candidate in candidates:
-                    ran: list[Ran] = []
+                    ran: list[TileResult] = []
                     begun = time.perf_counter()
                     sr = candidate.make_sr(bench, pair, lr, ran.append)
                     seconds = time.perf_counter() - begun
@@ -270,7 +270,7 @@ def _cost_fields(cost: "Cost | None") -> dict[str, float | None]:
 
 
 def _draw(
-    candidate: Candidate, bench: BenchmarkSet, pair: Pair, lr: Pixels, ran: Sequence[Ran]
+    candidate: Candidate, bench: BenchmarkSet, pair: Pair, lr: Pixels, ran: Sequence[TileResult]
 ) -> None:
     if candidate.bit_maps is None:
         return

@@ -23,7 +23,6 @@ from sr_quant_cli.lowering.verify import Verification, verify
 from sr_quant_cli.modelfiles.named import load_at_depth, name_of
 from sr_quant_cli.networks.base import Depth
 from sr_quant_cli.passes.rows import at_row
-from sr_quant_cli.recipe.schema import DataSection
 from sr_quant_cli.runtimes.opening import open_file
 from sr_quant_cli.runtimes.torch import TorchRuntime
 from sr_quant_cli.system.files import check_outputs
@@ -111,7 +110,7 @@ def run_export(request: ExportRequest, show: Callable[[Deployed, Verification], 
         full_range=request.full_range,
         calibration=_calibration(request, network.scale),
     )
-    describe(deployed.model, deployed.facts)
+    describe(deployed.model, deployed.traits)
     with TemporaryDirectory() as folder:
         draft = Path(folder) / f"graph{path.suffix}"
         save_graph(deployed.model, draft)
@@ -122,7 +121,7 @@ def run_export(request: ExportRequest, show: Callable[[Deployed, Verification], 
     exported = Exported(path, deployed, found)
     show(deployed, exported.verification)
     _judge(exported)
-    describe(deployed.model, deployed.facts, **exported.report())
+    describe(deployed.model, deployed.traits, **exported.report())
     save_graph(deployed.model, path)
     result(
         f"{request.model} -> {path}  {sum(file.stat().st_size for file in _files(path)):,} bytes"
@@ -136,7 +135,7 @@ def _target(request: ExportRequest) -> Path:
     if path.suffix.lower() != suffix:
         raise UsageError(f"-o {path}: --format {request.format} is written to a {suffix} file")
     for file in _files(path):
-        check_outputs({"-o": file}, [request.model])
+        check_outputs({"output": file}, [request.model])
         if file.exists() and not request.overwrite:
             raise UsageError(f"{file} exists; use --overwrite to replace it")
     return path
@@ -146,9 +145,7 @@ def _calibration(request: ExportRequest, scale: int) -> list[Tensor] | None:
     """LR patches of photographs, the same for the same photographs."""
     if request.calibrate is None:
         return None
-    photographs = find_photographs(
-        DataSection(train=request.calibrate, validation=[]), scale, request.data_root
-    )
+    photographs = find_photographs(request.calibrate, scale, root=request.data_root)
     store = pack_pairs(photographs.train, scale)
     sampler = PatchSampler(
         store,

@@ -14,7 +14,7 @@ from sr_quant_cli.imaging.alpha import enlarge_alpha, opaque, spread_colour
 from sr_quant_cli.imaging.formats import check_writable, holds_alpha
 from sr_quant_cli.imaging.io import Picture, StreamWriter, open_picture, thumbnail
 from sr_quant_cli.inference.bitmap import draw_bit_map
-from sr_quant_cli.inference.ran import Ran
+from sr_quant_cli.inference.tiles import TileResult
 from sr_quant_cli.inference.upscaler import Upscaler
 from sr_quant_cli.system.interrupt import DeferredInterrupts
 from sr_quant_cli.system.processes import collect, from_first, share
@@ -185,7 +185,7 @@ def _enlarge(
     alpha: pyvips.Image | None,
     target: Path,
     interrupts: DeferredInterrupts,
-) -> list[Ran]:
+) -> list[TileResult]:
     scale = upscaler.scale
     height, width = picture.height, picture.width
     with (
@@ -200,9 +200,9 @@ def _enlarge(
             cancelled=lambda: interrupts.received is not None,
         ) as writer,
     ):
-        ran: list[Ran] = []
+        ran: list[TileResult] = []
 
-        def note(tile: Ran) -> None:
+        def note(tile: TileResult) -> None:
             ran.append(tile)
             bar.update()
             interrupts.resume()

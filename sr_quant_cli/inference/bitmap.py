@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from sr_quant_cli.inference.ran import Ran
+from sr_quant_cli.inference.tiles import TileResult
 from sr_quant_cli.runtimes.base import Pixels
 from sr_quant_cli.system.files import SOFTWARE, replacing
 
 
 def draw_bit_map(
-    lr: Pixels, ran: Sequence[Ran], candidates: Sequence[int], title: str, path: Path
+    lr: Pixels, ran: Sequence[TileResult], candidates: Sequence[int], title: str, path: Path
 ) -> None:
     """Colour what is kept of every patch by its average bits, on top of the LR picture, as PNG.
 

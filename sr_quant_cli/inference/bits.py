@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sr_quant_cli.imaging.tiling import Span
-from sr_quant_cli.inference.ran import Ran
+from sr_quant_cli.inference.tiles import TileResult
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.passes.apply import count_operations
 from sr_quant_cli.quant.cost import FLOAT_BITS, Operation, bitops
@@ -87,14 +87,14 @@ class BitMeter:
             "layers; weights, block_out and float layers are not counted"
         )
 
-    def cost(self, ran: Sequence[Ran]) -> Cost:
+    def cost(self, ran: Sequence[TileResult]) -> Cost:
         """Count the tiles of one picture."""
         fab = [self._fixed if tile.bits is None else float(tile.bits.mean()) for tile in ran]
         whole = [self._bitops(tile) for tile in ran]
         once = [ops * _kept(tile) for ops, tile in zip(whole, ran, strict=True)]
         return Cost(float(np.mean(fab)), sum(whole), sum(once))
 
-    def _bitops(self, tile: Ran) -> float:
+    def _bitops(self, tile: TileResult) -> float:
         operations = self._operations(_size(tile.rows), _size(tile.columns))
         if tile.bits is None:
             return bitops(operations)
@@ -188,7 +188,7 @@ def _size(span: Span) -> int:
     return span.stop - span.start
 
 
-def _kept(tile: Ran) -> float:
+def _kept(tile: TileResult) -> float:
     """Share of a tile's pixels that is kept."""
     rows, columns = tile.rows, tile.columns
     kept = (rows.last - rows.first) * (columns.last - columns.first)

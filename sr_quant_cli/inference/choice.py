@@ -81,7 +81,7 @@ def _measure(prepared: Prepared, precision: Precision) -> list[Trial]:
     from sr_quant_cli.lowering.samples import sample_pairs
     from sr_quant_cli.metrics import rgb_psnr
 
-    _, lr, hr = sample_pairs(prepared.facts.scale)[0]
+    _, lr, hr = sample_pairs(prepared.traits.scale)[0]
     names: tuple[RuntimeName, ...] = ("openvino",)
     if precision != "bf16":
         names += ("onnxruntime",)

@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.modelfiles.named import is_model_file, load_at_depth, name_of, say_source
-from sr_quant_cli.runtimes.base import Facts, GraphRuntime, RuntimeName
+from sr_quant_cli.runtimes.base import GraphRuntime, ModelTraits, RuntimeName
 from sr_quant_cli.runtimes.opening import Precision, open_file
 from sr_quant_cli.scales import check_enlargement
 from sr_quant_cli.system.files import cache_dir, read_sealed, scratch, write_sealed
@@ -52,7 +52,7 @@ class Prepared:
     """A folder of the cache: ``graph.onnx``, ``model.json``, and what runtimes keep."""
 
     folder: Path
-    facts: Facts
+    traits: ModelTraits
     psnr: float
     """of the model itself, dB, on the small picture"""
     source: str
@@ -105,8 +105,8 @@ def prepare(
         if found is None:
             raise FailedError(f"{folder}: what was written there does not come back")
     elif not own:
-        say_source(model, found.source, found.facts.scale)
-    check_enlargement(found.facts.name, found.facts.scale, scale)
+        say_source(model, found.source, found.traits.scale)
+    check_enlargement(found.traits.name, found.traits.scale, scale)
     return found
 
 
@@ -158,7 +158,7 @@ def _read(folder: Path) -> Prepared | None:
     """None: it is not there, or not what was written."""
     known = read_sealed(folder / "model.json")
     try:
-        found = Prepared(folder, Facts.of(known["facts"]), known["psnr"], known["source"])
+        found = Prepared(folder, ModelTraits.of(known["facts"]), known["psnr"], known["source"])
         intact = sha256(found.graph.read_bytes()).hexdigest() == known["graph"]
     except (OSError, TypeError, KeyError, ValueError):
         return None
@@ -220,7 +220,7 @@ def _make(
     psnr = rgb_psnr(TorchRuntime(network, torch.device("cpu"))(lr), hr)
     save_graph(deployed.model, folder / "graph.onnx")
     known = {
-        "facts": asdict(deployed.facts),
+        "facts": asdict(deployed.traits),
         "psnr": psnr,
         "source": header.card.source,
         "graph": sha256((folder / "graph.onnx").read_bytes()).hexdigest(),

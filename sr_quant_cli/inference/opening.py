@@ -17,7 +17,7 @@ from sr_quant_cli.modelfiles.named import (
     load_at_depth,
     name_of,
 )
-from sr_quant_cli.runtimes.base import Facts, GraphRuntime, RuntimeName
+from sr_quant_cli.runtimes.base import GraphRuntime, ModelTraits, RuntimeName
 from sr_quant_cli.runtimes.opening import Precision, check_precision, open_file
 from sr_quant_cli.scales import check_enlargement, check_scale
 from sr_quant_cli.system.reporting import warn
@@ -75,9 +75,9 @@ def open_model(
         from sr_quant_cli.quant.dynamic import ListedProvider
         from sr_quant_cli.runtimes.rows import RowRuntime
 
-        model, facts, meter = _load_in_torch(path, scale, device, precision, threads, depth)
+        model, traits, meter = _load_in_torch(path, scale, device, precision, threads, depth)
         if runtime == "auto" or runtime == "torch":
-            return PatchwiseUpscaler(model, facts, meter, patches)
+            return PatchwiseUpscaler(model, traits, meter, patches)
         chosen = runtime
 
         def open_row(row: int | None) -> GraphRuntime:
@@ -85,13 +85,13 @@ def open_model(
 
         provider = model.network.bit_provider
         listed = provider if isinstance(provider, ListedProvider) else None
-        return PatchwiseUpscaler(RowRuntime(listed, open_row, chosen), facts, meter, patches)
+        return PatchwiseUpscaler(RowRuntime(listed, open_row, chosen), traits, meter, patches)
     if path.suffix.lower() in GRAPHS:
         return _open_graph_file(path, scale, runtime, device, precision, threads, depth, tile)
 
     def in_torch() -> TiledUpscaler:
-        runtime, facts, meter = _load_in_torch(path, scale, device, precision, threads, depth)
-        return TiledUpscaler(runtime, facts, tile, meter=meter)
+        runtime, traits, meter = _load_in_torch(path, scale, device, precision, threads, depth)
+        return TiledUpscaler(runtime, traits, tile, meter=meter)
 
     if runtime == "torch" or (runtime == "auto" and _means_cuda(device)):
         return in_torch()
@@ -110,7 +110,7 @@ def open_model(
     if name == "torch":
         return in_torch()
     graph = open_graph(name, prepared, threads, precision)
-    return TiledUpscaler(graph, prepared.facts, tile, lambda: in_torch().runtime)
+    return TiledUpscaler(graph, prepared.traits, tile, lambda: in_torch().runtime)
 
 
 def common_scale(upscalers: Sequence[Upscaler], scale: int | None) -> int:
@@ -136,11 +136,11 @@ def _load_in_torch(
     precision: Precision,
     threads: int | None,
     depth: "Depth",
-) -> "tuple[TorchRuntime, Facts, BitMeter]":
+) -> "tuple[TorchRuntime, ModelTraits, BitMeter]":
     """A float network is folded, exactly; its bit operations are those of the unfolded one."""
     from sr_quant_cli.inference.bits import BitMeter
     from sr_quant_cli.networks.folding import fold_exactly
-    from sr_quant_cli.runtimes.torch import TorchRuntime, facts_of_network
+    from sr_quant_cli.runtimes.torch import TorchRuntime, traits_of_network
     from sr_quant_cli.system.device import pick_device, pick_precision, set_threads
 
     where = pick_device(device)
@@ -149,8 +149,8 @@ def _load_in_torch(
     meter = BitMeter(network)
     if network.quantization is None:
         network = fold_exactly(network)
-    facts = facts_of_network(network, name_of(path, header, depth))
-    return TorchRuntime(network, where, pick_precision(precision, where)), facts, meter
+    traits = traits_of_network(network, name_of(path, header, depth))
+    return TorchRuntime(network, where, pick_precision(precision, where)), traits, meter
 
 
 def _open_graph_file(
@@ -163,7 +163,7 @@ def _open_graph_file(
     depth: "Depth",
     tile: int | None,
 ) -> Upscaler:
-    from sr_quant_cli.lowering.graph import facts_of
+    from sr_quant_cli.lowering.graph import traits_of
 
     if depth != "full":
         raise UsageError(f"--depth {depth}: {path} is a graph, whose depth is fixed")
@@ -172,16 +172,16 @@ def _open_graph_file(
     if device not in ("auto", "cpu"):
         raise UsageError(f"--device {device}: {path} is a graph, which runs on the CPU")
     name = GRAPHS[path.suffix.lower()] if runtime == "auto" else runtime
-    facts = facts_of(path)
-    if facts is None and tile is not None:
+    traits = traits_of(path)
+    if traits is None and tile is not None:
         raise UsageError(
             f"--tile {tile}: {path} does not say by how much its tiles must overlap; "
             "it runs on whole pictures"
         )
     graph = open_file(name, path, threads, precision)
-    if facts is not None:
-        check_enlargement(facts.name, facts.scale, scale)
-        return TiledUpscaler(graph, facts, tile)
+    if traits is not None:
+        check_enlargement(traits.name, traits.scale, scale)
+        return TiledUpscaler(graph, traits, tile)
     whole = WholeUpscaler(graph, path.name)
     check_enlargement(whole.name, whole.scale, scale)
     return whole

@@ -17,9 +17,9 @@ import numpy as np
 
 from sr_quant_cli.imaging.tiling import Patches, Span
 from sr_quant_cli.inference.bits import BitMeter
-from sr_quant_cli.inference.ran import OnTile, Ran, ignore
+from sr_quant_cli.inference.tiles import OnTile, TileResult, ignore
 from sr_quant_cli.inference.upscaler import ReadRegion, Upscaler, empty_band, pixel_budget, put
-from sr_quant_cli.runtimes.base import Facts, PatchRuntime, Pixels
+from sr_quant_cli.runtimes.base import ModelTraits, PatchRuntime, Pixels
 
 
 class PatchwiseUpscaler(Upscaler):
@@ -39,16 +39,16 @@ class PatchwiseUpscaler(Upscaler):
     def __init__(
         self,
         runtime: PatchRuntime,
-        facts: Facts,
+        traits: ModelTraits,
         meter: BitMeter,
         patches: Patches,
         batch: int | None = None,
     ) -> None:
-        self.name, self.scale = facts.name, facts.scale
+        self.name, self.scale = traits.name, traits.scale
         self.runtime, self.patches, self.meter = runtime, patches, meter
         self.ran_by = runtime.runtime
         usual = patches.patch**2
-        self._batch = batch or max(1, pixel_budget(facts) // usual)
+        self._batch = batch or max(1, pixel_budget(traits) // usual)
         self._pixels = self._batch * usual
         if runtime.batch_matters:
             self._batch = self._pixels = 1
@@ -84,5 +84,5 @@ class PatchwiseUpscaler(Upscaler):
                 bits = self.runtime.latest_bits()
                 for index, (row, column) in enumerate(batch):
                     put(sr[index], bands[row], row, column, self)
-                    on_tile(Ran(row, column, None if bits is None else bits[index]))
+                    on_tile(TileResult(row, column, None if bits is None else bits[index]))
         return list(bands.values())

@@ -9,8 +9,8 @@ import numpy as np
 from sr_quant_cli.data.bicubic import enlarge
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.tiling import Span, aligned, core_size, spans
-from sr_quant_cli.inference.ran import OnTile, Ran, ignore
-from sr_quant_cli.runtimes.base import Facts, Pixels, Runtime, RuntimeName
+from sr_quant_cli.inference.tiles import OnTile, TileResult, ignore
+from sr_quant_cli.runtimes.base import ModelTraits, Pixels, Runtime, RuntimeName
 from sr_quant_cli.system.reporting import warn
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class _AtOnce(Upscaler):
     ) -> Iterator[Pixels]:
         """Enlarge the picture as one band."""
         band = self.enlarge(read(0, height, 0, width))
-        on_tile(Ran(Span(0, height, 0, height), Span(0, width, 0, width)))
+        on_tile(TileResult(Span(0, height, 0, height), Span(0, width, 0, width)))
         yield band
 
 
@@ -172,23 +172,23 @@ class TiledUpscaler(Upscaler):
     def __init__(
         self,
         runtime: Runtime,
-        facts: Facts,
+        traits: ModelTraits,
         tile: int | None = None,
         for_small: Callable[[], Runtime] | None = None,
         meter: "BitMeter | None" = None,
     ) -> None:
-        self.name, self.scale = facts.name, facts.scale
-        self.runtime, self._facts = runtime, facts
+        self.name, self.scale = traits.name, traits.scale
+        self.runtime, self._traits = runtime, traits
         self._tile = tile
         self.meter = meter
         self._for_small = for_small
-        self._tiles_matter = facts.dynamic
+        self._tiles_matter = traits.dynamic
 
     def tile_size(self, height: int, width: int) -> int:
         """LR pixels per side that a tile of a ``height`` x ``width`` picture keeps."""
-        facts = self._facts
-        core = self._tile or core_size(height, width, facts.receptive_radius, pixel_budget(facts))
-        return aligned(core, facts.alignment)
+        traits = self._traits
+        core = self._tile or core_size(height, width, traits.receptive_radius, pixel_budget(traits))
+        return aligned(core, traits.alignment)
 
     def tile_count(self, height: int, width: int) -> int:
         """Tiles that ``bands`` runs for a picture."""
@@ -199,8 +199,8 @@ class TiledUpscaler(Upscaler):
         self, read: ReadRegion, height: int, width: int, on_tile: OnTile = ignore
     ) -> Iterator[Pixels]:
         """Enlarge a picture of which only tiles are in memory."""
-        core, halo = self.tile_size(height, width), self._facts.receptive_radius
-        alignment = self._facts.alignment
+        core, halo = self.tile_size(height, width), self._traits.receptive_radius
+        alignment = self._traits.alignment
         runtime = self._runtime_for(min(height, width))
         self.ran_by = runtime.runtime
         if self._tiles_matter and core < max(height, width):
@@ -212,12 +212,12 @@ class TiledUpscaler(Upscaler):
                 sr = runtime(read(rows.start, rows.stop, columns.start, columns.stop))
                 put(sr, band, rows, columns, self)
                 bits = runtime.latest_bits()
-                on_tile(Ran(rows, columns, None if bits is None else bits[0]))
+                on_tile(TileResult(rows, columns, None if bits is None else bits[0]))
             yield band
 
     def _runtime_for(self, side: int) -> Runtime:
         # Tiles of larger pictures see at least the halo beside what they keep.
-        least = self._facts.least
+        least = self._traits.least
         if side >= least:
             return self.runtime
         if self._for_small is None:
@@ -225,9 +225,9 @@ class TiledUpscaler(Upscaler):
         return self._for_small()
 
 
-def pixel_budget(facts: Facts) -> int:
+def pixel_budget(traits: ModelTraits) -> int:
     """LR pixels that may go through a network at once."""
-    return min(TILE_MEMORY // facts.bytes_per_pixel, MAX_TILE**2)
+    return min(TILE_MEMORY // traits.bytes_per_pixel, MAX_TILE**2)
 
 
 def empty_band(rows: Span, width: int, scale: int) -> Pixels:

@@ -24,8 +24,8 @@ from sr_quant_cli.networks.folding import fold_exactly
 from sr_quant_cli.passes.fix_ranges import fix_ranges
 from sr_quant_cli.quant.dynamic import Scales, dynamic_quantizers
 from sr_quant_cli.quant.sites import TENSORS
-from sr_quant_cli.runtimes.base import Facts
-from sr_quant_cli.runtimes.torch import facts_of_network
+from sr_quant_cli.runtimes.base import ModelTraits
+from sr_quant_cli.runtimes.torch import traits_of_network
 
 Offsets = Literal["exact", "snap"]
 
@@ -35,7 +35,7 @@ class Deployed:
     """A graph, and what became of the network in it."""
 
     model: onnx.ModelProto
-    facts: Facts
+    traits: ModelTraits
     integer_layers: int
     """convolutions and matrix products, of all depths, whose operands are integers"""
     all_integer: bool
@@ -117,9 +117,9 @@ def deploy(
         if fixed or _changed(frozen, spec):
             changed = deepcopy(lowered)
     simplify_activations(lowered)
-    facts = facts_of_network(lowered, name, least_side(lowered))
+    traits = traits_of_network(lowered, name, least_side(lowered))
     model = to_onnx(lowered, io)
-    return Deployed(model, facts, layers, all_integer, tuple(notes), changed)
+    return Deployed(model, traits, layers, all_integer, tuple(notes), changed)
 
 
 def _in_float(spec: QuantSpec) -> Iterator[str]:

@@ -10,21 +10,21 @@ import onnx
 
 from sr_quant_cli import __version__
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.runtimes.base import Facts
+from sr_quant_cli.runtimes.base import ModelTraits
 from sr_quant_cli.system.files import replacing
 
 GRAPHS = (".onnx", ".xml")
 """Suffixes of graph files."""
 
 
-def describe(model: onnx.ModelProto, facts: Facts, **further: Any) -> None:
-    """Write the metadata entry of a graph: facts and whatever else is known of it."""
-    text = json.dumps({"version": __version__, "facts": asdict(facts), **further})
+def describe(model: onnx.ModelProto, traits: ModelTraits, **further: Any) -> None:
+    """Write the metadata entry of a graph: traits and whatever else is known of it."""
+    text = json.dumps({"version": __version__, "facts": asdict(traits), **further})
     model.producer_name, model.producer_version = "srq", __version__
     onnx.helper.set_model_props(model, {"srq": text})
 
 
-def facts_of(path: Path) -> Facts | None:
+def traits_of(path: Path) -> ModelTraits | None:
     """What a graph file says of its network; None: it is not srq's.
 
     Raises
@@ -42,7 +42,7 @@ def facts_of(path: Path) -> Facts | None:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(f"{path}: what it says of itself is no metadata of this srq") from error
     try:
-        return Facts.of(values)
+        return ModelTraits.of(values)
     except ValueError as error:
         raise UsageError(f"{path}: its metadata entry srq: {error}") from error
 

@@ -24,7 +24,7 @@ def print_export(deployed: Deployed, found: Verification) -> None:
         )
         for picture in found.pictures
     ]
-    title = f"{deployed.facts.name} and its graph, PSNR in dB"
+    title = f"{deployed.traits.name} and its graph, PSNR in dB"
     print_table([*headings, "largest difference"], rows, title, texts=2)
     last = "the last two" if changed else "them"
     say(f"protocol {found.protocol}; between {last}: RGB, all pixels")

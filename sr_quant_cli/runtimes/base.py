@@ -28,7 +28,7 @@ class Kernels:
 
 
 @dataclass(frozen=True)
-class Facts:
+class ModelTraits:
     """What callers have to know of a network besides its outputs."""
 
     name: str
@@ -46,7 +46,7 @@ class Facts:
 
     @classmethod
     def of(cls, values: Any) -> Self:
-        """Facts as a file has them, each looked at.
+        """ModelTraits as a file has them, each looked at.
 
         Raises
         ------
@@ -56,18 +56,18 @@ class Facts:
         if not isinstance(values, dict):
             raise ValueError(f"{values!r}: must be a table")
         try:
-            facts = cls(**values)
+            traits = cls(**values)
         except TypeError as error:
             raise ValueError(f"a value is missing or unknown: {first_line(error)}") from error
         for key, (least, most) in _BOUNDS.items():
-            value = getattr(facts, key)
+            value = getattr(traits, key)
             if type(value) is not int or not least <= value <= most:
                 raise ValueError(f"{key} = {value!r}: must be an integer from {least} to {most}")
-        if type(facts.dynamic) is not bool:
-            raise ValueError(f"dynamic = {facts.dynamic!r}: must be true or false")
-        if not isinstance(facts.name, str) or not facts.name.isprintable():
-            raise ValueError(f"name = {facts.name!r}: must be printable text")
-        return facts
+        if type(traits.dynamic) is not bool:
+            raise ValueError(f"dynamic = {traits.dynamic!r}: must be true or false")
+        if not isinstance(traits.name, str) or not traits.name.isprintable():
+            raise ValueError(f"name = {traits.name!r}: must be printable text")
+        return traits
 
 
 _BOUNDS = {
@@ -77,7 +77,7 @@ _BOUNDS = {
     "least": (1, 4096),
     "alignment": (1, 4096),
 }
-"""What numbers among the facts can be."""
+"""What numbers among the traits can be."""
 
 
 class Runtime(ABC):

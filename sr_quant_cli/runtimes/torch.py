@@ -8,7 +8,14 @@ from sr_quant_cli.imaging.convert import to_pixels, to_tensor
 from sr_quant_cli.methods import build
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.quant.layers import QuantMatMul
-from sr_quant_cli.runtimes.base import Facts, Kernels, PatchRuntime, Pixels, Runtime, RuntimeName
+from sr_quant_cli.runtimes.base import (
+    Kernels,
+    ModelTraits,
+    PatchRuntime,
+    Pixels,
+    Runtime,
+    RuntimeName,
+)
 from sr_quant_cli.system.device import Precision, autocast
 
 
@@ -63,12 +70,12 @@ class TorchRuntime(Runtime, PatchRuntime):
         )
 
 
-def facts_of_network(network: Network, name: str, least: int = 1) -> Facts:
+def traits_of_network(network: Network, name: str, least: int = 1) -> ModelTraits:
     """What callers have to know of a network."""
     how = network.quantization
     # Pixels go through a few float copies of the output beside the network's own maps.
     floats = network.floats_per_pixel + 12 * network.scale**2
-    return Facts(
+    return ModelTraits(
         name=name,
         scale=network.scale,
         receptive_radius=network.receptive_radius,

@@ -10,7 +10,7 @@ import torch
 from sr_quant_cli import __version__
 from sr_quant_cli.data.bicubic import enlarge
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
-from sr_quant_cli.lowering.graph import describe, facts_of, save_graph
+from sr_quant_cli.lowering.graph import describe, save_graph, traits_of
 from sr_quant_cli.lowering.lower import lower
 from sr_quant_cli.lowering.samples import NAMES, sample_pairs
 from sr_quant_cli.lowering.spec import freeze, reduce_range
@@ -155,7 +155,7 @@ def test_export_writes_a_checked_graph_and_says_what_was_found(srq, model, tmp_p
     assert checks["kernels"] == {"integer": 7, "floating": 0, "float_names": []}
     assert [picture["name"] for picture in checks["pictures"]] == list(NAMES)
     assert checks["loss"] <= 0.01
-    assert facts_of(target).name == "tiny w4a4"
+    assert traits_of(target).name == "tiny w4a4"
     # As the file itself enlarges, and the file holds the same report.
     runtime = OpenVinoRuntime(target, 1, "fp32")
     again = verify(TorchRuntime(load_model(model)[0], CPU), runtime, 2)
@@ -225,7 +225,7 @@ def test_existing_files_are_replaced_only_when_asked(srq, model, tmp_path, trace
     code, _, err = srq(*command, "--overwrite")
     assert (code, err) == (0, "")
     assert other.read_bytes() != b"precious"
-    assert facts_of(target).name == "full w4a4"
+    assert traits_of(target).name == "full w4a4"
 
 
 def test_a_graph_that_loses_too_much_is_not_written(srq, model, tmp_path, monkeypatch, traced):
@@ -284,7 +284,7 @@ def test_real_offsets_are_exported_with_some_kernels_in_float(srq, tmp_path, mon
         in out
     )
     assert " 0 in float" not in out
-    assert facts_of(target) == deployed("offsets", "float").facts
+    assert traits_of(target) == deployed("offsets", "float").traits
 
 
 def test_layers_that_give_floats_may_run_in_float(srq, tmp_path):
@@ -326,8 +326,8 @@ def test_a_depth_that_leaves_out_blocks_is_exported_on_integers(srq, tmp_path):
     kernels = json.loads((tmp_path / "d.json").read_text())["verification"]["kernels"]
     assert kernels == {"integer": 5, "floating": 0, "float_names": []}
     deep.set_depth("half")
-    assert facts_of(target).name == "deep, half depth"
-    assert facts_of(target).receptive_radius == deep.receptive_radius
+    assert traits_of(target).name == "deep, half depth"
+    assert traits_of(target).receptive_radius == deep.receptive_radius
     lr = picture(13, 18)
     wanted = TorchRuntime(lower(deep, reduce_range(freeze(deep))), CPU)(lr).astype(int)
     assert np.abs(OpenVinoRuntime(target, 1, "fp32")(lr) - wanted).max() <= 1
@@ -410,7 +410,7 @@ def test_metadata_that_make_no_sense_are_refused_in_a_line(srq, tmp_path):
 def test_srq_s_graphs_run_in_tiles_as_on_the_whole_picture(srq, tmp_path):
     made = deployed("full w8a8", "float")
     path = tmp_path / "g.onnx"
-    describe(made.model, made.facts)
+    describe(made.model, made.traits)
     save_graph(made.model, path)
     write_rgb(tmp_path / "lr.png", picture(41, 30))
     for name, more in (("whole", ()), ("tiled", ("--tile", 13))):

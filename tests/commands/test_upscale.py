@@ -14,14 +14,14 @@ from sr_quant_cli.methods.ddtb import DDTBConfig
 from sr_quant_cli.methods.minmax import MinMaxConfig
 from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.plan import Bits
-from sr_quant_cli.runtimes.torch import TorchRuntime, facts_of_network
+from sr_quant_cli.runtimes.torch import TorchRuntime, traits_of_network
 from tests.helpers import picture, tiny_edsr
 
 CPU = torch.device("cpu")
 
 
 def in_torch(network, name, tile=None):
-    return TiledUpscaler(TorchRuntime(network, CPU), facts_of_network(network, name), tile)
+    return TiledUpscaler(TorchRuntime(network, CPU), traits_of_network(network, name), tile)
 
 
 def upscaler(scale=2, tile=None):

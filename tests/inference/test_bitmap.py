@@ -5,13 +5,13 @@ import numpy as np
 from sr_quant_cli.imaging.io import read_rgb
 from sr_quant_cli.imaging.tiling import Patches
 from sr_quant_cli.inference.bitmap import draw_bit_map
-from sr_quant_cli.inference.ran import Ran
+from sr_quant_cli.inference.tiles import TileResult
 
 
 def test_patches_have_the_colours_of_their_bits(tmp_path):
     patches = Patches(10, 10)
     ran = [
-        Ran(row, column, np.float32([8, 8] if column.first == 10 else [4, 4]))
+        TileResult(row, column, np.float32([8, 8] if column.first == 10 else [4, 4]))
         for row in patches.spans(20)
         for column in patches.spans(20)
     ]

@@ -7,7 +7,7 @@ import torch
 from sr_quant_cli.imaging.tiling import Patches, Span
 from sr_quant_cli.inference.bits import BitMeter, Cost, bitops_of_choice, followed_inputs
 from sr_quant_cli.inference.patchwise import PatchwiseUpscaler
-from sr_quant_cli.inference.ran import Ran
+from sr_quant_cli.inference.tiles import TileResult
 from sr_quant_cli.inference.upscaler import TiledUpscaler
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods.minmax import MinMaxConfig
@@ -18,7 +18,7 @@ from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.cost import Operation
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.quant.sites import FULL, Operands
-from sr_quant_cli.runtimes.torch import TorchRuntime, facts_of_network
+from sr_quant_cli.runtimes.torch import TorchRuntime, traits_of_network
 from tests.helpers import tiny_edsr, tiny_swinir
 from tests.inference.dynamic import INPUTS, dynamic_edsr
 
@@ -31,7 +31,7 @@ FLOAT_MACS = HEAD + BODY_LAST + UPSAMPLER + TAIL
 
 
 def whole(height, width, bits=None):
-    return Ran(Span(0, height, 0, height), Span(0, width, 0, width), bits)
+    return TileResult(Span(0, height, 0, height), Span(0, width, 0, width), bits)
 
 
 def quantized(network, placement=None, bits=4, method="pams"):
@@ -92,8 +92,8 @@ def test_chosen_bits_by_hand():
     assert "mean bits of 4 inputs (block_in, block) of 8 layers" in meter.counted
     ran = [
         # The rows 0 to 10 of 20, of which 8 are kept; and the rest.
-        Ran(Span(0, 10, 0, 8), Span(0, 6, 0, 6), np.float32([8, 4, 6, 4])),
-        Ran(Span(6, 20, 8, 20), Span(0, 6, 0, 6), np.float32([4, 4, 4, 4])),
+        TileResult(Span(0, 10, 0, 8), Span(0, 6, 0, 6), np.float32([8, 4, 6, 4])),
+        TileResult(Span(6, 20, 8, 20), Span(0, 6, 0, 6), np.float32([4, 4, 4, 4])),
     ]
     cost = meter.cost(ran)
     assert cost.fab == (5.5 + 4) / 2  # a patch counts as much as another
@@ -127,14 +127,14 @@ def test_bits_of_patches_and_of_whole_pictures():
     lr = np.zeros((10, 30, 3), np.uint8)
     lr[:, 10:20] = 128
     lr[:, 20:] = 255
-    facts = facts_of_network(network, "net")
-    assert facts.dynamic
+    traits = traits_of_network(network, "net")
+    assert traits.dynamic
     meter, runtime = BitMeter(network), TorchRuntime(network, CPU)
     ran = []
-    PatchwiseUpscaler(runtime, facts, meter, Patches(10, 10))(lr, ran.append)
+    PatchwiseUpscaler(runtime, traits, meter, Patches(10, 10))(lr, ran.append)
     assert [tile.bits.tolist() for tile in ran] == [[bits, 4, bits, 4] for bits in (4, 6, 8)]
     assert meter.cost(ran).fab == 5
     ran = []
-    TiledUpscaler(runtime, facts, meter=meter)(lr, ran.append)
+    TiledUpscaler(runtime, traits, meter=meter)(lr, ran.append)
     assert [tile.bits.tolist() for tile in ran] == [[6, 4, 6, 4]]
     assert network.bit_provider.choices.keys() == set(INPUTS)

@@ -15,7 +15,7 @@ from sr_quant_cli.inference.graph_cache import Prepared
 from sr_quant_cli.inference.opening import open_model
 from sr_quant_cli.lowering.samples import sample_pairs
 from sr_quant_cli.networks.folding import fold_exactly
-from sr_quant_cli.runtimes.base import Facts
+from sr_quant_cli.runtimes.base import ModelTraits
 from sr_quant_cli.runtimes.opening import open_file
 from sr_quant_cli.runtimes.torch import TorchRuntime
 from sr_quant_cli.system.files import read_sealed, write_sealed
@@ -39,8 +39,8 @@ class Drawn:
 def bicubic_model(folder):
     _, lr, hr = sample_pairs(2)[0]
     error = np.square(enlarge(lr, 2).astype(float) - hr).mean()
-    facts = Facts("bicubic", 2, 2, 100)
-    return Prepared(folder, facts, float(10 * np.log10(255**2 / error)), "nothing")
+    traits = ModelTraits("bicubic", 2, 2, 100)
+    return Prepared(folder, traits, float(10 * np.log10(255**2 / error)), "nothing")
 
 
 @pytest.fixture

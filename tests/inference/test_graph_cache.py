@@ -73,14 +73,14 @@ def expected(lr):
     return TorchRuntime(lowered, CPU)(lr).astype(int)
 
 
-def test_a_prepared_folder_has_graph_facts_and_what_the_model_reaches(kept):
+def test_a_prepared_folder_has_graph_traits_and_what_the_model_reaches(kept):
     assert sorted(p.name for p in kept.prepared.folder.iterdir() if p.suffix) == [
         "graph.onnx",
         "model.json",
     ]
     assert kept.prepared.folder.parent == kept.cache / "graphs"
-    assert kept.prepared.facts.name == "tiny w4a4"
-    assert kept.prepared.facts.receptive_radius == network("full w4a4").receptive_radius
+    assert kept.prepared.traits.name == "tiny w4a4"
+    assert kept.prepared.traits.receptive_radius == network("full w4a4").receptive_radius
     _, lr, hr = sample_pairs(2)[0]
     error = np.square(TorchRuntime(deepcopy(network("full w4a4")), CPU)(lr).astype(float) - hr)
     assert kept.prepared.psnr == pytest.approx(10 * np.log10(255**2 / error.mean()), abs=1e-3)
@@ -256,14 +256,14 @@ def test_what_is_damaged_is_made_anew(tiny_model, traced, capsys, file, damage):
     assert len(traced) == 2
 
 
-def test_another_model_s_graph_or_facts_are_not_believed(tmp_path, tiny_model, traced):
+def test_another_model_s_graph_or_traits_are_not_believed(tmp_path, tiny_model, traced):
     """Files that are whole, and written by srq, but not for this model."""
     first = prepare(tiny_model, "full")
     first.graph.write_bytes(first.graph.read_bytes() + b"\x7a\x00")
     assert prepare(tiny_model, "full") == first
     known = read_sealed(first.folder / "model.json")
-    for facts in ({**known["facts"], "scale": 0}, {}, None):
-        write_sealed(first.folder / "model.json", {**known, "facts": facts})
+    for traits in ({**known["facts"], "scale": 0}, {}, None):
+        write_sealed(first.folder / "model.json", {**known, "facts": traits})
         assert prepare(tiny_model, "full") == first
     assert len(traced) == 5
 

@@ -16,7 +16,7 @@ from sr_quant_cli.methods.ddtb import DDTBConfig
 from sr_quant_cli.networks.base import Network, NetworkConfig
 from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.plan import Bits
-from sr_quant_cli.runtimes.torch import TorchRuntime, facts_of_network
+from sr_quant_cli.runtimes.torch import TorchRuntime, traits_of_network
 from tests.helpers import nearest_onnx, picture, tiny_edsr
 from tests.inference.dynamic import dynamic_edsr
 
@@ -47,10 +47,10 @@ class Nearest(Network):
 
 
 def patchwise(network, patch=96, step=90, batch=None):
-    facts = facts_of_network(network, "net")
+    traits = traits_of_network(network, "net")
     meter = BitMeter(network)
     return PatchwiseUpscaler(
-        TorchRuntime(network, CPU), facts, meter, Patches(patch, step), batch=batch
+        TorchRuntime(network, CPU), traits, meter, Patches(patch, step), batch=batch
     )
 
 
@@ -111,7 +111,7 @@ def test_every_patch_is_a_picture_of_its_own():
     network = tiny_edsr()
     lr = picture(34, 22)
     sr = patchwise(network, 12, 10)(lr)
-    alone = TiledUpscaler(TorchRuntime(network, CPU), facts_of_network(network, "net"))
+    alone = TiledUpscaler(TorchRuntime(network, CPU), traits_of_network(network, "net"))
     # The middle patch of the first column: rows 10 to 22, of which 11 to 21 are kept.
     expected = alone(lr[10:22, :12])[2:22, :22]
     assert np.abs(sr[22:42, :22].astype(int) - expected).max() <= 1

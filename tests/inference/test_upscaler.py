@@ -13,10 +13,10 @@ from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.imaging.io import write_rgb
 from sr_quant_cli.inference.opening import open_model
 from sr_quant_cli.inference.upscaler import BicubicUpscaler, TiledUpscaler, WholeUpscaler
-from sr_quant_cli.runtimes.base import Facts
+from sr_quant_cli.runtimes.base import ModelTraits
 from sr_quant_cli.runtimes.onnxruntime import OnnxRuntime
 from sr_quant_cli.runtimes.openvino import OpenVinoRuntime
-from sr_quant_cli.runtimes.torch import TorchRuntime, facts_of_network
+from sr_quant_cli.runtimes.torch import TorchRuntime, traits_of_network
 from tests.helpers import nearest_onnx, picture, tiny_edsr
 
 
@@ -41,18 +41,18 @@ def test_what_is_no_8_bit_picture_is_refused(lr, error, message):
         BicubicUpscaler(2)(lr)
 
 
-def with_facts(path, scale):
+def with_traits(path, scale):
     """Let a graph say of itself that it enlarges by ``scale``."""
-    facts = {"name": "liar", "scale": scale, "receptive_radius": 1, "bytes_per_pixel": 100}
+    traits = {"name": "liar", "scale": scale, "receptive_radius": 1, "bytes_per_pixel": 100}
     model = onnx.load(path)
-    helper.set_model_props(model, {"srq": json.dumps({"facts": facts})})
+    helper.set_model_props(model, {"srq": json.dumps({"facts": traits})})
     onnx.save(model, path)
     return path
 
 
 @pytest.mark.parametrize("scale", [3, 4])
 def test_a_graph_that_lies_about_its_scale_is_refused(tmp_path, scale, srq):
-    model = with_facts(nearest_onnx(tmp_path / "n.onnx"), scale)
+    model = with_traits(nearest_onnx(tmp_path / "n.onnx"), scale)
     with pytest.raises(UsageError, match=f"liar makes 12x10 of 6x5, which is not x{scale}"):
         open_model(model, runtime="onnxruntime")(picture(5, 6))
     write_rgb(tmp_path / "a.png", picture(5, 6))
@@ -104,7 +104,7 @@ def test_so_it_is_in_torch(value):
     with torch.no_grad():
         next(network.parameters()).flatten()[0] = value
     upscaler = TiledUpscaler(
-        TorchRuntime(network, torch.device("cpu")), facts_of_network(network, "tiny")
+        TorchRuntime(network, torch.device("cpu")), traits_of_network(network, "tiny")
     )
     with pytest.raises(FailedError, match="the network's output is not a number, or infinite"):
         upscaler(picture(5, 6))
@@ -149,7 +149,7 @@ def test_what_a_graph_cannot_do_is_refused(tmp_path, srq, options, message):
 
 
 def test_tiles_of_a_graph_that_knows_their_overlap_are_taken(tmp_path):
-    model = with_facts(nearest_onnx(tmp_path / "n.onnx"), 2)
+    model = with_traits(nearest_onnx(tmp_path / "n.onnx"), 2)
     upscaler = open_model(model, runtime="onnxruntime", tile=4)
     lr = picture(9, 11)
     assert upscaler.tile_count(9, 11) == 9
@@ -177,9 +177,9 @@ def test_sides_in_multiples_are_hinted_at(tmp_path):
     assert "\n" not in str(e.value)
 
 
-def test_facts_of_a_tile_are_checked_too():
-    facts = Facts("liar", 2, receptive_radius=1, bytes_per_pixel=100)
-    upscaler = TiledUpscaler(_Same(), facts, tile=4)
+def test_traits_of_a_tile_are_checked_too():
+    traits = ModelTraits("liar", 2, receptive_radius=1, bytes_per_pixel=100)
+    upscaler = TiledUpscaler(_Same(), traits, tile=4)
     with pytest.raises(UsageError, match="liar makes 4x4 of 4x4, which is not x2"):
         upscaler(picture(9, 9))
 

@@ -12,7 +12,7 @@ from torch import nn
 from sr_quant_cli import __version__
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.lowering.deploy import deploy
-from sr_quant_cli.lowering.graph import describe, facts_of, save_graph
+from sr_quant_cli.lowering.graph import describe, save_graph, traits_of
 from sr_quant_cli.lowering.lower import lower
 from sr_quant_cli.lowering.spec import freeze, reduce_range, snap
 from sr_quant_cli.methods import build, config_class
@@ -22,7 +22,7 @@ from sr_quant_cli.networks.layers import Leaf
 from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.quant.sites import Operands
-from sr_quant_cli.runtimes.base import Facts
+from sr_quant_cli.runtimes.base import ModelTraits
 from sr_quant_cli.runtimes.onnxruntime import OnnxRuntime
 from sr_quant_cli.runtimes.openvino import OpenVinoRuntime
 from sr_quant_cli.runtimes.torch import TorchRuntime
@@ -161,7 +161,7 @@ def test_a_float_network_is_folded_and_exact_at_the_border(tmp_path):
     made = deployed("float", "float")
     assert made.notes == ()
     assert (made.integer_layers, made.all_integer, made.changed) == (0, False, None)
-    assert made.facts.least == 5
+    assert made.traits.least == 5
     graph = as_written(graph_file(tmp_path, "float", "float"))
     compiled = OpenVinoRuntime(tmp_path / "float-float.onnx", 1, "fp32")._compiled
     for height, width in (*ODD, (5, 5)):
@@ -199,32 +199,32 @@ def test_8_bit_outputs_are_rounded_and_clipped(tmp_path):
 
 
 def test_what_the_metadata_say(tmp_path):
-    facts = Facts("full w4a4", 2, 8, 4 * (4 * 8 + 12 * 4), least=2, dynamic=False)
-    assert deployed("full w4a4", "uint8").facts == facts
+    traits = ModelTraits("full w4a4", 2, 8, 4 * (4 * 8 + 12 * 4), least=2, dynamic=False)
+    assert deployed("full w4a4", "uint8").traits == traits
     for suffix in (".onnx", ".xml"):
         path = graph_file(tmp_path, "full w4a4", "uint8", suffix)
-        assert facts_of(path) == facts
+        assert traits_of(path) == traits
     model = onnx.load(tmp_path / "full-w4a4-uint8.onnx")
     assert (model.producer_name, model.producer_version) == ("srq", __version__)
     (entry,) = model.metadata_props
     assert json.loads(entry.value)["version"] == __version__
     # What goes along, and a second description in the place of the first.
-    describe(model, facts, notes=["a", "b"])
+    describe(model, traits, notes=["a", "b"])
     (entry,) = model.metadata_props
     assert json.loads(entry.value)["notes"] == ["a", "b"]
 
 
 def test_a_graph_of_others_says_nothing(tmp_path):
     path = nearest_onnx(tmp_path / "n.onnx")
-    assert facts_of(path) is None
+    assert traits_of(path) is None
     model = onnx.load(path)
     save_graph(model, tmp_path / "n.xml")
     with pytest.raises(UsageError, match="no such model file"):
-        facts_of(tmp_path / "none.onnx")
+        traits_of(tmp_path / "none.onnx")
     for name in ("bad.onnx", "bad.xml"):
         (tmp_path / name).write_text("no graph")
         with pytest.raises(UsageError, match=rf"{name} is no readable"):
-            facts_of(tmp_path / name)
+            traits_of(tmp_path / name)
 
 
 @pytest.mark.parametrize(("which", "io"), MADE[:3])
@@ -255,7 +255,7 @@ def test_the_network_stays_and_what_was_changed_is_told(monkeypatch):
     snapped = deploy(simulated, "name", "uint8", offsets="snap", full_range=True)
     assert [io for _, io in made] == ["float", "uint8"]
     assert all(torch.equal(simulated.state_dict()[key], value) for key, value in before.items())
-    assert exact.facts == snapped.facts
+    assert exact.traits == snapped.traits
     assert exact.notes == (
         "8-bit weights reduced to 7 bits, for processors without VNNI, at 2 of 16 sites",
     )
@@ -277,7 +277,7 @@ def test_dynamic_ranges_stay_in_float_and_are_named(tmp_path):
     quantize_network(small, build(config_class("daq")()), placement, Bits(4, 4))
     simulated = small.eval()
     made = deploy(simulated, "daq", "float")
-    assert (made.integer_layers, made.all_integer, made.facts.dynamic) == (0, False, True)
+    assert (made.integer_layers, made.all_integer, made.traits.dynamic) == (0, False, True)
     (note,) = made.notes
     assert note == (
         "1 operands stay in float (body.0.conv2): its range follows from the picture at run time"

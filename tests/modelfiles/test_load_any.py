@@ -15,7 +15,7 @@ from sr_quant_cli.inference.opening import open_model
 from sr_quant_cli.methods.pams import PAMSConfig
 from sr_quant_cli.modelfiles.modelfile import load_model
 from sr_quant_cli.modelfiles.named import is_model_file, load_any
-from sr_quant_cli.runtimes.base import Facts
+from sr_quant_cli.runtimes.base import ModelTraits
 from sr_quant_cli.system.files import write_sealed
 from tests.helpers import picture, tiny_edsr
 from tests.modelfiles.test_checkpoints import basicsr
@@ -96,16 +96,16 @@ def test_prepared_graphs_do_not_mix_scales(several, capsys, monkeypatch):
     def make(model, depth, scale, row, folder, *, full_range):
         made.append(scale)
         assert not full_range
-        facts = asdict(Facts("carn", scale, 1, 1))
+        traits = asdict(ModelTraits("carn", scale, 1, 1))
         (folder / "graph.onnx").touch()
-        known = {"facts": facts, "psnr": 30.0, "source": "CARN", "graph": sha256().hexdigest()}
+        known = {"facts": traits, "psnr": 30.0, "source": "CARN", "graph": sha256().hexdigest()}
         write_sealed(folder / "model.json", known)
 
     monkeypatch.setattr(graph_cache, "_make", make)
     for scale in (2, 3):
-        assert prepare(several, "full", scale).facts.scale == scale
+        assert prepare(several, "full", scale).traits.scale == scale
         assert capsys.readouterr().err == ""
-    assert prepare(several, "full", 2).facts.scale == 2
+    assert prepare(several, "full", 2).traits.scale == 2
     assert capsys.readouterr().err == f"{several}: taken for CARN, x2\n"
     # A scale may stand in the name.
     several = several.rename(several.with_name("carn_x2.pth"))

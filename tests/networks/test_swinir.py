@@ -34,7 +34,7 @@ from sr_quant_cli.quant.layers import QuantMatMul
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.quant.sites import BLOCKS, FULL, Operands
 from sr_quant_cli.runtimes.opening import open_file
-from sr_quant_cli.runtimes.torch import TorchRuntime, facts_of_network
+from sr_quant_cli.runtimes.torch import TorchRuntime, traits_of_network
 from tests.helpers import picture, tiny_swinir
 
 CPU = torch.device("cpu")
@@ -211,10 +211,10 @@ def test_tiles_join_to_the_whole_picture_on_odd_sizes(height, width, tile, bits)
         quantize_network(network, method, FULL, Bits(bits, bits))
         method.calibrate(network, [torch.rand(2, 3, 12, 12)])
     lr = picture(height, width)
-    runtime, facts = TorchRuntime(network, CPU), facts_of_network(network, "tiny")
-    assert facts.alignment == 4
-    whole = TiledUpscaler(runtime, facts)(lr)
-    tiled = TiledUpscaler(runtime, facts, tile)(lr)
+    runtime, traits = TorchRuntime(network, CPU), traits_of_network(network, "tiny")
+    assert traits.alignment == 4
+    whole = TiledUpscaler(runtime, traits)(lr)
+    tiled = TiledUpscaler(runtime, traits, tile)(lr)
     assert whole.shape == (height * 2, width * 2, 3)
     difference = np.abs(whole.astype(int) - tiled)
     # A rounded code may turn over with another order of summation.

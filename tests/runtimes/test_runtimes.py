@@ -9,10 +9,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sr_quant_cli.errors import FailedError, SrqError, UsageError
-from sr_quant_cli.runtimes.base import PROBE, Facts
+from sr_quant_cli.runtimes.base import PROBE, ModelTraits
 from sr_quant_cli.runtimes.onnxruntime import OnnxRuntime
 from sr_quant_cli.runtimes.openvino import OpenVinoRuntime
-from sr_quant_cli.runtimes.torch import TorchRuntime, facts_of_network
+from sr_quant_cli.runtimes.torch import TorchRuntime, traits_of_network
 from tests.helpers import nearest_onnx, picture, ranked_quantsr_c, tiny_edsr
 from tests.lowered import CPU, quantize, quantized_edsr, transformer
 
@@ -228,15 +228,17 @@ def test_torch_counts_simulated_products_as_float():
     assert products.floating == 10
 
 
-def test_facts_of_a_network():
+def test_traits_of_a_network():
     network = tiny_edsr(4)
     # Float32: around the upsampler 2.25 * 16 * 8 values a pixel, and 12 * 16 of the output.
-    expected = Facts("tiny", 4, network.receptive_radius, 4 * (288 + 192), least=1, dynamic=False)
-    assert facts_of_network(network, "tiny") == expected
-    assert facts_of_network(quantize(tiny_edsr(), "daq", "paper"), "daq").dynamic
-    assert not facts_of_network(quantized_edsr("pams", "paper", 4), "pams").dynamic
+    expected = ModelTraits(
+        "tiny", 4, network.receptive_radius, 4 * (288 + 192), least=1, dynamic=False
+    )
+    assert traits_of_network(network, "tiny") == expected
+    assert traits_of_network(quantize(tiny_edsr(), "daq", "paper"), "daq").dynamic
+    assert not traits_of_network(quantized_edsr("pams", "paper", 4), "pams").dynamic
     half = ranked_quantsr_c()
     radius = half.receptive_radius
     half.set_depth("half")
-    assert facts_of_network(half, "half", 3).receptive_radius == radius - 4
-    assert facts_of_network(half, "half", 3).least == 3
+    assert traits_of_network(half, "half", 3).receptive_radius == radius - 4
+    assert traits_of_network(half, "half", 3).least == 3

@@ -7,16 +7,16 @@ import onnx
 import pytest
 
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.lowering.graph import describe, facts_of
-from sr_quant_cli.runtimes.base import Facts
+from sr_quant_cli.lowering.graph import describe, traits_of
+from sr_quant_cli.runtimes.base import ModelTraits
 from tests.helpers import nearest_onnx
 
-SOUND = asdict(Facts("tiny", 2, 5, 400))
+SOUND = asdict(ModelTraits("tiny", 2, 5, 400))
 
 
-def test_facts_are_read_as_they_were_written():
-    assert Facts.of(SOUND) == Facts("tiny", 2, 5, 400)
-    assert Facts.of({"name": "t", "scale": 16, "receptive_radius": 0, "bytes_per_pixel": 1})
+def test_traits_are_read_as_they_were_written():
+    assert ModelTraits.of(SOUND) == ModelTraits("tiny", 2, 5, 400)
+    assert ModelTraits.of({"name": "t", "scale": 16, "receptive_radius": 0, "bytes_per_pixel": 1})
 
 
 @pytest.mark.parametrize(
@@ -31,16 +31,16 @@ def test_facts_are_read_as_they_were_written():
         ("name", [3, None, "\x1b]0;title\x07", "two\nlines"]),
     ],
 )
-def test_facts_that_cannot_be_are_named(key, values):
+def test_traits_that_cannot_be_are_named(key, values):
     for value in values:
         with pytest.raises(ValueError, match=f"^{key} = "):
-            Facts.of({**SOUND, key: value})
+            ModelTraits.of({**SOUND, key: value})
 
 
 @pytest.mark.parametrize("values", [None, 3, [], {}, {**SOUND, "more": 1}, {"scale": 2}])
-def test_what_are_no_facts_is_an_error(values):
+def test_what_are_no_traits_is_an_error(values):
     with pytest.raises(ValueError, match=r"must be a table|missing or unknown"):
-        Facts.of(values)
+        ModelTraits.of(values)
 
 
 @pytest.mark.parametrize(
@@ -58,14 +58,14 @@ def test_what_are_no_facts_is_an_error(values):
 )
 def test_metadata_of_a_graph_that_lie_are_refused(tmp_path, entry, message):
     path = nearest_onnx(tmp_path / "n.onnx")
-    assert facts_of(path) is None
+    assert traits_of(path) is None
     model = onnx.load(path)
-    describe(model, Facts.of(SOUND))
+    describe(model, ModelTraits.of(SOUND))
     onnx.save(model, path)
-    assert facts_of(path) == Facts.of(SOUND)
+    assert traits_of(path) == ModelTraits.of(SOUND)
     onnx.helper.set_model_props(model, {"srq": entry})
     onnx.save(model, path)
     with pytest.raises(UsageError, match=message) as told:
-        facts_of(path)
+        traits_of(path)
     assert str(told.value).startswith(f"{path}: ")
     assert "\n" not in str(told.value)

@@ -11,7 +11,7 @@ from sr_quant_cli.imaging.tiling import Span
 
 
 @dataclass(frozen=True)
-class Ran:
+class TileResult:
     """A tile that a network has run, and the bits that it chose there, one for each input."""
 
     rows: Span
@@ -20,8 +20,8 @@ class Ran:
     """``[L]``; None: they are fixed"""
 
 
-OnTile = Callable[[Ran], Any]
+OnTile = Callable[[TileResult], Any]
 
 
-def ignore(_ran: Ran) -> None:
+def ignore(_ran: TileResult) -> None:
     """Nothing is done with a tile that has run."""
