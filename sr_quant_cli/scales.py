@@ -1,9 +1,9 @@
-"""Enlargement factors."""
+"""Upscaling factors."""
 
 from sr_quant_cli.errors import UsageError
 
 SCALES = (2, 3, 4)
-"""Those that networks are built for."""
+"""Scales that networks are built for."""
 
 
 def check_scale(scale: int) -> None:
@@ -12,19 +12,29 @@ def check_scale(scale: int) -> None:
     Raises
     ------
     UsageError
-        It is none of ``SCALES``.
+        It is not in ``SCALES``.
     """
     if scale not in SCALES:
-        raise UsageError(f"--scale {scale}: must be one of {', '.join(map(str, SCALES))}")
+        allowed = ", ".join(map(str, SCALES))
+        raise UsageError(f"must be one of {allowed}", field="scale", value=scale)
 
 
 def check_enlargement(model: str, scale: int, wanted: int | None) -> None:
-    """Refuse a model of another scale than is asked for; None: by any.
+    """Refuse a model whose scale differs from the requested one.
+
+    Parameters
+    ----------
+    model
+        Name of the model, for the message.
+    scale
+        Scale of the model.
+    wanted
+        Requested scale; None accepts any.
 
     Raises
     ------
     UsageError
-        With both.
+        The two differ.
     """
     if wanted not in (scale, None):
         raise UsageError(f"model {model} enlarges by {scale}, not by {wanted}")

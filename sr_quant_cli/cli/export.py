@@ -76,7 +76,7 @@ def export(
     from sr_quant_cli.report.export import print_export
     from sr_quant_cli.system.files import check_outputs, write_json
 
-    check_outputs({"-o": output, "--json": json}, [model])
+    check_outputs({"output": output, "json": json}, [model])
     exported = run_export(
         ExportRequest(
             model=named_model(model, scale),

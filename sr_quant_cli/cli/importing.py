@@ -79,7 +79,7 @@ def import_(
     from sr_quant_cli.system.reporting import warn
 
     target = output or Path(f"{checkpoint.stem}.safetensors")
-    check_outputs({"-o": target}, [checkpoint])
+    check_outputs({"output": target}, [checkpoint])
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists; use --overwrite to replace it")
     if checkpoint.exists() and is_model_file(checkpoint):

@@ -63,7 +63,7 @@ def pack(
     from sr_quant_cli.system.files import check_outputs
 
     model = model_file(model)
-    check_outputs({"-o": output}, [model])
+    check_outputs({"output": output}, [model])
     if output.exists() and not overwrite:
         raise UsageError(f"{output} exists; use --overwrite to replace it")
     given = {"name": name, "data": data, "licence": licence}

@@ -76,7 +76,7 @@ def show(
     if output is not None and output.exists() and not overwrite:
         raise UsageError(f"{output} exists; use --overwrite to replace it")
     picture = output or run / CURVES
-    check_outputs({"-o": picture, "--json": json}, [])
+    check_outputs({"output": picture, "json": json}, [])
     if output is None:
         check_own(picture, DRAWING)
     shown = read_run(run)

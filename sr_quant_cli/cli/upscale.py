@@ -104,7 +104,7 @@ def upscale(
 
     source = Path(image)
     file = check_places(source, output)
-    check_outputs({"-o": file, "--json": json}, [source, model])
+    check_outputs({"output": file, "json": json}, [source, model])
     patches = patches_of(patchwise, patch, step)
     if bit_map and patches is None:
         raise UsageError("--bit-map: only with --patchwise")

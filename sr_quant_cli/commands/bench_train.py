@@ -33,9 +33,8 @@ from sr_quant_cli.recipe.schema import (
     TrainingRecipe,
 )
 from sr_quant_cli.scales import check_scale
+from sr_quant_cli.system.choices import Precision, PrecisionChoice
 from sr_quant_cli.system.device import (
-    Precision,
-    PrecisionChoice,
     keep_freed_memory,
     pick_device,
     pick_precision,
@@ -127,7 +126,13 @@ def bench_train(request: TrainRequest) -> dict[str, Any]:
     set_threads(request.threads)
     keep_freed_memory()
     precision = pick_precision(recipe.train.precision, device)
-    photographs = find_photographs(recipe.data, recipe.network.scale, request.data_root)
+    photographs = find_photographs(
+        recipe.data.train,
+        recipe.network.scale,
+        validation=recipe.data.validation,
+        lr=recipe.data.lr,
+        root=request.data_root,
+    )
     store = pack_pairs(photographs.train, recipe.network.scale)
 
     finding: dict[str, float]

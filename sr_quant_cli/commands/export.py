@@ -21,10 +21,10 @@ from sr_quant_cli.lowering.graph import describe, save_graph
 from sr_quant_cli.lowering.onnx import Io
 from sr_quant_cli.lowering.verify import Verification, verify
 from sr_quant_cli.modelfiles.named import load_at_depth, name_of
-from sr_quant_cli.networks.base import Depth
 from sr_quant_cli.passes.rows import at_row
 from sr_quant_cli.runtimes.opening import open_file
 from sr_quant_cli.runtimes.torch import TorchRuntime
+from sr_quant_cli.system.choices import Depth
 from sr_quant_cli.system.files import check_outputs
 from sr_quant_cli.system.reporting import result
 

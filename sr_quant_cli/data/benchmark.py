@@ -221,9 +221,9 @@ def _missing(name: str, places: list[Path]) -> UsageError:
     if name in _REGISTERED:
         how = f"it needs registration with its makers: place its pictures in {places[0] / 'HR'}"
     elif name in _MADE:
-        how = f"make it by 'srq data make {name} --from DIR' from the training pictures of DIV8K"
+        how = f"make it with 'srq data make {name}' from the training pictures of DIV8K"
     else:
-        how = f"get it by 'srq data get {name}', or name its root by --data-root or SRQ_DATA"
+        how = f"get it with 'srq data get {name}', or name its root by `data_root` or SRQ_DATA"
     return UsageError(f"benchmark set {name} is not there: {looked}; {how}")
 
 

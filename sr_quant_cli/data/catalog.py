@@ -129,7 +129,7 @@ def _from_div8k(name: str, selection: Selection) -> DataSet:
     shrunk = "" if selection.longest is None else f", shrunk to {selection.longest} pixels"
     which = f"DIV8K pictures {selection.first} to {selection.last}{shrunk}"
     how = (
-        f"is made by 'srq data make {name} --from DIR' from the training pictures of DIV8K, which "
+        f"is made by 'srq data make {name}' from the training pictures of DIV8K, which "
         "need registration (NTIRE 2020 challenge on perceptual extreme super-resolution)"
     )
     part = Part(f"benchmark/{name}/HR", len(selection.names))

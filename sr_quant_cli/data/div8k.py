@@ -77,7 +77,7 @@ def make(name: str, source: Path, root: Path) -> Outcome:
     if name not in SELECTIONS:
         raise unknown("set made from DIV8K", name, list(SELECTIONS))
     if not source.is_dir():
-        raise UsageError(f"--from {source}: no such folder")
+        raise UsageError("no such folder", field="source", value=source)
     selection = SELECTIONS[name]
     files: dict[str, Path] = {}
     for path in picture_files(source):
@@ -88,7 +88,8 @@ def make(name: str, source: Path, root: Path) -> Outcome:
     present = [entry for entry in selection.names if entry in files]
     if not present:
         wanted = f"{selection.first} to {selection.last}"
-        raise UsageError(f"--from {source}: none of the pictures {wanted} of DIV8K is there")
+        problem = f"none of the pictures {wanted} of DIV8K is there"
+        raise UsageError(problem, field="source", value=source)
     folder = root / "benchmark" / name / "HR"
     made, damaged = 0, []
     for entry in track(present, len(present), "picture", name):

@@ -237,7 +237,7 @@ def _require_room(folder: Path, size: int, what_for: str) -> None:
     if size > free:
         raise FailedError(
             f"{folder}: {size / 1e9:.1f} GB are needed to {what_for}, {free / 1e9:.1f} GB are "
-            "free; make room or choose another --data-root"
+            "free; make room or choose another `data_root`"
         )
 
 

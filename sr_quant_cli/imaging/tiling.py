@@ -89,19 +89,24 @@ class Patches:
 
 
 def patches_of(patchwise: bool, patch: int | None, step: int | None) -> Patches | None:
-    """The patches that options ask for: ``--patchwise``, ``--patch``, ``--step``.
+    """Patches of the given size and step; None without ``patchwise``.
+
+    Parameters
+    ----------
+    patch, step
+        LR pixels; None: the default of :class:`Patches`.
 
     Raises
     ------
     UsageError
-        There are no such patches, or sizes are given without ``--patchwise``.
+        The sizes do not fit together, or are given without ``patchwise``.
     """
     given = {name: size for name, size in (("patch", patch), ("step", step)) if size is not None}
     if patchwise:
         return Patches(**given)
     if given:
-        names = ", ".join(f"--{name} {size}" for name, size in given.items())
-        raise UsageError(f"{names}: only with --patchwise")
+        names = ", ".join(f"`{name}` {size}" for name, size in given.items())
+        raise UsageError(f"{names}: only with `patchwise`")
     return None
 
 

@@ -2,15 +2,14 @@
 
 import contextlib
 import ctypes
-from typing import Literal
 
 import torch
 
 from sr_quant_cli.errors import UsageError
+from sr_quant_cli.system.choices import Precision, PrecisionChoice
 from sr_quant_cli.system.processes import thread_limit, world
 
-Precision = Literal["fp32", "bf16"]
-PrecisionChoice = Literal["auto", "fp32", "bf16"]
+_ALLOWED = "allowed are auto, cpu, cuda, cuda:N"
 
 
 def pick_device(name: str) -> torch.device:
@@ -29,27 +28,33 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(wanted)
     except RuntimeError as error:
-        raise UsageError(f"--device {name}: allowed are auto, cpu, cuda, cuda:N") from error
+        raise _refused(name, _ALLOWED) from error
     if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {name}: allowed are auto, cpu, cuda, cuda:N")
+        raise _refused(name, _ALLOWED)
     if device.type == "cpu":
         return device
     here, count = world(), torch.cuda.device_count()
     if (device.index or 0) >= count:
-        raise UsageError(f"--device {name}: {count} CUDA devices are there")
+        raise _refused(name, f"{count} CUDA devices are there")
     if device.index is not None and here.local_size > 1:
-        raise UsageError(
-            f"--device {name}: {here.local_size} processes of this machine cannot share a device; "
-            "with --device cuda each takes its own"
+        raise _refused(
+            name,
+            f"{here.local_size} processes of this machine cannot share a device; "
+            "with `device` cuda each takes its own",
         )
     if here.local_size > count:
-        raise UsageError(
-            f"--device {name}: {here.local_size} processes of this machine need a CUDA device "
-            f"each, {count} are there"
+        raise _refused(
+            name,
+            f"{here.local_size} processes of this machine need a CUDA device each, "
+            f"{count} are there",
         )
     if device.index is None and here.size > 1:
         return torch.device("cuda", here.local_rank)
     return device
+
+
+def _refused(name: str, problem: str) -> UsageError:
+    return UsageError(problem, field="device", value=name)
 
 
 def set_threads(count: int | None) -> None:

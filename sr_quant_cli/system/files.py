@@ -134,25 +134,25 @@ def check_own(path: Path, mark: bytes) -> None:
 
 
 def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | None]) -> None:
-    """Refuse outputs of a command that are among its inputs, or the same file twice.
+    """Refuse outputs of a command that are among its inputs, or are one file twice.
 
     Parameters
     ----------
     outputs
-        By the option that names them.
+        Paths to write, by the parameter that names each.
 
     Raises
     ------
     UsageError
-        With the option.
+        With the parameter.
     """
     taken = {os.path.realpath(path): "an input of this command" for path in inputs if path}
-    for option, path in outputs.items():
+    for field, path in outputs.items():
         if path is not None:
             place = os.path.realpath(path)
             if place in taken:
-                raise UsageError(f"{option} {path}: is {taken[place]}")
-            taken[place] = f"what {option} writes, too"
+                raise UsageError(f"is {taken[place]}", field=field, value=path)
+            taken[place] = f"what `{field}` writes, too"
 
 
 def write_json(path: Path, report: Mapping[str, Any]) -> None:

@@ -138,7 +138,13 @@ def run_job(job: Job[R], options: Options) -> dict[str, Any]:
         )
     run_dir = options.run_dir or Path("runs") / job.name
     check_free(run_dir)
-    photographs = find_photographs(recipe.data, recipe.network.scale, options.data_root)
+    photographs = find_photographs(
+        recipe.data.train,
+        recipe.network.scale,
+        validation=recipe.data.validation,
+        lr=recipe.data.lr,
+        root=options.data_root,
+    )
     with process_group(device) as here, locked(run_dir) if here.rank == 0 else nullcontext():
         return _run(job, options, photographs, run_dir, limit, device)
 

@@ -1,11 +1,15 @@
 """Parameters that messages name, as options of the command line."""
 
+from pathlib import Path
+
 import pytest
 from typer.main import get_command
 
 from sr_quant_cli.cli.app import app
 from sr_quant_cli.cli.usage import _flags, in_flags
 from sr_quant_cli.errors import UsageError
+from sr_quant_cli.imaging.io import write_rgb
+from tests.helpers import picture
 
 
 @pytest.mark.parametrize(
@@ -31,3 +35,33 @@ def test_a_parameter_is_the_same_option_in_all_commands():
     for name, flag in _flags(get_command(app)):
         assert flags.setdefault(name, flag) == flag
     assert flags["max_time"] == "--max-time"
+
+
+END_TO_END = [
+    (["upscale", "p.png", "--scale", "5"], "--scale 5: must be one of 2, 3, 4"),
+    (["eval", "--scale", "9", "--bench", "Set5"], "--scale 9: must be one of 2, 3, 4"),
+    (["upscale", "p.png", "--model", "MODEL", "--patch", "8"], "--patch 8: only with --patchwise"),
+    (["eval", "MODEL", "--step", "8"], "--step 8: only with --patchwise"),
+    (["upscale", "p.png", "--model", "MODEL", "-o", "p.png"], "--output p.png: is an input of"),
+    (["runs", "show", ".", "-o", "q.png", "--json", "q.png"], "--json q.png: is what --output wri"),
+    (["data", "make", "Test2K", "--from", "none"], "--from none: no such folder"),
+    (["data", "make", "Test2K", "--from", "."], "--from .: none of the pictures 1201 to 1300 of"),
+    (["eval", "MODEL", "--bench", "Set5"], "name its root by --data-root or SRQ_DATA"),
+    (["pretrain", "edsr", "--data", "none"], "name a folder with --data, or try --data sample"),
+    (["upscale", "p.png", "--device", "cuda:99"], "--device cuda:99: "),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), END_TO_END)
+def test_errors_name_the_options_that_were_typed(
+    srq, tiny_model, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SRQ_DATA", raising=False)
+    write_rgb(Path("p.png"), picture(12, 17))
+    given = [tiny_model.name if word == "MODEL" else word for word in arguments]
+    code, out, err = srq(*given)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert "`" not in err
+    assert err.count("\n") == 1

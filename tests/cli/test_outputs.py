@@ -68,12 +68,24 @@ def test_a_report_replaces_an_earlier_one(srq, place):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ((*UPSCALE, "-o", "p.png", "--overwrite"), "-o p.png: is an input of this command"),
-        (("pack", MODEL, "-o", MODEL, "--overwrite"), f"-o {MODEL}: is an input of this command"),
-        (("import", MODEL, "-o", MODEL, "--overwrite"), f"-o {MODEL}: is an input of this command"),
-        ((*UPSCALE, "-o", "q.png", "--json", "q.png"), "--json q.png: is what -o writes, too"),
-        (("export", MODEL, "-o", "q.onnx", "--json", "q.onnx"), "--json q.onnx: is what -o writes"),
-        (("runs", "show", ".", "-o", "q.png", "--json", "q.png"), "--json q.png: is what -o"),
+        ((*UPSCALE, "-o", "p.png", "--overwrite"), "--output p.png: is an input of this command"),
+        (
+            ("pack", MODEL, "-o", MODEL, "--overwrite"),
+            f"--output {MODEL}: is an input of this command",
+        ),
+        (
+            ("import", MODEL, "-o", MODEL, "--overwrite"),
+            f"--output {MODEL}: is an input of this command",
+        ),
+        (
+            (*UPSCALE, "-o", "q.png", "--json", "q.png"),
+            "--json q.png: is what --output writes, too",
+        ),
+        (
+            ("export", MODEL, "-o", "q.onnx", "--json", "q.onnx"),
+            "--json q.onnx: is what --output writes",
+        ),
+        (("runs", "show", ".", "-o", "q.png", "--json", "q.png"), "--json q.png: is what --output"),
     ],
 )
 def test_outputs_are_no_inputs_whatever_is_asked_for(srq, place, command, message):
@@ -90,7 +102,7 @@ def test_the_weights_beside_a_graph_are_an_output_too(srq, place):
     before = contents()
     command = ("export", "net.bin", "--format", "openvino", "-o", "net.xml", "--overwrite")
     code, _, err = srq(*command)
-    assert (code, err) == (2, "srq: error: -o net.bin: is an input of this command\n")
+    assert (code, err) == (2, "srq: error: --output net.bin: is an input of this command\n")
     assert contents() == before
 
 

@@ -11,18 +11,17 @@ from sr_quant_cli.data.sampler import DevicePatches, PatchSampler
 from sr_quant_cli.data.store import pack_pairs
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
-from sr_quant_cli.recipe.schema import DataSection
 from sr_quant_cli.system.files import cache_dir
 from tests.helpers import picture
 
 
 def store_of(folder, scale=2):
-    photographs = find_photographs(DataSection(train=str(folder)), scale)
+    photographs = find_photographs(str(folder), scale)
     return pack_pairs(photographs.train, scale)
 
 
 def test_packed_pairs_are_the_pictures_and_their_bicubic(photographs):
-    pairs = find_photographs(DataSection(train=str(photographs)), 3).train
+    pairs = find_photographs(str(photographs), 3).train
     store = pack_pairs(pairs, 3)
     assert len(store) == len(pairs) == 5
     for index, pair in enumerate(pairs):
@@ -56,7 +55,7 @@ def test_nothing_is_trained_or_validated_on_a_test_set(photographs, tmp_path, fo
     shutil.copytree(photographs, tmp_path / folder)
     for train in (tmp_path / folder, (tmp_path / folder.partition("/")[0])):
         with pytest.raises(UsageError, match=rf"data\.train = .*: {name} is a test set"):
-            find_photographs(DataSection(train=str(train)), 2)
+            find_photographs(str(train), 2)
 
 
 def sampler(store, augment=("hflip", "vflip", "transpose"), **changes):
@@ -121,7 +120,7 @@ def test_processes_share_a_batch(photographs):
 def test_all_common_formats_are_trained_on(tmp_path):
     for suffix in ("png", "jpg", "webp", "tif"):
         write_rgb(tmp_path / "d" / f"{suffix}.{suffix}", picture(40, 48))
-    photographs = find_photographs(DataSection(train=str(tmp_path / "d")), 2)
+    photographs = find_photographs(str(tmp_path / "d"), 2)
     names = {pair.name for pair in (*photographs.train, *photographs.validation)}
     assert names == {"png", "jpg", "webp", "tif"}
     store = pack_pairs(photographs.train, 2)
@@ -146,12 +145,11 @@ def test_a_picture_smaller_than_a_patch_is_refused(photographs):
 
 
 def test_held_out_files_are_not_trained_on(photographs):
-    section = DataSection(train=str(photographs), validation=["p[01].*"])
-    found = find_photographs(section, 2)
+    found = find_photographs(str(photographs), 2, validation=["p[01].*"])
     assert [pair.name for pair in found.validation] == ["p0", "p1"]
     assert [pair.name for pair in found.train] == ["p2", "p3", "p4", "p5"]
     with pytest.raises(UsageError, match=r"no file of .* matches"):
-        find_photographs(DataSection(train=str(photographs), validation=["x*"]), 2)
+        find_photographs(str(photographs), 2, validation=["x*"])
 
 
 def test_lr_folders_are_used_where_they_are(tmp_path, photographs):
@@ -162,24 +160,24 @@ def test_lr_folders_are_used_where_they_are(tmp_path, photographs):
         write_rgb(tmp_path / f"set/LR_bicubic/X2/{path.stem}x2.png", dark)
     data = str(tmp_path / "set")
     assert store_of(data).pair(0)[0].max() == 0
-    made = find_photographs(DataSection(train=data, lr="bicubic"), 2)
+    made = find_photographs(data, 2, lr="bicubic")
     assert all(pair.lr is None for pair in made.train)
     with pytest.raises(UsageError, match="LR_bicubic/X4"):
-        find_photographs(DataSection(train=data, lr="folder"), 4)
+        find_photographs(data, 4, lr="folder")
 
 
 def test_div2k_is_validated_on_its_own_part(tmp_path, photographs):
     shutil.copytree(photographs, tmp_path / "DIV2K/DIV2K_train_HR")
     with pytest.raises(UsageError, match="DIV2K_valid_HR"):
-        find_photographs(DataSection(), 2, tmp_path)
+        find_photographs("DIV2K", 2, root=tmp_path)
     shutil.copytree(photographs, tmp_path / "DIV2K/DIV2K_valid_HR")
-    found = find_photographs(DataSection(), 2, tmp_path)
+    found = find_photographs("DIV2K", 2, root=tmp_path)
     assert len(found.train) == len(found.validation) == 6
     assert found.name == "DIV2K"
 
 
 def test_sample_photographs_are_real_and_apart():
-    found = find_photographs(DataSection(train="sample"), 4)
+    found = find_photographs("sample", 4)
     assert not set(found.train) & set(found.validation)
     for pair in (*found.train, *found.validation):
         lr, hr = pair.load(4)

@@ -188,8 +188,8 @@ def test_outputs_are_no_inputs_and_differ(tmp_path):
     model, link = tmp_path / "m.safetensors", tmp_path / "l.json"
     link.symlink_to(model)
     for given in (model, link, tmp_path / "x/../m.safetensors"):
-        with pytest.raises(UsageError, match=f"^--json {given}: is an input of this command$"):
-            check_outputs({"--output": Path("o.png"), "--json": given}, [None, model])
-    with pytest.raises(UsageError, match=r"^--json o\.png: is what --output writes, too$"):
-        check_outputs({"--output": Path("o.png"), "--json": Path("o.png")}, [model])
-    check_outputs({"--output": None, "--json": None}, [model, model])
+        with pytest.raises(UsageError, match=f"^`json` {given}: is an input of this command$"):
+            check_outputs({"output": Path("o.png"), "json": given}, [None, model])
+    with pytest.raises(UsageError, match=r"^`json` o\.png: is what `output` writes, too$"):
+        check_outputs({"output": Path("o.png"), "json": Path("o.png")}, [model])
+    check_outputs({"output": None, "json": None}, [model, model])

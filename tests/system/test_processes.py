@@ -168,7 +168,7 @@ def test_each_process_takes_a_cuda_device_of_its_own(place, joined, monkeypatch)
     with process_group(pick_device("auto")):
         assert chosen == [torch.device("cuda:2")]
     assert joined == ["nccl"]
-    with pytest.raises(UsageError, match=r"--device cuda:1: 4 processes.*cannot share"):
+    with pytest.raises(UsageError, match=r"`device` cuda:1: 4 processes.*cannot share"):
         pick_device("cuda:1")
     place(1, 2, local_rank=0, local_size=1)
     assert pick_device("auto") == torch.device("cuda:0")
@@ -180,7 +180,7 @@ def test_too_few_cuda_devices_are_refused_by_every_process(place, monkeypatch, r
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     place(rank, 6)
-    with pytest.raises(UsageError, match=r"--device auto: 6 processes.* 4 are there"):
+    with pytest.raises(UsageError, match=r"`device` auto: 6 processes.* 4 are there"):
         pick_device("auto")
 
 
