@@ -1,22 +1,27 @@
-"""Classes that are found by the name in their configurations: networks, methods."""
+"""Registries of networks and methods, by the names in their configurations."""
 
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel
 
-from sr_quant_cli.errors import unknown
+from sr_quant_cli.errors import UsageError, unknown
 
 Made = TypeVar("Made")
 Config = TypeVar("Config", bound=BaseModel)
 
 
 class Registry(Generic[Made, Config]):
-    """Classes of one kind, each with that of its configuration.
+    """Classes of one kind, each with the class of its configuration.
+
+    Parameters
+    ----------
+    kind
+        Word for one of them in errors: ``network``, ``method``.
 
     Attributes
     ----------
     known
-        By name.
+        Pairs of classes by name.
     """
 
     def __init__(self, kind: str) -> None:
@@ -24,30 +29,37 @@ class Registry(Generic[Made, Config]):
         self.known: dict[str, tuple[type[Made], type[Config]]] = {}
 
     def register(self, made: type[Made], config: type[Config]) -> None:
-        """Add a class under the ``name`` that its configuration declares.
+        """Add a class under the default of its configuration's field ``name``.
 
         Raises
         ------
         ValueError
-            The name is taken; the registry is left as it was.
+            The configuration declares no name, or the name is taken. The registry stays unchanged.
         """
         name = config.model_fields["name"].default
+        if not isinstance(name, str):
+            raise ValueError(
+                f"{config.__name__} needs a field for the name of its {self._kind}, as in "
+                'name: Literal["example"] = "example"'
+            )
         if name in self.known:
             raise ValueError(f"{self._kind} '{name}' is registered twice")
         self.known[name] = (made, config)
 
     def names(self) -> list[str]:
-        """All names, sorted."""
+        """List all names, sorted."""
         return sorted(self.known)
 
     def config_class(self, name: str) -> type[Config]:
-        """Class of the configuration of that name.
+        """Find a configuration class by the name that a file or recipe gives.
 
         Raises
         ------
         UsageError
-            There is none.
+            Nothing is registered under that name.
         """
         if name not in self.known:
-            raise unknown(self._kind, name, self.names())
+            raise UsageError(
+                f"{unknown(self._kind, name, self.names())}; or a package that adds it is missing"
+            )
         return self.known[name][1]

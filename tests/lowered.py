@@ -11,7 +11,7 @@ from sr_quant_cli.lowering.deploy import Deployed, deploy
 from sr_quant_cli.lowering.graph import describe, save_graph
 from sr_quant_cli.lowering.lower import lower
 from sr_quant_cli.lowering.spec import InputSpec, WeightSpec, freeze, reduce_range
-from sr_quant_cli.methods import build, config_class
+from sr_quant_cli.methods import build, config_class, method_names
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.edsr import EDSR, EDSRConfig
 from sr_quant_cli.networks.folding import fold
@@ -23,8 +23,13 @@ from sr_quant_cli.runtimes.torch import TorchRuntime
 from tests.helpers import Block, BlockConfig, picture, tiny_block, tiny_edsr
 
 CPU = torch.device("cpu")
-STATIC = ("minmax", "percentile", "dobi", "2dquant", "dbdc_pac", "pams", "quantsr", "ddtb")
-"""Methods whose ranges do not follow from the picture (DDTB's as long as no gate is chosen)."""
+STATIC = [
+    name
+    for name in method_names()
+    # DDTB's ranges are static as long as no gate is chosen.
+    if name == "ddtb" or not build(config_class(name)()).dynamic
+]
+"""Methods whose ranges do not follow from the picture."""
 
 
 def lr_batch(count, first=0, size=12):

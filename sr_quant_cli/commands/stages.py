@@ -208,8 +208,8 @@ def builtin_recipe(task: str, network: str) -> str:
 
 def _with_bases(network: str) -> list[str]:
     """A network, its base, the base of that."""
-    base = config_class(network).base
-    return [network, *(_with_bases(base) if base else [])]
+    other = config_class(network).recipes_from
+    return [network, *(_with_bases(other) if other else [])]
 
 
 def default_recipe(method: str, network: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import onnx
-from torch import Tensor
+from torch import Tensor, nn
 
 from sr_quant_cli.errors import FailedError
 from sr_quant_cli.lowering.lower import (
@@ -21,13 +21,16 @@ from sr_quant_cli.lowering.onnx import Io, least_side, to_onnx
 from sr_quant_cli.lowering.spec import QuantSpec, freeze, reduce_range, snap
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.folding import fold_exactly
+from sr_quant_cli.networks.layers import MatMul
 from sr_quant_cli.passes.fix_ranges import fix_ranges
-from sr_quant_cli.quant.dynamic import Scales, dynamic_quantizers
+from sr_quant_cli.quant.dynamic import dynamic_quantizers
 from sr_quant_cli.quant.sites import TENSORS
 from sr_quant_cli.runtimes.base import ModelTraits
 from sr_quant_cli.runtimes.torch import traits_of_network
 
 Offsets = Literal["exact", "snap"]
+
+_FLOAT_LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, MatMul)
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,7 @@ class Deployed:
     integer_layers: int
     """convolutions and matrix products, of all depths, whose operands are integers"""
     all_integer: bool
-    """whether all of them are, and what they give, of fixed bits, at full depth, with zero as a
-    level: no kernel need be float"""
+    """True if every layer can run as an integer kernel, and gives integers to the next one"""
     notes: tuple[str, ...]
     """what is float for some reason, and what was changed for the kernels' sake; a line each"""
     changed: Network | None
@@ -80,10 +82,10 @@ def deploy(
         The network has operations that a graph does not have.
     """
     chosen = dynamic_quantizers(network).values()
-    if calibration is None and not all(isinstance(quantizer, Scales) for quantizer in chosen):
+    if calibration is None and not all(quantizer.symmetric_grids() for quantizer in chosen):
         raise FailedError(
             f"the bits of {name} follow the picture, and not only steps follow them: choose a "
-            "--row, or fix bits and ranges by --calibrate"
+            "`row`, or fix bits and ranges by `calibrate`"
         )
     notes: list[str] = []
     layers, all_integer, changed = 0, False, None
@@ -109,6 +111,7 @@ def deploy(
         layers = sum(site.on_integers for site in products)
         all_integer = (
             layers == len(products)
+            and not any(isinstance(module, _FLOAT_LAYERS) for module in lowered.modules())
             and spec.passes_codes
             and network.depth == "full"
             and network.bit_provider is None

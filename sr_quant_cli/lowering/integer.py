@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from sr_quant_cli.lowering.spec import ChosenSpec, InputSpec, WeightSpec
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.networks.layers import Denormalize
+from sr_quant_cli.networks.layers import Denormalize, Leaf
 from sr_quant_cli.networks.tracing import output_stage
 from sr_quant_cli.quant.dynamic import BitProvider
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear
@@ -77,7 +77,7 @@ def _(x: Tensor) -> Tensor:
     return torch.empty_like(x, dtype=torch.uint8)
 
 
-class IntegerInput(nn.Module):
+class IntegerInput(Leaf):
     """Codes of an activation, as float values without the offset."""
 
     step: Tensor
@@ -125,7 +125,7 @@ class IntegerInput(nn.Module):
         return y
 
 
-class IntegerTensor(nn.Module):
+class IntegerTensor(Leaf):
     """A tensor that is carried as codes."""
 
     def __init__(self, spec: InputSpec) -> None:
@@ -144,7 +144,7 @@ class IntegerTensor(nn.Module):
         self.offset *= factor
 
 
-class IntegerConv2d(nn.Module):
+class IntegerConv2d(Leaf):
     """A convolution of codes with codes."""
 
     codes: Tensor
@@ -204,7 +204,7 @@ class IntegerConv2d(nn.Module):
         return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, groups)
 
 
-class ChosenSteps(nn.Module):
+class ChosenSteps(Leaf):
     """Counts an activation in steps of the bits that are chosen for it at run time.
 
     Parameters
@@ -230,7 +230,7 @@ class ChosenSteps(nn.Module):
         return x.clamp(-bound, bound) / step, step
 
 
-class ChosenTensor(nn.Module):
+class ChosenTensor(Leaf):
     """A tensor that is carried as codes of the bits that are chosen at run time."""
 
     def __init__(self, spec: ChosenSpec, steps: ChosenSteps) -> None:
@@ -244,7 +244,7 @@ class ChosenTensor(nn.Module):
         return y
 
 
-class ChosenConv2d(nn.Module):
+class ChosenConv2d(Leaf):
     """A convolution of codes with codes; those of its input have bits chosen at run time."""
 
     bias: Tensor
@@ -264,7 +264,7 @@ class ChosenConv2d(nn.Module):
         return y
 
 
-class IntegerLinear(nn.Module):
+class IntegerLinear(Leaf):
     """A linear layer on codes with codes."""
 
     codes: Tensor
@@ -290,7 +290,7 @@ class IntegerLinear(nn.Module):
         return y if self.offset is None else y + x.sum(-1, keepdim=True) * self.offset
 
 
-class IntegerMatMul(nn.Module):
+class IntegerMatMul(Leaf):
     """A product of codes with codes."""
 
     def __init__(self, left: InputSpec, right: InputSpec) -> None:
@@ -310,7 +310,7 @@ class IntegerMatMul(nn.Module):
         return y
 
 
-class ToPixels(nn.Module):
+class ToPixels(Leaf):
     """Float 0..1 to 8 bits, rounded half to even and clipped."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from sr_quant_cli.lowering.integer import (
 )
 from sr_quant_cli.lowering.spec import ChosenSpec, QuantSpec, SiteSpec
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.networks.edsr import ResidualBlock
+from sr_quant_cli.networks.layers import ScaledBranch
 from sr_quant_cli.networks.tracing import followed_by, links
 from sr_quant_cli.quant.dynamic import BitProvider
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul, QuantTensor
@@ -32,9 +32,8 @@ def lower(network: Network, spec: QuantSpec) -> Network:
         lowered.set_submodule(site.site.path, _integer(module, site, lowered.bit_provider))
     _settle(lowered)
     for block in lowered.modules():
-        if isinstance(block, ResidualBlock) and isinstance(block.block_out, IntegerTensor):
-            block.block_out.multiply(block.res_scale)
-            block.res_scale = 1.0
+        if isinstance(block, ScaledBranch) and isinstance(block.block_out, IntegerTensor):
+            block.block_out.multiply(block.give_up_scale())
     return lowered
 
 

@@ -4,13 +4,14 @@ A value of an input is ``step * (q - zero) + offset`` with a code ``0 <= q <= la
 ``step * q + offset`` with a code of int8. Offsets are 0 where integer kernels need nothing more.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.quant.dynamic import Scales
+from sr_quant_cli.quant.dynamic import DynamicQuantizer
 from sr_quant_cli.quant.grids import Grid, encode
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul, QuantTensor
 from sr_quant_cli.quant.quantizers import Quantizer
@@ -148,8 +149,8 @@ def _input_quantizers(module: nn.Module) -> list[nn.Module]:
 
 def _input(quantizer: Quantizer, unsigned: bool) -> InputSpec | str:
     """Codes of an activation, or why there are none."""
-    if isinstance(quantizer, Scales):
-        return _chosen(quantizer, unsigned)
+    if isinstance(quantizer, DynamicQuantizer) and (grids := quantizer.symmetric_grids()):
+        return _chosen(quantizer, grids, unsigned)
     grid = quantizer.static_grid()
     if grid is None or grid.step.ndim:
         return "its range follows from the picture at run time"
@@ -168,8 +169,7 @@ def _input(quantizer: Quantizer, unsigned: bool) -> InputSpec | str:
     return InputSpec(grid.bits, step, zero, last, offset, shift)
 
 
-def _chosen(quantizer: Scales, unsigned: bool) -> ChosenSpec:
-    grids = [quantizer.grid_at(bits) for bits in quantizer.candidates]
+def _chosen(quantizer: DynamicQuantizer, grids: Sequence[Grid], unsigned: bool) -> ChosenSpec:
     largest = int(grids[-1].last)
     return ChosenSpec(
         bits=quantizer.bits,

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from sr_quant_cli.networks.base import Network
+from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear
 from sr_quant_cli.quant.plan import Bits, MethodConfig
 from sr_quant_cli.quant.quantizers import Quantizer, observe, quantizers
 from sr_quant_cli.quant.sites import Placement, Site
@@ -99,16 +100,22 @@ class Method(ABC):
             "weight_bounds": [],
             "auxiliary": [],
         }
-        auxiliary = {id(p) for q in quantizers(network) for p in q.auxiliary()}
-        for name, parameter in network.named_parameters():
-            group: Group = "weights"
-            if id(parameter) in auxiliary or name.startswith("bit_provider."):
-                group = "auxiliary"
-            elif ".weight_quantizer." in name:
-                group = "weight_bounds"
-            elif "_quantizer." in name:
-                group = "bounds"
-            groups[group].append(parameter)
+        stated: dict[int, Group] = {}
+
+        def state(parameters: Iterable[nn.Parameter], group: Group) -> None:
+            stated.update(dict.fromkeys(map(id, parameters), group))
+
+        for quantizer in quantizers(network):
+            state(quantizer.parameters(), "bounds")
+        for layer in network.modules():
+            if isinstance(layer, QuantConv2d | QuantLinear):
+                state(layer.weight_quantizer.parameters(), "weight_bounds")
+        for quantizer in quantizers(network):
+            state(quantizer.auxiliary(), "auxiliary")
+        if network.bit_provider is not None:
+            state(network.bit_provider.parameters(), "auxiliary")
+        for parameter in network.parameters():
+            groups[stated.get(id(parameter), "weights")].append(parameter)
         return {group: parameters for group, parameters in groups.items() if parameters}
 
     def rate_factor(self, group: Group, step: int, iters: int) -> float:

@@ -42,22 +42,22 @@ References
        Quantization", ICLR 2020.
 """
 
-import math
-from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from sr_quant_cli.methods.base import Method
-from sr_quant_cli.quant.fake import scale_gradient
+from sr_quant_cli.quant.fake import Rule
 from sr_quant_cli.quant.grids import Grid, sym_full, unsigned
+from sr_quant_cli.quant.learned_step import LearnedStep, StepToGrid
 from sr_quant_cli.quant.plan import MethodConfig
-from sr_quant_cli.quant.quantizers import Quantizer, ScaleQuantizer
-from sr_quant_cli.quant.ranges import lsq_step, range_shape
+from sr_quant_cli.quant.quantizers import Quantizer
+from sr_quant_cli.quant.ranges import range_shape
 from sr_quant_cli.quant.sites import RESIDUAL_CONVOLUTIONS, TENSORS, Operands, Placement, Site
 
-StepToGrid = Callable[[Tensor, int], Grid]
+RULE: Rule = "tanh"
+"""Rounding has the slope of a soft staircase."""
 
 
 class QuantSRConfig(MethodConfig):
@@ -65,42 +65,6 @@ class QuantSRConfig(MethodConfig):
 
     name: Literal["quantsr"] = "quantsr"
     """method"""
-
-
-class LearnedStep(ScaleQuantizer):
-    """``x_hat = alpha clip(R(x / alpha), Qn, Qp)`` with a trainable ``alpha`` [2]_.
-
-    It starts at ``2 mean|x| / sqrt(Qp)``; its gradient is divided by ``sqrt(numel Qp)``, with the
-    number of values that share the step. Rounding has the slope of a soft staircase [1]_.
-
-    Parameters
-    ----------
-    to_grid
-        ``sym_full`` (Qn = -2^(b-1), Qp = 2^(b-1) - 1) or ``unsigned`` (Qn = 0, Qp = 2^b - 1).
-    shape
-        Of the step: ``()``, or ``(C, 1, 1, 1)`` for one per output channel of a weight.
-
-    Examples
-    --------
-    >>> x = torch.tensor([-4.0, -1.0, 0.0, 3.0])
-    >>> quantizer = LearnedStep(2, sym_full)
-    >>> quantizer.observe(x)
-    >>> quantizer.value.item(), quantizer(x).tolist()
-    (4.0, [-4.0, 0.0, 0.0, 4.0])
-    """
-
-    def __init__(self, bits: int, to_grid: StepToGrid, shape: tuple[int, ...] = ()) -> None:
-        super().__init__(bits, "tanh", to_grid, self._initial, shape)
-
-    def _initial(self, x: Tensor) -> Tensor:
-        last = self._to_grid(torch.ones(()), self.bits).last
-        return lsq_step(x, last, dim=0 if self.value.ndim else None)
-
-    def grid(self, x: Tensor) -> Grid:
-        """The grid by its step, which gets a scaled gradient."""
-        grid = super().grid(x)
-        factor = 1 / math.sqrt(x.numel() / grid.step.numel() * grid.last)
-        return scale_gradient(grid, factor)
 
 
 class ShiftedStep(LearnedStep):
@@ -123,7 +87,7 @@ class ShiftedStep(LearnedStep):
     """
 
     def __init__(self, bits: int, to_grid: StepToGrid, shape: tuple[int, ...]) -> None:
-        super().__init__(bits, to_grid)
+        super().__init__(bits, RULE, to_grid)
         self.shift = nn.Parameter(torch.zeros(shape))
 
     def shift_before(self) -> Tensor:
@@ -167,13 +131,13 @@ class QuantSR(Method):
         self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
     ) -> Quantizer:
         """A learned step, no shift."""
-        return LearnedStep(bits, sym_full, range_shape(weight, 0 if per_channel else None))
+        return LearnedStep(bits, RULE, sym_full, range_shape(weight, 0 if per_channel else None))
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
         """A learned step, with a shift for the input of a convolution or linear layer."""
         to_grid = unsigned if site.unsigned else sym_full
         if site.kind in (*TENSORS, "matmul"):
-            return LearnedStep(bits, to_grid)
+            return LearnedStep(bits, RULE, to_grid)
         # Four dimensions in channels_last break the broadcast of buffers between processes.
         shape = (site.channels,) if site.kind == "linear" else (site.channels, 1, 1)
         if self.config.variant == "code":

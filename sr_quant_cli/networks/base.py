@@ -24,8 +24,10 @@ class NetworkConfig(Strict):
 
     depths: ClassVar[tuple[Depth, ...]] = ("full",)
     """depths that such a network is made for, the deepest first"""
-    base: ClassVar[str] = ""
-    """network that it is made from or takes the place of, whose recipes serve where it has none"""
+    recipes_from: ClassVar[str] = ""
+    """network whose recipes serve where this one has none of its own; empty: none"""
+    extends: ClassVar[str] = ""
+    """network whose weights this one can start from, though some of its own are then missing"""
 
     name: str
     """network"""
@@ -48,6 +50,10 @@ class Network(nn.Module):
 
     scale_dependent: ClassVar[tuple[str, ...]] = ()
     """Prefixes of the parameters whose shape or meaning changes with the scale."""
+    body_path: ClassVar[str] = "body"
+    """Path of the module whose children are the blocks, for ``features``."""
+    pre_upsampler_path: ClassVar[str] = "before_upsampler"
+    """Path of the module that passes on the feature map in front of the upsampler."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -109,15 +115,15 @@ class Network(nn.Module):
         return tuple(sites)
 
     def features(self) -> dict[str, tuple[str, ...]]:
-        """Submodules whose outputs a student's features are compared at.
+        """Paths of the submodules at whose outputs a student is compared with its teacher.
 
-        ``pre_upsampler``: the feature map in front of the upsampler; ``blocks``: the output of
-        every block of the body.
+        ``pre_upsampler`` is the feature map in front of the upsampler, ``blocks`` the output of
+        every block of the body. Both follow from ``pre_upsampler_path`` and ``body_path``.
         """
-        blocks = self.get_submodule("body").named_children()
+        blocks = self.get_submodule(self.body_path).named_children()
         return {
-            "pre_upsampler": ("before_upsampler",),
-            "blocks": tuple(f"body.{name}" for name, _ in blocks),
+            "pre_upsampler": (self.pre_upsampler_path,),
+            "blocks": tuple(f"{self.body_path}.{name}" for name, _ in blocks),
         }
 
     def streams(self) -> tuple[Stream, ...]:

@@ -36,7 +36,7 @@ _UNITS = 3
 class CARNConfig(NetworkConfig):
     """CARN by default; CARN-M has 4 groups, and shares its blocks."""
 
-    base: ClassVar[str] = "edsr"
+    recipes_from: ClassVar[str] = "edsr"
 
     name: Literal["carn"] = "carn"
     """network"""

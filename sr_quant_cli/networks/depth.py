@@ -132,9 +132,10 @@ class DepthDynamic(Network):
         super().take_depth(other)
 
     def start_from(self, other: Network) -> None:
-        """Take over the weights of another of its kind, or of its base, of no more blocks.
+        """Take over the weights of a network of its kind, or of the one it extends.
 
-        Blocks that the base lacks start with a branch of zero: outputs are those of the base.
+        Blocks that the other network lacks start with a branch of zero, so that outputs are the
+        same.
 
         Raises
         ------
@@ -149,8 +150,8 @@ class DepthDynamic(Network):
                         nn.init.zeros_(parameter)
 
     def may_stay_fresh(self, key: str, other: Network) -> bool:
-        """Of its base also all that it lacks: factors of shortcuts, ranks, further blocks."""
+        """Tell if a tensor may stay fresh, as all that the extended network lacks."""
         return self._lacks(other, key) or super().may_stay_fresh(key, other)
 
     def _lacks(self, other: Network, key: str) -> bool:
-        return other.config.name == self.config.base and key not in other.state_dict()
+        return other.config.name == self.config.extends and key not in other.state_dict()

@@ -13,7 +13,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from sr_quant_cli.networks.base import Network, NetworkConfig
-from sr_quant_cli.networks.layers import DIV2K_MEAN, RANGE, Denormalize, Upsampler, conv3x3
+from sr_quant_cli.networks.layers import (
+    DIV2K_MEAN,
+    RANGE,
+    Denormalize,
+    ScaledBranch,
+    Upsampler,
+    conv3x3,
+)
 from sr_quant_cli.quant.sites import Site, Stream
 from sr_quant_cli.strict import Size
 
@@ -38,7 +45,7 @@ class EDSRConfig(NetworkConfig):
     """subtract DIV2K's mean colour, and add it to the output"""
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(ScaledBranch):
     """``x + res_scale * conv(relu(conv(x)))``, no batch normalisation [1]_."""
 
     def __init__(self, n_feats: int, res_scale: float) -> None:

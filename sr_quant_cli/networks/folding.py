@@ -24,7 +24,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.layers import Leaf
-from sr_quant_cli.networks.tracing import Tracer, enlargement_of, followed_by, modules_at
+from sr_quant_cli.networks.tracing import enlargement_of, followed_by, modules_at, trace
 
 CONTEXT = 6
 """LR pixels of mirrored surroundings that a folded network gets: with them, flat pictures come out
@@ -40,7 +40,7 @@ def linear_chain(network: nn.Module) -> list[str]:
     begins and ends with a layer that has weights, or a PixelShuffle, and is no convolution and
     PixelShuffle already.
     """
-    graph = Tracer().trace(network)
+    graph = trace(network)
     best: list[str] = []
     chain: list[fx.Node] = []
     for node in graph.nodes:

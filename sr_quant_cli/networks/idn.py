@@ -44,7 +44,7 @@ LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
 class IDNConfig(NetworkConfig):
     """As published: four blocks of 64 features, of which 16 are taken out."""
 
-    base: ClassVar[str] = "edsr"
+    recipes_from: ClassVar[str] = "edsr"
 
     name: Literal["idn"] = "idn"
     """network"""

@@ -73,7 +73,27 @@ def _cubic(t: float) -> float:
 
 
 class Leaf(nn.Module):
-    """A module that is taken as a whole where a network is traced for its linear layers."""
+    """Base of a module that tracing does not enter.
+
+    Tracing looks for layers that can be folded or merged. It enters every module but torch's own.
+    Derive from this one where ``forward`` branches on sizes or values, which cannot be traced.
+    """
+
+
+class ScaledBranch(nn.Module):
+    """Base of a block that adds ``res_scale`` times its branch to its input.
+
+    The branch ends in ``block_out``, the identity at which its output may be quantized. Where it
+    is, lowering makes the factor a part of the step there, and ``res_scale`` becomes 1.
+    """
+
+    block_out: nn.Module
+    res_scale: float
+
+    def give_up_scale(self) -> float:
+        """Leave the factor to ``block_out``, and return it."""
+        scale, self.res_scale = self.res_scale, 1.0
+        return scale
 
 
 class Denormalize(Leaf):

@@ -34,7 +34,7 @@ _SLOPE = 0.1
 class MSRResNetConfig(NetworkConfig):
     """16 blocks of 64 features by default."""
 
-    base: ClassVar[str] = "edsr"
+    recipes_from: ClassVar[str] = "edsr"
 
     name: Literal["msrresnet"] = "msrresnet"
     """network"""

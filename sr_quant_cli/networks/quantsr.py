@@ -49,7 +49,8 @@ class QuantSRCConfig(EDSRConfig):
     """The released network by default: 32 blocks, 64 features."""
 
     depths: ClassVar[tuple[Depth, ...]] = DEPTHS
-    base: ClassVar[str] = "edsr"
+    recipes_from: ClassVar[str] = "edsr"
+    extends: ClassVar[str] = "edsr"
 
     name: Literal["quantsr_c"] = "quantsr_c"  # type: ignore[assignment]
     """network"""

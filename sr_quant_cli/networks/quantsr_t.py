@@ -26,7 +26,8 @@ class QuantSRTConfig(SwinIRConfig):
     """SwinIR-light by default [1]_."""
 
     depths: ClassVar[tuple[Depth, ...]] = DEPTHS
-    base: ClassVar[str] = "swinir_light"
+    recipes_from: ClassVar[str] = "swinir_light"
+    extends: ClassVar[str] = "swinir_light"
 
     name: Literal["quantsr_t"] = "quantsr_t"  # type: ignore[assignment]
     """network"""

@@ -24,7 +24,7 @@ from sr_quant_cli.strict import Size
 class RDNConfig(NetworkConfig):
     """Configuration B by default; A is 20 blocks, 6 layers, growth 32."""
 
-    base: ClassVar[str] = "edsr"
+    recipes_from: ClassVar[str] = "edsr"
 
     name: Literal["rdn"] = "rdn"
     """network"""

@@ -41,7 +41,7 @@ _END = 4
 class SRResNetConfig(NetworkConfig):
     """DDTB's form by default."""
 
-    base: ClassVar[str] = "edsr"
+    recipes_from: ClassVar[str] = "edsr"
 
     name: Literal["srresnet"] = "srresnet"
     """network"""

@@ -48,7 +48,7 @@ Padding = Literal["reflect", "symmetric"]
 class SwinIRConfig(NetworkConfig):
     """SwinIR-light by default [1]_."""
 
-    base: ClassVar[str] = "edsr"
+    recipes_from: ClassVar[str] = "edsr"
 
     name: Literal["swinir_light"] = "swinir_light"
     """network"""

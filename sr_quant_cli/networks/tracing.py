@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
+from sr_quant_cli.errors import FailedError, first_line
 from sr_quant_cli.networks.layers import Crop, Denormalize, Leaf, Trim
+from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul, QuantTensor
+from sr_quant_cli.quant.quantizers import Quantizer
 
 
 def followed_by(
@@ -20,7 +23,7 @@ def followed_by(
         return called and isinstance(network.get_submodule(str(node.target)), types)
 
     pairs = []
-    for node in Tracer().trace(network).nodes:
+    for node in trace(network).nodes:
         if is_a(node, reader):
             (before,) = node.all_input_nodes
             if len(before.users) == 1 and is_a(before, convolutions):
@@ -47,7 +50,7 @@ def output_stage(
     convolutions
         Types that count as one.
     """
-    graph = Tracer().trace(network)
+    graph = trace(network)
     (output,) = (node for node in graph.nodes if node.op == "output")
     behind: list[str] = []
     node = output.args[0]
@@ -94,7 +97,7 @@ def links(
         called = node.op == "call_module"
         return network.get_submodule(str(node.target)) if called else None
 
-    nodes = Tracer().trace(network).nodes
+    nodes = trace(network).nodes
     uses = Counter(str(node.target) for node in nodes if node.op == "call_module")
     found: Counter[tuple[str, str, bool, int]] = Counter()
     for consumer in nodes:
@@ -124,14 +127,29 @@ def links(
 _RELUS = ("relu", "relu_", torch.relu, torch.relu_, nn.functional.relu)
 
 
-class Tracer(fx.Tracer):
-    """Goes into what networks are composed of, and no further."""
+_WHOLE = (Leaf, Quantizer, QuantConv2d, QuantLinear, QuantMatMul, QuantTensor)
 
+
+class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Tell whether a module is taken as a whole."""
-        leaf = isinstance(m, Leaf)
-        inside = type(m).__module__.startswith(__package__) or isinstance(m, nn.Sequential)
-        return leaf or not inside
+        return isinstance(m, _WHOLE) or super().is_leaf_module(m, module_qualified_name)
+
+
+def trace(network: nn.Module) -> fx.Graph:
+    """Trace a network's forward pass down to torch's own modules, quantized layers and `Leaf`s.
+
+    Raises
+    ------
+    FailedError
+        A module computes in a way that cannot be traced, as a branch on a tensor's size.
+    """
+    try:
+        return _Tracer().trace(network)
+    except (fx.proxy.TraceError, TypeError) as error:
+        raise FailedError(
+            f"{type(network).__name__} cannot be traced ({first_line(error)}): derive the module "
+            "that does this from sr_quant_cli.networks.layers.Leaf, which is taken as a whole"
+        ) from error
 
 
 def enlargement_of(chain: Sequence[nn.Module]) -> int:

@@ -128,6 +128,13 @@ class DynamicQuantizer(Quantizer):
     def grid_at(self, bits: int) -> Grid:
         """Grid of one of the candidates, a single range."""
 
+    def symmetric_grids(self) -> tuple[Grid, ...]:
+        """Grids of the candidates, if all are symmetric around zero; empty if they are not.
+
+        Codes of the chosen bits then count steps, so that an integer kernel serves all candidates.
+        """
+        return ()
+
     @abstractmethod
     def grid_for(self, choice: Choice) -> Grid:
         """Grid with a range ``[N, 1, 1, 1]`` for each sample."""
@@ -166,6 +173,10 @@ class Scales(DynamicQuantizer, MaxScale):
     def grid_at(self, bits: int) -> Grid:
         """The symmetric grid of a candidate."""
         return sym_narrow(self.alpha[self.candidates.index(bits)], bits)
+
+    def symmetric_grids(self) -> tuple[Grid, ...]:
+        """The grid of every candidate."""
+        return tuple(map(self.grid_at, self.candidates))
 
     def grid_for(self, choice: Choice) -> Grid:
         """The symmetric grid of each sample's candidate."""

@@ -15,20 +15,21 @@ from sr_quant_cli.runtimes.opening import open_file
 from sr_quant_cli.runtimes.torch import TorchRuntime
 from tests.helpers import picture
 from tests.lowered import lr_batch, quantize
-from tests.networks.test_every_network import SMALL, made
+from tests.networks.test_every_network import made
+from tests.tiny import network_forms
 
-GRAPHS = ("rdn", "srresnet, shared", "msrresnet", "carn-m", "idn, luma")
-
-
-def quantized(name, bits=8):
-    return quantize(fold(made(SMALL[name])), "minmax", bits=bits)
+GRAPHS = [("rdn", ""), ("srresnet", "shared"), ("msrresnet", ""), ("carn", "m"), ("idn", "luma")]
 
 
-@pytest.mark.parametrize("name", SMALL)
+def quantized(name, form=""):
+    return quantize(fold(made(name, form)), "minmax", bits=8)
+
+
+@pytest.mark.parametrize(("name", "form"), network_forms())
 @torch.no_grad()
-def test_what_makes_kernels_fusable_changes_no_output(name):
+def test_what_makes_kernels_fusable_changes_no_output(name, form):
     # Normalization that is not folded before it is quantized, too.
-    simulated = quantize(made(SMALL[name]), "minmax", bits=8)
+    simulated = quantize(made(name, form), "minmax", bits=8)
     lowered = lower(simulated, freeze(simulated))
     for change in (absorb_norms, quantize_early, simplify_activations):
         change(lowered)
@@ -40,9 +41,9 @@ def test_what_makes_kernels_fusable_changes_no_output(name):
     assert off.max() <= 0.02
 
 
-@pytest.mark.parametrize("name", GRAPHS)
-def test_all_kernels_are_integers(tmp_path, name):
-    network = quantized(name)
+@pytest.mark.parametrize(("name", "form"), GRAPHS)
+def test_all_kernels_are_integers(tmp_path, name, form):
+    network = quantized(name, form)
     made_ = deploy(network, name, "uint8")
     assert made_.all_integer
     reference = TorchRuntime(lower(network, reduce_range(freeze(network))), torch.device("cpu"))
@@ -64,12 +65,12 @@ def test_all_kernels_are_integers(tmp_path, name):
 
 @torch.no_grad()
 def test_a_negative_factor_of_a_normalization_turns_codes_around():
-    simulated = quantize(made(SMALL["srresnet"]), "minmax", bits=4)
+    simulated = quantize(made("srresnet"), "minmax", bits=4)
     lowered = lower(simulated, freeze(simulated))
     convolution, norm = lowered.body[0].conv1, lowered.body[0].norm1
     assert isinstance(convolution, IntegerConv2d)
     assert norm.weight.min() < 0
-    x = torch.randn(1, 4, 6, 6) * 20
+    x = torch.randn(1, 8, 6, 6) * 20
     wanted, codes = norm(convolution(x)), convolution.codes.clone()
     absorb_norms(lowered)
     turned = norm.weight < 0
@@ -81,7 +82,7 @@ def test_a_negative_factor_of_a_normalization_turns_codes_around():
 
 @torch.no_grad()
 def test_codes_without_an_opposite_keep_their_normalization():
-    simulated = quantize(made(SMALL["srresnet"]), "minmax", bits=4)
+    simulated = quantize(made("srresnet"), "minmax", bits=4)
     lowered = lower(simulated, freeze(simulated))
     lowered.body[0].conv1.codes.view(-1)[0] = -128
     absorb_norms(lowered)

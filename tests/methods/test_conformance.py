@@ -1,4 +1,4 @@
-"""What every method keeps on every network: levels, files, gradients, independence of samples."""
+"""What every method keeps on every network: levels, files, gradients, independent samples."""
 
 import re
 from copy import deepcopy
@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from sr_quant_cli import networks
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.methods import build, config_class, method_names
-from sr_quant_cli.methods.content_aware import ContentAwareConfig
 from sr_quant_cli.modelfiles.modelfile import Card, load_model, read_header, save_model
 from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.dynamic import DynamicQuantizer
@@ -22,33 +21,56 @@ from sr_quant_cli.quant.sites import FULL
 from sr_quant_cli.recipe.load import load_recipe
 from sr_quant_cli.training.objective import StudentLoss
 from tests.helpers import Block, BlockConfig, picture, tiny_block
+from tests.tiny import method_config, network_config
+
+
+def all_methods():
+    """Every registered method with its own values, by name."""
+    return {name: build(config_class(name)()) for name in method_names()}
+
+
+def fresh(network):
+    if network == "block":
+        return tiny_block()
+    torch.manual_seed(0)
+    made = networks.build(network_config(network))
+    norms = [module for module in made.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    if norms:
+        made(lr_batch(4))  # their statistics are those of the pictures from now on
+    return made.eval()
+
+
+def kinds_of(network):
+    return {site.kind for site in fresh(network).sites()}
+
+
+def lr_batch(count, first=0):
+    pictures = [picture(12, 12, seed) for seed in range(first, first + count)]
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+
 
 VARIANTS = ("corrected", "paper", "code")
-SMALL = {
-    "scale": 2,
-    "n_blocks": 2,
-    "n_feats": 8,
-    "n_layers": 2,
-    "growth": 4,
-    "candidates": 10,
-    "dynamic_ratio": 1.0,
-}
-SMALL |= {"embed_dim": 8, "layers": [2], "heads": [2], "window": 4}
-SMALL_OF = {"idn": {"n_blocks": 1, "n_feats": 16}}
 NETWORKS = (*networks.network_names(), "block")
 """All that are registered, and a transformer's block."""
 
 WITHOUT_RELU = {"block", "swinir_light", "quantsr_t", "idn", "srresnet"}
 """Networks in which no smallest value of a batch is 0, which the released DAQ looks for."""
 
-CONTENT_AWARE = {"adabm", "cabm", "cadyq", "granular_dq"}
+CONTENT_AWARE = [name for name, method in all_methods().items() if method.chooses_bits]
 """Methods whose bits follow the picture, where a layer's input is a map."""
-
-UNSUPPORTED = {("daq", "block"), ("ddtb", "block"), ("pams", "block")}
-"""Methods whose paper has nothing to quantize in a network."""
 
 THOROUGH = ("edsr", "block")
 """Networks that are seen with all bits and variants; of the others a part is."""
+
+UNSUPPORTED = [
+    (name, network)
+    for name, method in all_methods().items()
+    for network in NETWORKS
+    if not method.paper_placement().keys() & kinds_of(network)
+]
+"""Methods whose paper has nothing to quantize in a network."""
 
 COMBINATIONS = [
     combination
@@ -84,33 +106,8 @@ def _block_is_registered(monkeypatch):
     monkeypatch.setitem(networks.REGISTRY.known, "block", (Block, BlockConfig))
 
 
-def small(cls, **changes):
-    values = SMALL | SMALL_OF.get(cls.model_fields["name"].default, {}) | changes
-    if issubclass(cls, ContentAwareConfig):
-        del values["candidates"]
-    return cls(**{key: values[key] for key in values.keys() & cls.model_fields})
-
-
-def fresh(network):
-    if network == "block":
-        return tiny_block()
-    torch.manual_seed(0)
-    made = networks.build(small(networks.config_class(network)))
-    norms = [module for module in made.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = 1.0
-    if norms:
-        made(lr_batch(4))  # their statistics are those of the pictures from now on
-    return made.eval()
-
-
-def lr_batch(count, first=0):
-    pictures = [picture(12, 12, seed) for seed in range(first, first + count)]
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
-
-
 def quantized(name, network, placement, bits, variant="corrected"):
-    student, method = fresh(network), build(small(config_class(name), variant=variant))
+    student, method = fresh(network), build(method_config(name, variant=variant))
     sites = FULL if placement == "full" else method.paper_placement()
     quantize_at(student, method, sites, bits)
     return student.eval(), method
@@ -118,15 +115,14 @@ def quantized(name, network, placement, bits, variant="corrected"):
 
 def quantize_at(student, method, sites, bits):
     """With all that comes before, on a few pictures."""
-    content_aware = isinstance(method.config, ContentAwareConfig)
-    a = method.config.candidates[-1] if content_aware else bits
+    a = getattr(method.config, "candidates", [bits])[-1] if method.chooses_bits else bits
     batches = [lr_batch(2), lr_batch(2, first=2)]
     if method.starts_from is None:
         quantize_network(student, method, sites, Bits(bits, a))
         method.calibrate(student, batches)
         return
     before = deepcopy(student)
-    quantize_at(before, build(small(config_class(method.starts_from))), sites, 8)
+    quantize_at(before, build(method_config(method.starts_from)), sites, 8)
     quantize_network(student, method, sites, Bits(bits, a))
     method.inherit(student, before, batches)
 
@@ -195,13 +191,13 @@ def test_trainable_files(tmp_path, name, network, placement, variant):
         assert torch.equal(loaded(lr_batch(2)), student(lr_batch(2)))
 
 
-@pytest.mark.parametrize(("name", "network"), sorted(UNSUPPORTED))
+@pytest.mark.parametrize(("name", "network"), UNSUPPORTED)
 def test_where_a_paper_has_nothing_to_quantize_the_sites_that_are_there_are_told(name, network):
     with pytest.raises(ValueError, match="the network's sites are head, linear, matmul, upsampler"):
         quantized(name, network, "paper", 4)
 
 
-@pytest.mark.parametrize("name", sorted(CONTENT_AWARE))
+@pytest.mark.parametrize("name", CONTENT_AWARE)
 def test_bits_do_not_follow_the_picture_where_no_input_is_a_map(name):
     for placement, message in (("paper", "quantizes block"), ("full", "is a map")):
         with pytest.raises(ValueError, match=message):
@@ -314,7 +310,6 @@ def test_samples_depend_on_their_batch_only_where_the_papers_code_has_it(network
     assert found <= expected
     # Of other small networks the ranges may be the same by chance.
     assert found == expected or network not in (*THOROUGH, "quantsr_c")
-    methods = {name: build(config_class(name)()) for name in method_names()}
     assert {name for name, _ in dynamic} == {
-        name for name, method in methods.items() if method.dynamic and not method.chooses_bits
+        name for name, method in all_methods().items() if method.dynamic and not method.chooses_bits
     }

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from sr_quant_cli.methods import build
-from sr_quant_cli.methods.quantsr import LearnedStep, QuantSRConfig, ReleasedStep, ShiftedStep
+from sr_quant_cli.methods.quantsr import QuantSRConfig, ReleasedStep, ShiftedStep
 from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.grids import levels, sym_full, unsigned
+from sr_quant_cli.quant.learned_step import LearnedStep
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.quant.sites import FULL, RESIDUAL_CONVOLUTIONS, Site
 from tests.helpers import tiny_edsr
