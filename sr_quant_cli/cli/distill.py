@@ -54,12 +54,12 @@ def distill(
       srq distill runs/edsr-x4-pams-w2a2 --teacher edsr-baseline-x4 --iters 5000
       srq distill small.safetensors --teacher large.safetensors --data photos/
     """  # noqa: D301 - typer's \b keeps the line breaks
-    from sr_quant_cli.commands.distill import Request, distill
+    from sr_quant_cli.commands.distill import DistillRequest, distill
     from sr_quant_cli.system.files import write_json
     from sr_quant_cli.system.processes import world
 
-    report = distill(
-        Request(
+    ended = distill(
+        DistillRequest(
             student=student,
             teacher=teacher,
             recipe=recipe,
@@ -76,4 +76,4 @@ def distill(
         )
     )
     if json is not None and world().rank == 0:
-        write_json(json, report)
+        write_json(json, ended.to_json())

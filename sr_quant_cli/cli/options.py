@@ -2,71 +2,89 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from sr_quant_cli.errors import UsageError
+from sr_quant_cli.runtimes.registry import check_choice, choices, runtimes
+from sr_quant_cli.system import choices as values
 
 
 def _check_report(path: Path | None) -> Path | None:
-    """Refuse, before any work, a report in the place of a file that is none."""
+    """Refuse to replace a file that is no report, before any work is done."""
     if path is not None:
-        from sr_quant_cli.errors import UsageError
         from sr_quant_cli.system.files import REPORT, check_own
 
         try:
             check_own(path, REPORT)
         except UsageError as error:
-            raise UsageError(f"--json: {error}") from error
+            raise UsageError(str(error), field="json") from error
     return path
 
 
 Json = Annotated[
     Path | None,
     typer.Option(
-        "--json", metavar="FILE", callback=_check_report, help="Write the report as JSON too."
+        "--json", metavar="FILE", callback=_check_report, help="Also write the report as JSON."
     ),
 ]
 Precision = Annotated[
-    Literal["auto", "fp32", "bf16"],
+    values.PrecisionChoice,
     typer.Option(help="Arithmetic of the network; auto: bf16 where the hardware has it."),
 ]
 
 
 def _device(name: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
-        raise UsageError(f"--device {name}: must be auto, cpu, cuda or cuda:N, as cuda:1")
+        raise UsageError("must be auto, cpu, cuda or cuda:N, as cuda:1", field="device", value=name)
     return name
 
 
 Device = Annotated[
     str,
-    typer.Option(callback=_device, help="auto, cpu, cuda or cuda:N; auto: CUDA where it is."),
+    typer.Option(callback=_device, help="auto, cpu, cuda or cuda:N; auto: CUDA if there is one."),
 ]
 Threads = Annotated[
     int | None,
     typer.Option(
         min=1,
         max=512,
-        help="CPU threads; default: as many as cores, for each process of torchrun an equal part.",
+        help="CPU threads; default: one for each core, shared equally by processes of torchrun.",
     ),
 ]
 Depth = Annotated[
-    Literal["full", "half", "quarter"],
-    typer.Option(help="Blocks that a network of several depths executes."),
+    values.Depth,
+    typer.Option(help="Share of the blocks to run, for networks with several depths."),
 ]
+
+
+def check_runtime(name: str | None) -> str | None:
+    """Refuse a runtime that is not registered; None leaves the choice to the command."""
+    if name is not None:
+        check_choice(name)
+    return name
+
+
+RUNTIMES = f"[{'|'.join(choices())}]"
+"""values of the option ``runtime``, for help texts"""
+
+GRAPHS = ", ".join(dict.fromkeys(suffix for entry in runtimes() for suffix in entry.suffixes))
+"""suffixes of graph files, for help texts"""
+
 Runtime = Annotated[
-    Literal["auto", "torch", "onnxruntime", "openvino"],
+    str,
     typer.Option(
-        help="What runs the network; auto: CUDA, or the fastest here that agrees with the model."
+        metavar=RUNTIMES,
+        callback=check_runtime,
+        help="Runtime of the network; auto: CUDA, or the fastest one that agrees with the model.",
     ),
 ]
 Patchwise = Annotated[
     bool,
     typer.Option(
         "--patchwise",
-        help="Enlarge patches as pictures of their own, as papers on dynamic bits do.",
+        help="Enlarge each patch on its own, as papers on dynamic bit widths do.",
     ),
 ]
 Patch = Annotated[
@@ -105,8 +123,37 @@ RunDir = Annotated[
 Resume = Annotated[
     str, typer.Option(help="auto: continue what the run folder holds; no: refuse to.")
 ]
+
+
+def seconds(text: str) -> float:
+    """Read a duration: ``90s``, ``30m``, ``2h`` or ``1h30m``.
+
+    >>> seconds("1h30m")
+    5400.0
+
+    Raises
+    ------
+    UsageError
+        The text is no duration, or the duration is zero.
+    """
+    parts = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text.strip())
+    try:
+        values = [float(part or 0) for part in parts.groups()] if parts else []
+    except ValueError:
+        values = []
+    total = sum(value * unit for value, unit in zip(values, (3600, 60, 1), strict=False))
+    if not total:
+        raise UsageError(
+            "must be a duration as 90s, 30m, 2h or 1h30m", field="max_time", value=text
+        )
+    return total
+
+
 MaxTime = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Stop and save after this long: 90s, 30m, 2h.")
+    float | None,
+    typer.Option(
+        metavar="TIME", parser=seconds, help="Save and stop after this long: 90s, 30m, 2h."
+    ),
 ]
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard's files, too.")]
 Iters = Annotated[

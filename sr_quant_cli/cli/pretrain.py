@@ -65,12 +65,12 @@ def pretrain(
       torchrun --nproc-per-node 2 -m sr_quant_cli pretrain edsr --scale 4
       srq pretrain edsr --data sample --set train.iters=100 --set data.patch_hr=96
     """  # noqa: D301 - typer's \b keeps the line breaks
-    from sr_quant_cli.commands.pretrain import Request, pretrain
+    from sr_quant_cli.commands.pretrain import PretrainRequest, pretrain
     from sr_quant_cli.system.files import write_json
     from sr_quant_cli.system.processes import world
 
-    report = pretrain(
-        Request(
+    ended = pretrain(
+        PretrainRequest(
             network=network,
             scale=scale,
             data=data,
@@ -87,4 +87,4 @@ def pretrain(
         )
     )
     if json is not None and world().rank == 0:
-        write_json(json, report)
+        write_json(json, ended.to_json())

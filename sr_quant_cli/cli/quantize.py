@@ -82,12 +82,12 @@ def quantize(
       srq quantize runs/edsr-x4-cadyq-w8a8 --method cabm --data photos/
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.commands.quantize import quantize
-    from sr_quant_cli.commands.stages import Request
+    from sr_quant_cli.commands.quantize_recipe import QuantizeRequest
     from sr_quant_cli.system.files import write_json
     from sr_quant_cli.system.processes import world
 
-    report = quantize(
-        Request(
+    ended = quantize(
+        QuantizeRequest(
             model=model,
             scale=scale,
             method=method,
@@ -108,4 +108,4 @@ def quantize(
         )
     )
     if json is not None and world().rank == 0:
-        write_json(json, report)
+        write_json(json, ended.to_json())

@@ -28,20 +28,13 @@ def list_runs(
       srq runs list experiments/ --json runs.json
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.commands.runs import read_runs
-    from sr_quant_cli.errors import UsageError
     from sr_quant_cli.report.runs import print_runs
     from sr_quant_cli.system.files import write_json
 
     runs = read_runs(folder)
     print_runs(runs)
     if json is not None:
-        rows = [
-            {"run": str(folder / name), "error": str(run)}
-            if isinstance(run, UsageError)
-            else run.summary()
-            for name, run in runs.items()
-        ]
-        write_json(json, {"runs": rows})
+        write_json(json, runs.to_json())
 
 
 @app.command()
@@ -88,4 +81,4 @@ def show(
     else:
         say("no curves to draw: the log holds no values yet")
     if json is not None:
-        write_json(json, {**shown.summary(), "curves": shown.curves})
+        write_json(json, shown.to_json())

@@ -11,17 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sr_quant_cli.commands.calibrate import calibrate, calibration_batches
 from sr_quant_cli.commands.pretrain import resolve
-from sr_quant_cli.commands.quantize import calibration_batches, needs_teacher
-from sr_quant_cli.commands.stages import choose_placement, default_recipe
-from sr_quant_cli.data.photographs import find_photographs
+from sr_quant_cli.commands.quantize_recipe import default_recipe
 from sr_quant_cli.data.sampler import PatchSampler
 from sr_quant_cli.data.store import PairStore, pack_pairs
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.recipe.load import Change, load_recipe, options_as_changes, parse_changes
 from sr_quant_cli.recipe.schema import (
@@ -52,7 +50,8 @@ from sr_quant_cli.system.timing import (
 )
 from sr_quant_cli.training.batches import Batch, Batches, BatchSource
 from sr_quant_cli.training.loop import Step, Trainer
-from sr_quant_cli.training.objective import Objective, PixelLoss, StudentLoss
+from sr_quant_cli.training.objective import Objective, PixelLoss, StudentLoss, needs_teacher
+from sr_quant_cli.training.run import photographs_of
 
 LOADER_TARGET = 5.0
 """Percent of a training step that its data may cost."""
@@ -126,13 +125,7 @@ def bench_train(request: TrainRequest) -> dict[str, Any]:
     set_threads(request.threads)
     keep_freed_memory()
     precision = pick_precision(recipe.train.precision, device)
-    photographs = find_photographs(
-        recipe.data.train,
-        recipe.network.scale,
-        validation=recipe.data.validation,
-        lr=recipe.data.lr,
-        root=request.data_root,
-    )
+    photographs = photographs_of(recipe, request.data_root)
     store = pack_pairs(photographs.train, recipe.network.scale)
 
     finding: dict[str, float]
@@ -184,15 +177,9 @@ def quantized_variants(
     """
 
     def student(network: Network, recipe: QuantizeRecipe) -> Objective:
-        method = build_method(recipe.method)
-        placement, bits = choose_placement(recipe, method), Bits(recipe.bits.w, recipe.bits.a)
-        try:
-            quantize_network(network, method, placement, bits)
-        except ValueError as error:
-            raise UsageError(f"{recipe.method.name} on {recipe.network.name}: {error}") from error
-        method.calibrate(network, calibration_batches(store, recipe))
-        teacher = build(recipe.network).place(device) if needs_teacher(recipe) else None
-        return StudentLoss(network, recipe, method, teacher)
+        made = calibrate(network, recipe, calibration_batches(store, recipe))
+        teacher = made.teacher.place(device) if needs_teacher(recipe.loss) else None
+        return StudentLoss(made.student, recipe, build_method(recipe.method), teacher)
 
     label = f"{recipe.method.name} {Bits(recipe.bits.w, recipe.bits.a)}"
     alone = recipe.model_copy(update={"loss": LossSection()})
@@ -201,7 +188,7 @@ def quantized_variants(
         ("full precision", full, PixelLoss),
         (label, alone, student),
     ]
-    if needs_teacher(recipe):
+    if needs_teacher(recipe.loss):
         tasks.append((f"{label}, teacher", recipe, student))
     return [
         Variant(name, partial(_srq_steps, what, make, store, device, precision))
@@ -229,32 +216,32 @@ class RandomBatch:
 def _resolve(request: TrainRequest) -> PretrainRecipe | QuantizeRecipe:
     changes = options_as_changes(
         {
-            "data.train": ("--data", request.data),
-            "train.batch": ("--batch", request.batch),
-            "train.precision": ("--precision", request.precision),
+            "data.train": ("data", request.data),
+            "train.batch": ("batch", request.batch),
+            "train.precision": ("precision", request.precision),
         }
     )
     if request.patch is not None:
         side = request.patch * request.scale
-        changes.append(Change("data.patch_hr", side, f"--patch {request.patch}"))
+        changes.append(Change.of("data.patch_hr", side, "patch", request.patch))
     quantized = options_as_changes(
         {
-            "bits.w": ("--w", request.w),
-            "bits.a": ("--a", request.a),
-            "sites.placement": ("--placement", request.placement),
+            "bits.w": ("w", request.w),
+            "bits.a": ("a", request.a),
+            "sites.placement": ("placement", request.placement),
         }
     )
     steps = WARM_UP + request.steps
-    last = Change("train.iters", steps, f"--steps {request.steps}")
+    last = Change.of("train.iters", steps, "steps", request.steps)
     if request.method is None:
         for change in quantized:
-            raise UsageError(f"{change.given}: needs --method")
+            raise UsageError(f"{change.given}: needs `method`")
         name = request.recipe or f"pretrain-{request.network}"
         changes = [*changes, *parse_changes(request.overrides), replace(last, value=MOST_STEPS)]
         return resolve(request.network, name, request.scale, changes)
     check_scale(request.scale)
     name = request.recipe or default_recipe(request.method, {"name": request.network})
-    scaled = Change("network.scale", request.scale, f"--scale {request.scale}")
+    scaled = Change.of("network.scale", request.scale, "scale")
     changes = [*changes, scaled, *quantized, *parse_changes(request.overrides), last]
     recipe = load_recipe(name, changes, QuantizeRecipe)
     if (recipe.network.name, recipe.method.name) != (request.network, request.method):
@@ -297,7 +284,7 @@ def _srq_steps(
     """Train as srq's commands do, on other batches where some are given."""
     objective = make(build(recipe.network), recipe)
     # Nothing is validated or saved, so that neither pictures nor a folder are needed for it.
-    trainer = Trainer(objective, store, store, _NO_FOLDER, device, precision)
+    trainer = Trainer(recipe, objective, store, store, _NO_FOLDER, device, precision)
     if batches is not None:
         trainer.batches = batches
     yield from trainer.steps()

@@ -1,4 +1,4 @@
-"""What ``srq distill`` does: a student refined to imitate a teacher."""
+"""``srq distill``: a student that is trained to imitate a teacher."""
 
 from copy import deepcopy
 from dataclasses import dataclass
@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 
-from sr_quant_cli.commands.stages import builtin_recipe, scale_schedule, trainable_file
+from sr_quant_cli.commands.quantize import save_quantized
+from sr_quant_cli.commands.quantize_recipe import builtin_recipe, scale_schedule
+from sr_quant_cli.commands.stages import trainable_file
 from sr_quant_cli.data.store import PairStore
 from sr_quant_cli.methods import build as build_method
-from sr_quant_cli.modelfiles.modelfile import Card, save_model
-from sr_quant_cli.modelfiles.named import load_any, model_file
-from sr_quant_cli.networks.base import Network
+from sr_quant_cli.modelfiles.loading import load, name_of
+from sr_quant_cli.modelfiles.modelfile import save_model
+from sr_quant_cli.modelfiles.named import identify
 from sr_quant_cli.recipe.load import (
     Change,
     load_recipe,
@@ -23,13 +25,29 @@ from sr_quant_cli.recipe.load import (
 from sr_quant_cli.recipe.schema import DistillRecipe
 from sr_quant_cli.system.terminal import file_name
 from sr_quant_cli.training.objective import Objective, StudentLoss
-from sr_quant_cli.training.run import Job, Options, locate, run_job
-from sr_quant_cli.training.run_folder import TRAINABLE
+from sr_quant_cli.training.run import (
+    Start,
+    TrainingJob,
+    TrainingOptions,
+    TrainingResult,
+    locate,
+    run_job,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request(Options):
-    """The options of ``srq distill``, as given; None: as the recipe says."""
+class DistillRequest(TrainingOptions):
+    """Options of ``srq distill``; None keeps the value of the recipe.
+
+    Parameters
+    ----------
+    student, teacher
+        Model files or run folders.
+    recipe
+        Name or file of the recipe; None: the one for the student's network.
+    iters
+        Training steps, to which the schedule is scaled.
+    """
 
     student: Path
     teacher: Path
@@ -37,45 +55,36 @@ class Request(Options):
     iters: int | None = None
 
 
-def distill(request: Request) -> dict[str, Any]:
+def distill(request: DistillRequest) -> TrainingResult:
     """Train a student on a teacher's outputs and features, and write its model.
-
-    Returns
-    -------
-    The report that ``--json`` writes.
 
     Raises
     ------
     UsageError
-        A file is no model, the student's weights are packed, the two do not go together.
+        A file is no model, the student's weights are packed, or the two do not match.
     FailedError
         The run folder cannot be written, or training diverged.
     """
-    student = trainable_file(request.student)
-    learner, header = load_any(student)
-    teacher_file = model_file(request.teacher)
-    model, _ = load_any(teacher_file, learner.scale)
-    recipe = _resolve(request, header.network, student, teacher_file)
+    source = trainable_file(request.student)
+    student, header = load(source)
+    teacher_source = identify(request.teacher, student.scale)
+    teacher, _ = load(teacher_source)
+    recipe = _resolve(request, header.network, source.path, teacher_source.path)
 
     def objective(_train: PairStore, device: torch.device, _resumed: bool) -> Objective:
-        network, teacher = deepcopy(learner), deepcopy(model)
-        how = network.quantization
-        method = None if how is None else build_method(how.method)
-        return StudentLoss(network.train(), recipe, method, teacher.place(device))
+        network = deepcopy(student).train()
+        quantization = network.quantization
+        method = None if quantization is None else build_method(quantization.method)
+        return StudentLoss(network, recipe, method, deepcopy(teacher).place(device))
 
-    def save(path: Path, network: Network, card: Card) -> None:
-        save_model(path, network, card)
-        if network.quantization is not None:
-            save_model(path.with_name(TRAINABLE), network, card, packed=False)
-
-    start = header.card.model_copy(update={"name": header.card.name or student.stem})
-    return run_job(
-        Job(recipe, f"{file_name(start.name)}-distilled", objective, save, start), request
-    )
+    save = save_model if student.quantization is None else save_quantized
+    card = header.card.model_copy(update={"name": name_of(source, header)})
+    name = f"{file_name(card.name)}-distilled"
+    return run_job(TrainingJob(recipe, name, objective, save, Start(student, card)), request)
 
 
 def _resolve(
-    request: Request, network: dict[str, Any], student: Path, teacher: Path
+    request: DistillRequest, network: dict[str, Any], student: Path, teacher: Path
 ) -> DistillRecipe:
     origin = request.recipe or builtin_recipe("distill", network["name"])
     changes = parse_changes(request.overrides)
@@ -87,7 +96,7 @@ def _resolve(
     values["teacher"]["model"] = str(teacher.resolve())
     if request.iters is not None:
         scale_schedule(values, request.iters)
-        changes += (Change("train.iters", request.iters, f"--iters {request.iters}"),)
+        changes += (Change.of("train.iters", request.iters, "iters"),)
     resolved = validate_recipe(values, origin_of(origin), changes)
     assert isinstance(resolved, DistillRecipe)
     return locate(resolved, request, student)

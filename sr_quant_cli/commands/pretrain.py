@@ -1,8 +1,7 @@
-"""What ``srq pretrain`` does."""
+"""``srq pretrain``: a full-precision network, trained from photographs."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -10,19 +9,39 @@ from sr_quant_cli.data.sampler import PatchSampler
 from sr_quant_cli.data.store import PairStore
 from sr_quant_cli.errors import UsageError, unknown
 from sr_quant_cli.imaging.convert import to_tensor
+from sr_quant_cli.modelfiles.loading import load, name_of
 from sr_quant_cli.modelfiles.modelfile import save_model
-from sr_quant_cli.modelfiles.named import load_any, model_file
+from sr_quant_cli.modelfiles.named import identify
 from sr_quant_cli.networks import build, network_names
 from sr_quant_cli.recipe.load import Change, Changes, load_recipe
 from sr_quant_cli.recipe.schema import PretrainRecipe
 from sr_quant_cli.scales import check_scale
 from sr_quant_cli.training.objective import Objective, PixelLoss
-from sr_quant_cli.training.run import Job, Options, locate, run_job
+from sr_quant_cli.training.run import (
+    Start,
+    TrainingJob,
+    TrainingOptions,
+    TrainingResult,
+    locate,
+    run_job,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request(Options):
-    """The options of ``srq pretrain``, as given."""
+class PretrainRequest(TrainingOptions):
+    """Options of ``srq pretrain``.
+
+    Parameters
+    ----------
+    network
+        Name of the network.
+    recipe
+        Name or file of the recipe.
+    scale
+        None: the recipe's.
+    init
+        Model of any scale whose weights are the start; None: the recipe's.
+    """
 
     network: str
     recipe: str
@@ -30,36 +49,43 @@ class Request(Options):
     init: Path | None = None
 
 
-def pretrain(request: Request) -> dict[str, Any]:
+def pretrain(request: PretrainRequest) -> TrainingResult:
     """Train, or continue training, and write ``model.safetensors`` into the run folder.
-
-    Returns
-    -------
-    The report that ``--json`` writes.
 
     Raises
     ------
     UsageError
-        Unknown network, recipe key, data set; or a run folder of another recipe.
+        Unknown network, recipe key or data set; or a run folder of another recipe.
     FailedError
         The run folder cannot be written, or training diverged.
+    """
+    return run_job(plan(request), request)
+
+
+def plan(request: PretrainRequest) -> TrainingJob[PretrainRecipe]:
+    """Prepare the training that a request asks for; nothing is written.
+
+    Raises
+    ------
+    UsageError
+        Unknown network or recipe key, or a start model that is not usable.
     """
     resolved = resolve(request.network, request.recipe, request.scale, request.overrides)
     recipe = locate(resolved, request, request.init)
     start = None
     if recipe.train.init:
-        path = model_file(Path(recipe.train.init))
-        other, header = load_any(path)
-        start = header.card.model_copy(update={"name": header.card.name or path.stem})
+        source = identify(recipe.train.init)
+        other, header = load(source)
+        start = Start(other, header.card.model_copy(update={"name": name_of(source, header)}))
 
     def objective(train: PairStore, _device: torch.device, resumed: bool) -> Objective:
         network = build(recipe.network)
         if start is not None:
             try:
-                network.start_from(other)
+                network.start_from(start.network)
             except ValueError as error:
                 raise UsageError(
-                    f"{path}, to start from, is a different network: {error}"
+                    f"{recipe.train.init}, to start from, is a different network: {error}"
                 ) from error
         if recipe.depth.includes_lower and not resumed:
             sampler = PatchSampler(
@@ -74,23 +100,23 @@ def pretrain(request: Request) -> dict[str, Any]:
         return PixelLoss(network, recipe)
 
     name = f"{recipe.network.name}-x{recipe.network.scale}"
-    return run_job(Job(recipe, name, objective, save_model, start), request)
+    return TrainingJob(recipe, name, objective, save_model, start)
 
 
 def resolve(network: str, recipe: str, scale: int | None, changes: Changes) -> PretrainRecipe:
-    """Read the recipe that a network is trained by.
+    """Load the recipe that trains a network.
 
     Parameters
     ----------
     scale
         None: the recipe's.
     changes
-        As ``load_recipe`` takes them; they come after the scale.
+        Changes for ``load_recipe``, made after that of the scale.
 
     Raises
     ------
     UsageError
-        Unknown network, scale or recipe; a mistake in the recipe; or it is for another network.
+        Unknown network, scale or recipe, a mistake in the recipe, or a recipe for another network.
     """
     if network not in network_names():
         raise unknown("network", network, network_names())
@@ -99,7 +125,7 @@ def resolve(network: str, recipe: str, scale: int | None, changes: Changes) -> P
         check_scale(scale)
         patch = load_recipe(recipe, (), PretrainRecipe).patch_at(scale)
         scaled = [
-            Change(key, value, f"--scale {scale}")
+            Change.of(key, value, "scale", scale)
             for key, value in {"network.scale": scale, "data.patch_hr": patch}.items()
         ]
     loaded = load_recipe(recipe, [*scaled, *changes], PretrainRecipe)

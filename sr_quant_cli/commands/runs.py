@@ -1,11 +1,12 @@
-"""Run folders: which there are, and how far each has come.
+"""``srq runs``: the run folders, and how far each run has come.
 
-Everything is read from the recipe, the log and the names of the checkpoints, so that looking at a
-run needs neither torch nor its checkpoints' contents.
+Everything is read from the recipe, the log and the names of the checkpoints, which needs neither
+torch nor the contents of checkpoints.
 """
 
 import math
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +14,14 @@ from typing import Any, Literal
 
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.modelfiles.named import MODEL, RECIPE
-from sr_quant_cli.training.run_folder import CHECKPOINTS, LOG, VALIDATION_PROTOCOL, in_use, read_log
+from sr_quant_cli.training.run_folder import (
+    CHECKPOINTS,
+    LOG,
+    STORE,
+    VALIDATION_PROTOCOL,
+    in_use,
+    read_log,
+)
 
 _DEPTH = 3
 _FIELDS = {"recipe.task": str, "network.name": str, "network.scale": int, "train.iters": int}
@@ -21,16 +29,16 @@ CURVE_LABELS = {
     "loss": "training loss",
     "validation_psnr": f"validation PSNR (dB, {VALIDATION_PROTOCOL})",
 }
-"""The values of the log that are drawn, and what their axes say."""
+"""Values of the log that are drawn, and the labels of their axes."""
 
 Curve = list[tuple[int, float]]
-"""Steps and values."""
+"""Steps with their values."""
 State = Literal["running", "complete", "stopped", "not started"]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder, as it is at the moment."""
+    """A run folder as it is at the moment."""
 
     folder: Path
     task: str
@@ -40,13 +48,15 @@ class Run:
     step: int
     iters: int
     saved_step: int
-    """step of the newest checkpoint, which a stopped run continues from; 0: none"""
+    """step of the newest checkpoint, from which a stopped run continues; 0: none"""
     seconds: float
     lr: float | None
     written: datetime
-    """when the log was last written; the recipe where there is no log"""
+    """time of the last write to the log, or to the recipe if there is no log"""
     curves: dict[str, Curve]
-    """those with values among ``loss`` and ``validation_psnr``"""
+    """``loss`` and ``validation_psnr``, those of them that have values"""
+    started_from: Path | None
+    """model whose weights were the start; None: fresh weights"""
 
     @property
     def last_loss(self) -> float | None:
@@ -55,13 +65,13 @@ class Run:
 
     @property
     def best(self) -> tuple[int, float] | None:
-        """Step and PSNR of the best validation; the earliest of equal ones."""
+        """Step and PSNR of the best validation, the earliest of several."""
         if "validation_psnr" not in self.curves:
             return None
         return max(self.curves["validation_psnr"], key=lambda point: point[1])
 
     def summary(self) -> dict[str, Any]:
-        """Plain values for a report, without the curves."""
+        """Plain values for a list, without the curves."""
         best_step, best_psnr = self.best or (None, None)
         return {
             "run": str(self.folder),
@@ -80,14 +90,36 @@ class Run:
             "written": self.written.isoformat(timespec="seconds"),
         }
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a report."""
+        return {**self.summary(), "curves": self.curves}
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Run folders below a folder, by their relative paths; of a damaged one, the error."""
+
+    folder: Path
+    runs: Mapping[str, Run | UsageError]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a report."""
+        rows = [
+            run.summary()
+            if isinstance(run, Run)
+            else {"run": str(self.folder / name), "error": str(run)}
+            for name, run in self.runs.items()
+        ]
+        return {"runs": rows}
+
 
 def read_run(folder: Path) -> Run:
-    """Read a run folder, which may be written to meanwhile.
+    """Read a run folder, also while a run is writing to it.
 
     Raises
     ------
     UsageError
-        It is no run folder, or its recipe or log is damaged.
+        The folder is no run folder, or its recipe or log is damaged.
     """
     if not (folder / RECIPE).is_file():
         raise UsageError(f"{folder} is no run folder: it holds no {RECIPE}")
@@ -118,15 +150,14 @@ def read_run(folder: Path) -> Run:
         lr=next((entry["lr"] for entry in reversed(entries) if "lr" in entry), None),
         written=datetime.fromtimestamp(dated.stat().st_mtime).astimezone(),
         curves={name: curve for name, curve in curves.items() if curve},
+        started_from=Path(fields["train.init"]) if fields["train.init"] else None,
     )
 
 
-def read_runs(folder: Path) -> dict[str, Run | UsageError]:
+def read_runs(folder: Path) -> Runs:
     """Read all run folders up to three levels below a folder, or the folder itself.
 
-    Returns
-    -------
-    Their paths relative to ``folder``, sorted, each with the run or what is wrong with it.
+    Runs come first, then the stages that they share; both are sorted by their paths.
 
     Raises
     ------
@@ -139,17 +170,17 @@ def read_runs(folder: Path) -> dict[str, Run | UsageError]:
     if not found:
         raise UsageError(f"no runs in {folder}: no {RECIPE} in it or up to {_DEPTH} levels below")
     runs: dict[str, Run | UsageError] = {}
-    for path in sorted(found):
+    for path in sorted(found, key=lambda path: (STORE in path.relative_to(folder).parts, path)):
         name = path.relative_to(folder).as_posix()
         try:
             runs[name] = read_run(path)
         except UsageError as error:
             runs[name] = error
-    return runs
+    return Runs(folder, runs)
 
 
 def _recipe_fields(path: Path) -> dict[str, Any]:
-    """The few values that are shown; other keys may be of a version or task unknown here."""
+    """Read the values that are shown; the others may come from another version of srq."""
     try:
         sections = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -161,11 +192,11 @@ def _recipe_fields(path: Path) -> dict[str, Any]:
         fields[key] = table.get(name) if isinstance(table, dict) else None
         if not isinstance(fields[key], kind):
             raise UsageError(f"{path}: {key} is missing or of the wrong type")
-    return fields
+    return fields | {"train.init": str(sections["train"].get("init", ""))}
 
 
 def _curve(entries: list[dict[str, Any]], name: str) -> Curve:
-    """The finite values of one name: a perfect picture has an infinite PSNR."""
+    """Finite values of one name: the PSNR of a perfect picture is infinite."""
     return [
         (entry["step"], entry[name])
         for entry in entries

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import plotext
 
-from sr_quant_cli.commands.runs import CURVE_LABELS, Run
-from sr_quant_cli.errors import UsageError
+from sr_quant_cli.commands.runs import CURVE_LABELS, Run, Runs
 from sr_quant_cli.report.table import print_table
 from sr_quant_cli.report.terminal import say
 from sr_quant_cli.system.files import SOFTWARE, replacing
@@ -16,9 +15,9 @@ from sr_quant_cli.system.files import SOFTWARE, replacing
 CURVES = "curves.png"
 
 
-def print_runs(runs: dict[str, Run | UsageError]) -> None:
-    """Print a row a run."""
-    good = {name: run for name, run in runs.items() if isinstance(run, Run)}
+def print_runs(found: Runs) -> None:
+    """Print one row per run, then the errors of damaged ones."""
+    good = {name: run for name, run in found.runs.items() if isinstance(run, Run)}
     rows = [
         (
             name,
@@ -34,13 +33,13 @@ def print_runs(runs: dict[str, Run | UsageError]) -> None:
     headings = ("run", "task", "step", "loss", "best (dB)", "state", "written")
     if rows:
         print_table(headings, rows, texts=2)
-    for name, error in runs.items():
+    for name, error in found.runs.items():
         if name not in good:
             say(f"{name}: {error}")
 
 
 def print_run(run: Run) -> None:
-    """Print what a run is, how far it has come, and how to continue it where it stopped."""
+    """Print the task and progress of a run, and how to continue it if it was stopped."""
     state: str = run.state
     if state == "stopped":
         state += f"; run the same command again to continue from step {run.saved_step}"
@@ -48,6 +47,7 @@ def print_run(run: Run) -> None:
         "run": run.folder,
         "task": run.task,
         "network": f"{run.network} x{run.scale}",
+        "started from": "" if run.started_from is None else run.started_from,
         "state": state,
         "steps": f"{run.step} of {run.iters}",
         "time spent": timedelta(seconds=round(run.seconds)),
@@ -62,7 +62,7 @@ def print_run(run: Run) -> None:
 
 
 def print_curves(run: Run) -> None:
-    """Draw the curves on the terminal, without colours where stdout is none."""
+    """Draw the curves on the terminal; without colours if stdout is a file or a pipe."""
     colourless = not sys.stdout.isatty()
     width = min(shutil.get_terminal_size(fallback=(100, 24)).columns, 100)
     plotext.terminal.limit(False, False)
@@ -80,12 +80,12 @@ def print_curves(run: Run) -> None:
         figure.ruler("x").lim(0, last).ticks(ticks, [f"{tick:,}" for tick in ticks])
         figure.ruler("y").scale("log" if logarithmic else "linear")
         drawn = figure.build().string(colourless)
-        # Question marks still show the curve where stdout is no UTF-8.
+        # If stdout is not UTF-8, question marks still show the curve.
         print(drawn.encode(sys.stdout.encoding, "replace").decode(sys.stdout.encoding), end="")
 
 
 def draw_curves(run: Run, path: Path) -> None:
-    """Draw the curves of a run that has some as a PNG file.
+    """Draw the curves of a run, which must have some, as a PNG file.
 
     Raises
     ------
@@ -117,7 +117,7 @@ def draw_curves(run: Run, path: Path) -> None:
     panels[-1].set_xlim(0, 1.02 * _last_step(run))
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[-1].xaxis.set_major_formatter("{x:,.0f}")
-    # A name is no formula, whatever signs are in it.
+    # The name may hold a dollar sign, which matplotlib would take for a formula.
     figure.suptitle(
         f"{run.folder.resolve().name}: {run.task} {run.network} x{run.scale}, "
         f"step {run.step:,} of {run.iters:,}",

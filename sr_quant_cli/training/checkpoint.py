@@ -73,7 +73,7 @@ class Checkpoints:
         if damaged:
             raise FailedError(
                 f"{'; '.join(damaged)}: none is left to go on from; move them away to "
-                "start anew, or choose another folder with --run"
+                "start anew, or choose another folder with `run_dir`"
             )
         return None
 

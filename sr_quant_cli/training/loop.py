@@ -20,8 +20,9 @@ from sr_quant_cli.errors import FailedError
 from sr_quant_cli.imaging.convert import to_pixels, to_tensor
 from sr_quant_cli.metrics import get_protocol, score
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.recipe.schema import EmaSection
-from sr_quant_cli.system.device import Precision, autocast, training_layout
+from sr_quant_cli.recipe.schema import TrainingRecipe
+from sr_quant_cli.system.choices import Precision
+from sr_quant_cli.system.device import autocast, training_layout
 from sr_quant_cli.system.interrupt import DeferredInterrupts
 from sr_quant_cli.system.processes import collect, share, world
 from sr_quant_cli.system.reporting import Progress, progress, result
@@ -34,16 +35,6 @@ from sr_quant_cli.training.schedule import rate_factor
 
 CHECKPOINT_FORMAT = 2
 """Changes with what ``Trainer.state`` holds."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a call of ``Trainer.run`` ended."""
-
-    step: int
-    seconds: float
-    validation_psnr: float | None
-    complete: bool
 
 
 @dataclass(frozen=True)
@@ -70,6 +61,7 @@ class Trainer:
 
     def __init__(
         self,
+        recipe: TrainingRecipe,
         objective: Objective,
         train: PairStore,
         validation: PairStore,
@@ -79,12 +71,12 @@ class Trainer:
         *,
         tensorboard: bool = False,
     ) -> None:
-        self.recipe = recipe = objective.recipe
+        self.recipe = recipe
         self.device = device
         self.precision = precision
         layout = training_layout(device)
         self.network = objective.network.place(device, layout)
-        self.average = _averaged(self.network, recipe.ema)
+        self.average = _averaged(self.network, recipe.ema.decay)
         self._groups = objective.parameter_groups()
         self.optimizer = torch.optim.Adam(
             [{"params": group.parameters, "lr": group.lr} for group in self._groups],
@@ -109,7 +101,7 @@ class Trainer:
         self._log: RunLog | None = None
         self._objective = objective.to(device)
         self._compute: nn.Module = (
-            DistributedDataParallel(objective, find_unused_parameters=objective.partial)
+            DistributedDataParallel(objective, find_unused_parameters=objective.may_skip_gradients)
             if here.size > 1
             else objective
         )
@@ -160,7 +152,7 @@ class Trainer:
         if len(state["random_cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["random_cuda"])
 
-    def run(self, max_seconds: float | None = None) -> Outcome:
+    def run(self, max_seconds: float | None = None) -> None:
         """Train to the recipe's last step, or until ``max_seconds`` have passed.
 
         The state is saved at the end; an interrupt waits for the end of a step and is saved, too.
@@ -199,7 +191,6 @@ class Trainer:
         if interrupts.received:
             result(f"saved at step {self.step}; run the same command again to continue")
             interrupts.resume()
-        return Outcome(self.step, self.seconds, self.best, self.step >= train.iters)
 
     def steps(self, wants_stop: Callable[[], bool] = lambda: False) -> Iterator[Step]:
         """Train from the present step to the recipe's last, one step at a time.
@@ -357,13 +348,13 @@ def _agreed(losses: dict[str, float], stop: bool) -> Step:
     return Step(means, stops > 0)
 
 
-def _averaged(network: Network, ema: EmaSection) -> AveragedModel | None:
-    if ema.decay == 0:
+def _averaged(network: Network, highest_decay: float) -> AveragedModel | None:
+    if highest_decay == 0:
         return None
 
     def average(old: Any, new: Any, count: Tensor | int) -> None:
         # A constant decay would hold on to the random start for thousands of steps.
-        decay = min(ema.decay, (1 + int(count)) / (10 + int(count)))
+        decay = min(highest_decay, (1 + int(count)) / (10 + int(count)))
         torch._foreach_lerp_(old, new, 1 - decay)
 
     return AveragedModel(network, multi_avg_fn=average)

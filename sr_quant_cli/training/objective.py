@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.methods.base import Group, Method
-from sr_quant_cli.networks.base import Depth, Network
+from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.folding import ComposedEnd
 from sr_quant_cli.recipe.schema import (
     DepthSection,
@@ -23,6 +23,7 @@ from sr_quant_cli.recipe.schema import (
     TrainingRecipe,
     TrainSection,
 )
+from sr_quant_cli.system.choices import Depth
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Objective(nn.Module):
     Losses are in float32 on values 0..255, whatever autocast does to the network.
     """
 
-    partial: ClassVar[bool] = False
-    """whether a step may leave some parameters without a gradient"""
+    may_skip_gradients: ClassVar[bool] = False
+    """a step may leave some parameters without a gradient"""
 
     def __init__(self, network: Network, recipe: TrainingRecipe) -> None:
         super().__init__()
@@ -142,7 +143,7 @@ class StudentLoss(Objective):
         Features of student and teacher cannot be compared.
     """
 
-    partial = True
+    may_skip_gradients = True
 
     def __init__(
         self,
@@ -273,6 +274,11 @@ def normalized_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """
     a, b = (F.normalize(f.flatten(1), dim=1) for f in (student, teacher))
     return (a - b).square().mean()
+
+
+def needs_teacher(loss: LossSection) -> bool:
+    """Tell if a loss compares the student with a teacher."""
+    return loss.target == "teacher" or loss.feature != "none"
 
 
 def feature_weights(loss: LossSection) -> dict[str, float]:

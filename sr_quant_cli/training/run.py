@@ -1,8 +1,7 @@
-"""A training command from its recipe to its model file, whatever is trained."""
+"""One training, whatever is trained: from its recipe to its model file."""
 
-import re
-from collections.abc import Callable
-from contextlib import nullcontext
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -13,34 +12,59 @@ from sr_quant_cli import __version__
 from sr_quant_cli.data.photographs import Photographs, find_photographs, is_named_set
 from sr_quant_cli.data.store import PairStore, pack_pairs
 from sr_quant_cli.errors import FailedError, UsageError
-from sr_quant_cli.modelfiles.modelfile import Card, TrainingRun
+from sr_quant_cli.modelfiles.modelfile import Card, TrainingRun, read_header
 from sr_quant_cli.modelfiles.named import MODEL, RECIPE, model_file
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.recipe.load import Change, dump_recipe, validate_recipe
+from sr_quant_cli.recipe.load import Change, dump_recipe, load_recipe, validate_recipe
 from sr_quant_cli.recipe.schema import DistillRecipe, TrainingRecipe
 from sr_quant_cli.system.device import keep_freed_memory, pick_device, pick_precision, set_threads
 from sr_quant_cli.system.files import finite, replacing
 from sr_quant_cli.system.processes import first_of_machine, from_first, process_group, world
 from sr_quant_cli.system.reporting import result
 from sr_quant_cli.training.checkpoint import Checkpoints, DamagedError, read
-from sr_quant_cli.training.loop import CHECKPOINT_FORMAT, Outcome, Trainer
+from sr_quant_cli.training.loop import CHECKPOINT_FORMAT, Trainer
 from sr_quant_cli.training.objective import Objective
 from sr_quant_cli.training.run_folder import check_free, locked
 
 _MAY_CHANGE = ("train.iters", "train.log_every", "train.checkpoint_every", "validation.every")
+"""Fields that may change when a run goes on."""
+_MAY_MOVE = ("data.train", "train.init")
+"""Paths in the recipe of a stage, whose folder is named by a hash of what lies there."""
 
 R = TypeVar("R", bound=TrainingRecipe)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """The options that all training commands share, as given."""
+class TrainingOptions:
+    """Options that all training commands share.
+
+    Parameters
+    ----------
+    data
+        Folder or name of the training photographs; None: the recipe's.
+    overrides
+        Changes of recipe fields, also as texts ``key=value``.
+    run_dir
+        Run folder; None: below ``runs``, by the name of the run.
+    resume
+        ``auto`` goes on with a run that is there, ``no`` refuses to.
+    max_time
+        Seconds after which training is saved and stopped.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    threads
+        CPU threads; None: one for each core.
+    data_root
+        Folder of the data sets; None: ``SRQ_DATA``, else ``./datasets``.
+    tensorboard
+        Also write event files for TensorBoard.
+    """
 
     data: str | None = None
     overrides: tuple[Change | str, ...] = ()
     run_dir: Path | None = None
     resume: str = "auto"
-    max_time: str | None = None
+    max_time: float | None = None
     device: str = "auto"
     threads: int | None = None
     data_root: Path | None = None
@@ -48,55 +72,55 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Job(Generic[R]):
-    """What differs between training commands.
+class Start:
+    """The model whose weights a training starts from."""
+
+    network: Network
+    card: Card
+
+
+@dataclass(frozen=True)
+class TrainingJob(Generic[R]):
+    """One training, ready to run.
 
     Parameters
     ----------
     name
-        Of the run folder and the model.
+        Name of the run folder and the model.
     objective
-        Makes what is trained, from the training pairs and for a device; the last argument tells
-        that a checkpoint will replace its state, so that calibration is not needed.
+        Makes what is trained, from the training pairs and for a device; the last argument is True
+        if a checkpoint replaces its state, so that no calibration is needed.
     save
         Writes the model file.
     start
-        Card of the model whose weights are the start.
+        None: training starts from fresh weights.
     """
 
     recipe: R
     name: str
     objective: Callable[[PairStore, torch.device, bool], Objective]
     save: Callable[[Path, Network, Card], None]
-    start: Card | None
+    start: Start | None
 
 
-def parse_duration(text: str) -> float:
-    """Seconds of ``90s``, ``30m``, ``2h`` or ``1h30m``.
+@dataclass(frozen=True)
+class TrainingResult:
+    """State of a training when its command ends."""
 
-    >>> parse_duration("1h30m")
-    5400.0
+    run: TrainingRun
+    complete: bool
+    """all steps of the recipe are done"""
+    model: Path
 
-    Raises
-    ------
-    UsageError
-        It is no duration, or zero.
-    """
-    parts = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text.strip())
-    try:
-        values = [float(part or 0) for part in parts.groups()] if parts else []
-    except ValueError:
-        values = []
-    seconds = sum(value * unit for value, unit in zip(values, (3600, 60, 1), strict=False))
-    if not seconds:
-        raise UsageError(f"--max-time {text}: must be a duration as 90s, 30m, 2h or 1h30m")
-    return seconds
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a report."""
+        return {**self.run.model_dump(), "complete": self.complete, "model": str(self.model)}
 
 
-def locate(recipe: R, options: Options, init: Path | None) -> R:
-    """Put what the options say of data and start into a recipe.
+def locate(recipe: R, options: TrainingOptions, init: Path | None) -> R:
+    """Put the photographs and the start model of a training into its recipe.
 
-    Paths become whole, so that the recipe in the run folder means the same wherever it is used.
+    Paths become absolute, so that the recipe in the run folder works from everywhere.
     """
     photographs = options.data or recipe.data.train
     if not is_named_set(photographs):
@@ -110,12 +134,24 @@ def locate(recipe: R, options: Options, init: Path | None) -> R:
     return recipe.model_copy(update=changes)
 
 
-def run_job(job: Job[R], options: Options) -> dict[str, Any]:
+def photographs_of(recipe: TrainingRecipe, data_root: Path | None) -> Photographs:
+    """Find the photographs that a recipe names; see ``find_photographs``."""
+    data = recipe.data
+    return find_photographs(
+        data.train, recipe.network.scale, validation=data.validation, lr=data.lr, root=data_root
+    )
+
+
+def run_job(
+    job: TrainingJob[R], options: TrainingOptions, *, shared: bool = False
+) -> TrainingResult:
     """Train, or continue training, and write ``model.safetensors`` into the run folder.
 
-    Returns
-    -------
-    The report that ``--json`` writes.
+    Parameters
+    ----------
+    shared
+        The run folder belongs to all runs that need its model: one that is complete is used as it
+        is, and one that another run is writing is waited for.
 
     Raises
     ------
@@ -125,9 +161,8 @@ def run_job(job: Job[R], options: Options) -> dict[str, Any]:
         The run folder cannot be written, or training diverged.
     """
     if options.resume not in ("auto", "no"):
-        raise UsageError(f"--resume {options.resume}: must be auto or no")
+        raise UsageError("must be auto or no", field="resume", value=options.resume)
     recipe = job.recipe
-    limit = None if options.max_time is None else parse_duration(options.max_time)
     device = pick_device(options.device)
     set_threads(options.threads)
     keep_freed_memory()
@@ -138,30 +173,42 @@ def run_job(job: Job[R], options: Options) -> dict[str, Any]:
         )
     run_dir = options.run_dir or Path("runs") / job.name
     check_free(run_dir)
-    photographs = find_photographs(
-        recipe.data.train,
-        recipe.network.scale,
-        validation=recipe.data.validation,
-        lr=recipe.data.lr,
-        root=options.data_root,
-    )
-    with process_group(device) as here, locked(run_dir) if here.rank == 0 else nullcontext():
-        return _run(job, options, photographs, run_dir, limit, device)
+    photographs = photographs_of(recipe, options.data_root)
+    limit = options.max_time
+    patience = (float("inf") if limit is None else limit) if shared else 0.0
+    with process_group(device):
+        found = _complete_model(run_dir, recipe) if shared else None
+        if found is not None:
+            return found
+        begun = time.monotonic()
+        with locked(run_dir, patience):
+            found = _complete_model(run_dir, recipe) if shared else None
+            if found is not None:
+                return found
+            left = None if limit is None else limit - (time.monotonic() - begun)
+            ended = _run(job, options, photographs, run_dir, left, device, moved=shared)
+            return from_first(ended)  # the others wait until the model is written
 
 
 def _run(
-    job: Job[R],
-    options: Options,
+    job: TrainingJob[R],
+    options: TrainingOptions,
     photographs: Photographs,
     run_dir: Path,
     limit: float | None,
     device: torch.device,
-) -> dict[str, Any]:
+    *,
+    moved: bool,
+) -> TrainingResult:
     recipe, is_first = job.recipe, world().rank == 0
     scale = recipe.network.scale
     checkpoints = Checkpoints(run_dir)
-    # The others may not see the run folder: they get what the first process reads.
-    state = from_first(_state_to_resume(checkpoints, options.resume, recipe) if is_first else None)
+    # Other ranks may not see the run folder: they get what rank 0 reads.
+    may_change = (*_MAY_CHANGE, *_MAY_MOVE) if moved else _MAY_CHANGE
+    state = None
+    if is_first:
+        state = _state_to_resume(checkpoints, options.resume, recipe, may_change)
+    state = from_first(state)
     with first_of_machine():
         train = pack_pairs(photographs.train, scale)
         held_out = photographs.validation[: recipe.validation.max_images]
@@ -174,7 +221,14 @@ def _run(
             temporary.write_text(dump_recipe(recipe), encoding="utf-8")
     precision = pick_precision(recipe.train.precision, device)
     trainer = Trainer(
-        objective, train, validation, run_dir, device, precision, tensorboard=options.tensorboard
+        recipe,
+        objective,
+        train,
+        validation,
+        run_dir,
+        device,
+        precision,
+        tensorboard=options.tensorboard,
     )
     if state is not None:
         trainer.restore(state)
@@ -185,32 +239,42 @@ def _run(
         f"step {trainer.step} of {recipe.train.iters}; {run_dir}"
     )
 
-    outcome = trainer.run(limit)
+    trainer.run(limit)
 
     run = TrainingRun(
         task=recipe.recipe.task,
-        steps=outcome.step,
-        seconds=round(outcome.seconds, 1),
+        steps=trainer.step,
+        seconds=round(trainer.seconds, 1),
         device=device.type,
         precision=precision,
         data=photographs.name,
         photographs=len(train),
-        started_from=None if job.start is None else job.start.name,
-        validation_psnr=finite(outcome.validation_psnr),
+        started_from=None if job.start is None else job.start.card.name,
+        validation_psnr=finite(trainer.best),
         recipe=_portable(recipe),
     )
-    model = run_dir / MODEL
+    ended = TrainingResult(run, trainer.step >= recipe.train.iters, run_dir / MODEL)
     if is_first:
         if checkpoints.best_path.is_file():
             trainer.restore(_best(checkpoints))
-        card = Card(
-            name=job.name,
-            data=photographs.name,
-            training=[*(job.start.training if job.start else ()), run],
-        )
-        job.save(model, trainer.trained, card)
-    _announce(outcome, recipe, model)
-    return {**run.model_dump(), "complete": outcome.complete, "model": str(model)}
+        earlier = job.start.card.training if job.start else ()
+        card = Card(name=job.name, data=photographs.name, training=[*earlier, run])
+        job.save(ended.model, trainer.trained, card)
+    _announce(ended, recipe.train.iters)
+    return ended
+
+
+def _complete_model(run_dir: Path, recipe: TrainingRecipe) -> TrainingResult | None:
+    """Find the model of a training that is complete, and check that it is of the same recipe."""
+    found = None
+    model = run_dir / MODEL
+    if world().rank == 0 and model.is_file() and (run_dir / RECIPE).is_file():
+        run = read_header(model).card.training[-1]
+        if run.steps == recipe.train.iters:
+            written = load_recipe(str(run_dir / RECIPE))
+            _check_same(written, recipe, run_dir, (*_MAY_CHANGE, *_MAY_MOVE))
+            found = TrainingResult(run, True, model)
+    return from_first(found)
 
 
 def _best(checkpoints: Checkpoints) -> dict[str, Any]:
@@ -223,7 +287,7 @@ def _best(checkpoints: Checkpoints) -> dict[str, Any]:
 
 
 def _state_to_resume(
-    checkpoints: Checkpoints, resume: str, recipe: TrainingRecipe
+    checkpoints: Checkpoints, resume: str, recipe: TrainingRecipe, may_change: Sequence[str]
 ) -> dict[str, Any] | None:
     state = checkpoints.newest()
     if state is None:
@@ -231,42 +295,54 @@ def _state_to_resume(
     if resume == "no":
         raise UsageError(
             f"{checkpoints.folder} holds a run at step {state['step']}; continue it with "
-            "--resume auto, or choose another folder with --run"
+            "`resume` auto, or choose another folder with `run_dir`"
         )
     if state.get("format") != CHECKPOINT_FORMAT:
         raise UsageError(
             f"{checkpoints.folder} holds checkpoints of another version of srq "
-            f"({state.get('version')}, this is {__version__}); choose another folder with --run"
+            f"({state.get('version')}, this is {__version__}); choose another folder with `run_dir`"
         )
-    # Fields that are new since an older version wrote the checkpoint have their defaults.
+    # Fields that are newer than the checkpoint have their defaults.
     before = validate_recipe(state["recipe"], f"recipe of {checkpoints.folder}")
-    was, now = (_flat(r.model_dump(by_alias=True)) for r in (before, recipe))
-    changed = [
-        f"{key} ({was.get(key)!r} -> {now.get(key)!r})"
-        for key in sorted(was.keys() | now.keys())
-        if was.get(key) != now.get(key) and key not in _MAY_CHANGE
-    ]
-    if changed:
-        raise UsageError(
-            f"{checkpoints.folder} holds a run of another recipe: {', '.join(changed)}; "
-            "choose another folder with --run"
-        )
+    _check_same(before, recipe, checkpoints.folder, may_change)
     checkpoints.set_aside(state["step"])
     return state
 
 
-def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _check_same(
+    before: TrainingRecipe, now: TrainingRecipe, run_dir: Path, may_change: Sequence[str]
+) -> None:
+    """Refuse to go on with a run by another recipe."""
+    was, is_now = (flat(recipe.model_dump(by_alias=True)) for recipe in (before, now))
+    changed = [
+        f"{key} ({was.get(key)!r} -> {is_now.get(key)!r})"
+        for key in sorted(was.keys() | is_now.keys())
+        if was.get(key) != is_now.get(key) and key not in may_change
+    ]
+    if changed:
+        raise UsageError(
+            f"{run_dir} holds a run of another recipe: {', '.join(changed)}; "
+            "choose another folder with `run_dir`"
+        )
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested tables into one with dotted keys.
+
+    >>> flat({"train": {"iters": 3, "batch": 2}, "schema": 1})
+    {'train.iters': 3, 'train.batch': 2, 'schema': 1}
+    """
+    values: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            values |= flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value
-    return flat
+            values[prefix + key] = value
+    return values
 
 
 def _portable(recipe: TrainingRecipe) -> dict[str, Any]:
-    """Values of a recipe for a file that others read: no defaults, paths by their last part."""
+    """Values of a recipe for a file that others read: no defaults, only the names of paths."""
     values = recipe.model_dump(by_alias=True, exclude_defaults=True)
     for name in ("network", "method"):
         if name in values:
@@ -278,12 +354,12 @@ def _portable(recipe: TrainingRecipe) -> dict[str, Any]:
     return values
 
 
-def _announce(outcome: Outcome, recipe: TrainingRecipe, model: Path) -> None:
-    psnr = outcome.validation_psnr
+def _announce(ended: TrainingResult, iters: int) -> None:
+    psnr, steps = ended.run.validation_psnr, ended.run.steps
     best = "not validated yet" if psnr is None else f"best validation {psnr:.2f} dB"
-    done = f"step {outcome.step} of {recipe.train.iters}"
-    if outcome.step > recipe.train.iters:
-        done = f"done already: step {outcome.step}, asked for are {recipe.train.iters}"
-    result(f"{done}, {best}: {model}")
-    if not outcome.complete:
+    done = f"step {steps} of {iters}"
+    if steps > iters:
+        done = f"done already: step {steps}, asked for are {iters}"
+    result(f"{done}, {best}: {ended.model}")
+    if not ended.complete:
         result("run the same command again to continue")

@@ -6,34 +6,39 @@ A run folder holds ``recipe.toml`` (every field), ``log.jsonl``, checkpoints, an
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.modelfiles.named import MODEL, RECIPE
 from sr_quant_cli.system.files import finite, replacing, sweep
+from sr_quant_cli.system.processes import from_first, world
+from sr_quant_cli.system.reporting import note
 
 LOG = "log.jsonl"
 CHECKPOINTS = "step-" + "[0-9]" * 8 + ".ckpt"
 """Pattern of the numbered checkpoints' names."""
 TRAINABLE = "trainable.safetensors"
 """Model file beside the packed one in which weights are float, for training to go on."""
+STORE = "stages"
+"""Folder beside the run folders for the stages that runs share."""
 VALIDATION_PROTOCOL = "matlab"
 """Protocol of the PSNR in the log."""
 _LOCK = ".lock"
 
 
 def check_free(folder: Path) -> None:
-    """Refuse a folder in which a run would replace files of the user's.
+    """Refuse a folder in which a run would replace files of the user.
 
     Raises
     ------
     UsageError
-        No run has written there, but files lie there by names that a run writes.
+        No run has written there, but the folder holds files with the names that a run writes.
     """
     if (folder / _LOCK).exists() or any(folder.glob(CHECKPOINTS)):
         return
@@ -41,38 +46,75 @@ def check_free(folder: Path) -> None:
     if taken := [name for name in names if (folder / name).exists()]:
         raise UsageError(
             f"{folder} is no run folder, but holds {', '.join(taken)}; choose another one with "
-            "--run"
+            "`run_dir`"
         )
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes from writing to a run folder, which is made if need be.
+def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
+    """Keep other runs from writing to a run folder, which is made if it does not exist.
 
-    The lock goes with the process, however it ends. Temporary files of a killed one are removed.
+    Every rank of a distributed run calls this; rank 0 holds the lock. The system releases it when
+    the process ends, whatever ends it. Temporary files of killed processes are removed.
+
+    Parameters
+    ----------
+    patience
+        Seconds to wait for another run that writes there.
 
     Raises
     ------
     UsageError
         Another run writes there.
     FailedError
-        The folder cannot be made or written.
+        Another run still writes there after the wait, or the folder cannot be made or written.
     """
+    lock = _make_lock(folder) if world().rank == 0 else None
+    begun, told = time.monotonic(), False
+    # Ranks that wait hear of it every time, or they would give rank 0 up for lost.
+    while not from_first(lock is not None and _acquire(lock)):
+        waited = time.monotonic() - begun
+        if lock is not None and waited >= patience:
+            if patience:
+                raise FailedError(
+                    f"{folder} is still being written by another run after {waited:.0f} s; run "
+                    "the same command again to continue"
+                )
+            raise UsageError(
+                f"{folder} is in use by another run; wait for it or choose another folder with "
+                "`run_dir`"
+            )
+        if not told:
+            note(f"{folder} is being written by another run; waiting for it")
+            told = True
+        time.sleep(max(min(1.0, patience - waited), 0.0))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / _LOCK, timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise UsageError(
-            f"{folder} is in use by another run; wait for it or choose another folder with --run"
-        ) from error
-    except OSError as error:
-        raise FailedError(f"cannot write in {folder}: {error.strerror or error}") from error
-    try:
-        sweep(folder)
+        if lock is not None:
+            sweep(folder)
         yield
     finally:
-        lock.release()
+        if lock is not None:
+            lock.release()
+
+
+def _make_lock(folder: Path) -> BaseFileLock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FailedError(f"cannot write in {folder}: {error.strerror or error}") from error
+    return FileLock(folder / _LOCK, timeout=0)
+
+
+def _acquire(lock: BaseFileLock) -> bool:
+    """Take a lock unless another process has it."""
+    try:
+        lock.acquire()
+    except Timeout:
+        return False
+    except OSError as error:
+        folder = Path(lock.lock_file).parent
+        raise FailedError(f"cannot write in {folder}: {error.strerror or error}") from error
+    return True
 
 
 def in_use(folder: Path) -> bool:
@@ -174,6 +216,6 @@ def _tensorboard(folder: Path, after: int) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UsageError(
-            "--tensorboard needs the package tensorboard: pip install 'sr-quant-cli[tensorboard]'"
+            "`tensorboard` needs the package tensorboard: pip install 'sr-quant-cli[tensorboard]'"
         ) from error
     return SummaryWriter(os.fspath(folder / "tensorboard"), purge_step=after + 1)

@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 import torch
 
-from sr_quant_cli.commands.distill import Request, distill
+from sr_quant_cli.commands.distill import DistillRequest, distill
 from sr_quant_cli.commands.quantize import quantize
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.modelfiles.modelfile import Card, load_model, save_model
@@ -15,7 +17,7 @@ TRAIN = (*[s for s in SMALL if not s.startswith("calibration")], "optim.lr=1e-3"
 
 
 def request(student, teacher, photographs, run, *overrides, **changes):
-    return Request(
+    return DistillRequest(
         student=student,
         teacher=teacher,
         data=str(photographs),
@@ -114,5 +116,5 @@ def test_the_name_of_a_student_leads_out_of_no_folder(
     save_model(tmp_path / "s.safetensors", smaller_student(), Card(name=name))
     wanted = request(tmp_path / "s.safetensors", tiny_model, photographs, None, iters=1)
     before = sorted(tmp_path.iterdir())
-    assert distill(wanted)["model"] == "runs/31mout-distilled/model.safetensors"
+    assert distill(wanted).model == Path("runs/31mout-distilled/model.safetensors")
     assert sorted(tmp_path.iterdir()) == before

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sr_quant_cli.commands.pretrain import Request, pretrain
+from sr_quant_cli.cli.options import seconds as cli_seconds
+from sr_quant_cli.commands.pretrain import PretrainRequest, pretrain
 from sr_quant_cli.data.store import pack_pairs
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.modelfiles.modelfile import read_header
@@ -14,18 +15,17 @@ from sr_quant_cli.recipe.load import load_recipe
 from sr_quant_cli.system.device import pick_device, pick_precision
 from sr_quant_cli.training.loop import Trainer, validation_psnr
 from sr_quant_cli.training.objective import PixelLoss
-from sr_quant_cli.training.run import parse_duration
 from tests.helpers import tiny_edsr
 from tests.training.runs import entries, equal, request, weights
 
 
 def test_a_run_learns_and_leaves_all_that_is_promised(photographs, tmp_path):
-    report = pretrain(request(photographs, tmp_path / "run", "train.iters=60"))
+    ended = pretrain(request(photographs, tmp_path / "run", "train.iters=60"))
     log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in log if "loss" in line]
     assert losses[-1] < losses[0] / 2
-    assert report["complete"]
-    assert report["steps"] == 60
+    assert ended.complete
+    assert ended.run.steps == 60
     run = read_header(tmp_path / "run/model.safetensors").card.training[-1]
     assert run.photographs == 5
     assert run.data == "photographs"
@@ -44,9 +44,9 @@ def test_resumed_equals_uninterrupted(photographs, tmp_path):
 
 
 def test_max_time_stops_early_and_says_how_to_go_on(photographs, tmp_path, capsys):
-    report = pretrain(request(photographs, tmp_path / "run", max_time="0.001s"))
-    assert not report["complete"]
-    assert report["steps"] == 1
+    ended = pretrain(request(photographs, tmp_path / "run", max_time=0.001))
+    assert not ended.complete
+    assert ended.run.steps == 1
     assert "run the same command again" in capsys.readouterr().out
 
 
@@ -65,7 +65,7 @@ def test_the_average_ramps_up_to_its_decay(photographs, tmp_path):
     store = pack_pairs(find_photographs(str(photographs), 2).train, 2)
     network = tiny_edsr()
     trainer = Trainer(
-        PixelLoss(network, recipe), store, store, tmp_path, torch.device("cpu"), "fp32"
+        recipe, PixelLoss(network, recipe), store, store, tmp_path, torch.device("cpu"), "fp32"
     )
     bias = network.tail.bias
     history = []
@@ -115,7 +115,9 @@ def test_the_recipe_in_the_run_folder_repeats_the_run(photographs, tmp_path, mon
     monkeypatch.chdir(tmp_path)
     pretrain(request("photographs", Path("a"), scale=3, init=Path("x2/model.safetensors")))
     monkeypatch.chdir(tmp_path / "x2")
-    again = Request(network="edsr", recipe="../a/recipe.toml", run_dir=tmp_path / "b", device="cpu")
+    again = PretrainRequest(
+        network="edsr", recipe="../a/recipe.toml", run_dir=tmp_path / "b", device="cpu"
+    )
     pretrain(again)
     assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
     assert read_header(tmp_path / "b/model.safetensors").network["scale"] == 3
@@ -132,7 +134,7 @@ def test_checkpoints_of_another_format_are_refused(photographs, tmp_path):
 
 def test_the_log_of_a_resumed_run_is_that_of_a_whole_one(photographs, tmp_path):
     pretrain(request(photographs, tmp_path / "whole"))
-    pretrain(request(photographs, tmp_path / "run", max_time="0.001s"))
+    pretrain(request(photographs, tmp_path / "run", max_time=0.001))
     # A killed run leaves lines that its last checkpoint does not know, and half a line.
     with (tmp_path / "run/log.jsonl").open("a") as file:
         file.write('{"step": 3, "seconds": 1, "loss": 1.0, "lr": 1}\n{"step": 6, "se')
@@ -164,7 +166,7 @@ def test_another_recipe_in_the_same_folder_is_refused(photographs, tmp_path):
     pretrain(request(photographs, tmp_path / "run", "train.iters=1"))
     with pytest.raises(UsageError, match=r"optim\.lr \(0\.001 -> 0\.01\)"):
         pretrain(request(photographs, tmp_path / "run", "optim.lr=1e-2"))
-    with pytest.raises(UsageError, match="--resume auto"):
+    with pytest.raises(UsageError, match="`resume` auto"):
         pretrain(request(photographs, tmp_path / "run", resume="no"))
 
 
@@ -173,9 +175,8 @@ def test_another_recipe_in_the_same_folder_is_refused(photographs, tmp_path):
     [
         ({"network": "esdr"}, "did you mean 'edsr'"),
         ({"scale": 5}, "`scale` 5"),
-        ({"resume": "perhaps"}, "--resume perhaps"),
+        ({"resume": "perhaps"}, "^`resume` perhaps: must be auto or no$"),
         ({"device": "tpu"}, "`device` tpu"),
-        ({"max_time": "soon"}, "--max-time soon"),
         ({"recipe": "none.toml"}, "no such recipe file"),
         ({"data": "no/such/folder"}, r"no training pictures in .*/no/such/folder"),
         ({"data": "DIV2K"}, "srq data get DIV2K"),
@@ -205,13 +206,13 @@ def test_validation_crops_the_centre(photographs, tmp_path):
     ("text", "seconds"), [("90s", 90), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("1.5m", 90)]
 )
 def test_durations(text, seconds):
-    assert math.isclose(parse_duration(text), seconds)
+    assert math.isclose(cli_seconds(text), seconds)
 
 
 @pytest.mark.parametrize("text", ["", "5", "h", "0s", "1d", "1.2.3s"])
 def test_no_durations(text):
-    with pytest.raises(UsageError):
-        parse_duration(text)
+    with pytest.raises(UsageError, match="must be a duration as 90s"):
+        cli_seconds(text)
 
 
 def test_devices_and_precisions():

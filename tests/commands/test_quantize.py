@@ -7,18 +7,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sr_quant_cli.commands.evaluate import evaluate, model_candidate
 from sr_quant_cli.commands.quantize import quantize
-from sr_quant_cli.commands.stages import Request, default_recipe
+from sr_quant_cli.commands.quantize_recipe import QuantizeRequest, default_recipe
+from sr_quant_cli.commands.scoring import model_candidate, score_candidates
 from sr_quant_cli.data.benchmark import find_set
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.inference.opening import open_model
 from sr_quant_cli.methods import build, method_names
 from sr_quant_cli.methods.pams import PAMSConfig
 from sr_quant_cli.metrics import get_protocol
 from sr_quant_cli.modelfiles.checkpoints import import_checkpoint
 from sr_quant_cli.modelfiles.modelfile import Card, load_model, read_header, save_model
-from sr_quant_cli.modelfiles.named import model_file, named_model
+from sr_quant_cli.modelfiles.named import identify
 from sr_quant_cli.networks import network_names
 from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.plan import Bits
@@ -31,7 +30,7 @@ from sr_quant_cli.training.objective import (
     features_of,
     normalized_distance,
 )
-from tests.helpers import picture, tiny_edsr, tiny_swinir
+from tests.helpers import open_path, picture, tiny_edsr, tiny_swinir
 from tests.training.runs import entries, equal, weights
 
 SMALL = (
@@ -50,7 +49,7 @@ SMALL = (
 
 def request(model, photographs, run, *overrides, **changes):
     settings = {"method": "minmax", "w": 4, "a": 4} | changes
-    return Request(
+    return QuantizeRequest(
         model=model,
         data=str(photographs),
         run_dir=run,
@@ -62,10 +61,10 @@ def request(model, photographs, run, *overrides, **changes):
 
 
 def test_calibration_alone_gives_a_model_that_enlarges(tiny_model, photographs, tmp_path):
-    report = quantize(request(tiny_model, photographs, tmp_path / "run"))
-    assert report["complete"]
-    assert report["steps"] == 0
-    assert report["validation_psnr"] > 5
+    ended = quantize(request(tiny_model, photographs, tmp_path / "run"))
+    assert ended.complete
+    assert ended.run.steps == 0
+    assert ended.run.validation_psnr > 5
     network, header = load_model(tmp_path / "run/model.safetensors")
     assert header.quantization.method["name"] == "minmax"
     assert header.card.training[-1].task == "quantize"
@@ -79,7 +78,7 @@ def test_training_lowers_the_loss_and_resumes_exactly(tiny_model, photographs, t
     quantize(request(tiny_model, photographs, tmp_path / "a", *long, method="pams", iters=40))
     losses = [entry["loss"] for entry in entries(tmp_path / "a") if "loss" in entry]
     assert losses[-1] < losses[0]
-    for limit in ("0.001s", "0.001s", None):
+    for limit in (0.001, 0.001, None):
         quantize(
             request(
                 tiny_model,
@@ -113,7 +112,7 @@ def test_iters_scale_the_schedule_and_set_does_not(tiny_model, photographs, tmp_
 
 def test_the_recipe_in_the_run_folder_repeats_the_run(tiny_model, photographs, tmp_path):
     quantize(request(tiny_model, photographs, tmp_path / "a", method="pams", iters=5))
-    again = Request(
+    again = QuantizeRequest(
         model=tiny_model, recipe=str(tmp_path / "a/recipe.toml"), run_dir=tmp_path / "b"
     )
     quantize(again)
@@ -128,7 +127,7 @@ def test_the_patch_keeps_its_side_in_lr(tiny_model, photographs, tmp_path):
         (photographs / f"p{index}.png").unlink()
     for index in range(3, 6):
         (photographs / f"p{index}.png").unlink()
-    wanted = Request(
+    wanted = QuantizeRequest(
         model=tiny_model,
         data=str(photographs),
         run_dir=tmp_path / "run",
@@ -225,14 +224,14 @@ def test_a_quantized_model_is_not_quantized_again(tiny_model, photographs, tmp_p
     ("changes", "message"),
     [
         ({"method": "pasm"}, "did you mean 'pams'"),
-        ({"method": None}, "--method or --recipe is needed"),
-        ({"w": 9}, "^--w 9: must be 2 to 8$"),
-        ({"a": 1}, "^--a 1: must be 2 to 8$"),
-        ({"iters": 10**10}, "^--iters 10000000000: must be 0 to 1000000000$"),
+        ({"method": None}, "`method` or `recipe` is needed"),
+        ({"w": 9}, "^`w` 9: must be 2 to 8$"),
+        ({"a": 1}, "^`a` 1: must be 2 to 8$"),
+        ({"iters": 10**10}, "^`iters` 10000000000: must be 0 to 1000000000$"),
         ({"scale": 3}, "enlarges by 2, not by 3"),
         ({"recipe": "pretrain-edsr"}, "is for 'srq pretrain'"),
         ({"recipe": "pams-edsr"}, "is for pams, not for minmax"),
-        ({"iters": -1}, "--iters -1"),
+        ({"iters": -1}, "^`iters` -1: must be 0 to "),
     ],
 )
 def test_wrong_requests_are_refused_before_anything_is_written(
@@ -246,8 +245,8 @@ def test_wrong_requests_are_refused_before_anything_is_written(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("seed=1", r"^--set seed=1: unknown key, did you mean recipe\.seed\?$"),
-        ("data.patch_hr=25", r"^--set data\.patch_hr=25: must be a multiple of the scale"),
+        ("seed=1", r"^`overrides` seed=1: unknown key, did you mean recipe\.seed\?$"),
+        ("data.patch_hr=25", r"^`overrides` data\.patch_hr=25: must be a multiple of the scale"),
         ("sites.dense_in=low", r"^sites\.dense_in: edsr has no such site"),
     ],
 )
@@ -271,11 +270,11 @@ def test_pictures_too_small_to_calibrate_on_name_the_field(tiny_model, photograp
 def test_a_run_folder_stands_for_its_model(tiny_model, photographs, tmp_path):
     run = tmp_path / "run"
     quantize(request(tiny_model, photographs, run))
-    assert model_file(run) == named_model(run) == run / "model.safetensors"
+    assert identify(run).path == run / "model.safetensors"
     (run / "model.safetensors").unlink()
     for folder, message in ((run, "a run that has no model yet"), (tmp_path, "no run folder")):
         with pytest.raises(UsageError, match=rf"^{folder} is {message}: model\.safetensors is not"):
-            named_model(folder)
+            identify(folder)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +286,7 @@ def test_a_run_folder_stands_for_its_model(tiny_model, photographs, tmp_path):
     ],
 )
 def test_a_method_without_a_recipe_says_what_to_copy(monkeypatch, recipes, advice):
-    monkeypatch.setattr("sr_quant_cli.commands.stages.recipe_names", lambda: recipes)
+    monkeypatch.setattr("sr_quant_cli.commands.quantize_recipe.recipe_names", lambda: recipes)
     with pytest.raises(UsageError, match=f"^no recipe of daq for edsr: {advice}"):
         default_recipe("daq", {"name": "edsr"})
 
@@ -391,7 +390,7 @@ def test_prepared_student_resumes_exactly(tiny_model, photographs, tmp_path):
         )
 
     quantize(run("a"))
-    for limit in ("0.001s", None):
+    for limit in (0.001, None):
         quantize(run("b", limit))
     assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
     assert entries(tmp_path / "a") == entries(tmp_path / "b")
@@ -417,7 +416,7 @@ def test_teacher_of_an_equalized_student_has_its_features(tiny_model, photograph
 
 
 def test_rounding_is_not_compensated_without_found_ranges(tiny_model, photographs, tmp_path):
-    with pytest.raises(UsageError, match=r"go without: --set calibration\.compensate=false"):
+    with pytest.raises(UsageError, match=r"go without: `overrides` calibration\.compensate=false"):
         quantize(
             request(
                 tiny_model,
@@ -436,7 +435,7 @@ def test_published_network_keeps_its_quality_at_8_bits(real_data, tmp_path):
     for photo in sorted((real_data / "photos").glob("*.webp"))[::20]:
         (tmp_path / "photos" / photo.name).symlink_to(photo)
     quantize(
-        Request(
+        QuantizeRequest(
             model=tmp_path / "float.safetensors",
             recipe="deploy-edsr",
             w=8,
@@ -447,8 +446,8 @@ def test_published_network_keeps_its_quality_at_8_bits(real_data, tmp_path):
         )
     )
     models = [tmp_path / "float.safetensors", tmp_path / "run/model.safetensors"]
-    before, after = evaluate(
-        [model_candidate(open_model(model, precision="fp32")) for model in models],
+    before, after = score_candidates(
+        [model_candidate(open_path(model, precision="fp32")) for model in models],
         [find_set("Set5", 2, real_data)],
         get_protocol("matlab"),
     )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sr_quant_cli.commands.stages import builtin_recipe
+from sr_quant_cli.commands.quantize_recipe import builtin_recipe
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods.minmax import MinMaxConfig
 from sr_quant_cli.modelfiles.modelfile import Card, load_model, save_model

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sr_quant_cli.commands.stages import choose_placement
+from sr_quant_cli.commands.calibrate import choose_placement
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.rdn import DenseLayer, RDNConfig, ResidualDenseBlock

@@ -94,8 +94,8 @@ def test_a_saved_step_may_be_beyond_the_log(make_run):
 def test_list_finds_runs_down_to_three_levels(make_run, srq, tmp_path):
     for name in ("z", "b/c/d", "b/a", "one/two/three/four"):
         make_run(name)
-    assert list(read_runs(tmp_path / "runs")) == ["b/a", "b/c/d", "z"]
-    assert list(read_runs(tmp_path / "runs/z")) == ["."]
+    assert list(read_runs(tmp_path / "runs").runs) == ["b/a", "b/c/d", "z"]
+    assert list(read_runs(tmp_path / "runs/z").runs) == ["."]
     out = srq("runs", "list", tmp_path / "runs", "--json", tmp_path / "r.json")
     assert out.index("b/a") < out.index("b/c/d") < out.index("z ")
     row = next(line for line in out.splitlines() if "b/a" in line)

@@ -4,7 +4,7 @@ import json
 import os
 from dataclasses import replace
 
-from sr_quant_cli.commands.pretrain import Request, pretrain
+from sr_quant_cli.commands.pretrain import PretrainRequest, pretrain
 from sr_quant_cli.modelfiles.modelfile import load_model
 
 SMALL = (
@@ -23,7 +23,7 @@ SMALL = (
 
 
 def request(photographs, run_dir, *overrides, **changes):
-    base = Request(
+    base = PretrainRequest(
         network="edsr",
         scale=2,
         data=str(photographs),
@@ -52,7 +52,7 @@ def entries(run_dir):
 
 
 def train_in_child(
-    wanted: Request, cache: str, die_at: str = "", interrupt_at: int | None = None
+    wanted: PretrainRequest, cache: str, die_at: str = "", interrupt_at: int | None = None
 ) -> None:
     """Body of a child process: one run, killed at a call that the parent cannot time.
 
@@ -67,11 +67,11 @@ def train_in_child(
     if die_at:
         _die_in(die_at, signal.SIGKILL)
     if interrupt_at is not None:
-        _signal_in(interrupt_at, signal.SIGINT)
+        signal_in(interrupt_at, signal.SIGINT)
     pretrain(wanted)
 
 
-def _signal_in(step: int, number: int) -> None:
+def signal_in(step: int, number: int) -> None:
     """Send this process a signal in the middle of a step."""
     from sr_quant_cli.training.loop import Trainer
 

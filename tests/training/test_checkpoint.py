@@ -184,7 +184,7 @@ def test_a_finished_run_of_more_steps_is_done(photographs, tmp_path, capsys):
 
 def test_a_run_that_was_not_validated_says_so(photographs, tmp_path, capsys):
     never = ("validation.every=100000", "train.iters=100000")
-    pretrain(request(photographs, tmp_path / "run", *never, max_time="0.5s"))
+    pretrain(request(photographs, tmp_path / "run", *never, max_time=0.5))
     last = capsys.readouterr().out.splitlines()[-2:]
     assert ", not validated yet: " in last[0]
     assert last[1] == "run the same command again to continue"

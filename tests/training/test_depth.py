@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sr_quant_cli.commands.distill import Request as DistillRequest
-from sr_quant_cli.commands.distill import distill
+from sr_quant_cli.commands.distill import DistillRequest, distill
 from sr_quant_cli.commands.pretrain import pretrain
 from sr_quant_cli.commands.quantize import quantize
 from sr_quant_cli.errors import UsageError
@@ -173,7 +172,7 @@ def test_quantized_training_resumes_exactly(unranked_model, photographs, tmp_pat
         )
 
     run(tmp_path / "whole")
-    for limit in ("0.001s", "0.001s", None):
+    for limit in (0.001, 0.001, None):
         run(tmp_path / "parts", limit)
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
     assert entries(tmp_path / "whole") == entries(tmp_path / "parts")

@@ -1,0 +1,190 @@
+"""The recipe of a quantization, from the options of ``srq quantize`` and the network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sr_quant_cli.commands.calibrate import choose_placement
+from sr_quant_cli.errors import UsageError, unknown
+from sr_quant_cli.methods import build as build_method
+from sr_quant_cli.methods import method_names
+from sr_quant_cli.networks import config_class
+from sr_quant_cli.quant.plan import Bits
+from sr_quant_cli.recipe.load import (
+    Change,
+    load_recipe,
+    options_as_changes,
+    origin_of,
+    parse_changes,
+    recipe_names,
+    validate_recipe,
+)
+from sr_quant_cli.recipe.schema import MOST_STEPS, QuantizeRecipe
+from sr_quant_cli.training.run import TrainingOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeRequest(TrainingOptions):
+    """Options of ``srq quantize``; None keeps the value of the recipe.
+
+    Parameters
+    ----------
+    model
+        Model or run folder to start from; None: the embedded model, or one that is trained first.
+    scale
+        Scale that the model must have.
+    recipe
+        Name or file of the recipe; None: the one of ``method`` for the network.
+    w, a
+        Bit widths of weights and activations.
+    placement
+        ``paper`` or ``full``.
+    iters
+        Training steps, to which the schedule is scaled.
+    """
+
+    model: Path | None = None
+    scale: int | None = None
+    method: str | None = None
+    recipe: str | None = None
+    w: int | None = None
+    a: int | None = None
+    placement: str | None = None
+    iters: int | None = None
+
+
+def resolve(request: QuantizeRequest, network: Mapping[str, Any], name: str) -> QuantizeRecipe:
+    """Build the recipe that a request asks for, and check it.
+
+    Parameters
+    ----------
+    network
+        Configuration of the network to quantize.
+    name
+        Name of its model, for messages.
+
+    Raises
+    ------
+    UsageError
+        Unknown method, recipe or key; a recipe for another method or network; bits or sites that
+        the method or the network does not have.
+    """
+    origin = request.recipe or default_recipe(str(request.method), network)
+    changes = changes_of(request, origin)
+    recipe = load_recipe(origin, changes, QuantizeRecipe)
+    if request.method not in (None, recipe.method.name):
+        raise UsageError(f"recipe {origin} is for {recipe.method.name}, not for {request.method}")
+    if recipe.network.name not in _with_bases(network["name"]):
+        raise UsageError(
+            f"recipe {origin} is for {recipe.network.name}; {name} is {network['name']}"
+        )
+    values = recipe.model_dump(by_alias=True)
+    if not any(change.key == "data.patch_hr" for change in changes):
+        values["data"]["patch_hr"] = recipe.patch_at(network["scale"])
+    values["network"] = dict(network)
+    if request.iters is not None:
+        scale_schedule(values, request.iters)
+    resolved = validate_recipe(values, origin_of(origin), changes)
+    assert isinstance(resolved, QuantizeRecipe)
+    method = build_method(resolved.method)
+    try:
+        method.check(Bits(resolved.bits.w, resolved.bits.a))
+    except ValueError as error:
+        raise UsageError(f"{resolved.method.name}: {error}") from error
+    choose_placement(resolved, method)
+    return resolved
+
+
+def requested_recipe(request: QuantizeRequest) -> str:
+    """Name of the recipe that a request asks for, before its network is known.
+
+    Raises
+    ------
+    UsageError
+        The request names neither a recipe nor a known method.
+    """
+    if request.recipe is not None:
+        return request.recipe
+    if request.method is None:
+        raise UsageError(f"`method` or `recipe` is needed; methods: {', '.join(method_names())}")
+    if request.method not in method_names():
+        raise unknown("method", request.method, method_names())
+    return builtin_recipe(request.method, "edsr")
+
+
+def changes_of(request: QuantizeRequest, origin: str) -> list[Change]:
+    """List the changes that the options make to the recipe ``origin``, in order."""
+    changes = options_as_changes({"bits.w": ("w", request.w), "bits.a": ("a", request.a)})
+    if request.placement is not None:
+        written = load_recipe(origin, (), QuantizeRecipe).sites.placement
+        if request.placement != written:
+            # The rest of the section belongs to the placement that is written there.
+            sites = {"placement": request.placement}
+            changes.append(Change.of("sites", sites, "placement", request.placement))
+    return [*changes, *parse_changes(request.overrides)]
+
+
+def run_name(recipe: QuantizeRecipe) -> str:
+    """Name of the run folder and of the model."""
+    full = "-full" if recipe.sites.placement == "full" else ""
+    bits = Bits(recipe.bits.w, recipe.bits.a)
+    return f"{recipe.network.name}-x{recipe.network.scale}-{recipe.method.name}-{bits}{full}"
+
+
+def default_recipe(method: str, network: Mapping[str, Any]) -> str:
+    """Name of the built-in recipe of a method for a network.
+
+    Raises
+    ------
+    UsageError
+        There is no such method, or none for this network.
+    """
+    if method not in method_names():
+        raise unknown("method", method, method_names())
+    name = builtin_recipe(method, network["name"])
+    if network.get("n_feats", 0) > 64 and f"{name}-full" in recipe_names():
+        return f"{name}-full"
+    if name not in recipe_names():
+        own = [n for n in recipe_names() if n.startswith(f"{method}-")]
+        there = own or [n for n in recipe_names() if n.endswith(f"-{network['name']}")]
+        raise UsageError(
+            f"no recipe of {method} for {network['name']}: copy {' or '.join(there) or 'another'} "
+            "with 'srq recipes copy', change it, and name it with `recipe`"
+        )
+    return name
+
+
+def builtin_recipe(task: str, network: str) -> str:
+    """Name of the recipe of a task or method for a network, or for its nearest base with one.
+
+    >>> builtin_recipe("quantsr", "quantsr_c"), builtin_recipe("pams", "quantsr_c")
+    ('quantsr-quantsr_c', 'pams-edsr')
+    """
+    names = [f"{task}-{name}" for name in _with_bases(network)]
+    return next((name for name in names if name in recipe_names()), names[0])
+
+
+def scale_schedule(values: dict[str, Any], iters: int) -> None:
+    """Set the steps of a recipe, and scale its schedule in proportion.
+
+    Raises
+    ------
+    UsageError
+        There are too few or too many steps.
+    """
+    if not 0 <= iters <= MOST_STEPS:
+        raise UsageError(f"must be 0 to {MOST_STEPS}", field="iters", value=iters)
+    published = values["train"]["iters"]
+    if published and iters:
+        schedule, factor = values["schedule"], iters / published
+        for key in ("every", "warmup"):
+            schedule[key] = max(round(schedule[key] * factor), min(schedule[key], 1))
+        schedule["at"] = [max(round(step * factor), 1) for step in schedule["at"]]
+    values["train"]["iters"] = iters
+
+
+def _with_bases(network: str) -> list[str]:
+    """List a network, its base, and the bases of that."""
+    other = config_class(network).recipes_from
+    return [network, *(_with_bases(other) if other else [])]
