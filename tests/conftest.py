@@ -21,7 +21,7 @@ from tests.helpers import picture, tiny_edsr
 @pytest.fixture(autouse=True)
 def _nothing_told(monkeypatch):
     """Let every test hear what is told once."""
-    monkeypatch.setattr("sr_quant_cli.modelfiles.named._told", set())
+    monkeypatch.setattr("sr_quant_cli.modelfiles.loading._noted", set())
 
 
 @pytest.fixture(autouse=True)

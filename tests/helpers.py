@@ -1,5 +1,6 @@
 """Small pictures and networks that several test modules use."""
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -9,6 +10,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from sr_quant_cli.inference.opening import open_model
+from sr_quant_cli.inference.options import RunOptions
+from sr_quant_cli.inference.upscaler import Upscaler
+from sr_quant_cli.modelfiles.named import identify
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.base import Network, NetworkConfig
 from sr_quant_cli.networks.carn import CARN, CARNConfig
@@ -26,6 +31,11 @@ def tiny_edsr(scale: int = 2, seed: int = 0) -> EDSR:
     network = build(EDSRConfig(scale=scale, n_blocks=2, n_feats=8))
     assert isinstance(network, EDSR)
     return network.eval()
+
+
+def open_path(path: Path, **options) -> Upscaler:
+    """Open a model file, graph or checkpoint; the options are those of ``RunOptions``."""
+    return open_model(identify(path), RunOptions(**options))
 
 
 SMALL_SWINIR = {"embed_dim": 8, "layers": [2, 2], "heads": [2, 2], "window": 4}

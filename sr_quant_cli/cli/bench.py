@@ -1,6 +1,5 @@
 """``srq bench`` and ``srq bench train``."""
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,9 +9,7 @@ from typer.core import TyperGroup
 from sr_quant_cli.cli.options import DataRoot, Depth, Device, Json, Overrides, Threads
 
 MOST_TIMED = 10_000
-"""Runs or steps that are timed."""
-MOST_PIXELS = 2048 * 2048
-"""LR pixels of a picture that is enlarged whole."""
+"""largest number of timed runs or steps"""
 
 
 class _UpscaleIsMeant(TyperGroup):
@@ -35,11 +32,13 @@ app = typer.Typer(
 def upscale(
     models: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="MODEL", help="srq models, or fast; default: the embedded ones."),
+        typer.Argument(
+            metavar="MODEL", help="srq models, run folders, fast; default: embedded."
+        ),
     ] = None,
     size: Annotated[str, typer.Option(metavar="WxH", help="LR pixels.")] = "320x180",
     scale: Annotated[
-        int | None, typer.Option(help="Of the models; default: their own, else 4.")
+        int | None, typer.Option(help="Scale of the models; default: their own, else 4.")
     ] = None,
     runs: Annotated[
         int, typer.Option(min=1, max=MOST_TIMED, help="Timed runs of each variant.")
@@ -48,12 +47,12 @@ def upscale(
     threads: Threads = None,
     json: Json = None,
 ) -> None:
-    """Time a picture's enlargement in torch, ONNX Runtime and OpenVINO, whole, in turns.
+    """Time the enlargement of a whole picture in every runtime, in turns.
 
-    Float models run in each precision that the processor has, folded and not, quantized ones
-    simulated and on integers. The first row is the first model in torch, as the papers' code runs
-    it; the others are compared with it. Bit operations are counted, all else is measured. Training
-    steps are timed by 'srq bench train', which has options of its own.
+    Float models run in each precision that the processor has, folded and unfolded; quantized ones
+    run simulated and on integers. The first row, to which the others are compared, is the first
+    model in torch, run as the papers' code runs it. Bit operations are counted, all else is
+    measured. 'srq bench train' times training steps and has options of its own.
 
     \b
     Examples:
@@ -62,32 +61,22 @@ def upscale(
       srq bench runs/full.safetensors runs/w4a4.safetensors --runs 15
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.commands.bench_upscale import BenchRequest, bench_upscale
-    from sr_quant_cli.errors import UsageError
-    from sr_quant_cli.modelfiles.named import embedded_model, full_precision_model, named_model
     from sr_quant_cli.report.bench import print_upscale_times
     from sr_quant_cli.system.files import write_json
 
-    sides = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", size)
-    if sides is None:
-        raise UsageError(f"--size {size}: must be WIDTHxHEIGHT in LR pixels, as 320x180")
-    width, height = map(int, sides.groups())
-    if width * height > MOST_PIXELS:
-        raise UsageError(f"--size {size}: must be at most {MOST_PIXELS:,} pixels")
-    if not models:
-        models = [full_precision_model(scale or 4), embedded_model(scale or 4)]
-    report = bench_upscale(
+    timings = bench_upscale(
         BenchRequest(
-            models=tuple(named_model(model, scale) for model in models),
-            size=(width, height),
+            models=tuple(models or ()),
+            size=size,
             runs=runs,
             threads=threads,
             depth=depth,
             scale=scale,
         )
     )
-    print_upscale_times(report)
+    print_upscale_times(timings)
     if json is not None:
-        write_json(json, report)
+        write_json(json, timings.to_json())
 
 
 @app.command()

@@ -6,6 +6,9 @@ from typing import Annotated, Literal
 import typer
 
 from sr_quant_cli.cli.options import DataRoot, Depth, Json, Threads
+from sr_quant_cli.runtimes.registry import formats
+
+_FORMATS = f"[{'|'.join(formats())}]"
 
 
 def export(
@@ -14,16 +17,19 @@ def export(
         typer.Argument(metavar="MODEL", help="srq model, or fast; default: an embedded one."),
     ] = None,
     format_: Annotated[
-        Literal["onnx", "openvino"], typer.Option("--format", help="onnx, or OpenVINO's IR.")
+        str,
+        typer.Option(
+            "--format", metavar=_FORMATS, help="Format of the graph file; openvino: OpenVINO's IR."
+        ),
     ] = "onnx",
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", help=".onnx, or .xml with a .bin; default: by MODEL."
+            "--output", "-o", metavar="FILE", help="Graph file; default: named after MODEL."
         ),
     ] = None,
     scale: Annotated[
-        int | None, typer.Option(help="Of the model; default: its own, else 4.")
+        int | None, typer.Option(help="Scale of the model; default: its own, else 4.")
     ] = None,
     io: Annotated[
         Literal["float", "uint8"],
@@ -31,23 +37,23 @@ def export(
     ] = "float",
     offsets: Annotated[
         Literal["exact", "snap"],
-        typer.Option(help="Ranges that start at a real number: as they are, or at a multiple."),
+        typer.Option(help="Real-valued zero points: keep them exactly, or snap them to integers."),
     ] = "exact",
     calibrate: Annotated[
         str | None,
         typer.Option(
             metavar="DIR|NAME",
-            help="Photographs to fix ranges or bits by that follow from the picture.",
+            help="Photographs to fix ranges or bits that follow the picture.",
         ),
     ] = None,
     full_range: Annotated[
         bool,
-        typer.Option("--full-range", help="Keep 8-bit weights that processors without VNNI clip."),
+        typer.Option("--full-range", help="Keep 8-bit weights; they overflow without VNNI."),
     ] = False,
     row: Annotated[
         int | None,
         typer.Option(
-            min=0, help="Fix bits that follow the picture at a row (cabm, adabm, granular_dq)."
+            min=0, help="Fix bits that follow the picture to this row (cabm, adabm, granular_dq)."
         ),
     ] = None,
     depth: Depth = "full",
@@ -58,10 +64,10 @@ def export(
 ) -> None:
     """Write a model as a graph for ONNX Runtime or OpenVINO.
 
-    Height and width of its pictures are free. A quantized model comes down to integers wherever it
-    can. The graph is compared with the model on three pictures first: where it loses more than
-    0.01 dB besides what was changed on purpose, which is told, or a layer that should be on
-    integers is not, nothing is written. Where bits follow the picture, the graph gives these, too.
+    Height and width of the pictures are free. A quantized model runs on integers wherever it can.
+    The graph is first compared with the model on three pictures. If it loses more than 0.01 dB
+    beyond intended changes, which are listed, or if a layer that should run on integers does not,
+    nothing is written. If bits follow the picture, they are a second output of the graph.
 
     \b
     Examples:
@@ -71,29 +77,31 @@ def export(
       srq export runs/edsr-x4-daq/model.safetensors --calibrate photos/ -o daq.onnx
       srq export runs/edsr-x4-cabm/model.safetensors --row 3 -o cabm-3.onnx
     """  # noqa: D301 - typer's \b keeps the line breaks
-    from sr_quant_cli.commands.export import ExportRequest, run_export
-    from sr_quant_cli.modelfiles.named import named_model
+    from sr_quant_cli.commands import export as core
     from sr_quant_cli.report.export import print_export
     from sr_quant_cli.system.files import check_outputs, write_json
 
     check_outputs({"output": output, "json": json}, [model])
-    exported = run_export(
-        ExportRequest(
-            model=named_model(model, scale),
-            scale=scale,
-            format=format_,
-            output=output,
-            io=io,
-            offsets=offsets,
-            full_range=full_range,
-            calibrate=calibrate,
-            data_root=data_root,
-            row=row,
-            depth=depth,
-            threads=threads,
-            overwrite=overwrite,
-        ),
-        print_export,
+    request = core.ExportRequest(
+        model=model,
+        scale=scale,
+        format=format_,
+        output=output,
+        io=io,
+        offsets=offsets,
+        full_range=full_range,
+        calibrate=calibrate,
+        data_root=data_root,
+        row=row,
+        depth=depth,
+        threads=threads,
+        overwrite=overwrite,
     )
+    try:
+        exported = core.export(request)
+    except core.RefusedGraphError as refused:
+        print_export(refused.exported)
+        raise
+    print_export(exported)
     if json is not None:
-        write_json(json, exported.report())
+        write_json(json, exported.to_json())

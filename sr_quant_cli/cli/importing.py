@@ -71,9 +71,9 @@ def import_(
 
     from sr_quant_cli.errors import UsageError
     from sr_quant_cli.lowering.verify import beside_bicubic
-    from sr_quant_cli.modelfiles.checkpoints import Given, import_checkpoint
+    from sr_quant_cli.modelfiles.checkpoints import UserHints, import_checkpoint
     from sr_quant_cli.modelfiles.modelfile import Card, save_model
-    from sr_quant_cli.modelfiles.named import is_model_file
+    from sr_quant_cli.modelfiles.named import identify
     from sr_quant_cli.runtimes.torch import TorchRuntime
     from sr_quant_cli.system.files import check_outputs
     from sr_quant_cli.system.reporting import warn
@@ -81,11 +81,11 @@ def import_(
     target = output or Path(f"{checkpoint.stem}.safetensors")
     check_outputs({"output": target}, [checkpoint])
     if target.exists() and not overwrite:
-        raise UsageError(f"{target} exists; use --overwrite to replace it")
-    if checkpoint.exists() and is_model_file(checkpoint):
+        raise UsageError(f"{target} exists; use `overwrite` to replace it")
+    if checkpoint.exists() and identify(checkpoint).is_model_file:
         raise UsageError(f"{checkpoint} is an srq model file already")
-    given = Given(scale, method, w, a, res_scale, None if range_ is None else _RANGES[range_])
-    network, source, assumed = import_checkpoint(checkpoint, given)
+    hints = UserHints(scale, method, w, a, res_scale, None if range_ is None else _RANGES[range_])
+    network, source, assumed = import_checkpoint(checkpoint, hints)
     save_model(target, network, Card(name=name or checkpoint.stem, licence=licence, source=source))
     how = network.quantization
     bits = f" {how.method.name} {how.bits}" if how else ""

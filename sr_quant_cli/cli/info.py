@@ -10,34 +10,36 @@ from sr_quant_cli.report.terminal import say
 
 
 def info(
-    model: Annotated[Path, typer.Argument(metavar="FILE", help="srq model, checkpoint, or fast.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="FILE", help="srq model, checkpoint, run folder, or fast.")
+    ],
     size: Annotated[
         str, typer.Option(metavar="WxH", help="Output size that operations are counted for.")
     ] = "1280x720",
     scale: Annotated[
-        int | None, typer.Option(help="Of a checkpoint that does not say it, or holds several.")
+        int | None,
+        typer.Option(help="Scale of a checkpoint that holds several or none."),
     ] = None,
     depth: Depth = "full",
     json: Json = None,
 ) -> None:
-    """Show what a model file holds.
+    """Show the contents of a model file.
 
-    Network, scale, size, counted operations, training history, scores.
+    Network, scale, size, counted operations, training history and scores.
 
     \b
     Examples:
       srq info runs/edsr-x4/model.safetensors
       srq info model.safetensors --size 3840x2160 --json info.json
     """  # noqa: D301 - typer's \b keeps the line breaks
-    from sr_quant_cli.commands.info import describe
-    from sr_quant_cli.modelfiles.named import named_model
-    from sr_quant_cli.report.info import print_description
+    from sr_quant_cli.commands import info as core
+    from sr_quant_cli.report.info import print_info
     from sr_quant_cli.system.files import write_json
 
-    description = describe(named_model(model, scale), size, depth, scale)
-    print_description(description)
+    found = core.info(core.InfoRequest(model=model, size=size, scale=scale, depth=depth))
+    print_info(found)
     if json is not None:
-        write_json(json, description)
+        write_json(json, found.to_json())
 
 
 def pack(
@@ -47,11 +49,13 @@ def pack(
     name: Annotated[str | None, typer.Option(help="Name shown in tables.")] = None,
     data: Annotated[str | None, typer.Option(help="What it was trained on.")] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the weights.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the copy.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing copy.")
+    ] = False,
 ) -> None:
     """Copy a model file for release.
 
-    Weights at half the size with --half; entries of its card filled in.
+    With --half, weights take half the space; the other options fill in its card.
 
     \b
     Example:
@@ -59,13 +63,13 @@ def pack(
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.errors import UsageError
     from sr_quant_cli.modelfiles.modelfile import pack_model
-    from sr_quant_cli.modelfiles.named import model_file
+    from sr_quant_cli.modelfiles.named import identify
     from sr_quant_cli.system.files import check_outputs
 
-    model = model_file(model)
+    model = identify(model).path
     check_outputs({"output": output}, [model])
     if output.exists() and not overwrite:
-        raise UsageError(f"{output} exists; use --overwrite to replace it")
+        raise UsageError(f"{output} exists; use `overwrite` to replace it")
     given = {"name": name, "data": data, "licence": licence}
     changes = {key: value for key, value in given.items() if value is not None}
     pack_model(model, output, changes, half=half)

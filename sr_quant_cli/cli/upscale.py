@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from sr_quant_cli.cli.options import (
+    GRAPHS,
     Depth,
     Device,
     Json,
@@ -19,7 +20,7 @@ from sr_quant_cli.cli.options import (
 
 
 def _name(text: str) -> str:
-    """Refuse the empty name that a shell variable without a value becomes."""
+    """Refuse an empty name, which an empty shell variable leaves."""
     if not text:
         raise typer.BadParameter("the name is empty")
     return text
@@ -37,8 +38,8 @@ def upscale(
         Path | None,
         typer.Option(
             metavar="FILE|fast",
-            help="srq file, checkpoint, .onnx, .xml, or the smaller embedded one (fast); default: "
-            "the embedded.",
+            help=f"srq file, checkpoint, {GRAPHS}, run folder, or fast, the smaller embedded "
+            "model; default: the embedded one.",
         ),
     ] = None,
     output: Annotated[
@@ -62,7 +63,7 @@ def upscale(
         bool,
         typer.Option(
             "--bit-map",
-            help="Draw the bits that every patch took, as IMAGE_x4_bits.png beside the output.",
+            help="Draw a map of the chosen bits, as IMAGE_x4_bits.png beside the output.",
         ),
     ] = False,
     depth: Depth = "full",
@@ -74,8 +75,8 @@ def upscale(
 ) -> None:
     """Enlarge a picture, or all pictures of a folder.
 
-    Of a folder, hidden files, enlargements (NAME_x4.png of a NAME that is there) and subfolders are
-    left out. Beside photo.jpg, photo.png becomes photo.png_x4.png.
+    In a folder, hidden files, subfolders and enlargements (NAME_x4.png beside NAME) are skipped. If
+    photo.jpg and photo.png are both there, the second becomes photo.png_x4.png.
 
     \b
     Examples:
@@ -87,47 +88,37 @@ def upscale(
       srq upscale photo.png --model dynamic.safetensors --patchwise --bit-map
       torchrun --nproc-per-node 2 -m sr_quant_cli upscale holiday/
     """  # noqa: D301 - typer's \b keeps the line breaks
-    from sr_quant_cli.commands.jobs import check_places, plan_jobs
-    from sr_quant_cli.commands.upscale import (
-        check_bit_maps,
-        raise_failures,
-        say_left_out,
-        summarize,
-        upscale_all,
-    )
-    from sr_quant_cli.errors import UsageError
+    from sr_quant_cli.commands import upscale as core
+    from sr_quant_cli.commands.jobs import check_places
     from sr_quant_cli.imaging.tiling import patches_of
-    from sr_quant_cli.inference.opening import open_model
-    from sr_quant_cli.modelfiles.named import named_model
+    from sr_quant_cli.inference.options import RunOptions
     from sr_quant_cli.system.files import check_outputs, write_json
-    from sr_quant_cli.system.processes import process_group
+    from sr_quant_cli.system.processes import world
 
     source = Path(image)
-    file = check_places(source, output)
-    check_outputs({"output": file, "json": json}, [source, model])
-    patches = patches_of(patchwise, patch, step)
-    if bit_map and patches is None:
-        raise UsageError("--bit-map: only with --patchwise")
-    upscaler = open_model(
-        named_model(model, scale),
-        scale=scale,
+    check_outputs({"output": check_places(source, output), "json": json}, [source, model])
+    options = RunOptions(
         runtime=runtime,
         device=device,
         precision=precision,
         threads=threads,
         depth=depth,
         tile=tile,
-        patches=patches,
+        patches=patches_of(patchwise, patch, step),
     )
-    if bit_map:
-        check_bit_maps(upscaler)
-    plan = plan_jobs(source, upscaler.scale, output)
-    with process_group() as here:
-        if not here.rank:
-            say_left_out(plan)
-        results = upscale_all(upscaler, plan.jobs, overwrite=overwrite, bit_maps=bit_map)
-    if here.rank:
+    done = core.upscale(
+        core.UpscaleRequest(
+            image=source,
+            output=output,
+            model=model,
+            scale=scale,
+            overwrite=overwrite,
+            bit_map=bit_map,
+            options=options,
+        )
+    )
+    if world().rank:
         return
     if json is not None:
-        write_json(json, summarize(results, upscaler.name, upscaler.scale, plan.left_out))
-    raise_failures(results)
+        write_json(json, done.to_json())
+    done.raise_failures()

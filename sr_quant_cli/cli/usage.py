@@ -1,4 +1,4 @@
-"""Errors of the command line in plain words: those of the libraries that read it speak of types."""
+"""Errors of the command line in plain words, in terms of options rather than types."""
 
 import re
 from collections.abc import Iterator
@@ -8,33 +8,35 @@ from sr_quant_cli.strict import in_words
 
 
 def in_flags(text: str, command: Any) -> str:
-    """Put options in the place of parameters that stand in backquotes.
+    """Replace parameters in backquotes by the options of that name.
 
     Parameters
     ----------
     command
-        Typer's, with all that are below it: a name is that of the same option in all of them.
+        Typer's top command; a parameter belongs to the same option in all of its subcommands.
     """
     flags = dict(_flags(command))
     return re.sub(r"`(\w+)`", lambda name: flags.get(name[1], name[1]), text)
 
 
 def _flags(command: Any) -> Iterator[tuple[str, str]]:
-    """Names of parameters in Python, and those of their options."""
+    """Yield the names of parameters in Python, each with the name of its option."""
     for parameter in command.params:
         if parameter.param_type_name == "option":
-            yield parameter.name, next(n for n in parameter.opts if n.startswith("--"))
+            # A trailing underscore keeps a parameter from shadowing a builtin.
+            name = parameter.name.rstrip("_")
+            yield name, next(n for n in parameter.opts if n.startswith("--"))
     for inner in getattr(command, "commands", {}).values():
         yield from _flags(inner)
 
 
 def usage_error(error: Any) -> str:
-    """One line for an error of Typer: the option or argument as it is typed, and what is allowed.
+    """Put an error of Typer into one line: the option or argument, and what is allowed.
 
     Parameters
     ----------
     error
-        With ``format_message``; what else it has depends on the kind of error.
+        Error with ``format_message``; its other attributes depend on its kind.
     """
     option = getattr(error, "option_name", None)
     parameter = getattr(error, "param", None)

@@ -1,6 +1,7 @@
-"""``srq bench``: one picture enlarged by every runtime, timed in turns."""
+"""``srq bench``: one picture, enlarged in every runtime and precision, timed in turns."""
 
 import math
+import re
 from collections.abc import Callable, Generator, Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -17,50 +18,79 @@ from sr_quant_cli.errors import UsageError
 from sr_quant_cli.lowering.deploy import deploy
 from sr_quant_cli.lowering.graph import save_graph
 from sr_quant_cli.metrics import rgb_psnr
-from sr_quant_cli.modelfiles.named import load_at_depth, name_of
-from sr_quant_cli.networks.base import Depth, Network
+from sr_quant_cli.modelfiles.loading import load, name_of
+from sr_quant_cli.modelfiles.named import (
+    Source,
+    embedded_model,
+    full_precision_model,
+    identify,
+)
+from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.folding import fold_exactly, linear_chain
 from sr_quant_cli.passes.apply import count_operations
 from sr_quant_cli.quant.cost import bitops
-from sr_quant_cli.runtimes.base import Kernels, Pixels, Runtime, RuntimeName
-from sr_quant_cli.runtimes.opening import open_file
+from sr_quant_cli.runtimes.base import Kernels, Pixels, Runtime
+from sr_quant_cli.runtimes.registry import RuntimeEntry, graph_runtimes
 from sr_quant_cli.runtimes.torch import TorchRuntime
-from sr_quant_cli.system.device import Precision, PrecisionChoice, has_fast_bf16, set_threads
+from sr_quant_cli.system.choices import Depth, Precision, PrecisionChoice
+from sr_quant_cli.system.device import has_fast_bf16, set_threads
 from sr_quant_cli.system.processor import has_vnni
 from sr_quant_cli.system.reporting import warn
-from sr_quant_cli.system.timing import Variant, compare, machine, time_in_turns
+from sr_quant_cli.system.timing import Row, Variant, compare, machine, time_in_turns
 
 _CPU = torch.device("cpu")
-_GRAPHS: tuple[RuntimeName, ...] = ("onnxruntime", "openvino")
+
+MOST_PIXELS = 2048 * 2048
+"""LR pixels of the largest picture, which is enlarged whole"""
 
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """What ``srq bench`` was asked for.
+    """Request for ``bench_upscale``.
 
-    Parameters
+    Attributes
     ----------
     models
-        srq model files; the first is the reference of times and of PSNR.
+        What ``identify`` finds models by; the first is the reference of times and of PSNR. Empty:
+        the embedded models, in full precision and quantized.
     size
-        Width and height of the LR picture.
+        ``WIDTHxHEIGHT`` of the LR picture.
     runs
         Timed runs of each variant.
     scale
-        That the models must enlarge by; None: by any.
+        Scale that the models must have; None: any, of the embedded ones 4.
     """
 
-    models: tuple[Path, ...]
-    size: tuple[int, int]
-    runs: int
-    threads: int | None
-    depth: Depth
+    models: tuple[Path, ...] = ()
+    size: str = "320x180"
+    runs: int = 7
+    threads: int | None = None
+    depth: Depth = "full"
     scale: int | None = None
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Width and height.
+
+        Raises
+        ------
+        UsageError
+            ``size`` is no size, or too large.
+        """
+        sides = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", self.size)
+        if sides is None:
+            problem = "must be WIDTHxHEIGHT in LR pixels, as 320x180"
+            raise UsageError(problem, field="size", value=self.size)
+        width, height = map(int, sides.groups())
+        if width * height > MOST_PIXELS:
+            problem = f"must be at most {MOST_PIXELS:,} pixels"
+            raise UsageError(problem, field="size", value=self.size)
+        return width, height
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way to run a model: how it is called, and what makes it ready."""
+class BenchVariant:
+    """One way to run a model: its name in tables, and the call that makes it ready."""
 
     model: str
     label: str
@@ -68,47 +98,101 @@ class Way:
     bitops: int
 
 
-def bench_upscale(request: BenchRequest) -> dict[str, Any]:
-    """Enlarge a picture in every way there is, and time it.
+@dataclass(frozen=True)
+class UpscaleTiming:
+    """Times of one variant, and what it computes.
+
+    Attributes
+    ----------
+    psnr
+        dB against the output of the first variant, RGB; None: equal.
+    integer_kernels, float_kernels
+        Executed convolutions and matrix products.
+    bitops_counted
+        Bit operations of the picture.
+    """
+
+    model: str
+    variant: str
+    times: Row
+    psnr: float | None
+    integer_kernels: int
+    float_kernels: int
+    bitops_counted: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, the times among them."""
+        fields = asdict(self)
+        return {**fields.pop("times"), **fields}
+
+
+@dataclass(frozen=True)
+class UpscaleTimings:
+    """Times of all variants; the first one is the reference.
+
+    Attributes
+    ----------
+    width, height
+        LR pixels.
+    machine
+        Properties of the machine that times depend on.
+    """
+
+    rows: tuple[UpscaleTiming, ...]
+    width: int
+    height: int
+    scale: int
+    machine: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Report: ``rows``, ``work`` and ``machine``."""
+        return {
+            "rows": [row.to_json() for row in self.rows],
+            "work": {"width": self.width, "height": self.height, "scale": self.scale},
+            "machine": self.machine,
+        }
+
+
+def bench_upscale(request: BenchRequest) -> UpscaleTimings:
+    """Enlarge a picture in every runtime and precision, and time it.
 
     The first row is the first model in torch, in float32 and NCHW, as the papers' code runs it.
-
-    Returns
-    -------
-    The report that ``--json`` writes: ``rows``, ``work`` and ``machine``.
 
     Raises
     ------
     UsageError
-        A model is not usable.
+        A model or the size is not usable.
     """
+    width, height = request.sides
+    scale = request.scale or 4
+    models = request.models or (full_precision_model(scale), embedded_model(scale))
+    sources = [identify(model, request.scale) for model in models]
     set_threads(request.threads)
-    lr = bench_picture(*request.size)
+    lr = bench_picture(width, height)
     with TemporaryDirectory() as folder:
-        ways, runtimes, outputs = [], [], []
-        for way in (way for path in request.models for way in _ways(path, request, Path(folder))):
-            try:
-                runtime = way.open()
-                outputs.append(runtime(lr))
-            except UsageError as error:
-                warn(f"{way.label} is left out here: {error}")
-                continue
-            ways.append(way)
-            runtimes.append(runtime)
+        ready, runtimes, outputs = [], [], []
+        for source in sources:
+            for variant in _variants(source, request, Path(folder)):
+                try:
+                    runtime = variant.open()
+                    outputs.append(runtime(lr))
+                except UsageError as error:
+                    warn(f"{variant.label} is left out here: {error}")
+                    continue
+                ready.append(variant)
+                runtimes.append(runtime)
         kernels = [runtime.kernels() for runtime in runtimes]
-        variants = [
+        steps = [
             # Not by name: two models may have the same.
             Variant(str(index), _forever(runtime, lr))
             for index, runtime in enumerate(runtimes)
         ]
-        times = time_in_turns(variants, request.runs, _CPU, warm_up=1)
+        times = compare(time_in_turns(steps, request.runs, _CPU, warm_up=1))
     rows = [
-        _row(way, timed, rgb_psnr(outputs[0], output), counted)
-        for way, timed, output, counted in zip(ways, compare(times), outputs, kernels, strict=True)
+        _row(variant, timed, rgb_psnr(outputs[0], output), counted)
+        for variant, timed, output, counted in zip(ready, times, outputs, kernels, strict=True)
     ]
-    width, height = request.size
-    work = {"width": width, "height": height, "scale": outputs[0].shape[1] // width}
-    return {"rows": rows, "work": work, "machine": machine(_CPU)}
+    return UpscaleTimings(tuple(rows), width, height, outputs[0].shape[1] // width, machine(_CPU))
 
 
 def bench_picture(width: int, height: int) -> Pixels:
@@ -119,52 +203,51 @@ def bench_picture(width: int, height: int) -> Pixels:
     return np.ascontiguousarray(padded[:height, :width])
 
 
-def _row(way: Way, timed: Any, psnr: float, kernels: Kernels) -> dict[str, Any]:
-    return {
-        **asdict(timed),
-        "variant": way.label,
-        "model": way.model,
-        "psnr": None if math.isinf(psnr) else psnr,
-        "integer_kernels": kernels.integer,
-        "float_kernels": kernels.floating,
-        "bitops_counted": way.bitops,
-    }
+def _row(variant: BenchVariant, times: Row, psnr: float, kernels: Kernels) -> UpscaleTiming:
+    return UpscaleTiming(
+        model=variant.model,
+        variant=variant.label,
+        times=times,
+        psnr=None if math.isinf(psnr) else psnr,
+        integer_kernels=kernels.integer,
+        float_kernels=kernels.floating,
+        bitops_counted=variant.bitops,
+    )
 
 
-def _ways(path: Path, request: BenchRequest, folder: Path) -> Iterator[Way]:
-    network, header = load_at_depth(path, request.depth, request.scale)
-    name = name_of(path, header, request.depth)
-    width, height = request.size
+def _variants(source: Source, request: BenchRequest, folder: Path) -> Iterator[BenchVariant]:
+    network, header = load(source, request.depth)
+    name = name_of(source, header, request.depth)
+    width, height = request.sides
     counted = bitops(count_operations(network, height, width))
-    bf16: list[Precision] = ["bf16"] if has_fast_bf16(_CPU) else []
+    precisions: list[Precision] = ["fp32", "bf16"] if has_fast_bf16(_CPU) else ["fp32"]
 
-    def way(label: str, open_: Callable[[], Runtime]) -> Way:
-        return Way(name, label, open_, counted)
+    def variant(label: str, open_: Callable[[], Runtime]) -> BenchVariant:
+        return BenchVariant(name, label, open_, counted)
 
-    def graph(runtime: RuntimeName, precision: PrecisionChoice, *, folded: bool) -> Runtime:
-        file = folder / f"{abs(hash(path))}-{folded}.onnx"
+    def graph(runtime: RuntimeEntry, precision: PrecisionChoice, *, folded: bool) -> Runtime:
+        file = folder / f"{abs(hash(source.path))}-{folded}.onnx"
         if not file.exists():
             made = deploy(network, name, "uint8", folded=folded, full_range=has_vnni())
             save_graph(made.model, file)
-        return open_file(runtime, file, request.threads, precision)
+        return runtime.open(file, request.threads, precision)
 
     if network.quantization is not None:
-        yield way("torch fp32, simulated", partial(TorchRuntime, network, _CPU))
-        for runtime in _GRAPHS:
-            yield way(f"{runtime} int8", partial(graph, runtime, "auto", folded=True))
+        yield variant("torch fp32, simulated", partial(TorchRuntime, network, _CPU))
+        for runtime in graph_runtimes():
+            yield variant(f"{runtime.name} int8", partial(graph, runtime, "auto", folded=True))
         return
-    yield way("torch fp32, NCHW", partial(_torch, network, "fp32", folded=False, layout=_NCHW))
-    precisions: list[Precision] = ["fp32", *bf16]
-    yield from (way(f"torch {p}", partial(_torch, network, p, folded=False)) for p in precisions)
-    if linear_chain(network):
-        yield from (
-            way(f"torch {p}, folded", partial(_torch, network, p, folded=True)) for p in precisions
-        )
-    for folded in (False, True) if linear_chain(network) else (False,):
-        suffix = ", folded" if folded else ""
-        yield way(f"onnxruntime fp32{suffix}", partial(graph, "onnxruntime", "fp32", folded=folded))
+    yield variant("torch fp32, NCHW", partial(_torch, network, "fp32", folded=False, layout=_NCHW))
+    forms = [(False, ""), (True, ", folded")] if linear_chain(network) else [(False, "")]
+    for folded, suffix in forms:
         for p in precisions:
-            yield way(f"openvino {p}{suffix}", partial(graph, "openvino", p, folded=folded))
+            yield variant(f"torch {p}{suffix}", partial(_torch, network, p, folded=folded))
+    for folded, suffix in forms:
+        for runtime in graph_runtimes():
+            for p in precisions:
+                if runtime.offers(p):
+                    opened = partial(graph, runtime, p, folded=folded)
+                    yield variant(f"{runtime.name} {p}{suffix}", opened)
 
 
 _NCHW = torch.contiguous_format

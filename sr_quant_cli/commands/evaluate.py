@@ -1,260 +1,293 @@
-"""``srq eval``: every candidate on every benchmark set, scored beside the inference."""
+"""``srq eval``: models and folders of pictures, scored on benchmark sets."""
 
 import math
-import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from sr_quant_cli import __version__
-from sr_quant_cli.data.benchmark import BenchmarkSet, Pair
+from sr_quant_cli.commands.scoring import (
+    Candidate,
+    SetResult,
+    distinct,
+    folder_candidate,
+    is_below,
+    model_candidate,
+    score_candidates,
+)
+from sr_quant_cli.data.benchmark import BenchmarkSet, data_root, find_set, parse_sets
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.imaging.formats import picture_files
-from sr_quant_cli.imaging.io import read_rgb, thumbnail
 from sr_quant_cli.imaging.tiling import Patches
-from sr_quant_cli.inference.bitmap import draw_bit_map
-from sr_quant_cli.inference.tiles import OnTile, TileResult
-from sr_quant_cli.inference.upscaler import Upscaler
-from sr_quant_cli.metrics import Protocol, score
-from sr_quant_cli.modelfiles.modelfile import SetScore
-from sr_quant_cli.runtimes.base import Pixels, RuntimeName
-from sr_quant_cli.system.processes import collect, from_first, share
-from sr_quant_cli.system.reporting import track
-from sr_quant_cli.system.terminal import file_name
+from sr_quant_cli.inference.opening import common_scale, open_model
+from sr_quant_cli.inference.options import RunOptions
+from sr_quant_cli.inference.upscaler import BicubicUpscaler, Upscaler
+from sr_quant_cli.metrics import Protocol, get_protocol
+from sr_quant_cli.modelfiles.modelfile import SetScore, record_scores
+from sr_quant_cli.modelfiles.named import Source, identify
+from sr_quant_cli.runtimes.registry import AUTO, TORCH
+from sr_quant_cli.scales import check_scale
+from sr_quant_cli.system.choices import Depth
+from sr_quant_cli.system.files import DRAWING, check_own
+from sr_quant_cli.system.processes import process_group
+from sr_quant_cli.system.reporting import warn
 
 if TYPE_CHECKING:
-    from sr_quant_cli.inference.bits import BitMeter, Cost
+    from sr_quant_cli.inference.bits import Cost
+
+_ASK_GRAPH = "does it take and give RGB 0..1? Put what BGR or 0..255 needs into the graph"
+_ASK_CHECKPOINT = (
+    "was its residual factor or range another one? srq import has `res_scale`, `range`"
+)
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A row of the table.
+class EvalRequest:
+    """Request for ``evaluate``.
 
     Attributes
     ----------
-    make_sr
-        Makes SR from a pair and its LR picture, and tells of every tile that has run.
-    meter
-        Counts bits of the tiles; None: none are known.
+    models
+        What ``identify`` finds models by; empty: the embedded model, unless there are folders.
+    bench
+        Names of sets, joined by ``+``.
+    scale
+        Scale of all rows; None: the models' own, else 4.
+    protocol
+        Name of a metric protocol.
+    sr_dirs
+        Folders of pictures that were upscaled elsewhere, a row each.
+    record
+        The scores are to be stored by ``record``: refuse models and options for which they cannot.
     bit_maps
-        Folder of maps of the bits that it chooses; None: none are drawn.
-    ran_by
-        Tells which runtime ran the latest picture; None: no network.
+        Folder for maps of the chosen bits; None: no maps.
+    runtime
+        A registered runtime or auto; None: torch, the reference, and for a graph file its own.
+    device, threads, depth, patches
+        As in ``RunOptions``.
+    data_root
+        Folder of the data sets; None: ``SRQ_DATA``, else ``datasets``.
     """
 
-    label: str
-    make_sr: Callable[[BenchmarkSet, Pair, Pixels, OnTile], Pixels]
-    meter: "BitMeter | None" = None
+    models: tuple[Path, ...] = ()
+    bench: str = "Set5+Set14+B100+Urban100"
+    scale: int | None = None
+    protocol: str = "matlab"
+    sr_dirs: tuple[Path, ...] = ()
+    record: bool = False
     bit_maps: Path | None = None
-    ran_by: Callable[[], RuntimeName | None] = lambda: None
+    runtime: str | None = None
+    device: str = "auto"
+    threads: int | None = None
+    depth: Depth = "full"
+    patches: Patches | None = None
+    data_root: Path | None = None
 
 
 @dataclass(frozen=True)
-class PictureScore:
-    """Score of one picture; seconds of making SR, and counted bits where they are known."""
+class Evaluation:
+    """Scores of all rows on all sets.
 
-    name: str
-    psnr: float
-    ssim: float
-    edge: float
-    seconds: float
-    cost: "Cost | None" = None
-
-
-@dataclass(frozen=True)
-class SetResult:
-    """Score of one candidate on one set: means over its pictures.
-
-    Seconds are those of making SR, summed over the pictures, whichever process made them: with
-    several processes more than the time one waits. ``counted`` says what the average bits of
-    ``cost`` are the mean of, ``runtime`` what ran the network, if one ran.
+    Attributes
+    ----------
+    results
+        One for each row and set, sets outside; bicubic is the first row.
+    sources
+        The models, in the order of the rows behind bicubic.
+    labels
+        Their labels.
+    patches
+        Patches in which the models enlarged; None: whole pictures.
+    costs
+        True if average bits and bit operations are worth showing.
     """
 
-    label: str
-    bench: str
-    lr_origin: str
-    psnr: float
-    ssim: float
-    edge: float
-    seconds: float
-    pictures: tuple[PictureScore, ...]
-    cost: "Cost | None" = None
-    counted: str = ""
-    runtime: RuntimeName | None = None
+    results: tuple[SetResult, ...]
+    sets: tuple[BenchmarkSet, ...]
+    protocol: Protocol
+    sources: tuple[Source, ...] = ()
+    labels: tuple[str, ...] = ()
+    patches: Patches | None = None
+    costs: bool = False
+
+    @property
+    def scale(self) -> int:
+        """Scale of all rows."""
+        return self.sets[0].scale
+
+    def to_json(self) -> dict[str, Any]:
+        """Report: the figures, with everything that makes them comparable."""
+        return {
+            "srq": __version__,
+            "protocol": self.protocol.name,
+            "protocol_summary": self.protocol.summary,
+            "border": self.scale,
+            "scale": self.scale,
+            "patches": None if self.patches is None else asdict(self.patches),
+            "sets": {
+                bench.name: {"images": len(bench.pairs), "lr": bench.lr_origin}
+                for bench in self.sets
+            },
+            "rows": [_row(result) for result in self.results],
+        }
 
 
-def model_candidate(upscaler: Upscaler, bit_maps: Path | None = None) -> Candidate:
-    """Row of a model; maps are drawn of those whose bits follow the picture."""
-    meter = upscaler.meter
-    drawn = bit_maps if meter is not None and meter.dynamic else None
-    return Candidate(
-        upscaler.name,
-        lambda _set, _pair, lr, on_tile: upscaler(lr, on_tile),
-        meter,
-        drawn,
-        lambda: upscaler.ran_by,
+def evaluate(request: EvalRequest) -> Evaluation:
+    """Score models and folders of pictures on benchmark sets.
+
+    The processes of a process group share the pictures; all return the whole result.
+
+    Raises
+    ------
+    UsageError
+        A model, set, protocol or folder is not usable, or the options exclude each other.
+    """
+    sources = _sources(request)
+    _check(request, sources)
+    protocol = get_protocol(request.protocol)
+    names = parse_sets(request.bench)
+    upscalers = [open_model(source, _options(request, source)) for source in sources]
+    scale = common_scale(upscalers, request.scale)
+    dynamic = any(u.meter is not None and u.meter.dynamic for u in upscalers)
+    if request.bit_maps is not None and not dynamic:
+        raise UsageError("the bits of no model here follow the picture", field="bit_maps")
+    sets = [find_set(name, scale, data_root(request.data_root)) for name in names]
+    candidates = _candidates(request, upscalers, scale)
+    with process_group():
+        results = score_candidates(candidates, sets, protocol)
+    labels = [candidate.label for candidate in candidates[1 : 1 + len(sources)]]
+    _warn_below_bicubic(sources, labels, results)
+    return Evaluation(
+        tuple(results),
+        tuple(sets),
+        protocol,
+        tuple(sources),
+        tuple(labels),
+        request.patches,
+        costs=dynamic or request.patches is not None,
     )
 
 
-def folder_candidate(folder: Path) -> Candidate:
-    """Row of pictures that something else upscaled: ``DIR/SET/NAME.png`` or ``DIR/NAME.png``.
+def record(evaluation: Evaluation) -> None:
+    """Store the scores of each model in the card of its file.
 
     Raises
     ------
     UsageError
-        There is no such folder; later, when a picture of a set is missing in it.
+        A model is no srq model file.
+    FailedError
+        A file cannot be written.
     """
-    if not folder.is_dir():
-        raise UsageError(f"--sr-dir {folder}: no such folder")
-
-    @cache
-    def files_of(place: Path) -> dict[str, Path]:
-        return {path.stem: path for path in picture_files(place)}
-
-    def find(bench: BenchmarkSet, pair: Pair, _lr: Pixels, _on_tile: OnTile) -> Pixels:
-        inside = folder / bench.name
-        place = inside if inside.is_dir() else folder
-        files = files_of(place)
-        stems = dict.fromkeys([pair.name, pair.hr.stem, (pair.lr or pair.hr).stem])
-        endings = ("", f"_x{bench.scale}", f"x{bench.scale}", "_SR")
-        for spelling in (stem + ending for ending in endings for stem in stems):
-            if spelling in files:
-                return read_rgb(files[spelling])
-        raise UsageError(
-            f"--sr-dir: {place} has no picture of {pair.name} ({bench.name}); its name may be one "
-            f"of {', '.join(stems)}, followed by nothing or {', '.join(endings[1:])}"
-        )
-
-    return Candidate(folder.name, find)
+    for source, label in zip(evaluation.sources, evaluation.labels, strict=True):
+        record_scores(source.path, set_scores(evaluation, label))
 
 
-def evaluate(
-    candidates: Sequence[Candidate], sets: Sequence[BenchmarkSet], protocol: Protocol
-) -> list[SetResult]:
-    """Score candidates on sets, each picture read once.
-
-    SR is made in this thread while another scores the picture before; no more than these two are
-    in memory. The processes of a process
-    group share the pictures of each set; all get the whole result.
-
-    Raises
-    ------
-    UsageError
-        A picture is missing, damaged, or not of its original's size.
-    """
-    results = []
-    with ThreadPoolExecutor(1) as scorer:
-        for bench in sets:
-            waiting: list[list[Future[PictureScore]]] = []
-            mine = share(from_first(bench.pairs))
-            for pair in track(mine, len(mine), "picture", bench.name):
-                lr, hr = pair.load(bench.scale)
-                row = []
-                for candidate in candidates:
-                    ran: list[TileResult] = []
-                    begun = time.perf_counter()
-                    sr = candidate.make_sr(bench, pair, lr, ran.append)
-                    seconds = time.perf_counter() - begun
-                    made = partial(_score, candidate, bench, pair, sr, hr, seconds, protocol)
-                    cost = None if candidate.meter is None else candidate.meter.cost(ran)
-                    row.append(scorer.submit(made, cost))
-                    _draw(candidate, bench, pair, lr, ran)
-                waiting.append(row)
-                for future in waiting[-2] if len(waiting) > 1 else ():
-                    future.result()
-            rows = collect([[future.result() for future in row] for row in waiting])
-            results += [
-                _mean(candidate, bench, pictures)
-                for candidate, pictures in zip(candidates, zip(*rows, strict=True), strict=True)
-            ]
-    return results
-
-
-def distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Number labels that occur more than once: ``a``, ``a (2)``."""
-    seen: Counter[str] = Counter()
-    out = []
-    for candidate in candidates:
-        seen[candidate.label] += 1
-        count = seen[candidate.label]
-        label = candidate.label if count == 1 else f"{candidate.label} ({count})"
-        out.append(replace(candidate, label=label))
-    return out
-
-
-def is_below(label: str, other: str, results: Sequence[SetResult]) -> bool:
-    """Whether the PSNR of one row is below that of another on every set."""
-    psnr = {(result.label, result.bench): result.psnr for result in results}
-    sets = {bench for _, bench in psnr}
-    return all(psnr[label, bench] < psnr[other, bench] for bench in sets)
-
-
-def set_scores(
-    label: str, results: Sequence[SetResult], sets: Sequence[BenchmarkSet], protocol: Protocol
-) -> list[SetScore]:
-    """The results of one row as a model's card holds them: those that are finite."""
-    by_name = {bench.name: bench for bench in sets}
+def set_scores(evaluation: Evaluation, label: str) -> list[SetScore]:
+    """Finite scores of one row, as the card of a model file holds them."""
     return [
         SetScore(
             bench=result.bench,
             images=len(result.pictures),
-            scale=by_name[result.bench].scale,
-            protocol=protocol.name,
-            border=by_name[result.bench].scale,
+            scale=evaluation.scale,
+            protocol=evaluation.protocol.name,
+            border=evaluation.scale,
             lr=result.lr_origin,
             psnr=round(result.psnr, 4),
             ssim=round(result.ssim, 5),
         )
-        for result in results
+        for result in evaluation.results
         if result.label == label and math.isfinite(result.psnr)
     ]
 
 
-def report(
-    results: Sequence[SetResult],
-    sets: Sequence[BenchmarkSet],
-    protocol: Protocol,
-    patches: Patches | None = None,
-) -> dict[str, Any]:
-    """Report that ``--json`` writes: figures with all that makes them comparable."""
-    scale = sets[0].scale
+def _sources(request: EvalRequest) -> list[Source]:
+    if request.models:
+        return [identify(model, request.scale) for model in request.models]
+    if not request.sr_dirs:
+        return [identify(None, request.scale)]
+    if request.scale is not None:
+        check_scale(request.scale)
+    return []
+
+
+def _check(request: EvalRequest, sources: Sequence[Source]) -> None:
+    """Refuse options that exclude each other."""
+    depth = {"field": "depth", "value": request.depth}
+    if request.record:
+        foreign = [str(source.path) for source in sources if not source.is_model_file]
+        if foreign:
+            files = ", ".join(foreign)
+            raise UsageError(f"only srq model files store scores, not {files}", field="record")
+        if request.runtime not in (None, TORCH):
+            raise UsageError(
+                f"stores scores of the model itself, not by {request.runtime}", field="record"
+            )
+        if request.depth != "full":
+            raise UsageError("`record` stores scores of full depth only", **depth)
+        if request.patches is not None:
+            raise UsageError(
+                "stores scores of whole pictures, not of patches (`patchwise`)", field="record"
+            )
+    if request.depth != "full" and not request.models:
+        raise UsageError("name a model that runs at several depths", **depth)
+    if request.bit_maps is not None:
+        if request.patches is None:
+            raise UsageError("only with `patchwise`", field="bit_maps")
+        for path in request.bit_maps.rglob("*_bits.png"):
+            check_own(path, DRAWING)
+
+
+def _options(request: EvalRequest, source: Source) -> RunOptions:
+    return RunOptions(
+        runtime=request.runtime or (AUTO if source.kind == "graph" else TORCH),
+        device=request.device,
+        precision="fp32",
+        threads=request.threads,
+        depth=request.depth,
+        patches=request.patches,
+    )
+
+
+def _candidates(request: EvalRequest, upscalers: Sequence[Upscaler], scale: int) -> list[Candidate]:
+    return distinct(
+        [
+            model_candidate(BicubicUpscaler(scale)),
+            *(model_candidate(upscaler, request.bit_maps) for upscaler in upscalers),
+            *(folder_candidate(folder) for folder in request.sr_dirs),
+        ]
+    )
+
+
+def _warn_below_bicubic(
+    sources: Sequence[Source], labels: Sequence[str], results: Sequence[SetResult]
+) -> None:
+    """Ask about models of other projects that are worse than bicubic: they may be misread."""
+    for source, label in zip(sources, labels, strict=True):
+        if not source.is_model_file and is_below(label, "bicubic", results):
+            question = _ASK_GRAPH if source.kind == "graph" else _ASK_CHECKPOINT
+            warn(f"{label} is below bicubic: {question}")
+
+
+def _row(result: SetResult) -> dict[str, Any]:
     return {
-        "srq": __version__,
-        "protocol": protocol.name,
-        "protocol_summary": protocol.summary,
-        "border": scale,
-        "scale": scale,
-        "patches": None if patches is None else asdict(patches),
-        "sets": {bench.name: {"images": len(bench.pairs), "lr": bench.lr_origin} for bench in sets},
-        "rows": [
+        "model": result.label,
+        "bench": result.bench,
+        "runtime": result.runtime,
+        "psnr": round(result.psnr, 4),
+        "ssim": round(result.ssim, 5),
+        "edge_psnr": round(result.edge, 4),
+        "seconds": round(result.seconds, 3),
+        **_cost_fields(result.cost),
+        "fab_counted": result.counted,
+        "pictures": [
             {
-                "model": result.label,
-                "bench": result.bench,
-                "runtime": result.runtime,
-                "psnr": round(result.psnr, 4),
-                "ssim": round(result.ssim, 5),
-                "edge_psnr": round(result.edge, 4),
-                "seconds": round(result.seconds, 3),
-                **_cost_fields(result.cost),
-                "fab_counted": result.counted,
-                "pictures": [
-                    {
-                        "name": p.name,
-                        "psnr": round(p.psnr, 4),
-                        "ssim": round(p.ssim, 5),
-                        "edge_psnr": round(p.edge, 4),
-                        **_cost_fields(p.cost),
-                    }
-                    for p in result.pictures
-                ],
+                "name": picture.name,
+                "psnr": round(picture.psnr, 4),
+                "ssim": round(picture.ssim, 5),
+                "edge_psnr": round(picture.edge, 4),
+                **_cost_fields(picture.cost),
             }
-            for result in results
+            for picture in result.pictures
         ],
     }
 
@@ -267,51 +300,3 @@ def _cost_fields(cost: "Cost | None") -> dict[str, float | None]:
         "bitops_counted": round(cost.bitops),
         "bitops_once_counted": round(cost.bitops_once),
     }
-
-
-def _draw(
-    candidate: Candidate, bench: BenchmarkSet, pair: Pair, lr: Pixels, ran: Sequence[TileResult]
-) -> None:
-    if candidate.bit_maps is None:
-        return
-    assert candidate.meter is not None
-    folder = candidate.bit_maps / file_name(candidate.label) / bench.name
-    title = f"{pair.name}: {candidate.label}, x{bench.scale}"
-    path = folder / f"{pair.name}_x{bench.scale}_bits.png"
-    draw_bit_map(thumbnail(lr), ran, candidate.meter.candidates, title, path)
-
-
-def _score(
-    candidate: Candidate,
-    bench: BenchmarkSet,
-    pair: Pair,
-    sr: Pixels,
-    hr: Pixels,
-    seconds: float,
-    protocol: Protocol,
-    cost: "Cost | None",
-) -> PictureScore:
-    try:
-        scored = score(sr, hr, bench.scale, protocol)
-    except ValueError as error:
-        raise UsageError(f"{candidate.label}, {bench.name} {pair.name}: {error}") from error
-    return PictureScore(pair.name, scored.psnr, scored.ssim, scored.edge, seconds, cost)
-
-
-def _mean(
-    candidate: Candidate, bench: BenchmarkSet, pictures: tuple[PictureScore, ...]
-) -> SetResult:
-    costs = [p.cost for p in pictures if p.cost is not None]
-    return SetResult(
-        candidate.label,
-        bench.name,
-        bench.lr_origin,
-        float(np.mean([p.psnr for p in pictures])),
-        float(np.mean([p.ssim for p in pictures])),
-        float(np.mean([p.edge for p in pictures])),
-        sum(p.seconds for p in pictures),
-        pictures,
-        type(costs[0]).mean(costs) if costs else None,
-        "" if candidate.meter is None else candidate.meter.counted,
-        candidate.ran_by(),
-    )

@@ -1,4 +1,4 @@
-"""Which pictures ``srq upscale`` enlarges, and where the results go."""
+"""Pictures that ``srq upscale`` enlarges, and places of the results."""
 
 import errno
 import os
@@ -11,40 +11,41 @@ from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.formats import SAVE_OPTIONS, list_folder
 
 BIT_MAP = "_bits"
-"""What the name of a map of bits has behind that of the enlargement."""
+"""suffix of the name of a bit map, after the name of the enlargement"""
 
 _ENLARGED = re.compile(rf"(.+)_x\d+(?:{BIT_MAP})?")
 _TOLD = 3
-"""Names that are told of each kind of file that is left out."""
+"""names that are listed for each kind of skipped file"""
 
 
 @dataclass(frozen=True)
-class Job:
-    """One picture and where its enlargement goes."""
+class UpscaleJob:
+    """One picture and the place of its enlargement."""
 
     source: Path
     target: Path
 
     @property
     def bit_map(self) -> Path:
-        """Where its map of bits goes."""
+        """Place of its bit map."""
         return self.target.with_name(f"{self.target.stem}{BIT_MAP}.png")
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The pictures to enlarge, and what of their folder is left out, in words for the user."""
+class UpscalePlan:
+    """The pictures to enlarge."""
 
-    jobs: tuple[Job, ...]
+    jobs: tuple[UpscaleJob, ...]
     left_out: str = ""
+    """files of the folder that are skipped, in words for the user"""
 
 
 def check_places(source: Path, output: str | Path | None) -> Path | None:
-    """Refuse an input that is not there and an output that cannot be, before any work.
+    """Refuse a missing input and an impossible output before any work is done.
 
     Returns
     -------
-    The file that ``output`` names; None: it names a folder, or nothing.
+    The file that ``output`` names; None if it names a folder or nothing.
 
     Raises
     ------
@@ -55,17 +56,19 @@ def check_places(source: Path, output: str | Path | None) -> Path | None:
         raise UsageError(f"no such picture or folder: {source}")
     _, file = _output(output)
     if file is not None and source.is_dir():
-        raise UsageError(f"-o {output}: is a file name, but the input {source} is a folder")
+        raise UsageError(
+            f"is a file name, but the input {source} is a folder", field="output", value=output
+        )
     return file
 
 
 def exists(path: Path) -> bool:
-    """Whether there is something of that name.
+    """True if there is a file or folder of that name.
 
     Raises
     ------
     UsageError
-        It cannot be a name here, or a folder on its way may not be looked into.
+        The system does not allow such a name, or a folder on the way is not accessible.
     """
     try:
         path.stat()
@@ -76,12 +79,12 @@ def exists(path: Path) -> bool:
     return True
 
 
-def plan_jobs(source: Path, scale: int, output: str | Path | None) -> Plan:
+def plan_jobs(source: Path, scale: int, output: str | Path | None) -> UpscalePlan:
     """Decide the output of every input.
 
-    ``IMAGE`` goes to ``IMAGE_x{scale}.png`` beside it, or to ``output``: a folder where it ends in
-    a separator or is one, a file where it has a suffix of ``SAVE_OPTIONS``, else a folder. Of a
-    folder all pictures lying in it are taken, except enlargements of others among them. Where two
+    ``IMAGE`` becomes ``IMAGE_x{scale}.png`` beside it, or goes to ``output``. That is a folder if
+    it ends in a separator or exists as a folder, a file if it has a suffix of ``SAVE_OPTIONS``, and
+    otherwise a folder. In a folder all pictures are taken but enlargements of others there. If two
     pictures differ in their suffixes alone, the second keeps its own: ``photo.png_x{scale}.png``.
 
     Raises
@@ -92,7 +95,8 @@ def plan_jobs(source: Path, scale: int, output: str | Path | None) -> Plan:
     file = check_places(source, output)
     folder, _ = _output(output)
     if not source.is_dir():
-        return Plan((Job(source, file or _place(source, folder) / _name(source.stem, scale)),))
+        target = file or _place(source, folder) / _name(source.stem, scale)
+        return UpscalePlan((UpscaleJob(source, target),))
     found = list_folder(source)
     sources, enlarged = _originals(found.pictures)
     left_out = ", ".join(
@@ -108,13 +112,14 @@ def plan_jobs(source: Path, scale: int, output: str | Path | None) -> Plan:
         raise UsageError(f"no pictures in {source}" + (f", but {left_out}" if left_out else ""))
     targets = _targets(sources, scale)
     jobs = [
-        Job(path, _place(path, folder) / name) for path, name in zip(sources, targets, strict=True)
+        UpscaleJob(path, _place(path, folder) / name)
+        for path, name in zip(sources, targets, strict=True)
     ]
-    return Plan(tuple(jobs), f"{source}: left out: {left_out}" if left_out else "")
+    return UpscalePlan(tuple(jobs), f"{source}: left out: {left_out}" if left_out else "")
 
 
 def _output(output: str | Path | None) -> tuple[Path | None, Path | None]:
-    """The folder or the file that ``-o`` names; neither: beside the input."""
+    """Folder or file that ``output`` names; neither: results go beside their inputs."""
     if output is None:
         return None, None
     path = Path(output)
@@ -127,12 +132,16 @@ def _output(output: str | Path | None) -> tuple[Path | None, Path | None]:
         return None, path
     if there:
         raise UsageError(
-            f"-o {output}: is no folder, and ends in none of {', '.join(SAVE_OPTIONS)}"
+            f"is no folder, and ends in none of {', '.join(SAVE_OPTIONS)}",
+            field="output",
+            value=output,
         )
     if suffix and not as_folder:
         raise UsageError(
-            f"-o {output}: suffix must be one of {', '.join(SAVE_OPTIONS)}; "
-            f"of a folder, write {output}{os.sep}"
+            f"suffix must be one of {', '.join(SAVE_OPTIONS)}; "
+            f"for a folder, write {output}{os.sep}",
+            field="output",
+            value=output,
         )
     return path, None
 
@@ -142,7 +151,7 @@ def _place(source: Path, folder: Path | None) -> Path:
 
 
 def _originals(pictures: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Tell pictures from those whose names say that they are enlargements of others."""
+    """Separate originals from pictures whose names mark them as enlargements of others."""
     names = {name for path in pictures for name in (path.stem, path.name)}
     originals: list[Path] = []
     enlarged: list[Path] = []
@@ -153,7 +162,7 @@ def _originals(pictures: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def _targets(sources: Sequence[Path], scale: int) -> list[str]:
-    """Names of the outputs, all different, also where a file system ignores case."""
+    """Names of the outputs, all different even if the file system ignores case."""
     names: list[str] = []
     taken: set[str] = set()
     for source in sources:

@@ -2,44 +2,134 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyvips
 
-from sr_quant_cli.commands.jobs import Job, Plan, exists
+from sr_quant_cli.commands.jobs import UpscaleJob, check_places, exists, plan_jobs
 from sr_quant_cli.errors import FailedError, SrqError, UsageError
 from sr_quant_cli.imaging.alpha import enlarge_alpha, opaque, spread_colour
 from sr_quant_cli.imaging.formats import check_writable, holds_alpha
 from sr_quant_cli.imaging.io import Picture, StreamWriter, open_picture, thumbnail
 from sr_quant_cli.inference.bitmap import draw_bit_map
+from sr_quant_cli.inference.opening import open_model
+from sr_quant_cli.inference.options import RunOptions
 from sr_quant_cli.inference.tiles import TileResult
 from sr_quant_cli.inference.upscaler import Upscaler
+from sr_quant_cli.modelfiles.named import identify
+from sr_quant_cli.runtimes.registry import AUTO
 from sr_quant_cli.system.interrupt import DeferredInterrupts
-from sr_quant_cli.system.processes import collect, from_first, share
+from sr_quant_cli.system.processes import collect, from_first, process_group, share
 from sr_quant_cli.system.reporting import progress, result
 from sr_quant_cli.system.terminal import printable
 
 
 @dataclass(frozen=True)
-class Done:
-    """What became of a job, and by which runtime; sizes in pixels, time in seconds."""
+class UpscaleRequest:
+    """Request for ``upscale``.
+
+    Attributes
+    ----------
+    image
+        Picture, or folder of pictures.
+    output
+        File or folder of the results, see ``plan_jobs``.
+    model
+        What ``identify`` finds a model by.
+    overwrite
+        Replace existing files.
+    bit_map
+        Draw a map of the chosen bits beside each result.
+    """
+
+    image: Path
+    output: str | Path | None = None
+    model: Path | None = None
+    scale: int | None = None
+    overwrite: bool = False
+    bit_map: bool = False
+    options: RunOptions = field(default_factory=lambda: RunOptions(runtime=AUTO))
+
+
+@dataclass(frozen=True)
+class PictureResult:
+    """Outcome of one job: sizes of the result in pixels, time in seconds, name of the runtime."""
 
     source: str
     target: str
     status: str
+    """done or failed"""
     width: int = 0
     height: int = 0
     seconds: float = 0.0
     not_kept: tuple[str, ...] = ()
+    """properties of the input that the result does not have"""
     error: str = ""
     bit_map: str = ""
     runtime: str = ""
 
 
+@dataclass(frozen=True)
+class UpscaleReport:
+    """Outcome of all jobs."""
+
+    model: str
+    scale: int
+    pictures: tuple[PictureResult, ...]
+    left_out: str = ""
+    """files of the folder that were skipped, in words"""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def raise_failures(self) -> None:
+        """End a batch some of whose jobs failed.
+
+        Raises
+        ------
+        FailedError
+            With their number and names.
+        """
+        failed = [Path(done.source).name for done in self.pictures if done.status == "failed"]
+        if failed:
+            raise FailedError(f"{len(failed)} of {len(self.pictures)} failed: {', '.join(failed)}")
+
+
+def upscale(request: UpscaleRequest) -> UpscaleReport:
+    """Enlarge a picture, or all pictures of a folder.
+
+    Every finished picture is reported as a result. The processes of a process group share the
+    pictures; all return the whole report.
+
+    Raises
+    ------
+    UsageError
+        The input, model or output is not usable, or the options exclude each other. Of several
+        pictures, one that is not usable fails alone.
+    FailedError
+        The only picture could not be enlarged or written.
+    """
+    check_places(request.image, request.output)
+    if request.bit_map and request.options.patches is None:
+        raise UsageError("only with `patchwise`", field="bit_map")
+    upscaler = open_model(identify(request.model, request.scale), request.options)
+    if request.bit_map:
+        check_bit_maps(upscaler)
+    plan = plan_jobs(request.image, upscaler.scale, request.output)
+    with process_group() as here:
+        if plan.left_out and not here.rank:
+            result(plan.left_out)
+        pictures = upscale_all(
+            upscaler, plan.jobs, overwrite=request.overwrite, bit_maps=request.bit_map
+        )
+    return UpscaleReport(upscaler.name, upscaler.scale, tuple(pictures), plan.left_out)
+
+
 def check_bit_maps(upscaler: Upscaler) -> None:
-    """Refuse maps of bits that would show nothing.
+    """Refuse bit maps that would show nothing.
 
     Raises
     ------
@@ -47,36 +137,36 @@ def check_bit_maps(upscaler: Upscaler) -> None:
         The bits of the model do not follow the picture.
     """
     if upscaler.meter is None or not upscaler.meter.dynamic:
-        raise UsageError(f"--bit-map: the bits of {upscaler.name} do not follow the picture")
+        raise UsageError(f"the bits of {upscaler.name} do not follow the picture", field="bit_map")
 
 
 def upscale_file(
     upscaler: Upscaler,
-    job: Job,
+    job: UpscaleJob,
     *,
     overwrite: bool,
     bit_map: bool = False,
     interrupts: DeferredInterrupts | None = None,
-) -> Done:
+) -> PictureResult:
     """Enlarge one picture; the output appears only when it is complete.
 
     Parameters
     ----------
     bit_map
-        Draw the bits that every patch took beside the output.
+        Draw a map of the chosen bits beside the output.
     interrupts
-        Looked at after every tile, and while the output is encoded.
+        Checked after every tile, and while the output is encoded.
 
     Raises
     ------
     UsageError
         The input is not readable, or the output exists or cannot hold the result.
     FailedError
-        The network's output is no picture, or the file cannot be written.
+        The output of the network is not a picture, or the file cannot be written.
     """
     for path in (job.target, job.bit_map) if bit_map else (job.target,):
         if exists(path) and not overwrite:
-            raise UsageError(f"{path} exists; use --overwrite to replace it")
+            raise UsageError(f"{path} exists; use `overwrite` to replace it")
     if job.target.resolve() == job.source.resolve():
         raise UsageError(f"{job.target} is the input itself")
     begun = time.perf_counter()
@@ -89,7 +179,7 @@ def upscale_file(
         assert upscaler.meter is not None
         title = printable(f"{job.source.name}: {upscaler.name}, x{scale}")
         draw_bit_map(thumbnail(picture), ran, upscaler.meter.candidates, title, job.bit_map)
-    return Done(
+    return PictureResult(
         str(job.source),
         str(job.target),
         "done",
@@ -103,70 +193,45 @@ def upscale_file(
 
 
 def upscale_all(
-    upscaler: Upscaler, jobs: Sequence[Job], *, overwrite: bool, bit_maps: bool = False
-) -> list[Done]:
-    """Enlarge pictures one after another, saying what happened to each.
+    upscaler: Upscaler, jobs: Sequence[UpscaleJob], *, overwrite: bool, bit_maps: bool = False
+) -> list[PictureResult]:
+    """Enlarge pictures one after another, and report each outcome as a result.
 
-    A picture that fails does not stop the others when there are several. An interrupt ends the
-    picture at work, of which nothing is left; those that are done stay. The processes of a process
-    group share the pictures; all get the whole result, and what the others did is said at the end.
+    If there are several pictures, one that fails does not stop the others. An interrupt abandons
+    the current picture, of which nothing is left; finished ones stay. The processes of a process
+    group share the pictures; all return the whole result, and outcomes of other processes are
+    reported at the end.
     """
     jobs = from_first(jobs)  # a folder may fill while it is listed
     mine = []
     with DeferredInterrupts(patient=True) as interrupts:
         for job in share(jobs):
             try:
-                result = upscale_file(
+                done = upscale_file(
                     upscaler, job, overwrite=overwrite, bit_map=bit_maps, interrupts=interrupts
                 )
             except SrqError as error:
                 interrupts.resume()
                 if len(jobs) == 1:
                     raise
-                result = Done(str(job.source), str(job.target), "failed", error=str(error))
-            _tell(result)
-            mine.append(result)
+                done = PictureResult(str(job.source), str(job.target), "failed", error=str(error))
+            _report(done)
+            mine.append(done)
             interrupts.resume()
     interrupts.resume()
-    results = collect(mine)
-    told = set(mine)
-    for result in results:
-        if result not in told:
-            _tell(result)
-    return results
-
-
-def say_left_out(plan: Plan) -> None:
-    """Tell what of a folder is not enlarged, if anything."""
-    if plan.left_out:
-        _say(plan.left_out)
-
-
-def summarize(results: list[Done], model: str, scale: int, left_out: str) -> dict[str, Any]:
-    """Report that ``--json`` writes."""
-    pictures = [asdict(result) for result in results]
-    return {"model": model, "scale": scale, "pictures": pictures, "left_out": left_out}
-
-
-def raise_failures(results: list[Done]) -> None:
-    """End a batch of which some items failed.
-
-    Raises
-    ------
-    FailedError
-        With how many, and which.
-    """
-    failed = [Path(result.source).name for result in results if result.status == "failed"]
-    if failed:
-        raise FailedError(f"{len(failed)} of {len(results)} failed: {', '.join(failed)}")
+    pictures = collect(mine)
+    for done in pictures:
+        if done not in mine:
+            _report(done)
+    return pictures
 
 
 def _transparency(
     picture: Picture, target: Path, scale: int
 ) -> tuple[Picture, pyvips.Image | None]:
-    """The picture without colours that would leave halos, and its alpha, enlarged.
+    """Remove hidden colours, which would leave halos, and enlarge alpha.
 
-    An alpha that hides nothing is left out where ``target`` cannot hold it.
+    An alpha channel that hides nothing is dropped if ``target`` cannot hold it.
     """
     if picture.alpha is None:
         return picture, None
@@ -212,19 +277,14 @@ def _enlarge(
     return ran
 
 
-def _tell(result: Done) -> None:
-    if result.status == "failed":
-        _say(f"{Path(result.source).name}: failed: {result.error}")
+def _report(done: PictureResult) -> None:
+    """Report one outcome as a result."""
+    if done.status == "failed":
+        result(f"{Path(done.source).name}: failed: {done.error}")
         return
-    size = f"{result.width}x{result.height}"
-    how = f"{result.seconds:.1f} s, {result.runtime}"
-    _say(f"{result.source} -> {result.target}  {size}  {how}")
-    if result.bit_map:
-        _say(f"{result.source} -> {result.bit_map}")
-    if result.not_kept:
-        _say(f"{result.source}: not kept: {', '.join(result.not_kept)}")
-
-
-def _say(line: str) -> None:
-    """Print a line above progress bars."""
-    result(line)
+    size = f"{done.width}x{done.height}"
+    result(f"{done.source} -> {done.target}  {size}  {done.seconds:.1f} s, {done.runtime}")
+    if done.bit_map:
+        result(f"{done.source} -> {done.bit_map}")
+    if done.not_kept:
+        result(f"{done.source}: not kept: {', '.join(done.not_kept)}")

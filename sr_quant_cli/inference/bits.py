@@ -15,9 +15,7 @@ from sr_quant_cli.networks.base import Network
 from sr_quant_cli.passes.apply import count_operations
 from sr_quant_cli.quant.cost import FLOAT_BITS, Operation, bitops
 from sr_quant_cli.quant.dynamic import dynamic_quantizers
-from sr_quant_cli.quant.plan import plan_sites
-from sr_quant_cli.quant.quantizers import Quantizer
-from sr_quant_cli.quant.sites import TENSORS, Kind, Site
+from sr_quant_cli.quant.sites import TENSORS, Kind
 
 IN_BLOCKS: tuple[Kind, ...] = ("block_first", "block", "linear")
 """Kinds of sites whose inputs FAB is the mean over, where the bits are fixed."""
@@ -125,21 +123,15 @@ class BitMeter:
 
     def _fixed_inputs(self) -> dict[str, int]:
         """Bits of the quantized inputs of layers in blocks, by the paths of the layers."""
-        how = self._network.quantization
-        if how is None:
-            return {}
-
-        def bits(site: Site, own: int) -> int:
-            before = how.placement.get(site.quantized_by) if site.quantized_by else None
-            shared = FLOAT_BITS if before is None else how.bits.input(before.input)
-            return own if shared == FLOAT_BITS else shared
-
-        plan = plan_sites(self._network.sites(), how.placement, how.bits)
-        inputs = {
-            entry.site.path: bits(entry.site, entry.input_bits)
-            for entry in plan
-            if entry.site.kind in IN_BLOCKS
-        }
+        plan = self._network.quantization.sites if self._network.quantization else ()
+        widths = {entry.site.path: entry.input_bits for entry in plan}
+        inputs = {}
+        for entry in plan:
+            path = entry.site.path
+            if entry.site.kind in IN_BLOCKS:
+                # A float input may come from a tensor site that is quantized.
+                float_ = entry.input_bits == FLOAT_BITS
+                inputs[path] = widths[entry.source] if float_ and entry.source else widths[path]
         return {path: width for path, width in inputs.items() if width != FLOAT_BITS}
 
 
@@ -168,19 +160,15 @@ def followed_inputs(network: Network) -> dict[str, str]:
     That is the layer's own, or the tensor site in front of it, where it has no quantizer itself.
     """
     dynamic = dynamic_quantizers(network)
-    behind: dict[Kind, str | None] = {}
     followed: dict[str, str] = {}
-    for site in network.sites():
-        module = network.get_submodule(site.path)
-        source = None
-        if site.path in dynamic:
-            source = site.path
-        elif not isinstance(getattr(module, "input_quantizer", None), Quantizer):
-            source = behind.get(site.quantized_by) if site.quantized_by else None
-        if site.kind in TENSORS:
-            behind[site.kind] = source
-        elif source is not None:
-            followed[site.path] = source
+    for entry in network.quantization.sites if network.quantization else ():
+        path, source = entry.site.path, entry.source
+        if path in dynamic:
+            source = path
+        elif entry.input_bits != FLOAT_BITS and not entry.given:
+            source = None
+        if source in dynamic and entry.site.kind not in TENSORS:
+            followed[path] = source
     return followed
 
 

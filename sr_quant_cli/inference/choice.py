@@ -1,45 +1,45 @@
-"""Which runtime runs a model where the user leaves that open."""
+"""Choice of the runtime for a model where the user asks for ``auto``."""
 
 import time
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args
 
 from sr_quant_cli.errors import FailedError, SrqError
 from sr_quant_cli.inference.graph_cache import Prepared, alone, open_graph
-from sr_quant_cli.runtimes.base import Pixels, Runtime, RuntimeName
-from sr_quant_cli.runtimes.opening import Precision
+from sr_quant_cli.runtimes.base import Pixels, Runtime
+from sr_quant_cli.runtimes.registry import TORCH, runtimes
+from sr_quant_cli.system.choices import PrecisionChoice
 from sr_quant_cli.system.files import read_sealed, write_sealed
 from sr_quant_cli.system.reporting import warn
 
 AGREES = 0.05
-"""dB of PSNR, RGB: how much a runtime may lose against the model on the small picture."""
+"""largest loss of PSNR (RGB, dB) against the model on the small picture"""
 
 MARGIN = 0.15
-"""Share of the time by which another runtime must be faster than the one before it."""
+"""share of the time by which a runtime must be faster than a preferred one"""
 
 _ROUNDS = 5
 _ENOUGH = 4.0
-"""Seconds of runs after which no further round begins."""
+"""seconds of runs after which no further round begins"""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """How a runtime did on the small picture."""
+    """Result of a runtime on the small picture."""
 
-    runtime: RuntimeName
+    runtime: str
     loss: float
-    """dB of PSNR (RGB) less than the model's own"""
+    """loss of PSNR (RGB, dB) against the model"""
     seconds: float
-    """the shortest of several runs"""
+    """shortest of several runs"""
 
 
-def choose(prepared: Prepared, precision: Precision) -> RuntimeName:
-    """The runtime that is fastest of those as good as the model; else torch.
+def choose(prepared: Prepared, precision: PrecisionChoice) -> str:
+    """Choose the fastest runtime that agrees with the model; torch if none does.
 
-    Measured once on a small picture, on one thread, and remembered: a machine gives one picture,
-    whatever the threads. Processes that ask at once wait for the first one.
+    Times are measured once, on a small picture and one thread, and the choice is kept: a machine
+    gives the same picture however many threads it uses. Processes that ask at the same time wait
+    for the first one.
     """
     record = prepared.folder / f"choice-{precision}.json"
     chosen = _remembered(record)
@@ -57,18 +57,19 @@ def choose(prepared: Prepared, precision: Precision) -> RuntimeName:
     return chosen
 
 
-def _remembered(record: Path) -> RuntimeName | None:
+def _remembered(record: Path) -> str | None:
     try:
-        runtime: RuntimeName = read_sealed(record)["runtime"]
+        chosen = read_sealed(record)["runtime"]
     except (TypeError, KeyError):
         return None
-    return runtime if runtime in get_args(RuntimeName) and find_spec(runtime) else None
+    here = [entry.name for entry in runtimes() if entry.installed]
+    return str(chosen) if chosen in here else None
 
 
-def _best(trials: list[Trial]) -> RuntimeName:
+def _best(trials: list[Trial]) -> str:
     agreeing = [trial for trial in trials if trial.loss <= AGREES]
     if not agreeing:
-        return "torch"
+        return TORCH
     best = agreeing[0]
     for trial in agreeing[1:]:
         if trial.seconds < (1 - MARGIN) * best.seconds:
@@ -76,31 +77,29 @@ def _best(trials: list[Trial]) -> RuntimeName:
     return best.runtime
 
 
-def _measure(prepared: Prepared, precision: Precision) -> list[Trial]:
-    """Those that cannot run it on this machine are left out, which is told."""
+def _measure(prepared: Prepared, precision: PrecisionChoice) -> list[Trial]:
+    """Time every runtime that races; one that cannot run the graph is left out with a warning."""
     from sr_quant_cli.lowering.samples import sample_pairs
     from sr_quant_cli.metrics import rgb_psnr
 
     _, lr, hr = sample_pairs(prepared.traits.scale)[0]
-    names: tuple[RuntimeName, ...] = ("openvino",)
-    if precision != "bf16":
-        names += ("onnxruntime",)
-    runtimes: dict[RuntimeName, Runtime] = {}
+    opened: dict[str, Runtime] = {}
     losses = {}
-    for name in filter(find_spec, names):
+    racing = [entry for entry in runtimes() if entry.races and entry.offers(precision)]
+    for name in [entry.name for entry in racing if entry.installed]:
         try:
-            runtimes[name] = open_graph(name, prepared, 1, precision)
-            losses[name] = prepared.psnr - rgb_psnr(runtimes[name](lr), hr)
+            opened[name] = open_graph(name, prepared, 1, precision)
+            losses[name] = prepared.psnr - rgb_psnr(opened[name](lr), hr)
         except SrqError as error:
             warn(f"{name} is left out here: {error}")
-    seconds = _times([runtimes[name] for name in losses], lr)
+    seconds = _times([opened[name] for name in losses], lr)
     return [
         Trial(name, losses[name], shortest) for name, shortest in zip(losses, seconds, strict=True)
     ]
 
 
 def _times(runtimes: list[Runtime], lr: Pixels) -> list[float]:
-    """The shortest run of each, in turns, so that whatever else runs disturbs them alike."""
+    """Shortest run of each; they run in turns, so that other load disturbs all of them alike."""
     shortest = [float("inf")] * len(runtimes)
     begun = time.perf_counter()
     for _ in range(_ROUNDS):

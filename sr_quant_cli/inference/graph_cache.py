@@ -1,7 +1,7 @@
-"""Graphs prepared from model files, kept in the cache: what upscaling starts from without torch.
+"""Graphs prepared from model files and kept in the cache, so that upscaling needs no torch.
 
-Of a model file srq makes, once, the graph that runtimes take, and measures the model itself on a
-small real picture. What is damaged there, or was made by other versions, is made anew.
+For each model file srq makes the graph that runtimes read, once, and measures the model itself on a
+small real picture. Files that are damaged or were made by other versions are made anew.
 """
 
 import os
@@ -13,23 +13,20 @@ from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
 from sr_quant_cli.errors import FailedError, UsageError
-from sr_quant_cli.modelfiles.named import is_model_file, load_at_depth, name_of, say_source
-from sr_quant_cli.runtimes.base import GraphRuntime, ModelTraits, RuntimeName
-from sr_quant_cli.runtimes.opening import Precision, open_file
+from sr_quant_cli.modelfiles.loading import load, name_of, note_source
+from sr_quant_cli.modelfiles.named import Source
+from sr_quant_cli.runtimes.base import GraphRuntime, ModelTraits
+from sr_quant_cli.runtimes.registry import get_runtime, runtimes
 from sr_quant_cli.scales import check_enlargement
+from sr_quant_cli.system.choices import Depth, PrecisionChoice
 from sr_quant_cli.system.files import cache_dir, read_sealed, scratch, write_sealed
 from sr_quant_cli.system.processor import features, has_vnni
 from sr_quant_cli.system.reporting import note, warn
 from sr_quant_cli.system.terminal import printable
-
-if TYPE_CHECKING:
-    from sr_quant_cli.networks.base import Depth
-
 
 MAKERS = (
     "inference/graph_cache.py",
@@ -41,57 +38,54 @@ MAKERS = (
     "quant",
     "runtimes",
 )
-"""Files and folders of srq that decide what a graph is."""
+"""files and folders of srq whose code decides what a graph looks like"""
 
-_PACKAGES = ("onnx", "onnx-ir", "onnxruntime", "onnxscript", "openvino", "torch")
-"""Packages that do, or that decide how it runs."""
+_PACKAGES = ("onnx", "onnx-ir", "onnxscript")
+"""packages that make graphs, beside those of the runtimes"""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A folder of the cache: ``graph.onnx``, ``model.json``, and what runtimes keep."""
+    """A folder of the cache: ``graph.onnx``, ``model.json``, and files that runtimes keep."""
 
     folder: Path
     traits: ModelTraits
     psnr: float
-    """of the model itself, dB, on the small picture"""
+    """PSNR of the model itself on the small picture, dB"""
     source: str
-    """what it was trained on, or taken for"""
+    """project that a checkpoint was taken to come from; empty for srq's own files"""
 
     @property
     def graph(self) -> Path:
-        """The graph, between uint8 pictures."""
+        """Path of the graph, which takes and gives uint8 pictures."""
         return self.folder / "graph.onnx"
 
 
-def prepare(
-    model: Path, depth: "Depth", scale: int | None = None, row: int | None = None
-) -> Prepared:
-    """Find the graph of a model file, or make it.
+def prepare(source: Source, depth: Depth = "full", row: int | None = None) -> Prepared:
+    """Find the graph of a model in the cache, or make it.
 
     Parameters
     ----------
-    scale
-        That it must enlarge by; None: by any.
     row
-        Of the bits that follow the picture; None: they are fixed.
+        Row of bits for a network whose bits follow the picture; None: the network as it is.
 
     Raises
     ------
     UsageError
-        The file is not usable, its network has another scale, or cannot run at that depth.
+        The file is not usable, or its network has another scale or cannot run at that depth.
     FailedError
-        The cache cannot be written, or the network has operations that a graph does not have.
+        The cache cannot be written, or the network has operations that graphs do not have.
     """
+    path = source.path
     try:
-        content = model.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"no such model file: {model}") from error
-    own = is_model_file(model)
+        raise UsageError(f"no such model file: {path}") from error
     # A checkpoint of another project may hold several scales, or have its scale in its name.
-    which = [depth, row, None if own else (scale, model.name)]
+    which = [depth, row, None if source.is_model_file else (source.scale, path.name)]
     full_range = has_vnni()
-    makers = [fingerprint(), features(), full_range, *map(_version, _PACKAGES)]
+    packages = sorted({*_PACKAGES, *(entry.package for entry in runtimes())})
+    makers = [fingerprint(), features(), full_range, *map(_version, packages)]
     key = sha256(content + repr((which, makers)).encode()).hexdigest()[:20]
     folder = cache_dir() / "graphs" / key
     found = _read(folder)
@@ -100,19 +94,19 @@ def prepare(
         with alone(folder):
             found = _read(folder)
             if found is None:
-                _make(model, depth, scale, row, folder, full_range=full_range)
+                _make(source, depth, row, folder, full_range=full_range)
                 found = _read(folder)
         if found is None:
             raise FailedError(f"{folder}: what was written there does not come back")
-    elif not own:
-        say_source(model, found.source, found.traits.scale)
-    check_enlargement(found.traits.name, found.traits.scale, scale)
+    elif not source.is_model_file:
+        note_source(path, found.source, found.traits.scale)
+    check_enlargement(found.traits.name, found.traits.scale, source.scale)
     return found
 
 
 @cache
 def fingerprint() -> str:
-    """Hash of the sources of srq that decide what a graph is."""
+    """Hash of the code of srq that decides what a graph looks like."""
     package = Path(__file__).parent.parent
     digest = sha256()
     for maker in MAKERS:
@@ -124,7 +118,7 @@ def fingerprint() -> str:
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep other processes from a folder of the cache; nobody can from one without writers."""
+    """Lock a folder of the cache; one that cannot be written needs no lock."""
     lock = FileLock(folder / ".lock")
     try:
         with suppress(OSError):
@@ -135,16 +129,17 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def open_graph(
-    name: RuntimeName, prepared: Prepared, threads: int | None, precision: Precision
+    name: str, prepared: Prepared, threads: int | None, precision: PrecisionChoice
 ) -> GraphRuntime:
     """Load a prepared graph in a runtime.
 
     Raises
     ------
     UsageError
-        The runtime has no such precision.
+        The runtime is not installed, or has no such precision.
     """
-    return open_file(name, prepared.graph, threads, precision, prepared.folder / "compiled")
+    kept = prepared.folder / "compiled"
+    return get_runtime(name).open(prepared.graph, threads, precision, kept)
 
 
 def _version(package: str) -> str:
@@ -155,7 +150,7 @@ def _version(package: str) -> str:
 
 
 def _read(folder: Path) -> Prepared | None:
-    """None: it is not there, or not what was written."""
+    """Read a folder of the cache; None: it is missing, damaged or incomplete."""
     known = read_sealed(folder / "model.json")
     try:
         found = Prepared(folder, ModelTraits.of(known["facts"]), known["psnr"], known["source"])
@@ -166,7 +161,7 @@ def _read(folder: Path) -> Prepared | None:
 
 
 def _writable(folder: Path) -> Path:
-    """The folder itself, or one that goes with this process."""
+    """The folder itself, or one that is removed when this process ends."""
     try:
         with scratch(folder):
             return folder
@@ -185,20 +180,12 @@ def _passing(reason: str) -> Path:
 
 
 _passing_folders: list[tempfile.TemporaryDirectory[str]] = []
-"""Removed as the process ends."""
+"""removed when the process ends"""
 
 
-def _make(
-    model: Path,
-    depth: "Depth",
-    scale: int | None,
-    row: int | None,
-    folder: Path,
-    *,
-    full_range: bool,
-) -> None:
-    """Trace a model; takes seconds, and torch."""
-    # torch makes a folder as it traces, elsewhere unless it is told.
+def _make(source: Source, depth: Depth, row: int | None, folder: Path, *, full_range: bool) -> None:
+    """Trace a model; this takes seconds and imports torch."""
+    # torch makes a folder of its own while it traces.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
     import torch
 
@@ -208,8 +195,8 @@ def _make(
     from sr_quant_cli.metrics import rgb_psnr
     from sr_quant_cli.runtimes.torch import TorchRuntime
 
-    network, header = load_at_depth(model, depth, scale)
-    name = printable(name_of(model, header, depth))
+    network, header = load(source, depth)
+    name = printable(name_of(source, header, depth))
     if row is not None:
         from sr_quant_cli.passes.rows import at_row
 

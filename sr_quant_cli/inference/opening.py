@@ -1,128 +1,78 @@
-"""From what a user names (a file, or a scale alone) to something that upscales.
+"""From a model that a user named to an upscaler.
 
 torch is imported only where it is needed: a prepared graph does without.
 """
 
 import ctypes
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.imaging.tiling import Patches
 from sr_quant_cli.inference.choice import choose
 from sr_quant_cli.inference.graph_cache import open_graph, prepare
+from sr_quant_cli.inference.options import DEFAULTS, RunOptions
 from sr_quant_cli.inference.upscaler import TiledUpscaler, Upscaler, WholeUpscaler
-from sr_quant_cli.modelfiles.named import (
-    load_at_depth,
-    name_of,
-)
-from sr_quant_cli.runtimes.base import GraphRuntime, ModelTraits, RuntimeName
-from sr_quant_cli.runtimes.opening import Precision, check_precision, open_file
-from sr_quant_cli.scales import check_enlargement, check_scale
+from sr_quant_cli.modelfiles.loading import load, name_of
+from sr_quant_cli.modelfiles.named import Source
+from sr_quant_cli.runtimes.base import GraphRuntime, ModelTraits
+from sr_quant_cli.runtimes.registry import AUTO, TORCH, get_runtime, graph_runtimes, runtime_of
+from sr_quant_cli.scales import check_enlargement
 from sr_quant_cli.system.reporting import warn
 
 if TYPE_CHECKING:
     from sr_quant_cli.inference.bits import BitMeter
-    from sr_quant_cli.networks.base import Depth
     from sr_quant_cli.runtimes.torch import TorchRuntime
 
-RuntimeChoice = Literal["auto", "torch", "onnxruntime", "openvino"]
-GRAPHS: dict[str, RuntimeName] = {".onnx": "onnxruntime", ".xml": "openvino"}
-"""Suffixes of graph files, and the runtime of each."""
 
-
-def open_model(
-    path: Path,
-    *,
-    scale: int | None = None,
-    runtime: RuntimeChoice = "torch",
-    device: str = "auto",
-    precision: Precision = "auto",
-    threads: int | None = None,
-    depth: "Depth" = "full",
-    tile: int | None = None,
-    patches: Patches | None = None,
-) -> Upscaler:
-    """Open a model of srq, a checkpoint of another project, ``.onnx`` or OpenVINO's ``.xml``.
-
-    Parameters
-    ----------
-    scale
-        That it must enlarge by; None: by any.
-    runtime
-        auto: CUDA by torch where it is there; else the fastest runtime that agrees with the model.
-    tile
-        LR pixels that a tile keeps per side; None: by memory.
-    patches
-        Enlarge patch by patch, each as a picture of its own; None: in tiles that join seamlessly.
+def open_model(source: Source, options: RunOptions = DEFAULTS) -> Upscaler:
+    """Open a model for enlarging pictures.
 
     Raises
     ------
     UsageError
-        The file is not usable, or something of what is asked for cannot be had of it.
+        The file is not usable, or does not offer what the options ask for.
+    FailedError
+        The runtime cannot be prepared, and no other one may be taken.
     """
-    if scale is not None:
-        check_scale(scale)
-    if runtime == "onnxruntime":
-        check_precision(precision)
-    if patches is not None:
-        if path.suffix.lower() in GRAPHS:
-            raise UsageError(f"--patchwise: {path} is a graph, name the model that it was made of")
-        if tile is not None:
-            raise UsageError(f"--tile {tile}: patches (--patchwise) are no tiles")
-        from sr_quant_cli.inference.patchwise import PatchwiseUpscaler
-        from sr_quant_cli.quant.dynamic import ListedProvider
-        from sr_quant_cli.runtimes.rows import RowRuntime
-
-        model, traits, meter = _load_in_torch(path, scale, device, precision, threads, depth)
-        if runtime == "auto" or runtime == "torch":
-            return PatchwiseUpscaler(model, traits, meter, patches)
-        chosen = runtime
-
-        def open_row(row: int | None) -> GraphRuntime:
-            return open_graph(chosen, prepare(path, depth, scale, row), threads, precision)
-
-        provider = model.network.bit_provider
-        listed = provider if isinstance(provider, ListedProvider) else None
-        return PatchwiseUpscaler(RowRuntime(listed, open_row, chosen), traits, meter, patches)
-    if path.suffix.lower() in GRAPHS:
-        return _open_graph_file(path, scale, runtime, device, precision, threads, depth, tile)
-
-    def in_torch() -> TiledUpscaler:
-        runtime, traits, meter = _load_in_torch(path, scale, device, precision, threads, depth)
-        return TiledUpscaler(runtime, traits, tile, meter=meter)
-
-    if runtime == "torch" or (runtime == "auto" and _means_cuda(device)):
-        return in_torch()
-    if device not in ("auto", "cpu"):
+    if source.kind == "graph":
+        return _open_graph_file(source, options)
+    if options.patches is not None:
+        return _open_patchwise(source, options, options.patches)
+    if options.runtime == TORCH or (options.runtime == AUTO and _means_cuda(options.device)):
+        return _open_in_torch(source, options)
+    if options.device not in ("auto", "cpu"):
         raise UsageError(
-            f"--device {device}: {runtime} runs on the CPU; --runtime torch does on it"
+            f"{options.runtime} runs on the CPU; `runtime` {TORCH} does on it",
+            field="device",
+            value=options.device,
         )
     try:
-        prepared = prepare(path, depth, scale)
+        prepared = prepare(source, options.depth)
     except FailedError as error:
-        if runtime != "auto":
+        if options.runtime != AUTO:
             raise
-        warn(f"{error}; torch runs it")
-        return in_torch()
-    name = choose(prepared, precision) if runtime == "auto" else runtime
-    if name == "torch":
-        return in_torch()
-    graph = open_graph(name, prepared, threads, precision)
-    return TiledUpscaler(graph, prepared.traits, tile, lambda: in_torch().runtime)
+        warn(f"{error}; {TORCH} runs it")
+        return _open_in_torch(source, options)
+    name = options.runtime
+    if name == AUTO:
+        name = choose(prepared, options.precision)
+    if name == TORCH:
+        return _open_in_torch(source, options)
+    graph = open_graph(name, prepared, options.threads, options.precision)
+    return TiledUpscaler(
+        graph, prepared.traits, options.tile, lambda: _open_in_torch(source, options).runtime
+    )
 
 
 def common_scale(upscalers: Sequence[Upscaler], scale: int | None) -> int:
-    """The scale that the models share and the user asked for; 4 where neither says.
+    """Scale that all models share and the user asked for; 4 if there is neither.
 
     Raises
     ------
     UsageError
-        The scales differ, or ``scale`` is none of 2, 3, 4.
+        The scales differ.
     """
-    if scale is not None:
-        check_scale(scale)
     scale = scale or (upscalers[0].scale if upscalers else 4)
     for upscaler in upscalers:
         check_enlargement(upscaler.name, upscaler.scale, scale)
@@ -130,65 +80,89 @@ def common_scale(upscalers: Sequence[Upscaler], scale: int | None) -> int:
 
 
 def _load_in_torch(
-    path: Path,
-    scale: int | None,
-    device: str,
-    precision: Precision,
-    threads: int | None,
-    depth: "Depth",
+    source: Source, options: RunOptions
 ) -> "tuple[TorchRuntime, ModelTraits, BitMeter]":
-    """A float network is folded, exactly; its bit operations are those of the unfolded one."""
+    """Load a network in torch; a float one is folded, its bit operations are the unfolded one's."""
     from sr_quant_cli.inference.bits import BitMeter
     from sr_quant_cli.networks.folding import fold_exactly
     from sr_quant_cli.runtimes.torch import TorchRuntime, traits_of_network
     from sr_quant_cli.system.device import pick_device, pick_precision, set_threads
 
-    where = pick_device(device)
-    set_threads(threads)
-    network, header = load_at_depth(path, depth, scale)
+    device = pick_device(options.device)
+    set_threads(options.threads)
+    network, header = load(source, options.depth)
     meter = BitMeter(network)
     if network.quantization is None:
         network = fold_exactly(network)
-    traits = traits_of_network(network, name_of(path, header, depth))
-    return TorchRuntime(network, where, pick_precision(precision, where)), traits, meter
+    traits = traits_of_network(network, name_of(source, header, options.depth))
+    precision = pick_precision(options.precision, device)
+    return TorchRuntime(network, device, precision), traits, meter
 
 
-def _open_graph_file(
-    path: Path,
-    scale: int | None,
-    runtime: RuntimeChoice,
-    device: str,
-    precision: Precision,
-    threads: int | None,
-    depth: "Depth",
-    tile: int | None,
-) -> Upscaler:
+def _open_in_torch(source: Source, options: RunOptions) -> TiledUpscaler:
+    runtime, traits, meter = _load_in_torch(source, options)
+    return TiledUpscaler(runtime, traits, options.tile, meter=meter)
+
+
+def _open_patchwise(source: Source, options: RunOptions, patches: Patches) -> Upscaler:
+    from sr_quant_cli.inference.patchwise import PatchwiseUpscaler
+    from sr_quant_cli.quant.dynamic import ListedProvider
+    from sr_quant_cli.runtimes.rows import RowRuntime
+
+    model, traits, meter = _load_in_torch(source, options)
+    if options.runtime in (AUTO, TORCH):
+        return PatchwiseUpscaler(model, traits, meter, patches)
+
+    def open_row(row: int | None) -> GraphRuntime:
+        prepared = prepare(source, options.depth, row)
+        return open_graph(options.runtime, prepared, options.threads, options.precision)
+
+    provider = model.network.bit_provider
+    listed = provider if isinstance(provider, ListedProvider) else None
+    rows = RowRuntime(listed, open_row, options.runtime)
+    return PatchwiseUpscaler(rows, traits, meter, patches)
+
+
+def _open_graph_file(source: Source, options: RunOptions) -> Upscaler:
     from sr_quant_cli.lowering.graph import traits_of
 
-    if depth != "full":
-        raise UsageError(f"--depth {depth}: {path} is a graph, whose depth is fixed")
-    if runtime == "torch":
-        raise UsageError(f"--runtime torch: {path} is a graph; it runs by onnxruntime or openvino")
-    if device not in ("auto", "cpu"):
-        raise UsageError(f"--device {device}: {path} is a graph, which runs on the CPU")
-    name = GRAPHS[path.suffix.lower()] if runtime == "auto" else runtime
+    path, tile = source.path, options.tile
+    if options.patches is not None:
+        raise UsageError(
+            f"{path} is a graph, name the model that it was made of", field="patchwise"
+        )
+    if options.depth != "full":
+        raise UsageError(
+            f"{path} is a graph, whose depth is fixed", field="depth", value=options.depth
+        )
+    if options.runtime == TORCH:
+        names = " or ".join(entry.name for entry in graph_runtimes())
+        raise UsageError(
+            f"{path} is a graph; it runs by {names}", field="runtime", value=options.runtime
+        )
+    if options.device not in ("auto", "cpu"):
+        raise UsageError(
+            f"{path} is a graph, which runs on the CPU", field="device", value=options.device
+        )
+    entry = runtime_of(path) if options.runtime == AUTO else get_runtime(options.runtime)
     traits = traits_of(path)
     if traits is None and tile is not None:
         raise UsageError(
-            f"--tile {tile}: {path} does not say by how much its tiles must overlap; "
-            "it runs on whole pictures"
+            f"{path} does not say by how much its tiles must overlap; it runs on whole pictures",
+            field="tile",
+            value=tile,
         )
-    graph = open_file(name, path, threads, precision)
+    graph = entry.open(path, options.threads, options.precision)
     if traits is not None:
-        check_enlargement(traits.name, traits.scale, scale)
+        check_enlargement(traits.name, traits.scale, source.scale)
         return TiledUpscaler(graph, traits, tile)
     whole = WholeUpscaler(graph, path.name)
-    check_enlargement(whole.name, whole.scale, scale)
+    check_enlargement(whole.name, whole.scale, source.scale)
     return whole
 
 
 def _means_cuda(device: str) -> bool:
-    """Whether a device of torch is meant that is no CPU; asks without torch where none can be."""
+    """True if a CUDA device is meant; torch is asked only where CUDA's driver is there."""
     if device != "auto":
         return device.startswith("cuda")
     try:

@@ -10,7 +10,7 @@ from sr_quant_cli.data.bicubic import enlarge
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.tiling import Span, aligned, core_size, spans
 from sr_quant_cli.inference.tiles import OnTile, TileResult, ignore
-from sr_quant_cli.runtimes.base import ModelTraits, Pixels, Runtime, RuntimeName
+from sr_quant_cli.runtimes.base import ModelTraits, Pixels, Runtime
 from sr_quant_cli.system.reporting import warn
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Upscaler(ABC):
     scale: int
     meter: "BitMeter | None" = None
     """counts bits of what it ran; None: of what it runs none are known"""
-    ran_by: RuntimeName | None = None
+    ran_by: str | None = None
     """what ran the latest picture; None: no network"""
 
     def __call__(self, lr: Pixels, on_tile: OnTile = ignore) -> Pixels:

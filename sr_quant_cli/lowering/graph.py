@@ -1,4 +1,7 @@
-"""Graph files: ONNX or OpenVINO IR, with what srq says of them in their metadata entry ``srq``."""
+"""Graph files, with what srq knows of them in their metadata entry ``srq``.
+
+ONNX is written and read here, other formats by the runtimes whose own they are.
+"""
 
 import json
 from collections.abc import Mapping
@@ -11,10 +14,8 @@ import onnx
 from sr_quant_cli import __version__
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.runtimes.base import ModelTraits
+from sr_quant_cli.runtimes.registry import runtime_of
 from sr_quant_cli.system.files import replacing
-
-GRAPHS = (".onnx", ".xml")
-"""Suffixes of graph files."""
 
 
 def describe(model: onnx.ModelProto, traits: ModelTraits, **further: Any) -> None:
@@ -34,7 +35,10 @@ def traits_of(path: Path) -> ModelTraits | None:
     """
     if not path.is_file():
         raise UsageError(f"no such model file: {path}")
-    text = _xml_entry(path) if path.suffix.lower() == ".xml" else _onnx_entry(path)
+    if path.suffix.lower() == ".onnx":
+        text = _onnx_entry(path)
+    else:
+        text = runtime_of(path).load().metadata(path)
     if text is None:
         return None
     try:
@@ -48,26 +52,19 @@ def traits_of(path: Path) -> ModelTraits | None:
 
 
 def save_graph(model: onnx.ModelProto, path: Path) -> None:
-    """Write ONNX, or (``.xml``) OpenVINO IR with its ``.bin`` beside it, each moved into place.
+    """Write a graph in the format that the suffix stands for, and move it into place.
 
     Raises
     ------
     FailedError
         The file cannot be written.
     """
-    if path.suffix.lower() != ".xml":
-        with replacing(path) as temporary:
-            temporary.write_bytes(model.SerializeToString())
+    content = model.SerializeToString()
+    if path.suffix.lower() != ".onnx":
+        runtime_of(path).load().write(content, path, _entry(model.metadata_props))
         return
-    import openvino
-
-    weights = path.with_suffix(".bin")
-    graph = openvino.Core().read_model(model.SerializeToString())
-    if (text := _entry(model.metadata_props)) is not None:
-        graph.set_rt_info(text, "srq")
-    # The weights first: an .xml never names weights that are not there.
-    with replacing(weights) as bin_, replacing(path) as xml:
-        openvino.serialize(graph, xml, bin_)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _entry(properties: Any) -> str | None:
@@ -80,13 +77,3 @@ def _onnx_entry(path: Path) -> str | None:
         return _entry(onnx.load(path, load_external_data=False).metadata_props)
     except Exception as error:  # protobuf's errors are of several kinds
         raise UsageError(f"{path} is no readable ONNX file") from error
-
-
-def _xml_entry(path: Path) -> str | None:
-    import openvino
-
-    try:
-        graph = openvino.Core().read_model(path)
-    except RuntimeError as error:
-        raise UsageError(f"{path} is no readable OpenVINO network") from error
-    return str(graph.get_rt_info("srq").astype(str)) if graph.has_rt_info("srq") else None

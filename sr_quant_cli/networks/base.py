@@ -14,9 +14,7 @@ from sr_quant_cli.quant.dynamic import BitProvider
 from sr_quant_cli.quant.plan import Quantization
 from sr_quant_cli.quant.sites import Site, Stream
 from sr_quant_cli.strict import Strict
-
-Depth = Literal["full", "half", "quarter"]
-"""How much of its body a network executes: everything, or about that part of the blocks."""
+from sr_quant_cli.system.choices import Depth
 
 
 class NetworkConfig(Strict):

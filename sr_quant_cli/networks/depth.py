@@ -17,7 +17,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from sr_quant_cli.networks.base import Depth, Network
+from sr_quant_cli.networks.base import Network
+from sr_quant_cli.system.choices import Depth
 
 DEPTHS: tuple[Depth, ...] = ("full", "half", "quarter")
 """The deepest first."""

@@ -39,10 +39,10 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from sr_quant_cli.networks.base import Depth
 from sr_quant_cli.networks.depth import DEPTHS, DepthDynamic, Skippable, executed_blocks
 from sr_quant_cli.networks.edsr import EDSR, EDSRConfig, ResidualBlock
 from sr_quant_cli.strict import Size
+from sr_quant_cli.system.choices import Depth
 
 
 class QuantSRCConfig(EDSRConfig):

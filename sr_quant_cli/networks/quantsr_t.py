@@ -17,9 +17,9 @@ References
 
 from typing import ClassVar, Literal
 
-from sr_quant_cli.networks.base import Depth
 from sr_quant_cli.networks.depth import DEPTHS, DepthDynamic, Skippable, executed_blocks
 from sr_quant_cli.networks.swinir import ResidualGroup, SwinIR, SwinIRConfig
+from sr_quant_cli.system.choices import Depth
 
 
 class QuantSRTConfig(SwinIRConfig):

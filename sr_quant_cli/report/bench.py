@@ -3,6 +3,7 @@
 from typing import Any
 
 from sr_quant_cli.commands.bench_train import LOADER_TARGET, QUANTIZED_TARGET
+from sr_quant_cli.commands.bench_upscale import UpscaleTimings
 from sr_quant_cli.report.table import print_table
 from sr_quant_cli.report.terminal import say
 
@@ -38,40 +39,39 @@ def print_training_times(report: dict[str, Any]) -> None:
     _print_machine(where)
 
 
-def print_upscale_times(report: dict[str, Any]) -> None:
-    """Print what ``bench_upscale`` returned: a row a runtime below each model, the machine."""
-    work = report["work"]
-    scale = work["scale"]
-    size = f"{work['width']}x{work['height']}"
-    large = f"{scale * work['width']}x{scale * work['height']}"
+def print_upscale_times(timings: UpscaleTimings) -> None:
+    """Print the times of ``bench_upscale``: a row for each variant below its model."""
+    scale = timings.scale
+    size = f"{timings.width}x{timings.height}"
+    large = f"{scale * timings.width}x{scale * timings.height}"
     headings = (
         *("model, runtime", "median ms", "minimum ms", "times as fast", "PSNR dB"),
         *("integer / float", "T BitOPs"),
     )
     rows: list[tuple[str, ...]] = []
     model = None
-    for row in report["rows"]:
-        if row["model"] != model:
-            model = row["model"]
+    for row in timings.rows:
+        if row.model != model:
+            model = row.model
             rows.append((model, *[""] * (len(headings) - 1)))
         rows.append(
             (
-                f"  {row['variant']}",
-                f"{1000 * row['median']:.0f}",
-                f"{1000 * row['minimum']:.0f}",
-                f"{row['speedup']:.2f}",
-                "equal" if row["psnr"] is None else f"{row['psnr']:.2f}",
-                f"{row['integer_kernels']} / {row['float_kernels']}",
-                f"{row['bitops_counted'] / 1e12:.2f}",
+                f"  {row.variant}",
+                f"{1000 * row.times.median:.0f}",
+                f"{1000 * row.times.minimum:.0f}",
+                f"{row.times.speedup:.2f}",
+                "equal" if row.psnr is None else f"{row.psnr:.2f}",
+                f"{row.integer_kernels} / {row.float_kernels}",
+                f"{row.bitops_counted / 1e12:.2f}",
             )
         )
     print_table(headings, rows, f"{size} to {large}")
     say(
-        f"{len(report['rows'][0]['times'])} runs each, in turns; times as fast: median of the "
-        "ratios to the first row; PSNR: to its output; integer / float: convolutions and products "
-        "that were executed; BitOPs: counted"
+        f"{len(timings.rows[0].times.times)} runs each, in turns; times as fast: median of the "
+        "ratios to the first row; PSNR: against its output; integer / float: executed convolutions "
+        "and products; BitOPs: counted"
     )
-    _print_machine(report["machine"])
+    _print_machine(timings.machine)
 
 
 def _print_machine(where: dict[str, Any]) -> None:

@@ -1,15 +1,15 @@
-"""What ``srq export`` tells on the terminal."""
+"""Results of ``srq export`` on the terminal."""
 
 import math
 
-from sr_quant_cli.lowering.deploy import Deployed
-from sr_quant_cli.lowering.verify import Verification
+from sr_quant_cli.commands.export import Exported
 from sr_quant_cli.report.table import print_table
 from sr_quant_cli.report.terminal import say
 
 
-def print_export(deployed: Deployed, found: Verification) -> None:
-    """Print the comparison with the model, the kernels, and what was changed or left in float."""
+def print_export(exported: Exported) -> None:
+    """Print the comparison with the model, the kernels, all changes, and the file."""
+    deployed, found = exported.deployed, exported.verification
     changed = any(picture.psnr_changed is not None for picture in found.pictures)
     headings = ["picture", "LR size", "model", *["as changed"] * changed, "graph", "between them"]
     rows = [
@@ -41,3 +41,5 @@ def print_export(deployed: Deployed, found: Verification) -> None:
         say(f"note: {note}")
     if changed:
         say(f"note: what was changed costs {found.cost:.3f} dB, mean of the pictures")
+    if exported.bytes:
+        say(f"{exported.source} -> {exported.path}  {exported.bytes:,} bytes")

@@ -13,43 +13,28 @@ from sr_quant_cli.report.terminal import say
 from sr_quant_cli.system.terminal import printable
 
 _SETS = 5
-"""Sets that have a column each."""
+"""largest number of sets with a column each"""
 _WIDE = 200
-"""Columns of a table in a file."""
+"""width of a table in a file, in characters"""
 _TEXT = 12
-"""Characters of a name that are kept together."""
+"""characters of a name that are kept together"""
 
 if TYPE_CHECKING:
     from rich.console import JustifyMethod
 
-    from sr_quant_cli.commands.evaluate import SetResult
-    from sr_quant_cli.data.benchmark import BenchmarkSet
-    from sr_quant_cli.imaging.tiling import Patches
-    from sr_quant_cli.metrics import Protocol
+    from sr_quant_cli.commands.evaluate import Evaluation
+    from sr_quant_cli.commands.scoring import SetResult
 
 
-def print_scores(
-    results: "Sequence[SetResult]",
-    sets: "Sequence[BenchmarkSet]",
-    protocol: "Protocol",
-    patches: "Patches | None" = None,
-    *,
-    costs: bool = False,
-) -> None:
-    """Print the papers' table: a row a model, ``PSNR / SSIM`` a set; and how it was measured.
+def print_scores(evaluation: "Evaluation") -> None:
+    """Print the papers' table, and how it was measured.
 
-    The last column is the PSNR of the pixels that the protocol crops, averaged over the sets.
-
-    Of many sets, or with costs, a row is a model on a set.
-
-    Parameters
-    ----------
-    patches
-        By which models enlarged; None: whole pictures.
-    costs
-        Show feature average bits and bit operations, too.
+    There is a row for each model and a column ``PSNR / SSIM`` for each set. With many sets, or with
+    costs, there is a row for each model on each set. The last column is the PSNR of the pixels that
+    the protocol crops, averaged over the sets of the row.
     """
-    scale = sets[0].scale
+    results, sets, costs = evaluation.results, evaluation.sets, evaluation.costs
+    protocol, scale = evaluation.protocol, evaluation.scale
     labels = dict.fromkeys(result.label for result in results)
     found = {(r.label, r.bench): r for r in results}
     title = f"PSNR (dB) / SSIM, x{scale}, protocol {protocol.name}, border {scale} px"
@@ -77,8 +62,8 @@ def print_scores(
     made = [bench.name for bench in sets if bench.lr_origin == "bicubic"]
     if made:
         say(f"LR made by bicubic (no LR files): {', '.join(made)}")
-    if patches is not None:
-        say(f"Patch-wise: models enlarged {patches}, bicubic whole pictures")
+    if evaluation.patches is not None:
+        say(f"Patch-wise: models enlarged {evaluation.patches}, bicubic whole pictures")
     if costs:
         _explain_costs(results)
 
@@ -118,17 +103,17 @@ def print_table(
     *,
     texts: int = 1,
 ) -> None:
-    """Print a table on stdout, as wide as it needs to be where that is no terminal.
+    """Print a table on standard output, at full width if that is no terminal.
 
-    On a narrow terminal headings are broken at spaces, then cells at `` / ``, then texts anywhere;
+    On a narrow terminal headings break at spaces, then cells at `` / ``, then texts anywhere;
     nothing is cut.
 
     Parameters
     ----------
     title
-        A line above it.
+        Line above the table.
     texts
-        Columns at the left that hold texts, as names; the others are aligned at the right.
+        Number of text columns at the left; the others are aligned right.
     """
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -139,7 +124,7 @@ def print_table(
         titles[texts:] = [title.replace(" ", "\n") for title in titles[texts:]]
     if _width(titles, cells, texts) > console.width:
         cells = [[cell.replace(" / ", "\n/ ") for cell in row] for row in cells]
-    # Of more columns than a terminal has room for, it breaks the lines.
+    # A terminal with too little room for the columns breaks the lines itself.
     console.width = max(console.width, _width(titles, cells, texts))
     if title:
         say(title)
@@ -158,7 +143,7 @@ def print_table(
 
 
 def _width(headings: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> int:
-    """Columns that a table takes at least; a text may be folded."""
+    """Smallest width of a table in characters, with its texts folded."""
     widths = [
         max(len(line) for cell in column for line in cell.split("\n"))
         for column in zip(headings, *rows, strict=True)

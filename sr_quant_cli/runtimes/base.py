@@ -1,35 +1,36 @@
-"""The interface of all runtimes, and what tiling has to know of a network."""
+"""Interface of all runtimes, and the traits of a network that tiling depends on."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sr_quant_cli.errors import FailedError, SrqError, UsageError, first_line, out_of_memory
+from sr_quant_cli.system.choices import Precision, PrecisionChoice
 
 Pixels = NDArray[np.uint8]
-RuntimeName = Literal["torch", "onnxruntime", "openvino"]
+"""uint8 ``[h, w, 3]``, sRGB"""
 Shape = Sequence[int | None]
-"""Sizes; None: any."""
+"""sizes of an input; None: any"""
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """Convolutions and matrix products that were executed, by their arithmetic."""
+    """Counts of executed convolutions and matrix products, by their arithmetic."""
 
     integer: int
     floating: int
     float_names: tuple[str, ...] = ()
-    """of those in float, as the runtime calls them"""
+    """the runtime's names of the float ones"""
 
 
 @dataclass(frozen=True)
 class ModelTraits:
-    """What callers have to know of a network besides its outputs."""
+    """Properties of a network that callers need for tiling and for messages."""
 
     name: str
     scale: int
@@ -38,20 +39,20 @@ class ModelTraits:
     bytes_per_pixel: int
     """memory of a forward pass, per LR pixel"""
     least: int = 1
-    """LR pixels per side of the smallest picture that it takes"""
+    """smallest picture that the network takes, in LR pixels per side"""
     dynamic: bool = False
-    """ranges follow from the picture, and so from the tile it is cut into"""
+    """ranges or bits depend on the picture, and therefore on the tile"""
     alignment: int = 1
-    """LR pixels of which tiles have to begin at a multiple"""
+    """tiles must start at a multiple of this many LR pixels"""
 
     @classmethod
     def of(cls, values: Any) -> Self:
-        """ModelTraits as a file has them, each looked at.
+        """Traits read from a file, with every value checked.
 
         Raises
         ------
         ValueError
-            With the one that is missing, unknown, or not what it can be.
+            A value is missing, unknown or out of range.
         """
         if not isinstance(values, dict):
             raise ValueError(f"{values!r}: must be a table")
@@ -77,15 +78,16 @@ _BOUNDS = {
     "least": (1, 4096),
     "alignment": (1, 4096),
 }
-"""What numbers among the traits can be."""
+"""smallest and largest values of the integer traits"""
 
 
 class Runtime(ABC):
-    """A network that is ready to run, on whole pictures."""
+    """A network that is ready to run on whole pictures."""
 
-    runtime: RuntimeName
-    precision: str
-    """of what is not on integers: fp32 or bf16"""
+    runtime: str
+    """registered name"""
+    precision: Precision
+    """arithmetic of everything that does not run on integers"""
 
     @abstractmethod
     def __call__(self, lr: Pixels) -> Pixels:
@@ -93,19 +95,20 @@ class Runtime(ABC):
 
     @abstractmethod
     def latest_bits(self) -> NDArray[np.float32] | None:
-        """Bits that the latest run chose: ``[N, L]``, by inputs; None: they are fixed."""
+        """Bits chosen by the latest run, ``[N, L]``, a column for each input; None: fixed bits."""
 
     @abstractmethod
     def kernels(self) -> Kernels:
-        """Run a small picture and count the kernels that it took."""
+        """Run a small picture and count the executed kernels."""
 
 
 class PatchRuntime(ABC):
-    """What runs patches of one size together."""
+    """A network that is ready to run on batches of equally large patches."""
 
-    runtime: RuntimeName
+    runtime: str
+    """registered name"""
     batch_matters: bool = False
-    """whether what becomes of a patch may depend on the others"""
+    """the result for a patch may depend on the others in its batch"""
 
     @abstractmethod
     def batch(self, lr: Pixels) -> Pixels:
@@ -113,23 +116,68 @@ class PatchRuntime(ABC):
 
     @abstractmethod
     def latest_bits(self) -> NDArray[np.float32] | None:
-        """Bits that the latest run chose: ``[N, L]``, by inputs; None: they are fixed."""
+        """Bits chosen by the latest run, ``[N, L]``, a column for each input; None: fixed bits."""
 
 
 class GraphRuntime(Runtime):
     """A graph from a file: uint8 RGB ``[1, H, W, 3]``, or float RGB 0..1 ``[1, 3, H, W]``.
 
-    Of its outputs the first is the picture; one that is called ``bits`` has those that it chose.
+    The first output is the picture. An output named ``bits`` holds the bits that the graph chose.
     """
 
-    def __init__(self, path: Path) -> None:
+    @classmethod
+    def open(
+        cls, path: Path, threads: int | None, precision: PrecisionChoice, cache: Path | None
+    ) -> Self:
+        """Load a graph file; a runtime with a choice of precision or a cache overrides this.
+
+        Parameters
+        ----------
+        threads
+            None: one for each core.
+        precision
+            One that the runtime was registered with, or auto.
+        cache
+            Folder in which the runtime may keep what it compiled; None: nowhere.
+        """
+        return cls(path, threads)
+
+    @classmethod
+    def write(cls, graph: bytes, path: Path, metadata: str | None) -> None:
+        """Convert an ONNX graph to a file of the runtime's own format.
+
+        Parameters
+        ----------
+        metadata
+            Text of the entry ``srq``; None: there is none.
+
+        Raises
+        ------
+        FailedError
+            The file cannot be written.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def metadata(cls, path: Path) -> str | None:
+        """Text of the entry ``srq`` of a file of the runtime's own format; None: it has none.
+
+        Raises
+        ------
+        UsageError
+            The file is not readable.
+        """
+        raise NotImplementedError
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
         if not path.is_file():
             raise UsageError(f"no such model file: {path}")
         self.path = path
+        self._threads = threads
         self._bits: NDArray[np.float32] | None = None
 
     def latest_bits(self) -> NDArray[np.float32] | None:
-        """Bits that the latest run chose: ``[1, L]``, by inputs; None: they are fixed."""
+        """Bits chosen by the latest run, ``[1, L]``, a column for each input; None: fixed bits."""
         return self._bits
 
     def check(self, inputs: Sequence[tuple[str, Shape]], outputs: list[str]) -> None:
@@ -138,14 +186,14 @@ class GraphRuntime(Runtime):
         Parameters
         ----------
         inputs
-            Type, by numpy's name, and shape of each.
+            Type (numpy's name) and shape of each input.
         outputs
-            Names.
+            Names of the outputs.
 
         Raises
         ------
         UsageError
-            With what is needed, and what is there.
+            With the input that is needed, and the inputs of the graph.
         """
         if len(inputs) != 1 or not any(_fits(inputs[0], taken) for taken in _TAKEN):
             there = ", ".join(
@@ -160,31 +208,31 @@ class GraphRuntime(Runtime):
         self._outputs = outputs
 
     def unreadable(self, error: Exception) -> SrqError:
-        """What to raise where the file cannot be loaded."""
+        """Build the error for a file that cannot be loaded."""
         if out_of_memory(error):
             return FailedError(f"out of memory: {self.path} cannot be loaded")
         return UsageError(f"{self.path} is no readable network: {first_line(error)}")
 
     def refused(self, lr: Pixels, error: Exception) -> SrqError:
-        """What to raise where a picture is not taken."""
+        """Build the error for a picture that the graph does not take."""
         size = f"{lr.shape[1]}x{lr.shape[0]}"
         if out_of_memory(error):
             return FailedError(f"out of memory: {self.path}, with {size} pixels at once")
         return UsageError(f"{self.path} does not take a {size} RGB picture: {first_line(error)}")
 
     def to_batch(self, lr: Pixels) -> NDArray[Any]:
-        """Uint8 ``[h, w, 3]`` as the graph takes it."""
+        """Convert uint8 ``[h, w, 3]`` to the input of the graph."""
         if not self._on_floats:
             return np.ascontiguousarray(lr[None])
         return np.ascontiguousarray(lr.transpose(2, 0, 1)[None], dtype=np.float32) / 255
 
     def to_pixels(self, outputs: Sequence[NDArray[Any]]) -> Pixels:
-        """The picture as uint8 ``[h, w, 3]``: rounded half to even, and clipped; keeps the bits.
+        """Convert outputs to uint8 ``[h, w, 3]``, rounded half to even and clipped; keep the bits.
 
         Raises
         ------
         UsageError
-            The first output is no picture.
+            The first output is not a picture.
         FailedError
             Some of its values are not finite.
         """
@@ -211,7 +259,7 @@ _TAKEN: tuple[tuple[str, Shape], ...] = (
 
 
 def _fits(given: tuple[str, Shape], wanted: tuple[str, Shape]) -> bool:
-    """Whether an input takes all that ``wanted`` stands for; a batch may be of one."""
+    """True if an input takes everything that ``wanted`` stands for; its batch size may be 1."""
     (kind, shape), (type_, sizes) = given, wanted
     return (
         kind == type_
@@ -222,4 +270,4 @@ def _fits(given: tuple[str, Shape], wanted: tuple[str, Shape]) -> bool:
 
 
 PROBE = np.arange(32 * 24 * 3, dtype=np.uint8).reshape(32, 24, 3)
-"""Picture that kernels are counted on."""
+"""picture on which kernels are counted"""

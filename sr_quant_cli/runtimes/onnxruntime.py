@@ -7,7 +7,8 @@ from typing import Any
 
 import onnxruntime
 
-from sr_quant_cli.runtimes.base import PROBE, GraphRuntime, Kernels, Pixels, RuntimeName
+from sr_quant_cli.runtimes.base import PROBE, GraphRuntime, Kernels, Pixels
+from sr_quant_cli.system.choices import Precision
 
 _INTEGER = {
     "QLinearConv",
@@ -26,7 +27,7 @@ _TYPES = {
 
 
 class OnnxRuntime(GraphRuntime):
-    """An ONNX file with one picture as its input.
+    """An ONNX file in ONNX Runtime, with one picture as its input.
 
     Parameters
     ----------
@@ -36,15 +37,14 @@ class OnnxRuntime(GraphRuntime):
     Raises
     ------
     UsageError
-        The file is missing, damaged, or no such network.
+        The file is missing or damaged, or its input is not one picture.
     """
 
-    runtime: RuntimeName = "onnxruntime"
-    precision = "fp32"
+    runtime = "onnxruntime"
+    precision: Precision = "fp32"
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        super().__init__(path)
-        self._threads = threads or 0
+        super().__init__(path, threads)
         self._session = self._open(onnxruntime.SessionOptions())
         inputs = self._session.get_inputs()
         self.check(
@@ -64,7 +64,7 @@ class OnnxRuntime(GraphRuntime):
         return self._run(self._session, lr)
 
     def kernels(self) -> Kernels:
-        """Read off a profile which kernels a picture took."""
+        """Count the kernels in the profile of a small picture."""
         with tempfile.TemporaryDirectory() as folder:
             options = onnxruntime.SessionOptions()
             options.enable_profiling = True
@@ -81,9 +81,9 @@ class OnnxRuntime(GraphRuntime):
         return Kernels(sum(kind in _INTEGER for kind, _ in executed), len(floats), floats)
 
     def _open(self, options: Any) -> Any:
-        options.intra_op_num_threads = self._threads
-        options.log_severity_level = 4  # what it logs of errors, it raises, too
-        # Its threads would go on waiting for work at full load, beside whatever runs next.
+        options.intra_op_num_threads = self._threads or 0
+        options.log_severity_level = 4  # errors that it logs are raised, too
+        # Otherwise its idle threads keep spinning at full load beside whatever runs next.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         providers = ["CPUExecutionProvider"]
         try:

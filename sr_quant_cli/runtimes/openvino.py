@@ -1,15 +1,16 @@
-"""ONNX files, and OpenVINO's own, in OpenVINO on the CPU."""
+"""ONNX files and OpenVINO's own IR in OpenVINO, on the CPU."""
 
 from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Self
 
 import openvino
 
-from sr_quant_cli.errors import FailedError
-from sr_quant_cli.runtimes.base import PROBE, GraphRuntime, Kernels, Pixels, RuntimeName
+from sr_quant_cli.errors import FailedError, UsageError
+from sr_quant_cli.runtimes.base import PROBE, GraphRuntime, Kernels, Pixels
+from sr_quant_cli.system.choices import PrecisionChoice
 from sr_quant_cli.system.files import replacing
 
 _PRODUCTS = {
@@ -26,7 +27,7 @@ _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
 class OpenVinoRuntime(GraphRuntime):
-    """A graph with one picture as its input.
+    """A graph in OpenVINO, with one picture as its input.
 
     Parameters
     ----------
@@ -35,29 +36,56 @@ class OpenVinoRuntime(GraphRuntime):
     threads
         None: one for each core.
     precision
-        Of what is not on integers; auto: OpenVINO's own choice, bf16 where the processor has it.
+        Arithmetic of everything that does not run on integers; auto: OpenVINO's own choice, bf16
+        where the processor has it.
     cache
-        Folder to keep what was compiled of an ``.onnx`` file; None: compile anew. One that cannot
-        be written is only read.
+        Folder for the compiled graph; None: compile every time. A folder that cannot be written is
+        only read.
 
     Raises
     ------
     UsageError
-        The file is missing, damaged, or no such network.
+        The file is missing or damaged, or its input is not one picture.
     FailedError
         There is not enough memory.
     """
 
-    runtime: RuntimeName = "openvino"
+    runtime = "openvino"
+
+    @classmethod
+    def open(
+        cls, path: Path, threads: int | None, precision: PrecisionChoice, cache: Path | None
+    ) -> Self:
+        """Load a graph file."""
+        return cls(path, threads, precision, cache)
+
+    @classmethod
+    def write(cls, graph: bytes, path: Path, metadata: str | None) -> None:
+        """Convert an ONNX graph to an ``.xml`` with its ``.bin`` beside it."""
+        network = openvino.Core().read_model(graph)
+        if metadata is not None:
+            network.set_rt_info(metadata, "srq")
+        # The weights first: an .xml never names weights that are not there.
+        with replacing(path.with_suffix(".bin")) as weights, replacing(path) as xml:
+            openvino.serialize(network, xml, weights)
+
+    @classmethod
+    def metadata(cls, path: Path) -> str | None:
+        """Text of the entry ``srq`` of an ``.xml``; None: it has none."""
+        try:
+            network = openvino.Core().read_model(path)
+        except RuntimeError as error:
+            raise UsageError(f"{path} is no readable OpenVINO network") from error
+        return str(network.get_rt_info("srq").astype(str)) if network.has_rt_info("srq") else None
 
     def __init__(
         self,
         path: Path,
         threads: int | None = None,
-        precision: Literal["auto", "fp32", "bf16"] = "auto",
+        precision: PrecisionChoice = "auto",
         cache: Path | None = None,
     ) -> None:
-        super().__init__(path)
+        super().__init__(path, threads)
         self._options = {"PERFORMANCE_HINT": "LATENCY"}
         if threads:
             self._options["INFERENCE_NUM_THREADS"] = str(threads)
@@ -91,7 +119,7 @@ class OpenVinoRuntime(GraphRuntime):
             outputs = [*self._compiled([self.to_batch(lr)]).values()]
         except RuntimeError as error:
             raise self.refused(lr, error) from error
-        if not outputs[0].size:  # it does not say why
+        if not outputs[0].size:  # OpenVINO does not say why
             if self.precision == "bf16":
                 reason = RuntimeError("OpenVINO computes nothing in bf16, maybe in fp32")
                 raise self.refused(lr, reason)
@@ -102,7 +130,7 @@ class OpenVinoRuntime(GraphRuntime):
         return self.to_pixels(outputs)
 
     def kernels(self) -> Kernels:
-        """Read off the counters of a picture which kernels it took."""
+        """Count the kernels by the performance counters of a small picture."""
         options = {**self._options, "PERF_COUNT": "YES"}
         request = self._core.compile_model(self._model, "CPU", options).create_infer_request()
         request.infer([self.to_batch(PROBE)])
@@ -122,12 +150,12 @@ class OpenVinoRuntime(GraphRuntime):
         return self._core.compile_model(self._model, "CPU", self._options)
 
     def _compile_once(self, kept: Path) -> Any:
-        """Take what was compiled before, if it is whole and of this very graph.
+        """Load the compiled graph if it is intact and belongs to this very graph, else compile.
 
         OpenVINO checks neither: a damaged file would give other pixels.
         """
         graph = self.path.read_bytes()
-        with suppress(OSError, RuntimeError):  # absent, or OpenVINO is another one
+        with suppress(OSError, RuntimeError):  # absent, or of another version of OpenVINO
             content = kept.read_bytes()
             seal, compiled = content[:_SEAL], content[_SEAL:]
             if seal == sha256(graph + compiled).digest():

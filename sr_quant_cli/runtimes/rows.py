@@ -1,4 +1,4 @@
-"""Networks whose bits follow the picture, on graphs: where there are rows, one for each."""
+"""Graphs of a network whose bits follow the picture: one for each row of bits."""
 
 from collections.abc import Callable
 
@@ -8,27 +8,27 @@ from numpy.typing import NDArray
 
 from sr_quant_cli.imaging.convert import to_tensor
 from sr_quant_cli.quant.dynamic import ListedProvider
-from sr_quant_cli.runtimes.base import PatchRuntime, Pixels, Runtime, RuntimeName
+from sr_quant_cli.runtimes.base import PatchRuntime, Pixels, Runtime
 
 
 class RowRuntime(PatchRuntime):
-    """Every patch on the graph of its row; a graph is opened when a patch first needs it.
+    """Runs every patch on the graph of its row, which is opened when a patch first needs it.
 
     Parameters
     ----------
     provider
-        Chooses the rows; None: there is one graph.
+        Chooses the row of a patch; None: a single graph serves all patches.
     open_row
-        Opens the graph of a row, or the one of bits that are fixed or that it chooses (None).
+        Opens the graph of a row; None opens the single graph.
     runtime
-        That it opens them in.
+        Name of the runtime in which graphs are opened.
     """
 
     def __init__(
         self,
         provider: ListedProvider | None,
         open_row: Callable[[int | None], Runtime],
-        runtime: RuntimeName,
+        runtime: str,
     ) -> None:
         self.runtime = runtime
         self._provider = provider
@@ -50,7 +50,7 @@ class RowRuntime(PatchRuntime):
         return np.stack(sr)
 
     def latest_bits(self) -> NDArray[np.float32] | None:
-        """Bits of the latest patches, ``[N, L]``; None: they are fixed."""
+        """Bits of the latest patches, ``[N, L]``; None: fixed bits."""
         return self._bits
 
     def _rows(self, lr: Pixels) -> list[int | None]:

@@ -1,4 +1,4 @@
-"""Networks in torch: the reference, with simulated quantization."""
+"""Networks in torch: the reference, with fake quantization."""
 
 import numpy as np
 import torch
@@ -14,9 +14,9 @@ from sr_quant_cli.runtimes.base import (
     PatchRuntime,
     Pixels,
     Runtime,
-    RuntimeName,
 )
-from sr_quant_cli.system.device import Precision, autocast
+from sr_quant_cli.system.choices import Precision
+from sr_quant_cli.system.device import autocast
 
 
 class TorchRuntime(Runtime, PatchRuntime):
@@ -25,10 +25,10 @@ class TorchRuntime(Runtime, PatchRuntime):
     Parameters
     ----------
     network
-        It is moved to the device.
+        Moved to the device.
     """
 
-    runtime: RuntimeName = "torch"
+    runtime = "torch"
 
     def __init__(
         self,
@@ -40,10 +40,12 @@ class TorchRuntime(Runtime, PatchRuntime):
         self.network = network.eval().place(device, layout)
         self.device = device
         self.precision: Precision = precision
-        how = network.quantization
-        # In released code a sample's ranges may be those of its batch.
+        quantization = network.quantization
+        # In the methods' released code the ranges of a sample may depend on its batch.
         self.batch_matters = (
-            how is not None and build(how.method).dynamic and how.method.variant != "corrected"
+            quantization is not None
+            and build(quantization.method).dynamic
+            and quantization.method.variant != "corrected"
         )
 
     def __call__(self, lr: Pixels) -> Pixels:
@@ -57,12 +59,12 @@ class TorchRuntime(Runtime, PatchRuntime):
             return to_pixels(self.network(to_tensor(lr, self.device)))
 
     def latest_bits(self) -> NDArray[np.float32] | None:
-        """Bits that the latest run chose: ``[N, L]``, by inputs; None: they are fixed."""
+        """Bits chosen by the latest run, ``[N, L]``, a column for each input; None: fixed bits."""
         provider = self.network.bit_provider
         return None if provider is None else provider.chosen().cpu().numpy()
 
     def kernels(self) -> Kernels:
-        """All in float: quantization is simulated."""
+        """Count all layers as float: quantization is simulated."""
         layers = (torch.nn.Conv2d, torch.nn.Linear, QuantMatMul)
         weighted = [m for m in self.network.modules() if hasattr(m, "weight_quantizer")]
         return Kernels(
@@ -71,9 +73,9 @@ class TorchRuntime(Runtime, PatchRuntime):
 
 
 def traits_of_network(network: Network, name: str, least: int = 1) -> ModelTraits:
-    """What callers have to know of a network."""
-    how = network.quantization
-    # Pixels go through a few float copies of the output beside the network's own maps.
+    """Traits of a network."""
+    quantization = network.quantization
+    # The output is copied a few times as floats, beside the network's own feature maps.
     floats = network.floats_per_pixel + 12 * network.scale**2
     return ModelTraits(
         name=name,
@@ -81,6 +83,7 @@ def traits_of_network(network: Network, name: str, least: int = 1) -> ModelTrait
         receptive_radius=network.receptive_radius,
         bytes_per_pixel=4 * floats,
         least=least,
-        dynamic=network.bit_provider is not None or (how is not None and build(how.method).dynamic),
+        dynamic=network.bit_provider is not None
+        or (quantization is not None and build(quantization.method).dynamic),
         alignment=network.alignment,
     )

@@ -1,4 +1,4 @@
-"""Where and in which precision a network runs."""
+"""Device, threads, memory and precision of a network."""
 
 import contextlib
 import ctypes
@@ -13,14 +13,14 @@ _ALLOWED = "allowed are auto, cpu, cuda, cuda:N"
 
 
 def pick_device(name: str) -> torch.device:
-    """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:N`` into a device that is there.
+    """Return the device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
-    Of several processes, each takes the CUDA device of its local rank.
+    With several processes, each takes the CUDA device of its local rank.
 
     Raises
     ------
     UsageError
-        The device does not exist here, or does not suffice for the processes of this machine.
+        There is no such device, or not one for each process of this machine.
     """
     wanted = name
     if name == "auto":
@@ -58,9 +58,9 @@ def _refused(name: str, problem: str) -> UsageError:
 
 
 def set_threads(count: int | None) -> None:
-    """Limit torch's CPU threads; None: its own choice, one per core, or a process's part of them.
+    """Limit torch's CPU threads; None: one per core, shared among the processes of the machine.
 
-    torchrun allows each of several processes one thread unless told otherwise.
+    torchrun itself gives each of several processes a single thread.
     """
     limit = thread_limit(count)
     if limit is not None:
@@ -68,10 +68,10 @@ def set_threads(count: int | None) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep the memory that a training step frees, for the next one.
+    """Let the C library keep memory that a training step frees, for the next step.
 
-    By default glibc hands large blocks back to the system, which then has to clear and map their
-    pages anew in every step. Nothing is done where the library is another one.
+    By default glibc returns large blocks to the system, which has to map and clear their pages
+    again in every step. With other C libraries nothing happens.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):
         library = ctypes.CDLL(None)
@@ -84,9 +84,9 @@ _M_MMAP_MAX = -4
 
 
 def training_layout(device: torch.device) -> torch.memory_format:
-    """Memory layout that a network is trained fastest in: channels last on most devices.
+    """Return the fastest memory layout for training: channels last on most devices.
 
-    On processors without AVX-512 the gradients of weights take up to twice as long in it.
+    On processors without AVX-512, weight gradients take up to twice as long in that layout.
     """
     if device.type == "cpu" and not torch.cpu.get_capabilities().get("avx512_f"):
         return torch.contiguous_format
@@ -94,7 +94,7 @@ def training_layout(device: torch.device) -> torch.memory_format:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Tell whether bfloat16 arithmetic is in the hardware (AMX or AVX512-BF16 on a CPU)."""
+    """Tell if the hardware computes in bfloat16 (AMX or AVX512-BF16 on a CPU)."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
@@ -102,14 +102,14 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def pick_precision(choice: PrecisionChoice, device: torch.device) -> Precision:
-    """Resolve ``auto``: bf16 where the hardware has it, else fp32."""
+    """Resolve ``auto``: bf16 if the hardware has it, else fp32."""
     if choice != "auto":
         return choice
     return "bf16" if has_fast_bf16(device) else "fp32"
 
 
 def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Context in which convolutions run in the given precision."""
+    """Return a context in which convolutions run in the given precision."""
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16)

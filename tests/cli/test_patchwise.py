@@ -20,12 +20,12 @@ def dynamic_model(monkeypatch, tiny_model):
 
     network = dynamic_edsr()
     loaded = network, header_of(network, Card(name="moving"))
-    usual = opening.load_at_depth
+    usual = opening.load
     path = tiny_model.with_name("moving.safetensors")
     path.write_bytes(tiny_model.read_bytes())
     for module in (graph_cache, opening):
         monkeypatch.setattr(
-            module, "load_at_depth", lambda p, *given: loaded if p == path else usual(p, *given)
+            module, "load", lambda s, *given: loaded if s.path == path else usual(s, *given)
         )
     return path
 

@@ -3,23 +3,21 @@ import json
 import numpy as np
 import pytest
 
-from sr_quant_cli.commands.evaluate import (
+from sr_quant_cli.commands.evaluate import Evaluation, set_scores
+from sr_quant_cli.commands.scoring import (
     distinct,
-    evaluate,
     folder_candidate,
     model_candidate,
-    report,
-    set_scores,
+    score_candidates,
 )
 from sr_quant_cli.data.benchmark import find_set
 from sr_quant_cli.data.bicubic import enlarge
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
-from sr_quant_cli.inference.opening import open_model
 from sr_quant_cli.inference.upscaler import BicubicUpscaler
 from sr_quant_cli.metrics import get_protocol, score
 from sr_quant_cli.system.files import write_json
-from tests.helpers import nearest_onnx, picture
+from tests.helpers import nearest_onnx, open_path, picture
 
 MATLAB = get_protocol("matlab")
 
@@ -32,7 +30,7 @@ def small_set(tmp_path):
 
 
 def test_a_row_is_the_mean_over_pictures(small_set):
-    (result,) = evaluate([model_candidate(BicubicUpscaler(2))], [small_set], MATLAB)
+    (result,) = score_candidates([model_candidate(BicubicUpscaler(2))], [small_set], MATLAB)
     expected = []
     for pair in small_set.pairs:
         lr, hr = pair.load(2)
@@ -48,20 +46,21 @@ def test_a_folder_of_results_is_scored_by_its_names(small_set, tmp_path):
         worse = hr.copy()
         worse[::2] ^= 1
         write_rgb(tmp_path / "mine" / "Set5" / f"{pair.name}{ending}.png", worse)
-    (result,) = evaluate([folder_candidate(tmp_path / "mine")], [small_set], MATLAB)
+    (result,) = score_candidates([folder_candidate(tmp_path / "mine")], [small_set], MATLAB)
     assert 48 < result.psnr < 56
 
 
 def test_results_that_equal_their_pictures_are_no_number_in_json(small_set, tmp_path):
     for pair in small_set.pairs:
         write_rgb(tmp_path / "mine" / f"{pair.name}.png", pair.load(2)[1])
-    results = evaluate([folder_candidate(tmp_path / "mine")], [small_set], MATLAB)
-    write_json(tmp_path / "r.json", report(results, [small_set], MATLAB))
+    results = score_candidates([folder_candidate(tmp_path / "mine")], [small_set], MATLAB)
+    evaluation = Evaluation(tuple(results), (small_set,), MATLAB)
+    write_json(tmp_path / "r.json", evaluation.to_json())
     written = json.loads((tmp_path / "r.json").read_text(), parse_constant=pytest.fail)
     assert written["rows"][0]["psnr"] is None
     assert written["rows"][0]["ssim"] == 1
     # A model's card holds finite figures alone.
-    assert set_scores("mine", results, [small_set], MATLAB) == []
+    assert set_scores(evaluation, "mine") == []
 
 
 def test_a_missing_or_wrong_result_is_named(small_set, tmp_path):
@@ -71,15 +70,15 @@ def test_a_missing_or_wrong_result_is_named(small_set, tmp_path):
     for pair in small_set.pairs[:2]:
         write_rgb(folder / f"{pair.name}.png", pair.load(2)[1])
     with pytest.raises(UsageError, match="no picture of p2"):
-        evaluate([folder_candidate(folder)], [small_set], MATLAB)
+        score_candidates([folder_candidate(folder)], [small_set], MATLAB)
     write_rgb(folder / "p2.png", picture(20, 20))
     with pytest.raises(UsageError, match=r"p2.*20x20"):
-        evaluate([folder_candidate(folder)], [small_set], MATLAB)
+        score_candidates([folder_candidate(folder)], [small_set], MATLAB)
 
 
 def test_an_onnx_file_is_run_as_it_says(tmp_path):
     for runtime in ("auto", "onnxruntime", "openvino"):
-        upscaler = open_model(nearest_onnx(tmp_path / "n.onnx"), runtime=runtime)
+        upscaler = open_path(nearest_onnx(tmp_path / "n.onnx"), runtime=runtime)
         lr = picture(7, 5)
         assert (upscaler.name, upscaler.scale) == ("n.onnx", 2)
         assert np.array_equal(upscaler(lr), lr.repeat(2, axis=0).repeat(2, axis=1))
@@ -97,25 +96,26 @@ def test_an_onnx_file_that_is_no_rgb_network_is_refused(tmp_path, runtime):
         (two, "two.onnx: needs one input"),
     ]:
         with pytest.raises(UsageError, match=message) as refused:
-            open_model(path, runtime=runtime)
+            open_path(path, runtime=runtime)
         assert "\n" not in str(refused.value)
 
 
 def test_the_report_says_how_it_was_measured(small_set):
     candidates = distinct([model_candidate(BicubicUpscaler(2))] * 2)
-    results = evaluate(candidates, [small_set], MATLAB)
-    document = json.loads(json.dumps(report(results, [small_set], MATLAB)))
+    results = score_candidates(candidates, [small_set], MATLAB)
+    evaluation = Evaluation(tuple(results), (small_set,), MATLAB)
+    document = json.loads(json.dumps(evaluation.to_json()))
     assert document["protocol"] == "matlab"
     assert document["border"] == document["scale"] == 2
     assert document["sets"] == {"Set5": {"images": 3, "lr": "bicubic"}}
     assert [row["model"] for row in document["rows"]] == ["bicubic", "bicubic (2)"]
-    (card_score,) = set_scores("bicubic (2)", results, [small_set], MATLAB)
+    (card_score,) = set_scores(evaluation, "bicubic (2)")
     assert card_score.images == 3
     assert card_score.psnr == pytest.approx(results[1].psnr, abs=1e-4)
 
 
 def test_bicubic_on_real_pictures_gives_the_published_figure(real_data):
-    (result,) = evaluate(
+    (result,) = score_candidates(
         [model_candidate(BicubicUpscaler(4))], [find_set("Set5", 4, real_data)], MATLAB
     )
     assert result.psnr == pytest.approx(28.42, abs=0.02)

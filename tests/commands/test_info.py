@@ -2,7 +2,7 @@ from math import prod
 
 import pytest
 
-from sr_quant_cli.commands.info import describe
+from sr_quant_cli.commands.info import InfoRequest, info
 from sr_quant_cli.modelfiles.modelfile import load_model
 from sr_quant_cli.modelfiles.named import embedded_model
 from sr_quant_cli.quant.layers import QuantConv2d
@@ -18,9 +18,9 @@ def folded():
 
 def test_a_folded_network_has_the_sites_that_it_was_quantized_at(folded):
     path, network = folded
-    sites = describe(path, "1280x720")["quantization"]["sites"]
-    assert [site["path"] for site in sites] == [site.path for site in network.sites()]
-    assert sum(site["mac_share_counted"] for site in sites) == pytest.approx(1, abs=1e-3)
+    sites = info(InfoRequest(path)).quantization.sites
+    assert [site.path for site in sites] == [site.path for site in network.sites()]
+    assert sum(site.mac_share_counted for site in sites) == pytest.approx(1, abs=1e-3)
 
 
 def test_storage_is_counted_of_what_the_network_has(folded):
@@ -28,7 +28,7 @@ def test_storage_is_counted_of_what_the_network_has(folded):
     layers = [layer for layer in network.modules() if isinstance(layer, QuantConv2d)]
     weights = sum(prod(layer.weight.shape) for layer in layers)
     biases = sum(len(layer.weight) for layer in layers)
-    told = describe(path, "1280x720")
+    told = info(InfoRequest(path)).to_json()
     assert told["parameters"] == weights + biases
     assert told["quantization"]["storage_bytes_counted"] == weights + 4 * biases
     assert told["quantization"]["operations_saved_counted"] == 0.75

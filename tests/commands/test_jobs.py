@@ -6,7 +6,7 @@ import os
 import pytest
 
 from sr_quant_cli.commands.jobs import plan_jobs
-from sr_quant_cli.commands.upscale import raise_failures, upscale_all
+from sr_quant_cli.commands.upscale import UpscaleReport, upscale_all
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
 from sr_quant_cli.inference.upscaler import BicubicUpscaler
@@ -151,7 +151,7 @@ def test_one_bad_picture_does_not_stop_the_others(tmp_path, capsys):
     assert [r.status for r in results] == ["done", "failed", "done", "failed"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a_x2.png", "c_x2.png"]
     with pytest.raises(FailedError, match=r"2 of 4 failed: b\.png, cut\.png"):
-        raise_failures(results)
+        UpscaleReport("bicubic", 2, tuple(results)).raise_failures()
     assert "b.png: failed" in capsys.readouterr().out
 
 

@@ -3,7 +3,7 @@ import pytest
 import pyvips
 import torch
 
-from sr_quant_cli.commands.jobs import Job
+from sr_quant_cli.commands.jobs import UpscaleJob
 from sr_quant_cli.commands.upscale import upscale_file
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
@@ -79,7 +79,7 @@ def test_a_file_becomes_its_enlargement(tmp_path):
     lr = picture(20, 31)
     write_rgb(tmp_path / "a.png", lr)
     done = upscale_file(
-        upscaler(tile=8), Job(tmp_path / "a.png", tmp_path / "b.png"), overwrite=False
+        upscaler(tile=8), UpscaleJob(tmp_path / "a.png", tmp_path / "b.png"), overwrite=False
     )
     assert (done.width, done.height) == (62, 40)
     assert np.array_equal(read_rgb(tmp_path / "b.png"), upscaler(tile=8)(lr))
@@ -88,7 +88,7 @@ def test_a_file_becomes_its_enlargement(tmp_path):
 def test_grey_stays_grey(tmp_path):
     grey = picture(20, 31)[:, :, 0]
     pyvips.Image.new_from_array(grey).write_to_file(str(tmp_path / "g.png"))
-    upscale_file(upscaler(), Job(tmp_path / "g.png", tmp_path / "o.png"), overwrite=False)
+    upscale_file(upscaler(), UpscaleJob(tmp_path / "g.png", tmp_path / "o.png"), overwrite=False)
     out = pyvips.Image.new_from_file(str(tmp_path / "o.png"))
     assert (out.bands, out.width, out.height) == (1, 62, 40)
     expected = upscaler()(np.repeat(grey[:, :, None], 3, axis=2)).mean(axis=2)
@@ -101,7 +101,7 @@ def save_rgba(path, rgb, alpha):
 
 
 def enlarged(tmp_path, source, name="o.png", engine=None):
-    upscale_file(engine or upscaler(), Job(source, tmp_path / name), overwrite=True)
+    upscale_file(engine or upscaler(), UpscaleJob(source, tmp_path / name), overwrite=True)
     return pyvips.Image.new_from_file(str(tmp_path / name)).numpy()
 
 
@@ -161,7 +161,7 @@ def test_the_colour_profile_is_kept(tmp_path):
     blob = profile.get("icc-profile-data")
     image.set_type(pyvips.GValue.blob_type, "icc-profile-data", blob)
     image.write_to_file(str(tmp_path / "i.png"))
-    upscale_file(upscaler(), Job(tmp_path / "i.png", tmp_path / "o.png"), overwrite=False)
+    upscale_file(upscaler(), UpscaleJob(tmp_path / "i.png", tmp_path / "o.png"), overwrite=False)
     kept = pyvips.Image.new_from_file(str(tmp_path / "o.png")).get("icc-profile-data")
     assert kept == blob
 
@@ -169,8 +169,8 @@ def test_the_colour_profile_is_kept(tmp_path):
 def test_nothing_is_overwritten_unasked(tmp_path):
     write_rgb(tmp_path / "a.png", picture(5, 5))
     (tmp_path / "o.png").write_text("precious")
-    job = Job(tmp_path / "a.png", tmp_path / "o.png")
-    with pytest.raises(UsageError, match="--overwrite"):
+    job = UpscaleJob(tmp_path / "a.png", tmp_path / "o.png")
+    with pytest.raises(UsageError, match="exists; use `overwrite` to replace it"):
         upscale_file(upscaler(), job, overwrite=False)
     assert (tmp_path / "o.png").read_text() == "precious"
     upscale_file(upscaler(), job, overwrite=True)

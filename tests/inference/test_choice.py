@@ -9,17 +9,17 @@ import pytest
 
 from sr_quant_cli.data.bicubic import enlarge
 from sr_quant_cli.errors import FailedError, UsageError
-from sr_quant_cli.inference import choice, graph_cache
+from sr_quant_cli.inference import choice
 from sr_quant_cli.inference.choice import choose
 from sr_quant_cli.inference.graph_cache import Prepared
-from sr_quant_cli.inference.opening import open_model
 from sr_quant_cli.lowering.samples import sample_pairs
 from sr_quant_cli.networks.folding import fold_exactly
+from sr_quant_cli.runtimes import registry
 from sr_quant_cli.runtimes.base import ModelTraits
-from sr_quant_cli.runtimes.opening import open_file
+from sr_quant_cli.runtimes.registry import get_runtime
 from sr_quant_cli.runtimes.torch import TorchRuntime
 from sr_quant_cli.system.files import read_sealed, write_sealed
-from tests.helpers import nearest_onnx, picture, tiny_edsr
+from tests.helpers import nearest_onnx, open_path, picture, tiny_edsr
 from tests.lowered import CPU
 
 
@@ -182,7 +182,7 @@ def test_where_all_disagree_torch_runs_the_model(drawn, monkeypatch, tiny_model)
     model, opened = drawn(wrong=["openvino", "onnxruntime"], openvino=0.1, onnxruntime=0.1)
     assert choose(model, "fp32") == "torch"
     monkeypatch.setattr("sr_quant_cli.inference.opening.prepare", lambda *_: model)
-    upscaler = open_model(tiny_model, runtime="auto", device="cpu", precision="fp32", threads=1)
+    upscaler = open_path(tiny_model, runtime="auto", device="cpu", precision="fp32", threads=1)
     assert upscaler.runtime.runtime == "torch"
     assert len(opened) == 2
     lr = picture(9, 12)
@@ -192,10 +192,9 @@ def test_where_all_disagree_torch_runs_the_model(drawn, monkeypatch, tiny_model)
 
 @pytest.mark.parametrize("missing", ["openvino", "onnxruntime"])
 def test_a_runtime_that_is_not_installed(tmp_path, monkeypatch, drawn, missing):
-    for module in (graph_cache, choice):
-        monkeypatch.setattr(module, "find_spec", lambda name: None if name == missing else name)
-    with pytest.raises(UsageError, match=f"--runtime {missing}: it is not installed"):
-        open_file(missing, nearest_onnx(tmp_path / "n.onnx"), 1, "fp32")
+    monkeypatch.setattr(registry, "find_spec", lambda name: None if name == missing else name)
+    with pytest.raises(UsageError, match=f"`runtime` {missing}: it is not installed"):
+        get_runtime(missing).open(nearest_onnx(tmp_path / "n.onnx"), 1, "fp32")
     model, opened = drawn(openvino=0.1, onnxruntime=0.1)
     assert choose(model, "fp32") != missing
     assert len(opened) == 1

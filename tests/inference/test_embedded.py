@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from sr_quant_cli.data.bicubic import enlarge
-from sr_quant_cli.inference.opening import open_model
 from sr_quant_cli.lowering.samples import sample_pairs
 from sr_quant_cli.metrics import get_protocol, score
 from sr_quant_cli.system.resources import models_dir
+from tests.helpers import open_path
 
 GOLDEN = {
     "edsr-baseline-x2": 34.250,
@@ -29,7 +29,7 @@ models = pytest.mark.parametrize("name", sorted(path.stem for path in models_dir
 
 def opened(name):
     torch.manual_seed(0)
-    return open_model(models_dir() / f"{name}.safetensors", runtime="torch", threads=1)
+    return open_path(models_dir() / f"{name}.safetensors", runtime="torch", threads=1)
 
 
 @models

@@ -16,14 +16,14 @@ from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
 from sr_quant_cli.inference import graph_cache as module
 from sr_quant_cli.inference.graph_cache import MAKERS, fingerprint, prepare
-from sr_quant_cli.inference.opening import open_model
 from sr_quant_cli.lowering.lower import lower
 from sr_quant_cli.lowering.samples import sample_pairs
 from sr_quant_cli.lowering.spec import freeze, reduce_range
 from sr_quant_cli.modelfiles.modelfile import Card, save_model
+from sr_quant_cli.modelfiles.named import identify
 from sr_quant_cli.runtimes.torch import TorchRuntime
 from sr_quant_cli.system.files import read_sealed, write_sealed
-from tests.helpers import nearest_onnx, picture, ranked_quantsr_c, tiny_edsr
+from tests.helpers import nearest_onnx, open_path, picture, ranked_quantsr_c, tiny_edsr
 from tests.lowered import CPU, deployed, network
 
 RUNTIMES = ("torch", "onnxruntime", "openvino")
@@ -39,7 +39,7 @@ def kept(tmp_path_factory):
     kept = SimpleNamespace(model=model, cache=folder / "cache", lr=folder / "lr.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SRQ_CACHE", str(kept.cache))
-        kept.prepared = prepare(model, "full")
+        kept.prepared = prepare(identify(model))
     return kept
 
 
@@ -129,10 +129,10 @@ def test_prepared_graphs_upscale_without_torch(cache, tmp_path, runtime):
 def test_runtimes_agree(cache):
     lr = picture(21, 17)
     wanted = TorchRuntime(deepcopy(network("full w4a4")), CPU)(lr)
-    in_torch = open_model(cache.model, precision="fp32")
+    in_torch = open_path(cache.model, precision="fp32")
     assert np.array_equal(in_torch(lr), wanted)
     for runtime in RUNTIMES[1:]:
-        upscaler = open_model(cache.model, runtime=runtime, precision="fp32", threads=1)
+        upscaler = open_path(cache.model, runtime=runtime, precision="fp32", threads=1)
         assert upscaler.runtime.runtime == runtime
         assert (upscaler.name, upscaler.scale) == ("tiny w4a4", 2)
         assert np.abs(upscaler(lr).astype(int) - expected(lr)).max() <= 4
@@ -141,38 +141,38 @@ def test_runtimes_agree(cache):
 def test_a_second_open_prepares_nothing_a_changed_file_does(tmp_path, traced, capsys):
     model = tmp_path / "m.safetensors"
     save_model(model, ranked_quantsr_c(), Card(name="deep"))
-    first = prepare(model, "full")
+    first = prepare(identify(model))
     assert capsys.readouterr().err == "preparing deep for the runtimes here, once\n"
     before = state(tmp_path)
     graph = first.graph.stat().st_mtime_ns
-    assert prepare(model, "full") == first
+    assert prepare(identify(model)) == first
     assert capsys.readouterr().err == ""
     assert (first.graph.stat().st_mtime_ns, state(tmp_path)) == (graph, before)
     assert traced == [("deep", "full", "uint8")]
 
-    half = prepare(model, "half")
+    half = prepare(identify(model), "half")
     assert half.folder != first.folder
     assert capsys.readouterr().err == "preparing deep, half depth for the runtimes here, once\n"
     save_model(model, ranked_quantsr_c(), Card(name="deeper"))
-    changed = prepare(model, "full")
+    changed = prepare(identify(model))
     assert changed.folder not in (first.folder, half.folder)
     assert traced[1:] == [("deep, half depth", "half", "uint8"), ("deeper", "full", "uint8")]
     # A copy elsewhere is the same model.
     (tmp_path / "copy.safetensors").write_bytes(model.read_bytes())
-    assert prepare(tmp_path / "copy.safetensors", "full") == changed
+    assert prepare(identify(tmp_path / "copy.safetensors")) == changed
     assert len(traced) == 3
 
 
 def test_another_version_or_processor_prepares_anew(tiny_model, traced, monkeypatch):
-    folders = {prepare(tiny_model, "full").folder}
+    folders = {prepare(identify(tiny_model)).folder}
     for package in ("torch", "onnx", "onnxscript", "onnxruntime", "openvino"):
         with monkeypatch.context() as patch:
             patch.setattr(module, "_version", lambda name, changed=package: str(name == changed))
-            folders.add(prepare(tiny_model, "full").folder)
+            folders.add(prepare(identify(tiny_model)).folder)
     for what in ("fingerprint", "features"):
         with monkeypatch.context() as patch:
             patch.setattr(module, what, lambda: "another")
-            folders.add(prepare(tiny_model, "full").folder)
+            folders.add(prepare(identify(tiny_model)).folder)
     assert len(folders) == len(traced) == 8
 
 
@@ -214,17 +214,17 @@ def test_weights_keep_8_bits_where_the_processor_adds_in_32(tmp_path, monkeypatc
     largest = {}
     for vnni in (False, True):
         monkeypatch.setattr(module, "has_vnni", lambda vnni=vnni: vnni)
-        graph = onnx.load(prepare(path, "full").graph).graph
+        graph = onnx.load(prepare(identify(path)).graph).graph
         codes = [to_array(t) for t in graph.initializer if t.name.endswith(".codes")]
         largest[vnni] = max(int(np.abs(c.astype(int)).max()) for c in codes)
     assert largest == {False: 64, True: 127}
 
 
 def test_a_preparation_that_was_cut_off_is_made_again(tmp_path, tiny_model, traced):
-    first = prepare(tiny_model, "full")
+    first = prepare(identify(tiny_model))
     (first.folder / "model.json").unlink()
     first.graph.write_bytes(b"half a graph")
-    assert prepare(tiny_model, "full") == first
+    assert prepare(identify(tiny_model)) == first
     assert len(traced) == 2
     assert first.graph.stat().st_size > 1000
 
@@ -242,7 +242,7 @@ DAMAGES = {
 @pytest.mark.parametrize("file", ["model.json", "graph.onnx"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_is_damaged_is_made_anew(tiny_model, traced, capsys, file, damage):
-    first = prepare(tiny_model, "full")
+    first = prepare(identify(tiny_model))
     before = {path.name: path.read_bytes() for path in first.folder.glob("*.*")}
     path = first.folder / file
     if DAMAGES[damage] is None:
@@ -250,7 +250,7 @@ def test_what_is_damaged_is_made_anew(tiny_model, traced, capsys, file, damage):
     else:
         path.write_bytes(DAMAGES[damage](path.read_bytes()))
     capsys.readouterr()
-    assert prepare(tiny_model, "full") == first
+    assert prepare(identify(tiny_model)) == first
     assert capsys.readouterr().err == "preparing tiny for the runtimes here, once\n"
     assert {path.name: path.read_bytes() for path in first.folder.glob("*.*")} == before
     assert len(traced) == 2
@@ -258,13 +258,13 @@ def test_what_is_damaged_is_made_anew(tiny_model, traced, capsys, file, damage):
 
 def test_another_model_s_graph_or_traits_are_not_believed(tmp_path, tiny_model, traced):
     """Files that are whole, and written by srq, but not for this model."""
-    first = prepare(tiny_model, "full")
+    first = prepare(identify(tiny_model))
     first.graph.write_bytes(first.graph.read_bytes() + b"\x7a\x00")
-    assert prepare(tiny_model, "full") == first
+    assert prepare(identify(tiny_model)) == first
     known = read_sealed(first.folder / "model.json")
     for traits in ({**known["facts"], "scale": 0}, {}, None):
         write_sealed(first.folder / "model.json", {**known, "facts": traits})
-        assert prepare(tiny_model, "full") == first
+        assert prepare(identify(tiny_model)) == first
     assert len(traced) == 5
 
 
@@ -277,7 +277,7 @@ def test_a_cache_that_cannot_be_written_is_worked_around(
     monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path))
     module._passing.cache_clear()
     for _ in range(2):
-        upscaler = open_model(tiny_model, runtime=runtime, device="cpu", threads=1)
+        upscaler = open_path(tiny_model, runtime=runtime, device="cpu", threads=1)
         assert upscaler(picture(9, 8)).shape == (18, 16, 3)
     told = capsys.readouterr().err.splitlines()
     warnings = [line for line in told if "SRQ_CACHE" in line]
@@ -294,7 +294,7 @@ def test_what_was_prepared_and_cannot_be_written_serves(cache, monkeypatch, caps
 
     monkeypatch.setattr("sr_quant_cli.system.files.tempfile.mkdtemp", read_only)
     before = state(cache.prepared.folder)
-    upscaler = open_model(cache.model, runtime="openvino", threads=2, precision="fp32")
+    upscaler = open_path(cache.model, runtime="openvino", threads=2, precision="fp32")
     assert upscaler(picture(9, 8)).shape == (18, 16, 3)
     assert state(cache.prepared.folder) == before
     assert capsys.readouterr().err == ""
@@ -310,11 +310,11 @@ def test_where_nothing_can_be_written_torch_runs_the_model(
     monkeypatch.setenv("SRQ_CACHE", str(tmp_path / "file"))
     monkeypatch.setattr(module.tempfile, "TemporaryDirectory", full)
     module._passing.cache_clear()
-    upscaler = open_model(tiny_model, runtime="auto", device="cpu")
+    upscaler = open_path(tiny_model, runtime="auto", device="cpu")
     assert upscaler.runtime.runtime == "torch"
     assert capsys.readouterr().err.count("\n") == 1
     with pytest.raises(FailedError, match="nor a temporary folder: No space left"):
-        open_model(tiny_model, runtime="openvino")
+        open_path(tiny_model, runtime="openvino")
 
 
 PRIVATE = """
@@ -364,7 +364,7 @@ def test_what_is_no_model_leaves_no_graph(tmp_path):
     (tmp_path / "text").write_text("no model")
     for name in ("text", "none"):
         with pytest.raises(UsageError, match=name):
-            prepare(tmp_path / name, "full")
+            prepare(identify(tmp_path / name))
     graphs = os.environ["SRQ_CACHE"]
     assert not [path for path in state(tmp_path / graphs) if path.suffix in (".onnx", ".json")]
 
@@ -374,7 +374,7 @@ def test_what_is_no_model_leaves_no_graph(tmp_path):
 def test_tiles_of_prepared_graphs_join_to_the_whole_picture(cache, runtime, height, width, tile):
     lr = picture(height, width)
     options = {"runtime": runtime, "precision": "fp32", "threads": 1}
-    whole, tiled = (open_model(cache.model, **options, tile=t)(lr) for t in (None, tile))
+    whole, tiled = (open_path(cache.model, **options, tile=t)(lr) for t in (None, tile))
     assert whole.shape == (2 * height, 2 * width, 3)
     assert (whole != tiled).mean() <= 1e-3
     assert np.abs(whole.astype(int) - tiled).max() <= 2
@@ -391,14 +391,14 @@ def kept_float(tmp_path_factory):
         patch.setattr(
             "sr_quant_cli.lowering.deploy.deploy", lambda *_, **__: deployed("float", "float")
         )
-        prepare(model, "full")
+        prepare(identify(model))
     return SimpleNamespace(model=model, cache=folder / "cache")
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_pictures_smaller_than_a_graph_takes_are_enlarged_too(kept_float, monkeypatch, runtime):
     monkeypatch.setenv("SRQ_CACHE", str(kept_float.cache))
-    upscaler = open_model(kept_float.model, runtime=runtime, precision="fp32", threads=1)
+    upscaler = open_path(kept_float.model, runtime=runtime, precision="fp32", threads=1)
     plain = TorchRuntime(tiny_edsr(), CPU)
     for size in ((1, 1), (4, 4), (2, 30), (5, 4), (5, 5), (30, 5)):
         lr = picture(*size)
@@ -407,7 +407,7 @@ def test_pictures_smaller_than_a_graph_takes_are_enlarged_too(kept_float, monkey
 
 @pytest.mark.parametrize("runtime", RUNTIMES[1:])
 def test_a_foreign_graph_says_its_scale_by_its_output(tmp_path, runtime):
-    upscaler = open_model(nearest_onnx(tmp_path / "n.onnx"), runtime=runtime)
+    upscaler = open_path(nearest_onnx(tmp_path / "n.onnx"), runtime=runtime)
     assert (upscaler.name, upscaler.scale, upscaler.tile_count(900, 900)) == ("n.onnx", 2, 1)
 
 

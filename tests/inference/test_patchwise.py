@@ -8,7 +8,6 @@ from torch import nn
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.tiling import Patches, Span
 from sr_quant_cli.inference.bits import BitMeter
-from sr_quant_cli.inference.opening import open_model
 from sr_quant_cli.inference.patchwise import PatchwiseUpscaler
 from sr_quant_cli.inference.upscaler import TiledUpscaler
 from sr_quant_cli.methods import build
@@ -17,7 +16,7 @@ from sr_quant_cli.networks.base import Network, NetworkConfig
 from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.runtimes.torch import TorchRuntime, traits_of_network
-from tests.helpers import nearest_onnx, picture, tiny_edsr
+from tests.helpers import nearest_onnx, open_path, picture, tiny_edsr
 from tests.inference.dynamic import dynamic_edsr
 
 CPU = torch.device("cpu")
@@ -185,6 +184,6 @@ def test_what_does_not_go_with_patches_is_refused(tmp_path, tiny_model):
         (tiny_model, {"tile": 9}, "--tile 9: patches"),
     ]:
         with pytest.raises(UsageError, match=message) as refused:
-            open_model(path, patches=Patches(), **options)
+            open_path(path, patches=Patches(), **options)
         assert "\n" not in str(refused.value)
-    assert isinstance(open_model(tiny_model, runtime="auto", patches=Patches()), PatchwiseUpscaler)
+    assert isinstance(open_path(tiny_model, runtime="auto", patches=Patches()), PatchwiseUpscaler)

@@ -10,7 +10,6 @@ import torch
 from sr_quant_cli.errors import FailedError
 from sr_quant_cli.imaging.io import write_rgb
 from sr_quant_cli.imaging.tiling import Patches
-from sr_quant_cli.inference.opening import open_model
 from sr_quant_cli.lowering.deploy import deploy
 from sr_quant_cli.methods import build, config_class
 from sr_quant_cli.methods.adabm import THRESHOLD_GAIN, slopes
@@ -21,7 +20,7 @@ from sr_quant_cli.quant.max_scale import inherit_scales
 from sr_quant_cli.quant.pictures import edge_score, entropy
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.quant.sites import FULL
-from tests.helpers import tiny_edsr
+from tests.helpers import open_path, tiny_edsr
 
 LISTED = ("cabm", "adabm", "granular_dq")
 """Methods whose bits come in rows."""
@@ -83,7 +82,7 @@ def test_a_row_is_the_network_that_the_picture_would_choose(name, placement):
 
 
 def test_what_has_no_rows_and_rows_that_are_not_there():
-    with pytest.raises(ValueError, match="not those of a row"):
+    with pytest.raises(ValueError, match="not chosen from a table of rows"):
         at_row(tiny_edsr(), 0)
     with pytest.raises(ValueError, match="rows are 0 to 2"):
         at_row(dynamic("granular_dq"), 3)
@@ -116,7 +115,7 @@ def model(tmp_path):
     return save
 
 
-opened = partial(open_model, precision="fp32", threads=1)
+opened = partial(open_path, precision="fp32", threads=1)
 
 
 @pytest.mark.parametrize("name", LISTED)

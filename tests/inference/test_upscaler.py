@@ -11,13 +11,12 @@ from onnx import TensorProto, helper
 
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.imaging.io import write_rgb
-from sr_quant_cli.inference.opening import open_model
 from sr_quant_cli.inference.upscaler import BicubicUpscaler, TiledUpscaler, WholeUpscaler
 from sr_quant_cli.runtimes.base import ModelTraits
 from sr_quant_cli.runtimes.onnxruntime import OnnxRuntime
 from sr_quant_cli.runtimes.openvino import OpenVinoRuntime
 from sr_quant_cli.runtimes.torch import TorchRuntime, traits_of_network
-from tests.helpers import nearest_onnx, picture, tiny_edsr
+from tests.helpers import nearest_onnx, open_path, picture, tiny_edsr
 
 
 @pytest.mark.parametrize(
@@ -54,7 +53,7 @@ def with_traits(path, scale):
 def test_a_graph_that_lies_about_its_scale_is_refused(tmp_path, scale, srq):
     model = with_traits(nearest_onnx(tmp_path / "n.onnx"), scale)
     with pytest.raises(UsageError, match=f"liar makes 12x10 of 6x5, which is not x{scale}"):
-        open_model(model, runtime="onnxruntime")(picture(5, 6))
+        open_path(model, runtime="onnxruntime")(picture(5, 6))
     write_rgb(tmp_path / "a.png", picture(5, 6))
     code, out, err = srq("upscale", tmp_path / "a.png", "--model", model)
     assert (code, out, err.count("\n")) == (2, "", 1)
@@ -150,7 +149,7 @@ def test_what_a_graph_cannot_do_is_refused(tmp_path, srq, options, message):
 
 def test_tiles_of_a_graph_that_knows_their_overlap_are_taken(tmp_path):
     model = with_traits(nearest_onnx(tmp_path / "n.onnx"), 2)
-    upscaler = open_model(model, runtime="onnxruntime", tile=4)
+    upscaler = open_path(model, runtime="onnxruntime", tile=4)
     lr = picture(9, 11)
     assert upscaler.tile_count(9, 11) == 9
     assert np.array_equal(upscaler(lr), lr.repeat(2, axis=0).repeat(2, axis=1))

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from sr_quant_cli.imaging.tiling import Patches
-from sr_quant_cli.inference.opening import open_model
 from sr_quant_cli.lowering.deploy import deploy
 from sr_quant_cli.lowering.graph import save_graph
 from sr_quant_cli.lowering.integer import ChosenConv2d, ChosenTensor
@@ -20,7 +19,7 @@ from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.dynamic import Scales, dynamic_quantizers
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.quant.sites import FULL
-from sr_quant_cli.runtimes.opening import open_file
+from sr_quant_cli.runtimes.registry import get_runtime
 from sr_quant_cli.runtimes.torch import TorchRuntime
 from tests.helpers import picture, tiny_edsr
 from tests.inference.test_rows import rough
@@ -81,7 +80,7 @@ def test_one_graph_chooses_as_the_network_does(tmp_path, placement):
     for runtime, suffix in (("onnxruntime", ".onnx"), ("openvino", ".xml")):
         path = tmp_path / f"graph{suffix}"
         save_graph(made_.model, path)
-        graph = open_file(runtime, path, 1, "fp32")
+        graph = get_runtime(runtime).open(path, 1, "fp32")
         assert graph.latest_bits() is None
         for seed in range(4):
             lr = picture(17 + seed, 23, seed)
@@ -108,7 +107,7 @@ def test_all_products_are_told_to_be_integers_only_where_bits_are_fixed():
 def test_pictures_and_patches_of_a_model_file(tmp_path):
     path, lr = tmp_path / "cadyq.safetensors", rough()
     save_model(path, choosing(tiny_edsr()), Card(name="cadyq"))
-    opened = partial(open_model, path, precision="fp32", threads=1)
+    opened = partial(open_path, path, precision="fp32", threads=1)
     whole = [opened(runtime=name)(lr) for name in ("torch", "openvino")]
     assert np.abs(whole[0].astype(int) - whole[1]).mean() <= 0.15
     seen = {}

@@ -11,7 +11,7 @@ from sr_quant_cli.lowering.integer import IntegerConv2d
 from sr_quant_cli.lowering.lower import absorb_norms, lower, quantize_early, simplify_activations
 from sr_quant_cli.lowering.spec import freeze, reduce_range
 from sr_quant_cli.networks.folding import fold
-from sr_quant_cli.runtimes.opening import open_file
+from sr_quant_cli.runtimes.registry import get_runtime
 from sr_quant_cli.runtimes.torch import TorchRuntime
 from tests.helpers import picture
 from tests.lowered import lr_batch, quantize
@@ -53,7 +53,7 @@ def test_all_kernels_are_integers(tmp_path, name, form):
     for runtime, suffix in (("onnxruntime", ".onnx"), ("openvino", ".xml")):
         path = tmp_path / f"graph{suffix}"
         save_graph(made_.model, path)
-        graph = open_file(runtime, path, 1, "fp32")
+        graph = get_runtime(runtime).open(path, 1, "fp32")
         found = graph.kernels()
         assert (found.floating, found.float_names) == (0, ())
         counts.add(found.integer)
@@ -97,5 +97,5 @@ def test_pixels_of_a_step_of_one_are_integers_in_openvino(tmp_path):
         head.lower.fill_(0.0)
         head.upper.fill_(255.0)
     save_graph(deploy(network, "idn", "uint8").model, tmp_path / "graph.onnx")
-    found = open_file("openvino", tmp_path / "graph.onnx", 1, "fp32").kernels()
+    found = get_runtime("openvino").open(tmp_path / "graph.onnx", 1, "fp32").kernels()
     assert (found.floating, found.float_names) == (0, ())

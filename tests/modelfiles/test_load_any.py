@@ -11,13 +11,13 @@ from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.io import write_rgb
 from sr_quant_cli.inference import graph_cache
 from sr_quant_cli.inference.graph_cache import prepare
-from sr_quant_cli.inference.opening import open_model
 from sr_quant_cli.methods.pams import PAMSConfig
+from sr_quant_cli.modelfiles.loading import load
 from sr_quant_cli.modelfiles.modelfile import load_model
-from sr_quant_cli.modelfiles.named import is_model_file, load_any
+from sr_quant_cli.modelfiles.named import identify
 from sr_quant_cli.runtimes.base import ModelTraits
 from sr_quant_cli.system.files import write_sealed
-from tests.helpers import picture, tiny_edsr
+from tests.helpers import open_path, picture, tiny_edsr
 from tests.modelfiles.test_checkpoints import basicsr
 from tests.modelfiles.test_known_layouts import carn, edsr_for, pams, quantized
 
@@ -42,20 +42,20 @@ def several(tmp_path):
 
 
 def test_a_checkpoint_is_loaded_as_a_model(checkpoint, tiny_model, capsys):
-    network, header = load_any(checkpoint)
+    network, header = load(identify(checkpoint))
     told = f"{checkpoint}: taken for BasicSR EDSR, x2; assumed, srq import changes it: "
     assert capsys.readouterr().err == f"{told}res_scale 1 (--res-scale), range 255 (--range)\n"
     assert header.network == tiny_edsr().config.model_dump()
     assert header.card.name == "theirs"
     x = torch.rand(1, 3, 8, 8)
     assert torch.equal(network(x), tiny_edsr()(x))
-    assert is_model_file(tiny_model)
-    assert not is_model_file(checkpoint)
-    load_any(tiny_model)
+    assert identify(tiny_model).kind == "model"
+    assert identify(checkpoint).kind == "checkpoint"
+    load(identify(tiny_model))
     assert capsys.readouterr().err == ""
     for path in (checkpoint, tiny_model):
         with pytest.raises(UsageError, match=r"by x?2, not by 3"):
-            load_any(path, 3)
+            load(identify(path, 3))
 
 
 def test_commands_take_a_checkpoint(checkpoint, tmp_path, srq):
@@ -93,26 +93,26 @@ def test_quantization_starts_from_a_checkpoint(checkpoint, photographs, tmp_path
 def test_prepared_graphs_do_not_mix_scales(several, capsys, monkeypatch):
     made = []
 
-    def make(model, depth, scale, row, folder, *, full_range):
-        made.append(scale)
+    def make(source, _depth, _row, folder, *, full_range):
+        made.append(source.scale)
         assert not full_range
-        traits = asdict(ModelTraits("carn", scale, 1, 1))
+        traits = asdict(ModelTraits("carn", source.scale, 1, 1))
         (folder / "graph.onnx").touch()
         known = {"facts": traits, "psnr": 30.0, "source": "CARN", "graph": sha256().hexdigest()}
         write_sealed(folder / "model.json", known)
 
     monkeypatch.setattr(graph_cache, "_make", make)
     for scale in (2, 3):
-        assert prepare(several, "full", scale).traits.scale == scale
+        assert prepare(identify(several, scale)).traits.scale == scale
         assert capsys.readouterr().err == ""
-    assert prepare(several, "full", 2).traits.scale == 2
+    assert prepare(identify(several, 2)).traits.scale == 2
     assert capsys.readouterr().err == f"{several}: taken for CARN, x2\n"
     # A scale may stand in the name.
     several = several.rename(several.with_name("carn_x2.pth"))
-    prepare(several, "full", 2)
+    prepare(identify(several, 2))
     assert made == [2, 3, 2]
     with pytest.raises(UsageError, match="by x2 and x3, not by 4"):
-        open_model(several)
+        open_path(several)
 
 
 def test_what_only_import_can_be_told_is_said(tmp_path, srq):

@@ -6,7 +6,7 @@ import pytest
 
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.modelfiles import named as module
-from sr_quant_cli.modelfiles.named import named_model
+from sr_quant_cli.modelfiles.named import Source, identify
 
 
 @pytest.fixture(autouse=True)
@@ -30,13 +30,14 @@ def embedded(tmp_path, monkeypatch):
     ],
 )
 def test_embedded_models_have_names(named, scale, file):
-    assert named_model(named, scale).name == file
+    assert identify(named, scale).path.name == file
 
 
 def test_a_file_comes_before_the_name():
-    assert named_model(Path("mine.onnx")) == Path("mine.onnx")
+    Path("mine.onnx").touch()
+    assert identify(Path("mine.onnx")) == Source(Path("mine.onnx"), "graph")
     Path("fast").touch()
-    assert named_model(Path("fast")) == Path("fast")
+    assert identify("fast", 2) == Source(Path("fast"), "checkpoint", 2)
 
 
 @pytest.mark.parametrize(
@@ -44,10 +45,10 @@ def test_a_file_comes_before_the_name():
     [
         (Path("fast"), 2, "no embedded model edsr-small-x2-w8a8.safetensors: x4 is there"),
         (None, 3, "no embedded model edsr-baseline-x3-w8a8.safetensors: x2, x4 is there"),
-        (Path("fast"), 5, "--scale 5: must be one of 2, 3, 4"),
+        (Path("fast"), 5, "`scale` 5: must be one of 2, 3, 4"),
     ],
 )
 def test_what_is_not_there_is_one_line(named, scale, line):
     with pytest.raises(UsageError) as caught:
-        named_model(named, scale)
+        identify(named, scale)
     assert str(caught.value) == line

@@ -11,15 +11,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.inference.opening import open_model
-from sr_quant_cli.modelfiles.checkpoints import ONNX_EXPORT, Given, import_checkpoint
+from sr_quant_cli.modelfiles.checkpoints import ONNX_EXPORT, UserHints, import_checkpoint
 from sr_quant_cli.modelfiles.known_layouts import LAYOUTS
 from sr_quant_cli.modelfiles.modelfile import load_model
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.edsr import EDSRConfig
 from sr_quant_cli.networks.layers import DIV2K_MEAN, RANGE
 from sr_quant_cli.networks.rdn import RDNConfig
-from tests.helpers import nearest_onnx, picture, tiny_edsr
+from tests.helpers import nearest_onnx, open_path, picture, tiny_edsr
 from tests.modelfiles.test_checkpoints import basicsr, edsr_pytorch
 from tests.modelfiles.test_known_layouts import rdn
 
@@ -89,7 +88,7 @@ def test_the_range_is_read_off_the_mean(tmp_path):
     found = import_checkpoint(saved(tmp_path, tensors))
     x = torch.rand(1, 3, 9, 7)
     assert torch.allclose(found.network(x), network(x), atol=1e-5)
-    assert found.assumed == ("res_scale 1 (--res-scale)",)
+    assert found.assumed == ("res_scale 1 (`res_scale`)",)
     assert abs(tensors["add_mean.bias"] - torch.tensor(DIV2K_MEAN)).max() < 1e-6
 
 
@@ -97,8 +96,8 @@ def test_what_no_file_says_is_assumed_told_and_an_option(tmp_path):
     torch.manual_seed(0)
     network = build(EDSRConfig(scale=2, n_blocks=2, n_feats=8, res_scale=0.25)).eval()
     path = saved(tmp_path, basicsr(on_range_1(network)))
-    assert import_checkpoint(path).assumed == ("res_scale 1 (--res-scale)", "range 255 (--range)")
-    found = import_checkpoint(path, Given(res_scale=0.25, range=1))
+    assert import_checkpoint(path).assumed == ("res_scale 1 (`res_scale`)", "range 255 (`range`)")
+    found = import_checkpoint(path, UserHints(res_scale=0.25, range=1))
     assert found.assumed == ()
     x = torch.rand(1, 3, 9, 7)
     assert torch.allclose(found.network(x), network(x), atol=1e-5)
@@ -106,16 +105,16 @@ def test_what_no_file_says_is_assumed_told_and_an_option(tmp_path):
 
 def test_a_range_and_a_factor_are_refused_where_there_is_no_choice(tmp_path):
     path = saved(tmp_path, edsr_pytorch(tiny_edsr()))
-    with pytest.raises(UsageError, match=r"^--range: .*net\.pth \(EDSR-PyTorch\) leaves no choice"):
-        import_checkpoint(path, Given(range=255))
+    with pytest.raises(UsageError, match=r"^`range`: .*net\.pth \(EDSR-PyTorch\) leaves no choice"):
+        import_checkpoint(path, UserHints(range=255))
     with pytest.raises(UsageError, match=r"res_scale: must be above 0 and at most 100|at most 100"):
-        import_checkpoint(path, Given(res_scale=1e308))
+        import_checkpoint(path, UserHints(res_scale=1e308))
     _, tensors = rdn(2)
     path = saved(tmp_path, tensors)
-    with pytest.raises(UsageError, match=r"^--res-scale: .* \(RDN\) has no residual factor"):
-        import_checkpoint(path, Given(res_scale=0.1))
-    assert import_checkpoint(path).assumed == ("range 255 (--range)",)
-    assert isinstance(import_checkpoint(path, Given(range=1)).network.config, RDNConfig)
+    with pytest.raises(UsageError, match=r"^`res_scale`: .* \(RDN\) has no residual factor"):
+        import_checkpoint(path, UserHints(res_scale=0.1))
+    assert import_checkpoint(path).assumed == ("range 255 (`range`)",)
+    assert isinstance(import_checkpoint(path, UserHints(range=1)).network.config, RDNConfig)
 
 
 def test_a_network_of_one_channel_is_refused_as_such(tmp_path):
@@ -268,7 +267,7 @@ def test_a_network_of_no_known_layout_is_exported_by_the_line_that_is_told(tmp_p
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own
         exec(ONNX_EXPORT, {"torch": torch, "model": model})
-    upscaler = open_model(tmp_path / "model.onnx", runtime="auto")
+    upscaler = open_path(tmp_path / "model.onnx", runtime="auto")
     assert upscaler(picture(9, 13)).shape == (18, 26, 3)
 
 
@@ -277,9 +276,9 @@ def test_an_import_worse_than_bicubic_says_so_and_names_the_options(srq, tmp_pat
     model = tmp_path / "m.safetensors"
     code, out, err = srq("import", path, "-o", model)
     assert code == 0
-    assert "assumed: res_scale 1 (--res-scale), range 255 (--range)\n" in out
+    assert "assumed: res_scale 1 (`res_scale`), range 255 (--range)\n" in out
     assert err.startswith(f"srq: warning: {model} is worse than bicubic on a sample picture (")
-    assert "is res_scale 1 (--res-scale) or range 255 (--range) the reason?" in err
+    assert "is res_scale 1 (`res_scale`) or range 255 (--range) the reason?" in err
     code, out, err = srq(
         *("import", path, "-o", model, "--overwrite", "--res-scale", "0.5", "--range", "1")
     )

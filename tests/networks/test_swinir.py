@@ -33,7 +33,7 @@ from sr_quant_cli.passes.apply import count_operations, quantize_network
 from sr_quant_cli.quant.layers import QuantMatMul
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.quant.sites import BLOCKS, FULL, Operands
-from sr_quant_cli.runtimes.opening import open_file
+from sr_quant_cli.runtimes.registry import get_runtime
 from sr_quant_cli.runtimes.torch import TorchRuntime, traits_of_network
 from tests.helpers import picture, tiny_swinir
 
@@ -300,7 +300,10 @@ def graphs_and_reference(network, folder):
     save_graph(found.model, path)
     quantized = network.quantization is not None
     base = lower(network, reduce_range(freeze(network))) if quantized else network
-    runtimes = [open_file("onnxruntime", path, 1, "auto"), open_file("openvino", path, 1, "fp32")]
+    runtimes = [
+        get_runtime("onnxruntime").open(path, 1, "auto"),
+        get_runtime("openvino").open(path, 1, "fp32"),
+    ]
     return runtimes, TorchRuntime(base, CPU)
 
 

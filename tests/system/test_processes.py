@@ -15,7 +15,6 @@ import torch
 from sr_quant_cli.cli.app import app
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.imaging.io import write_rgb
-from sr_quant_cli.inference.opening import open_model
 from sr_quant_cli.modelfiles.modelfile import read_header
 from sr_quant_cli.system.device import pick_device, set_threads
 from sr_quant_cli.system.processes import (
@@ -27,7 +26,7 @@ from sr_quant_cli.system.processes import (
     thread_limit,
     world,
 )
-from tests.helpers import nearest_onnx, picture
+from tests.helpers import nearest_onnx, open_path, picture
 
 CPU = torch.device("cpu")
 
@@ -151,7 +150,7 @@ def test_cores_are_divided_among_the_processes_of_a_machine(place, monkeypatch, 
     place(0, 4)
     monkeypatch.setattr(onnxruntime, "InferenceSession", session)
     with pytest.raises(UsageError):
-        open_model(nearest_onnx(tmp_path / "n.onnx"), runtime="auto")
+        open_path(nearest_onnx(tmp_path / "n.onnx"), runtime="auto")
     assert taken == [2]
 
 
@@ -193,7 +192,7 @@ def test_the_terminal_belongs_to_the_first_process(place, rank):
         "    print('result')\n"
         "    tqdm(range(3), desc='bar', disable=None).close()\n"
         "    raise app.SrqError('wrong')\n"
-        "app.app, app._FIRST_SPEAKS = work, 0\n"
+        "app.app, app.RANK0_HEAD_START_S = work, 0\n"
         "app.main()"
     )
     place(rank, 2)
