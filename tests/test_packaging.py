@@ -1,6 +1,7 @@
 """The distributions carry what they need, seen from outside the source tree."""
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sr_quant_cli import __version__
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
 from tests.helpers import picture
 
@@ -69,6 +71,7 @@ def test_the_source_distribution_can_be_built_and_tested(distributions):
         "pyproject.toml",
         "constraints.txt",
         "README.md",
+        "CHANGELOG.md",
         "LICENSE",
         "recipes/pretrain-edsr.toml",
         "sr_quant_cli/models/edsr-baseline-x4.safetensors",
@@ -76,6 +79,27 @@ def test_the_source_distribution_can_be_built_and_tested(distributions):
         "docs/images/sample.png",
     ):
         assert needed in names
+
+
+def test_the_wheel_carries_type_information(installed):
+    assert (installed / "sr_quant_cli/py.typed").is_file()
+
+
+def test_the_version_is_written_once(installed):
+    (metadata,) = installed.glob("sr_quant_cli-*.dist-info/METADATA")
+    assert f"\nVersion: {__version__}\n" in metadata.read_text()
+    written = re.compile(rf'["\']{re.escape(__version__)}["\']')
+    files = [ROOT / "pyproject.toml", *(ROOT / "sr_quant_cli").rglob("*.py")]
+    places = [path.name for path in files if written.search(path.read_text(encoding="utf-8"))]
+    assert places == ["__init__.py"]
+    assert f"\n## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_pre_commit_runs_the_checks_of_ci():
+    hooks = re.findall(r"entry: (.+)", (ROOT / ".pre-commit-config.yaml").read_text())
+    ci = (ROOT / ".ci/run").read_text()
+    checks = re.findall(r"^(?:ruff|mypy|lint-imports).*$", ci, re.MULTILINE)
+    assert hooks == checks
 
 
 def test_embedded_models_are_small_and_carry_their_cards():
