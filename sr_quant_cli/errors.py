@@ -1,33 +1,33 @@
-"""The two ways a command ends badly; everything else is a defect and keeps its traceback."""
+"""Errors that users see as one line; any other exception is a defect and keeps its traceback."""
 
 import re
 
 _PLACE = re.compile(r"Exception from |Check '|.* failed at \S+:\d+:$")
-"""Lines of OpenVINO that say where in its source an error was noticed."""
+"""Lines of OpenVINO that name the place in its source where an error was raised."""
 _SOURCE = re.compile(
     r"\[ONNXRuntimeError\] : \d+ : \w+ : (?:Non-zero status code .* Status Message: )?"
     r"(?:\S+\.(?:h|cc):\d+ .* was false\. )?"
 )
-"""What of a line of ONNX Runtime does."""
+"""Prefix of ONNX Runtime's messages with the place in its source."""
 _MEMORY = re.compile(
     r"bad_alloc|bad allocation|(?:can't|cannot|failed to|unable to) allocate|out of memory", re.I
 )
 
 
 class SrqError(Exception):
-    """One clear line for the user: what, where, what is allowed.
+    """Base of the errors for users: one line with the place, the problem and what is allowed.
 
-    Parameters named in ``problem`` stand in backquotes. The command line puts the names of their
-    options in place of them.
+    Names of parameters in ``problem`` are written in backquotes; the command line replaces them by
+    the names of its options.
 
     Parameters
     ----------
     problem
-        What is wrong, and what is allowed.
+        The problem, and what is allowed.
     field
-        Parameter that is to blame.
+        Name of the parameter at fault.
     value
-        Its value; None: the line does without it.
+        Value of that parameter; None leaves it out of the line.
 
     Examples
     --------
@@ -46,17 +46,17 @@ class SrqError(Exception):
 
 
 class FailedError(SrqError):
-    """The request was sound but (part of) the work failed. Exit code 1."""
+    """The request was valid, but the work or a part of it failed. Exit code 1."""
 
 
 class UsageError(SrqError):
-    """A wrong option, recipe or input file. Exit code 2."""
+    """Invalid option, recipe or input file. Exit code 2."""
 
     exit_code = 2
 
 
 def first_line(error: BaseException) -> str:
-    r"""The first line of another library's message that tells a user something.
+    r"""Return the first line of a library's message that is useful to a user.
 
     >>> first_line(ValueError("no such node\n  at line 3")), first_line(ValueError())
     ('no such node', 'ValueError')
@@ -69,7 +69,7 @@ def first_line(error: BaseException) -> str:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether another library failed for want of memory, by its class of error or its words.
+    """Tell if a library ran out of memory, by the class or the text of its error.
 
     >>> out_of_memory(RuntimeError("std::bad_alloc")), out_of_memory(RuntimeError("no such node"))
     (True, False)
@@ -78,7 +78,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def unknown(kind: str, name: str, known: list[str]) -> UsageError:
-    """Build the error for a name that is in no registry, with the nearest known name.
+    """Build the error for an unknown name, with the nearest known one.
 
     >>> print(unknown("network", "esdr", ["edsr", "rdn"]))
     unknown network 'esdr': did you mean 'edsr'? known: edsr, rdn

@@ -1,4 +1,4 @@
-"""Typed values from outside: what their models have in common, and errors in plain words."""
+"""Strict base class of validated values, and validation errors in plain words."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
@@ -6,16 +6,16 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 MOST = 65_536
-"""The largest size or number of parts of a network: far above any that was published."""
+"""Upper limit of sizes and counts in a network, far above any published one."""
 
 Size = Annotated[int, Field(ge=1, le=MOST)]
-"""A size or number of parts of a network."""
+"""A size or a count in a network."""
 
 
 class Strict(BaseModel):
-    """Base of recipes, configurations and headers, which never change.
+    """Immutable base of recipes, configurations and headers.
 
-    Unknown keys and wrong types are errors, and numbers are finite.
+    Unknown keys, wrong types, and numbers that are not finite are errors.
     """
 
     model_config = ConfigDict(
@@ -27,7 +27,7 @@ _FIXED = {
     "extra_forbidden": "unknown key",
     "missing": "is missing",
     "finite_number": "must be a finite number",
-    "json_invalid": "is no JSON text",
+    "json_invalid": "is not JSON",
 }
 _TYPES = {
     "int": "a whole number",
@@ -42,12 +42,12 @@ _TYPES = {
 
 
 def in_words(error: Mapping[str, Any], limits: Iterable[Any] = ()) -> str:
-    """What an entry of ``ValidationError.errors()`` asks for, as the end of a sentence.
+    """Put an entry of ``ValidationError.errors()`` into words, as the end of a sentence.
 
     Parameters
     ----------
     limits
-        Metadata of the field, so that both of its bounds are told.
+        Metadata of the field, from which both of its bounds are taken.
 
     Examples
     --------
@@ -80,13 +80,13 @@ def in_words(error: Mapping[str, Any], limits: Iterable[Any] = ()) -> str:
 
 
 def _flat(limits: Iterable[Any]) -> Iterable[Any]:
-    """The single constraints: ``Field(ge=2, le=8)`` holds several."""
+    """Yield single constraints; ``Field(ge=2, le=8)`` holds several."""
     for limit in limits:
         yield from getattr(limit, "metadata", [limit])
 
 
 def _range(bounds: Mapping[str, Any]) -> str:
-    """Bounds ``gt``, ``ge``, ``le``, ``lt`` in words.
+    """Put the bounds ``gt``, ``ge``, ``le``, ``lt`` into words.
 
     >>> _range({"ge": 1}), _range({"gt": 0, "le": 1}), _range({"le": 8})
     ('1 or more', 'above 0 and at most 1', 'at most 8')

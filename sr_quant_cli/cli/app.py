@@ -1,4 +1,4 @@
-"""The entry point: one Typer app, one thin file per subcommand."""
+"""Entry point: one Typer app with a thin file per subcommand."""
 
 import errno
 import io
@@ -54,12 +54,11 @@ app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
 
 
-_FIRST_SPEAKS = 20
-"""Seconds that a process leaves to the first one of its machine to tell an error both meet."""
+RANK0_HEAD_START_S = 20
+"""Seconds that the other processes of a machine wait while the first one reports a shared error."""
 
-
-_NO_WAY_OUT = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF)
-"""What printing meets: writing to files fails with their names."""
+_STDOUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF)
+"""Errors of printing; those of writing to a file carry its name."""
 
 
 @app.callback(invoke_without_command=True)
@@ -77,9 +76,9 @@ def _srq(
 
 
 def main() -> None:
-    """Run ``srq``: exit code 0 done, 1 failed, 2 wrong usage or input, 130 or 143 interrupted.
+    """Run ``srq``; exit code 0 done, 1 failed, 2 wrong usage or input, 130 or 143 interrupted.
 
-    Of several processes the first one speaks; the others say only what they alone have met.
+    With several processes, the first one prints; the others only report errors of their own.
     """
     _open_streams()
     signal.signal(signal.SIGTERM, _terminate)
@@ -90,19 +89,19 @@ def main() -> None:
             code = app(standalone_mode=False)
         sys.stdout.flush()
     except SystemExit as ended:
-        if isinstance(ended.__context__, BrokenPipeError):  # which Typer takes for an end
+        if isinstance(ended.__context__, BrokenPipeError):  # Typer exits on it
             _fail(_of_system(ended.__context__), 1)
         raise
     except SrqError as error:
         _fail(_in_flags(str(error)), error.exit_code, shared=error.shared)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            _fail(f"{str(error.filename)[:100]}...: is too long for a file's name", 2)
+            _fail(f"{str(error.filename)[:100]}...: is too long for a file name", 2)
         _fail(_of_system(error), 1)
     except Exception as error:
         if out_of_memory(error):
             _fail("out of memory: smaller tiles, batches or pictures take less", 1)
-        # Typer's own errors (a missing argument, a value of the wrong type) have no public base.
+        # Typer's own errors, such as a missing argument, have no public base class.
         if not hasattr(error, "format_message"):
             raise
         from sr_quant_cli.cli.usage import usage_error
@@ -113,7 +112,7 @@ def main() -> None:
 
 
 def _in_flags(text: str) -> str:
-    """Name the options of a message's parameters; seldom needed, so it is imported late."""
+    """Replace names of parameters by options, with an import only if there are any."""
     if "`" not in text:
         return text
     from sr_quant_cli.cli.usage import in_flags
@@ -122,15 +121,15 @@ def _in_flags(text: str) -> str:
 
 
 def _open_streams() -> None:
-    """Let the null device stand for closed streams: files that are opened would be taken for them.
+    """Open the null device for closed streams, so that no file takes their descriptor.
 
-    What the encoding of standard output does not have is spelled out.
+    Characters that the encoding of standard output lacks are escaped.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -138,15 +137,15 @@ def _open_streams() -> None:
 
 
 def _of_system(error: OSError) -> str:
-    """What the system refused, in words."""
+    """Put an error of the system into words."""
     reason = error.strerror or str(error)
     if error.filename is not None:
         return f"{error.filename}: {reason}"
-    return f"cannot write to standard output: {reason}" if error.errno in _NO_WAY_OUT else reason
+    return f"cannot write to standard output: {reason}" if error.errno in _STDOUT_ERRORS else reason
 
 
 def _give_up(stream: TextIO) -> None:
-    """Drop what was printed and cannot be written; Python would tell of it at its end."""
+    """Drop output that cannot be written, which Python would complain about at exit."""
     try:
         stream.flush()
     except OSError:
@@ -156,30 +155,30 @@ def _give_up(stream: TextIO) -> None:
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    """Unwind as an interrupt does, so that temporary files go and training is saved."""
+    """Unwind like an interrupt, so that temporary files are removed and training is saved."""
     sys.exit(143)
 
 
-class _Aside(io.TextIOWrapper):
-    """Standard error on which no progress bar is drawn."""
+class _NoTerminal(io.TextIOWrapper):
+    """Standard error without progress bars."""
 
     def isatty(self) -> bool:
         return False
 
 
 def _leave_terminal() -> None:
-    """Leave results and progress bars to the first process; errors can still be told."""
+    """Leave results and progress bars to the first process; errors are still printed."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    # TQDM_DISABLE has no effect where tqdm is asked to look for a terminal itself.
-    sys.stderr = _Aside(sys.stderr.buffer, encoding=sys.stderr.encoding, line_buffering=True)
+    # TQDM_DISABLE has no effect if tqdm is asked to look for a terminal itself.
+    sys.stderr = _NoTerminal(sys.stderr.buffer, encoding=sys.stderr.encoding, line_buffering=True)
 
 
 def _fail(message: str, code: int, *, shared: bool = True) -> NoReturn:
     here = world()
     if shared and here.local_rank:
-        # The first process of the machine tells it, upon which torchrun ends this one. Ended
-        # earlier, this one would take the first along before it has spoken.
-        time.sleep(_FIRST_SPEAKS)
+        # The first process of the machine reports the error, and torchrun then ends this one. If
+        # this one ended earlier, torchrun would end the first before it can print.
+        time.sleep(RANK0_HEAD_START_S)
     who = f"process {here.rank} of {here.size}: " if here.rank else ""
     _give_up(sys.stdout)
     with suppress(OSError):

@@ -11,13 +11,16 @@ from sr_quant_cli.report.terminal import say
 app = typer.Typer(help="Data sets: list, get, make, check.", rich_markup_mode=None)
 
 Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="DIV2K, Flickr2K, benchmark, Set5, ...: see list.")
+    str,
+    typer.Argument(
+        metavar="NAME", help="DIV2K, Flickr2K, benchmark, Set5, ...: see 'srq data list'."
+    ),
 ]
 
 
 @app.command("list")
 def list_sets(json: Json = None) -> None:
-    """List the data sets srq knows.
+    """List the known data sets.
 
     \b
     Example:
@@ -46,18 +49,18 @@ def list_sets(json: Json = None) -> None:
 def get(
     name: Name,
     hr_only: Annotated[
-        bool, typer.Option("--hr-only", help="No LR pictures; srq makes equal ones itself.")
+        bool, typer.Option("--hr-only", help="Skip LR pictures; srq makes identical ones itself.")
     ] = False,
     keep_archives: Annotated[
-        bool, typer.Option("--keep-archives", help="Keep archives after unpacking.")
+        bool, typer.Option("--keep-archives", help="Keep the archives after unpacking.")
     ] = False,
     data_root: DataRoot = None,
     json: Json = None,
 ) -> None:
-    """Download a data set, or what is missing of it, and lay it out.
+    """Download a data set, or its missing parts, and unpack it.
 
-    What is damaged is replaced. A download that was interrupted is resumed; its md5 sum is
-    verified; folders appear when they are complete.
+    Damaged pictures are replaced. An interrupted download is resumed, and its md5 sum is verified.
+    Folders appear once they are complete.
 
     \b
     Examples:
@@ -81,17 +84,21 @@ def get(
 def make(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Test2K, Test4K or Test8K.")],
     source: Annotated[
-        Path, typer.Option("--from", metavar="DIR", help="Training pictures of DIV8K: 1201.png ...")
+        Path,
+        typer.Option(
+            "--from", metavar="DIR", help="Folder of DIV8K's training pictures, 1201.png ..."
+        ),
     ],
     data_root: DataRoot = None,
     json: Json = None,
 ) -> None:
-    """Make Test2K, Test4K or Test8K from training pictures of DIV8K.
+    """Make Test2K, Test4K or Test8K from the training pictures of DIV8K.
 
-    Pictures 1201 to 1300 with a longer side of 2048 pixels by bicubic, 1301 to 1400 with 4096, and
-    1401 to 1500 as they are; smaller ones are not enlarged; both sides are cropped to multiples of
-    12. There is no canonical file set: papers say "downsampled to 2K and 4K resolution" only, so
-    figures on others' files differ. Pictures that are there and complete are kept.
+    Pictures 1201 to 1300 are reduced to a longer side of 2048 pixels by bicubic interpolation,
+    1301 to 1400 to 4096, and 1401 to 1500 keep their size. Smaller pictures are not enlarged, and
+    both sides are cropped to multiples of 12. There is no canonical set of files: papers only say
+    "downsampled to 2K and 4K resolution", so scores on other people's files differ. Intact
+    pictures that exist already are kept.
 
     \b
     Example:
@@ -140,6 +147,6 @@ def check(name: Name, data_root: DataRoot = None, json: Json = None) -> None:
         write_json(json, {"parts": [asdict(state) | {"ok": state.ok} for state in states]})
     wrong = [str(root / state.folder) for state in states if not state.ok]
     if wrong:
-        remedy = f"mend by 'srq data get {dataset.name}'"
+        remedy = f"repair with 'srq data get {dataset.name}'"
         how = remedy if dataset.archives else dataset.instructions.format(root=root)
         raise FailedError(f"incomplete or damaged: {', '.join(wrong)}; {how}")

@@ -9,7 +9,7 @@ from sr_quant_cli.cli.options import Json
 from sr_quant_cli.report.terminal import say
 
 app = typer.Typer(
-    help="Built-in recipes: list, show, copy; pages on fields and methods.",
+    help="Built-in recipes: list, show, copy; reference pages on fields and methods.",
     rich_markup_mode=None,
 )
 
@@ -41,7 +41,7 @@ def show(
         typer.Option("--set", metavar="KEY=VALUE", help="Change a field; may be repeated."),
     ] = None,
 ) -> None:
-    """Print a recipe with every field, defaults included.
+    """Print a recipe with all its fields, including defaults.
 
     \b
     Example:
@@ -58,7 +58,7 @@ def copy(
     target: Annotated[Path, typer.Argument(metavar="FILE", help="File to write, *.toml.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
 ) -> None:
-    """Copy a built-in recipe, to edit it and use it with --recipe.
+    """Copy a built-in recipe to edit it and use it with --recipe.
 
     \b
     Example:
@@ -71,7 +71,7 @@ def copy(
     if recipe not in recipe_names():
         raise unknown("recipe", recipe, recipe_names())
     if target.suffix != ".toml":
-        raise UsageError(f"{target}: a recipe's name ends in .toml")
+        raise UsageError(f"{target}: the name of a recipe must end in .toml")
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists; use --overwrite to replace it")
     text = recipe_path(recipe).read_text(encoding="utf-8")
@@ -82,7 +82,7 @@ def copy(
 
 @app.command()
 def fields() -> None:
-    """Print the reference of all recipe fields, as Markdown.
+    """Print the reference of all recipe fields as Markdown.
 
     \b
     Example:
@@ -95,11 +95,11 @@ def fields() -> None:
 
 @app.command()
 def methods(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write the pages into.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the pages.")],
 ) -> None:
-    """Write a page on every method, as Markdown.
+    """Write a page on every method as Markdown.
 
-    With formulas, variants, sites, recipes and fields.
+    Each has formulas, variants, sites, recipes and fields.
 
     \b
     Example:

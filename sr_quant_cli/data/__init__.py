@@ -1,1 +1,1 @@
-"""Pairs, bicubic resampling, benchmark sets, downloads."""
+"""Benchmark sets, training photographs, bicubic resampling, and downloads."""

@@ -1,4 +1,4 @@
-"""Benchmark sets: where they lie, how their files are called, and their pairs of LR and HR."""
+"""Benchmark sets: their folders, file names, and pairs of LR and HR images."""
 
 import os
 import re
@@ -24,7 +24,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "Test4K": (),
     "Test8K": (),
 }
-"""The sets of the papers, each with its other names."""
+"""Benchmark sets of the literature, each with its alternative names."""
 
 _REGISTERED = ("Manga109",)  # no automatic download
 _MADE = ("Test2K", "Test4K", "Test8K")  # from DIV8K
@@ -39,11 +39,11 @@ class Pair:
     Attributes
     ----------
     name
-        Name of the picture without the suffixes of its pack, as ``baby``.
+        Name of the picture without the suffix of its collection, such as ``baby``.
     hr
         HR file.
     lr
-        LR file, or None where LR is to be made from HR.
+        LR file; None: LR is made from HR.
     """
 
     name: str
@@ -61,15 +61,15 @@ class Pair:
         Returns
         -------
         lr
-            uint8 ``[h, w, 3]``, 0..255: the file, or HR shrunk by our bicubic.
+            uint8 ``[h, w, 3]``, 0..255: the file, or HR downscaled by :func:`downscale`.
         hr
-            uint8 ``[h * scale, w * scale, 3]``: HR without its last rows and columns where its size
-            is no multiple of ``scale``.
+            uint8 ``[h * scale, w * scale, 3]``: HR, cropped at the bottom and right to a multiple
+            of ``scale``.
 
         Raises
         ------
         UsageError
-            A file cannot be read, or the sizes do not belong together.
+            A file cannot be read, or the two sizes do not match.
         """
         hr = read_rgb(self.hr)
         height, width = hr.shape[0] // scale, hr.shape[1] // scale
@@ -91,13 +91,13 @@ class BenchmarkSet:
     Attributes
     ----------
     name
-        Name of the set, as in :data:`BENCHMARKS` where it is one of those.
+        Name of the set, spelled as in :data:`BENCHMARKS` if it is listed there.
     scale
         Factor between LR and HR.
     pairs
         Sorted by name, at least one.
     lr_origin
-        ``folder`` where LR files were found, ``bicubic`` where LR is made from HR. Reports say so.
+        ``folder`` if LR files were found, ``bicubic`` if LR is made from HR; shown in reports.
     """
 
     name: str
@@ -107,9 +107,9 @@ class BenchmarkSet:
 
 
 def parse_sets(text: str) -> list[str]:
-    """Split ``Set5+Set14`` into names, each once; other names of a set become its usual one.
+    """Split ``Set5+Set14`` into unique names, each in its usual spelling.
 
-    Names of no known set are kept: they may be folders of the user.
+    Unknown names are kept, as they may be folders of the user.
 
     Raises
     ------
@@ -128,34 +128,34 @@ def parse_sets(text: str) -> list[str]:
 
 
 def data_root(option: Path | None) -> Path:
-    """Choose the folder of data sets: ``option``, else ``$SRQ_DATA``, else ``datasets``."""
+    """Return the folder of data sets: ``option``, else ``$SRQ_DATA``, else ``datasets``."""
     return option or Path(os.environ.get("SRQ_DATA") or "datasets")
 
 
 def find_set(name: str, scale: int, root: Path) -> BenchmarkSet:
     """Find the pictures of a set under ``root``.
 
-    The set lies in ``root/benchmark/NAME`` or ``root/NAME``: HR in ``HR``, or in the set's folder
-    itself; LR in ``LR_bicubic/X{scale}``, or made from HR where that is missing.
+    A set is the folder ``root/benchmark/NAME`` or ``root/NAME``. HR is in its subfolder ``HR`` or
+    in the folder itself. LR is in ``LR_bicubic/X{scale}``, or made from HR if that is missing.
 
     Parameters
     ----------
     name
-        Any name of a known set, in any case, or of a folder of the user.
+        Any name of a known set, in any case, or a folder of the user.
     scale
         Factor between LR and HR.
     root
-        As from :func:`data_root`.
+        Folder of data sets, see :func:`data_root`.
 
     Returns
     -------
     BenchmarkSet
-        Its files are found but not read yet.
+        Files that were found but not yet read.
 
     Raises
     ------
     UsageError
-        The set is not there, or its files do not pair up (:func:`pair_up`).
+        The set does not exist, or its files do not pair up (:func:`pair_up`).
     """
     name = usual_name(name)
     places = [
@@ -172,15 +172,15 @@ def find_set(name: str, scale: int, root: Path) -> BenchmarkSet:
 
 
 def pair_up(hr: Path, lr: Path | None) -> tuple[Pair, ...]:
-    """Pair the pictures of two folders by name, sorted; without ``lr``, LR will be made.
+    """Pair the pictures of two folders by name, sorted; without ``lr``, LR is made from HR.
 
-    HR may be called ``baby``, ``img_001_SRF_4_HR`` or ``baby_HR_x4``; LR ``baby``, ``babyx4``,
-    ``img_001_SRF_4_LR`` or ``baby_LRBI_x4``.
+    HR files are named ``baby``, ``img_001_SRF_4_HR`` or ``baby_HR_x4``; LR files ``baby``,
+    ``babyx4``, ``img_001_SRF_4_LR`` or ``baby_LRBI_x4``.
 
     Raises
     ------
     UsageError
-        There is no HR, two HR files have one name, or ``lr`` lacks a picture.
+        There are no HR files, two of them share a name, or ``lr`` lacks a picture.
     """
     originals: dict[str, Path] = {}
     for path in picture_files(hr):
@@ -193,7 +193,7 @@ def pair_up(hr: Path, lr: Path | None) -> tuple[Pair, ...]:
     if lr is None:
         return tuple(Pair(name, path, None) for name, path in sorted(originals.items()))
     files = picture_files(lr)
-    # A whole name goes first: HR may itself be called streetx2.
+    # Full names take precedence: an HR file may itself be called streetx2.
     partners = {_LR_SUFFIX.sub("", path.stem): path for path in files}
     partners |= {path.stem: path for path in files}
     missing = sorted(originals.keys() - partners.keys())
@@ -203,7 +203,7 @@ def pair_up(hr: Path, lr: Path | None) -> tuple[Pair, ...]:
 
 
 def usual_name(name: str) -> str:
-    """Spell a set as in :data:`BENCHMARKS`, whatever its case or other name; keep unknown names.
+    """Return the usual name of a set, whatever its case or alias; unknown names are kept.
 
     >>> usual_name("bsds100"), usual_name("holiday")
     ('B100', 'holiday')
@@ -215,16 +215,16 @@ def usual_name(name: str) -> str:
 
 
 def _missing(name: str, places: list[Path]) -> UsageError:
-    looked = f"looked at {', '.join(str(place) for place in places)}"
+    looked = f"looked in {', '.join(str(place) for place in places)}"
     if name not in BENCHMARKS:
         return UsageError(f"{unknown('benchmark set', name, list(BENCHMARKS))}; {looked}")
     if name in _REGISTERED:
-        how = f"it needs registration with its makers: place its pictures in {places[0] / 'HR'}"
+        how = f"it needs registration with its authors: put its pictures into {places[0] / 'HR'}"
     elif name in _MADE:
         how = f"make it with 'srq data make {name}' from the training pictures of DIV8K"
     else:
         how = f"get it with 'srq data get {name}', or name its root by `data_root` or SRQ_DATA"
-    return UsageError(f"benchmark set {name} is not there: {looked}; {how}")
+    return UsageError(f"benchmark set {name} not found: {looked}; {how}")
 
 
 def _size(image: NDArray[np.uint8]) -> str:

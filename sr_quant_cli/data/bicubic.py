@@ -1,8 +1,8 @@
-"""Bicubic resizing that equals MATLAB's ``imresize`` on uint8 pictures.
+"""Bicubic resizing, identical to MATLAB's ``imresize`` on uint8 pictures.
 
-The low-resolution pictures of the benchmarks and of DIV2K were made by MATLAB. The official files
-of Set5 and Set14 at x2, x3 and x4 are reproduced bit for bit. Other libraries use another kernel,
-another border or no antialiasing: networks measured on their LR get other figures.
+The LR pictures of the benchmarks and of DIV2K were made with MATLAB. The official files of Set5
+and Set14 at x2, x3 and x4 are reproduced bit for bit. Other libraries differ in the kernel, border
+or antialiasing, which changes the scores of networks measured on their LR pictures.
 
 References
 ----------
@@ -22,8 +22,8 @@ def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint
     image
         uint8 ``[H, W]`` or ``[H, W, C]``, 0..255.
     height, width
-        Size of the result in pixels. MATLAB begins with the axis that shrinks more; here rows
-        always come first, which is the same where both axes are scaled equally.
+        Size of the result in pixels. MATLAB starts with the axis that shrinks more; here rows
+        always come first, which makes no difference when both axes are scaled equally.
 
     Returns
     -------
@@ -51,9 +51,9 @@ def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint
 
 
 def downscale(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    """Make the LR picture of an HR picture.
+    """Downscale an HR picture to LR.
 
-    The bottom rows and right columns beyond a multiple of ``scale`` are cropped away first.
+    The picture is first cropped at the bottom and right to a multiple of ``scale``.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def downscale(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
     Raises
     ------
     ValueError
-        As :func:`resize`; also where a side is shorter than ``scale``.
+        As :func:`resize`, or a side is shorter than ``scale``.
     """
     height, width = image.shape[0] // scale, image.shape[1] // scale
     return resize(image[: height * scale, : width * scale], height, width)
@@ -100,7 +100,7 @@ def cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def taps(size: int, resized: int) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Find which of ``size`` pixels make each of ``resized`` pixels, and with which weights.
+    """Compute the source pixels and weights of every resized pixel along one axis.
 
     Parameters
     ----------
@@ -110,9 +110,9 @@ def taps(size: int, resized: int) -> tuple[NDArray[np.intp], NDArray[np.float64]
     Returns
     -------
     index
-        ``[resized, P]``, 0..size-1; beyond the border pixels are mirrored, the edge pixel repeated.
-        ``P`` is 4 where the picture grows and 4 * size / resized, rounded up, where it shrinks:
-        there the kernel is widened by the factor (antialiasing).
+        ``[resized, P]``, 0..size-1. Pixels beyond the border are mirrored, with the edge pixel
+        repeated. ``P`` is 4 when enlarging and 4 * size / resized, rounded up, when shrinking,
+        where the kernel is widened by that factor (antialiasing).
     weights
         ``[resized, P]``; every row sums to 1.
 
@@ -137,14 +137,14 @@ def taps(size: int, resized: int) -> tuple[NDArray[np.intp], NDArray[np.float64]
 def _resize_rows(image: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:
     """Resize axis 0 of ``[H, ...]`` to ``height``."""
     index, weights = taps(image.shape[0], height)
-    # float32 is exact at x2 and x4 (weights are multiples of 2^-12) and cannot reach a tie of the
-    # rounding at x3 (multiples of 1/81).
+    # float32 is exact at x2 and x4, whose weights are multiples of 2^-12; at x3 (multiples of
+    # 1/81) no rounding tie can occur.
     light = weights.astype(np.float32)
     rows = image.reshape(image.shape[0], -1)
     resized = np.empty((height, rows.shape[1]), dtype=np.uint8)
     for row in range(height):
-        # einsum, not matmul: threads of a BLAS library stall each other on a busy machine.
+        # einsum, not matmul: the threads of a BLAS library stall each other on a busy machine.
         values = np.einsum("p,pn->n", light[row], rows[index[row]].astype(np.float32))
-        values += 0.5  # then truncated: half rounds up, as in MATLAB, not to even
+        values += 0.5  # truncated below, so that halves round up as in MATLAB, not to even
         resized[row] = values.clip(0, 255)
     return resized.reshape(height, *image.shape[1:])

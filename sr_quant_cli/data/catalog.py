@@ -1,4 +1,4 @@
-"""The data sets srq can fetch, and what it knows of the others: one table."""
+"""Catalog of data sets: downloads, and instructions for sets that need registration."""
 
 from dataclasses import dataclass, replace
 
@@ -12,9 +12,9 @@ _ETH = "https://data.vision.ee.ethz.ch/cvl/DIV2K"
 
 @dataclass(frozen=True)
 class Part:
-    """A folder of pictures: where it lies below the data root, and how many it holds.
+    """Folder of pictures below the data root, and the number of pictures in it.
 
-    An optional part may be absent as a whole: LR pictures, which srq can make.
+    An optional part may be absent altogether: LR pictures, which srq can make.
     """
 
     folder: str
@@ -24,7 +24,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Archive:
-    """A file to download, and the folder below the data root that its members belong in."""
+    """File to download, and the folder below the data root to unpack it into."""
 
     url: str
     md5: str
@@ -33,20 +33,20 @@ class Archive:
 
     @property
     def name(self) -> str:
-        """File name at the end of the address."""
+        """File name, the last part of the address."""
         return self.url.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set: archives to download, or instructions where that is not possible."""
+    """Data set: archives to download, or instructions if it cannot be downloaded."""
 
     name: str
     description: str
     archives: tuple[Archive, ...] = ()
     parts: tuple[Part, ...] = ()
     instructions: str = ""
-    """what to place where, or to make from what, for sets that need registration"""
+    """steps for the user, for sets that need registration; continues "NAME ..." """
 
 
 def _benchmark(name: str, pictures: int) -> tuple[Part, ...]:
@@ -103,7 +103,7 @@ _DIV2K = (
 
 
 def _alone(archive: Archive) -> DataSet:
-    # Whoever asks for LR pictures by name wants them there: they are not optional then.
+    # LR pictures that are requested by name are not optional.
     parts = tuple(replace(part, optional=False) for part in archive.parts)
     name = archive.name.removesuffix(".zip")
     return DataSet(name, "part of DIV2K", (replace(archive, parts=parts),), parts)
@@ -118,7 +118,7 @@ _FLICKR2K = Archive(
 
 
 def _by_hand(name: str, description: str, part: Part, makers: str, which: str) -> DataSet:
-    how = f"needs registration {makers}; place its {which} in {{root}}/{part.folder}"
+    how = f"needs registration {makers}; put its {which} into {{root}}/{part.folder}"
     return DataSet(name, description, parts=(part,), instructions=how)
 
 
@@ -174,16 +174,16 @@ DATASETS = {
         *(_from_div8k(name, selection) for name, selection in SELECTIONS.items()),
     )
 }
-"""All data sets by name. md5 sums as published in torchsr 1.0.4."""
+"""All data sets by name; md5 sums as published in torchsr 1.0.4."""
 
 
 def get_dataset(name: str) -> DataSet:
-    """Look a data set up by name, in any case.
+    """Look up a data set by name, in any case.
 
     Raises
     ------
     UsageError
-        There is none of that name.
+        There is no data set of that name.
     """
     spelling = {known.lower(): known for known in DATASETS}
     found = spelling.get(usual_name(name).lower())

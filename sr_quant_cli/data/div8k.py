@@ -1,9 +1,9 @@
 """Test2K, Test4K and Test8K, made from training pictures of DIV8K.
 
-There is no canonical file set: the papers that use them [1]_ say which pictures they took and that
-these were "downsampled to 2K and 4K resolution", not how. Here the longer side becomes 2048 or 4096
-pixels by the bicubic of the benchmarks, and what is beyond a multiple of 12 is cropped away at the
-bottom and on the right, so that x2, x3 and x4 divide both sides.
+There is no canonical set of files: the papers that use them [1]_ say which pictures they took, and
+that these were "downsampled to 2K and 4K resolution", but not how. Here the bicubic filter of the
+benchmarks reduces the longer side to 2048 or 4096 pixels, and the result is cropped at the bottom
+and right to multiples of 12, so that x2, x3 and x4 divide both sides.
 
 References
 ----------
@@ -24,12 +24,12 @@ from sr_quant_cli.imaging.io import decodes, read_rgb, write_rgb
 from sr_quant_cli.system.reporting import track, warn
 
 MULTIPLE = 12
-"""What both sides divide by."""
+"""Common divisor of both sides of the pictures."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Training pictures of DIV8K, by their numbers, and the longer side that they are shrunk to."""
+    """Range of DIV8K's training pictures, and the longer side they are reduced to."""
 
     first: int
     last: int
@@ -50,7 +50,7 @@ SELECTIONS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a set: numbers of pictures made and kept, and names of those that were not."""
+    """Result of making a set: counts of pictures made and kept, and names of the others."""
 
     folder: str
     made: int
@@ -60,19 +60,19 @@ class Outcome:
 
 
 def make(name: str, source: Path, root: Path) -> Outcome:
-    """Make the HR pictures of a set below ``root``; complete ones that are there are kept.
+    """Make the HR pictures of a set below ``root``; intact ones are kept.
 
     Parameters
     ----------
     name
-        As in :data:`SELECTIONS`.
+        Key of :data:`SELECTIONS`.
     source
-        Folder of DIV8K's training pictures, ``1201.png`` and so on, or .jpg, .webp.
+        Folder of DIV8K's training pictures: ``1201.png`` and so on, or .jpg, .webp.
 
     Raises
     ------
     UsageError
-        There is no such set or folder, the folder has none of the pictures, or two of one name.
+        There is no such set or folder, or the folder has none of the pictures or two of one name.
     """
     if name not in SELECTIONS:
         raise unknown("set made from DIV8K", name, list(SELECTIONS))
@@ -109,12 +109,14 @@ def make(name: str, source: Path, root: Path) -> Outcome:
 
 
 def prepare(picture: NDArray[np.uint8], longest: int | None) -> NDArray[np.uint8]:
-    """Shrink to a longer side, and crop to multiples of 12; a smaller picture is only cropped.
+    """Reduce the longer side to ``longest`` pixels and crop to multiples of 12.
+
+    Smaller pictures are only cropped.
 
     Raises
     ------
     UsageError
-        Nothing is left of it.
+        Nothing is left of the picture.
 
     Examples
     --------
@@ -133,12 +135,12 @@ def prepare(picture: NDArray[np.uint8], longest: int | None) -> NDArray[np.uint8
 
 
 def raise_missing(outcome: Outcome) -> None:
-    """End where pictures could not be made.
+    """Raise if pictures could not be made.
 
     Raises
     ------
     FailedError
-        With their names.
+        Pictures are missing or damaged; the message names them.
     """
     wrong = {"missing": outcome.missing, "not readable": outcome.damaged}
     parts = [f"{len(names)} {how}: {_ranges(names)}" for how, names in wrong.items() if names]
@@ -147,7 +149,7 @@ def raise_missing(outcome: Outcome) -> None:
 
 
 def _ranges(names: tuple[str, ...]) -> str:
-    """Join numbers, consecutive ones as a range.
+    """Join numbers, with consecutive ones as a range.
 
     >>> _ranges(("1201", "1203", "1204", "1205"))
     '1201, 1203-1205'

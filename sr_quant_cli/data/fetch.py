@@ -1,4 +1,4 @@
-"""Downloading data sets, laying them out, and checking what lies there."""
+"""Download of data sets, unpacking, and checks of the pictures on disk."""
 
 import os
 import shutil
@@ -27,14 +27,14 @@ _ATTEMPTS = 4
 _TIMEOUT = 30
 _CHUNK = 2**16
 _FINAL = (400, 401, 403, 404, 405, 410, 451)
-"""Answers that stay the same when asked again."""
-_MOST = 10
-"""How many times as large as an archive its pictures may be; they hardly shrink in one."""
+"""HTTP status codes for which a retry is pointless."""
+_MAX_EXPANSION = 10
+"""Largest ratio of unpacked to archived size; pictures hardly shrink in an archive."""
 
 
 @dataclass(frozen=True)
 class PartState:
-    """What lies at a part's place: pictures found of those expected, and which are unusable."""
+    """State of a part on disk: pictures found and expected, and names of the damaged ones."""
 
     folder: str
     expected: int
@@ -44,13 +44,13 @@ class PartState:
 
     @property
     def ok(self) -> bool:
-        """Whether it can be used: complete, or optional and absent."""
+        """True if the part can be used: it is complete, or optional and absent."""
         absent = self.found == 0 and self.optional
         return absent or (self.found >= self.expected and not self.damaged)
 
 
 def state_of(part: Part, root: Path) -> PartState:
-    """Look at a part: count its pictures and decode each, to name the damaged ones."""
+    """Count the pictures of a part and decode each of them, to find damaged ones."""
     folder = root / part.folder
     files = picture_files(folder) if folder.is_dir() else []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -60,12 +60,12 @@ def state_of(part: Part, root: Path) -> PartState:
 
 
 def check(dataset: DataSet, root: Path) -> list[PartState]:
-    """Decode every picture of a data set and report on each of its parts."""
+    """Decode every picture of a data set and return the state of each part."""
     return [state_of(part, root) for part in dataset.parts]
 
 
 def get(dataset: DataSet, root: Path, *, hr_only: bool = False, keep: bool = False) -> list[str]:
-    """Download what is missing or damaged of a data set and lay it out below ``root``.
+    """Download the missing or damaged parts of a data set and unpack them below ``root``.
 
     Parameters
     ----------
@@ -76,19 +76,19 @@ def get(dataset: DataSet, root: Path, *, hr_only: bool = False, keep: bool = Fal
 
     Returns
     -------
-    A line for every archive: what became of it.
+    One line per archive that says what was done.
 
     Raises
     ------
     UsageError
-        The set needs registration; the message says what to place where.
+        The set needs registration; the message says which files to put where.
     FailedError
-        A download failed or does not have its md5 sum, an archive is unsafe or does not hold what
-        it should, or the disk is full.
+        A download failed or has the wrong md5 sum, an archive is unsafe or incomplete, or the disk
+        is full.
     """
     if not dataset.archives:
         how = dataset.instructions.format(root=root)
-        raise UsageError(f"{dataset.name} cannot be downloaded by itself: it {how}")
+        raise UsageError(f"{dataset.name} cannot be downloaded automatically: it {how}")
     lines = []
     downloads = root / ".downloads"
     with _alone(downloads):
@@ -111,7 +111,7 @@ def get(dataset: DataSet, root: Path, *, hr_only: bool = False, keep: bool = Fal
 
 @contextmanager
 def _alone(downloads: Path) -> Iterator[None]:
-    """Wait for other downloads into the same folder; remove it at the end if nothing is left.
+    """Wait for other downloads into the folder; remove the folder at the end if it is empty.
 
     Raises
     ------
@@ -127,7 +127,7 @@ def _alone(downloads: Path) -> Iterator[None]:
             except Timeout:
                 note(f"waiting for another download into {downloads.parent}")
                 lock.acquire()
-        except FileNotFoundError:  # the other one has removed the folder at its end
+        except FileNotFoundError:  # the other download removed the folder when it finished
             continue
         except OSError as error:
             raise FailedError(f"cannot write {downloads}: {error.strerror or error}") from error
@@ -135,7 +135,7 @@ def _alone(downloads: Path) -> Iterator[None]:
         yield
     finally:
         if [path.name for path in downloads.iterdir()] == [".lock"]:
-            # Another one may put its lock there meanwhile, and removes the folder in its turn.
+            # Another download may lock the folder meanwhile; it will remove the folder itself.
             shutil.rmtree(downloads, ignore_errors=True)
         lock.release()
 
@@ -146,7 +146,7 @@ def download(archive: Archive, folder: Path) -> Path:
     Raises
     ------
     FailedError
-        After several attempts, with the reason; at once where the server refuses.
+        The download failed after several attempts, or the server refused it.
     """
     pooch.get_logger().setLevel("ERROR")
     whole, partial = folder / archive.name, folder / f"{archive.name}.part"
@@ -170,18 +170,18 @@ def download(archive: Archive, folder: Path) -> Path:
         ) from error
     except ValueError as error:
         reason = " ".join(str(error).split())
-        raise FailedError(f"{archive.url} is not the file it should be: {reason}") from error
+        raise FailedError(f"{archive.url} is not the expected file: {reason}") from error
     except OSError as error:
         raise FailedError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 def unpack(path: Path, archive: Archive, root: Path) -> None:
-    """Unpack an archive beside its destination, then move its folders into place.
+    """Unpack an archive into a temporary folder, then move its folders into place.
 
     Raises
     ------
     FailedError
-        It is damaged, a member points outside, a part is missing in it, or the disk is full.
+        The archive is damaged or lacks a part, a member points outside, or the disk is full.
     """
     destination = root / archive.into
     try:
@@ -197,20 +197,20 @@ def unpack(path: Path, archive: Archive, root: Path) -> None:
 
 
 class _Resuming:
-    """Downloader for pooch that goes on where a partial file ends."""
+    """Downloader for pooch that resumes a partial file."""
 
     def __init__(self, partial: Path) -> None:
         self._partial = partial
 
     def __call__(self, url: str, output_file: str, _pooch: pooch.Pooch) -> None:
         start = self._partial.stat().st_size if self._partial.exists() else 0
-        # Compressed on the way, neither the length nor the range would be the file's own.
+        # With compression, neither the length nor the range would refer to the file itself.
         headers = {"Accept-Encoding": "identity"}
         if start:
             headers["Range"] = f"bytes={start}-"
         with requests.get(url, stream=True, headers=headers, timeout=_TIMEOUT) as response:
             if start and response.status_code == requests.codes.requested_range_not_satisfiable:
-                # Nothing is left to fetch. Whether it is the whole file, the md5 sum will tell.
+                # Nothing is left to fetch; the md5 sum will show if the file is complete.
                 self._partial.replace(output_file)
                 return
             if response.status_code in _FINAL:
@@ -220,7 +220,7 @@ class _Resuming:
             resumed = response.status_code == requests.codes.partial_content
             start = start if resumed else 0
             size = int(response.headers.get("Content-Length", 0))
-            # The rest, and its pictures beside it.
+            # Room for the rest of the archive and for its unpacked pictures.
             _require_room(self._partial.parent, size + (start + size), "download and unpack")
             with (
                 self._partial.open("ab" if resumed else "wb") as file,
@@ -242,7 +242,7 @@ def _require_room(folder: Path, size: int, what_for: str) -> None:
 
 
 def _reason(error: requests.RequestException, host: str | None) -> str:
-    """Why a download failed, without the names of the libraries that it went through."""
+    """Return the cause of a failed download, without the names of the libraries involved."""
     if error.response is not None:
         return f"{error.response.status_code} {error.response.reason}"
     if isinstance(error, requests.Timeout):
@@ -267,10 +267,10 @@ def _extract(path: Path, folder: Path) -> None:
             if member.is_absolute() or ".." in member.parts:
                 raise FailedError(f"{path}: member {name} points outside; nothing was unpacked")
             total += size
-        if total > _MOST * max(path.stat().st_size, 2**20):
+        if total > _MAX_EXPANSION * max(path.stat().st_size, 2**20):
             raise FailedError(
-                f"{path}: would become {total / 1e9:.1f} GB, which no archive of pictures does; "
-                "nothing was unpacked"
+                f"{path}: would unpack to {total / 1e9:.1f} GB, far too much for an archive of "
+                "pictures; nothing was unpacked"
             )
         _require_room(folder, total, "unpack")
 
@@ -280,10 +280,10 @@ def _extract(path: Path, folder: Path) -> None:
             zipped.extractall(folder)
     else:
         with tarfile.open(path) as archive:
-            # No links: what they point to may be anywhere.
+            # Links are left out: they may point anywhere.
             members = [entry for entry in archive if entry.isreg() or entry.isdir()]
             check((entry.name, entry.size) for entry in members)
-            # Python 3.11 has filters from 3.11.4 on; of these members they change modes alone.
+            # Filters exist since Python 3.11.4; for these members they only change modes.
             archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
             archive.extractall(folder, members)
 
@@ -302,7 +302,7 @@ def _move(source: Path, target: Path, part: Part, archive: Archive) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         source.rename(target)
         return
-    # The folder is there: mend it file by file, and leave what else the user keeps in it.
+    # The folder exists: replace its pictures one by one, and keep the user's other files.
     for path in picture_files(source):
         path.replace(target / path.name)
 

@@ -133,7 +133,7 @@ def _split(name: str, pairs: tuple[Pair, ...], validation: Sequence[str]) -> Pho
                 f"data.validation = {list(validation)}: no file of {pairs[0].hr.parent} matches"
             )
     else:
-        # One in fifty, at most ten, spread over the folder: the same files on every machine.
+        # One in fifty, at most ten, spread evenly: the same files on every machine.
         count = min(max(len(pairs) // 50, 1), 10)
         held_out = set(pairs[:: max(len(pairs) // count, 1)][:count])
     train = tuple(pair for pair in pairs if pair not in held_out)

@@ -1,4 +1,4 @@
-"""Random training patches as a pure function of seed and step."""
+"""Random training patches, as a pure function of the seed and the step."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -13,9 +13,9 @@ from sr_quant_cli.errors import UsageError
 
 
 class Draw(NamedTuple):
-    """One patch: which pair, where in its LR picture, and how it is turned.
+    """Position of one patch in the LR picture of a pair, and its augmentation.
 
-    First the flips are applied, then the transposition.
+    Flips are applied before the transposition.
     """
 
     pair: int
@@ -27,22 +27,23 @@ class Draw(NamedTuple):
 
 
 class PatchSampler:
-    """Draws batches of aligned LR and HR patches.
+    """Sampler of aligned LR and HR patches.
 
-    Every pixel of the collection is about equally likely: pictures are drawn by their area. What
-    step ``t`` draws depends on nothing but ``(seed, t)``, so a resumed run sees the same data.
+    Pictures are drawn in proportion to their area, so that every pixel of the collection is about
+    equally likely. The patches of step ``t`` depend on ``(seed, t)`` alone, so a resumed run sees
+    the same data.
 
     Parameters
     ----------
     patch_hr
         Side of an HR patch in pixels, a multiple of the scale.
     augment
-        Any of ``hflip``, ``vflip``, ``transpose``; each is applied with probability 1/2.
+        Any of ``hflip``, ``vflip`` and ``transpose``, each applied with probability 1/2.
     advice
-        What to do about pictures that are smaller, besides removing them.
+        Advice for the error about pictures that are too small, besides removing them.
     part
-        ``(rank, size)``: of every batch, give the share of one of ``size`` processes; ``size``
-        divides the batch.
+        ``(rank, size)``: return the share of process ``rank`` of ``size``, which must divide the
+        batch.
 
     Raises
     ------
@@ -84,13 +85,13 @@ class PatchSampler:
             )
 
     def draw(self, step: int) -> list[Draw]:
-        """Patches of one step, this process's share."""
+        """Draw the patches of one step, this process's share of them."""
         random = np.random.Generator(np.random.Philox(key=[self._seed, step]))
         chosen = random.choice(len(self.store), size=self._batch, p=self._probabilities)
         return [self._draw_in(int(index), random) for index in chosen][self._share]
 
     def batch(self, step: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Patches of one step: LR ``[N, p, p, 3]``, HR ``[N, sp, sp, 3]``, uint8."""
+        """Return the patches of one step: LR ``[N, p, p, 3]``, HR ``[N, s*p, s*p, 3]``, uint8."""
         lr, hr = zip(*map(self._cut, self.draw(step)), strict=True)
         return np.stack(lr), np.stack(hr)
 
@@ -107,9 +108,9 @@ class PatchSampler:
 
 
 class DevicePatches:
-    """Cuts the patches of a sampler on a device that holds all its pictures.
+    """Patches cut on a device that holds all pictures of a sampler.
 
-    The values are those of ``PatchSampler.batch``.
+    The values equal those of ``PatchSampler.batch``.
     """
 
     def __init__(self, sampler: PatchSampler, device: torch.device) -> None:
@@ -122,7 +123,7 @@ class DevicePatches:
             self._pixels[start : start + len(part)] = torch.from_numpy(part)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Patches of one step: LR ``[N, p, p, 3]``, HR ``[N, sp, sp, 3]``, uint8."""
+        """Return the patches of one step: LR ``[N, p, p, 3]``, HR ``[N, s*p, s*p, 3]``, uint8."""
         store, patch = self._sampler.store, self._sampler.patch
         draws = self._sampler.draw(step)
         table = torch.tensor(draws, dtype=torch.int64).to(self._device, non_blocking=True)
@@ -146,7 +147,7 @@ class DevicePatches:
 
 
 _UPLOAD = 2**26
-"""Pixels sent to the device at once: decoded photographs need not fit in memory beside it."""
+"""Pixels sent to the device at once, so that decoded photographs need not fit in host memory."""
 
 
 def _turned(picture: NDArray[np.uint8], draw: Draw, patch: int, s: int) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Decoded training pairs in one memory-mapped file, made once and found again."""
+"""Cache of decoded training pairs in one memory-mapped file."""
 
 import hashlib
 import os
@@ -19,14 +19,14 @@ _INDEX, _PIXELS = "index.json", "pairs.bin"
 
 
 class PairStore:
-    """LR and HR pictures of one scale, decoded, as views on a memory-mapped file.
+    """Decoded LR and HR pictures of one scale, as views of a memory-mapped file.
 
     Parameters
     ----------
     folder
-        A folder that ``pack_pairs`` made.
+        Folder written by ``pack_pairs``.
     files
-        The HR pictures that it was made of.
+        HR pictures that it was made from.
     """
 
     def __init__(self, folder: Path, files: Sequence[Path]) -> None:
@@ -37,20 +37,20 @@ class PairStore:
         """Height and width of each LR picture, ``[n, 2]``."""
         file: NDArray[np.uint8] = np.memmap(folder / _PIXELS, dtype=np.uint8, mode="r")
         self.pixels: NDArray[np.uint8] = file.reshape(-1, 3)
-        """RGB of every pixel, rows one after another: LR and HR of the first pair, and so on."""
+        """RGB of every pixel, row by row: LR and HR of the first pair, then of the second, ..."""
         self.lr_pixels: NDArray[np.int64] = self.lr_sizes.prod(axis=1)
         """LR pixels of each pair."""
         ends = np.cumsum(self.lr_pixels * (1 + self.scale**2))
         self.lr_starts: NDArray[np.int64] = np.concatenate([[0], ends[:-1]])
-        """Where each LR picture begins in ``pixels``."""
+        """Index in ``pixels`` at which each LR picture begins."""
         self.hr_starts: NDArray[np.int64] = self.lr_starts + self.lr_pixels
-        """Where each HR picture begins in ``pixels``."""
+        """Index in ``pixels`` at which each HR picture begins."""
 
     def __len__(self) -> int:
         return len(self.lr_sizes)
 
     def pair(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """LR ``[h, w, 3]`` and HR ``[sh, sw, 3]``, uint8 views."""
+        """Return a pair as uint8 views: LR ``[h, w, 3]`` and HR ``[s*h, s*w, 3]``."""
         height, width = map(int, self.lr_sizes[index])
         start, middle = int(self.lr_starts[index]), int(self.hr_starts[index])
         end = middle + (middle - start) * self.scale**2
@@ -60,7 +60,7 @@ class PairStore:
 
 
 def pack_pairs(pairs: Sequence[Pair], scale: int) -> PairStore:
-    """Decode pairs into the cache, or open the file an earlier call made of the same pairs.
+    """Decode pairs into the cache, or open the file that an earlier call made of them.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def pack_pairs(pairs: Sequence[Pair], scale: int) -> PairStore:
                     shutil.rmtree(folder, ignore_errors=True)
                     made.rename(folder)
         except OSError as error:
-            if not _is_whole(folder):  # another process may have been faster
+            if not _is_whole(folder):  # unless another process was faster
                 raise FailedError(
                     f"cannot cache decoded pictures in {folder.parent}: {error.strerror}; "
                     "set SRQ_CACHE to a folder with room"
@@ -106,7 +106,7 @@ def _pack(pairs: Sequence[Pair], scale: int, folder: Path) -> None:
         ThreadPoolExecutor(os.cpu_count()) as pool,
         progress(len(pairs), "photo", "decoding") as bar,
     ):
-        # In slices, so that only a few decoded pictures wait in memory.
+        # In slices, so that only a few decoded pictures are in memory.
         for start in range(0, len(pairs), 16):
             for lr, hr in pool.map(lambda pair: pair.load(scale), pairs[start : start + 16]):
                 file.write(np.ascontiguousarray(lr).data)

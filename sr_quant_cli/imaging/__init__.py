@@ -1,6 +1,6 @@
-"""Reading and writing pictures, tiling."""
+"""Picture files, pixels, and tiles."""
 
 import os
 
-# libvips prints its warnings on stderr unless told otherwise before it is loaded.
+# Must be set before libvips is loaded, or it prints warnings to stderr.
 os.environ.setdefault("VIPS_WARNING", "0")

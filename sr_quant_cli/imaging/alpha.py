@@ -1,20 +1,20 @@
-"""Transparency beside a network that enlarges colour alone."""
+"""Transparency, which networks do not handle: they enlarge colour alone."""
 
 import pyvips
 
 _LEVELS = ((2, 1 / 16), (8, 1 / 256))
-"""Cell size in pixels and weight of the coarser means that ``spread_colour`` adds."""
+"""Cell size in pixels and weight of the coarser means in ``spread_colour``."""
 
 _GREY = 2**-16
-"""Weight of mid-grey, which is all that is left far from everything visible."""
+"""Weight of mid-grey, the colour far away from anything visible."""
 
 
 def spread_colour(colour: pyvips.Image, alpha: pyvips.Image) -> pyvips.Image:
-    """Give pixels of alpha 0 the mean colour of what is visible around them.
+    """Replace the colour of fully transparent pixels by the mean of the visible ones around them.
 
-    What a file stores there is arbitrary, often black, and a network would draw the edge to it into
-    the visible pixels. The means are weighted by alpha and by distance, and fade to mid-grey
-    some 20 pixels away. libvips computes them where pixels are asked for.
+    The stored colour is arbitrary, often black, and a network would draw the edge to it into the
+    visible pixels. Means are weighted by alpha and distance, and fade to mid-grey about 20 pixels
+    away. libvips computes them on demand.
 
     Parameters
     ----------
@@ -25,10 +25,10 @@ def spread_colour(colour: pyvips.Image, alpha: pyvips.Image) -> pyvips.Image:
 
     Returns
     -------
-    8 bits, the bands of ``colour``; equal to it where alpha is not 0.
+    8 bits, the bands of ``colour``; equal to ``colour`` where alpha is not 0.
     """
     weight = alpha / 255
-    # As multiband, or libvips would take the last band for transparency of its own.
+    # Marked as multiband, or libvips would treat the last band as transparency.
     visible = (colour * weight).bandjoin(weight).copy(interpretation="multiband")
     total = _blurred(visible)
     for cell, share in _LEVELS:
@@ -41,12 +41,12 @@ def spread_colour(colour: pyvips.Image, alpha: pyvips.Image) -> pyvips.Image:
 
 
 def enlarge_alpha(alpha: pyvips.Image, scale: int) -> pyvips.Image:
-    """Enlarge by bicubic interpolation, centred as networks do it: 8 bits, 1 band."""
+    """Enlarge alpha by bicubic interpolation with the networks' alignment: 8 bits, 1 band."""
     return _resampled(alpha.cast("float"), scale, "bicubic").rint().cast("uchar")
 
 
 def opaque(height: int, width: int) -> pyvips.Image:
-    """Alpha of a picture that hides nothing: 8 bits, 1 band, 255."""
+    """Return the alpha of an opaque picture: 8 bits, 1 band, 255."""
     return pyvips.Image.black(width, height).invert()
 
 
@@ -55,7 +55,7 @@ def _blurred(image: pyvips.Image) -> pyvips.Image:
 
 
 def _resampled(image: pyvips.Image, factor: int, kernel: str) -> pyvips.Image:
-    """Enlarge about the pixels' centres; ``resize`` of libvips shifts by half an output pixel."""
+    """Enlarge with pixel centres aligned; libvips' ``resize`` shifts by half an output pixel."""
     offset = (factor - 1) / 2
     return image.affine(
         [factor, 0, 0, factor],

@@ -1,4 +1,4 @@
-"""Between 8-bit pixels and the tensors that networks take."""
+"""Conversion between 8-bit pixels and tensors."""
 
 import numpy as np
 import torch
@@ -9,19 +9,21 @@ from sr_quant_cli.errors import FailedError
 
 
 def to_tensor(pixels: NDArray[np.uint8] | Tensor, device: torch.device) -> Tensor:
-    """Uint8 ``[N, H, W, 3]`` -> float32 0..1 ``[N, 3, H, W]``, channels last in memory."""
+    """Convert uint8 ``[N, H, W, 3]`` to float32 0..1 ``[N, 3, H, W]``, channels last in memory."""
     if isinstance(pixels, np.ndarray):
         pixels = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
     return pixels.to(device).permute(0, 3, 1, 2).float().div_(255)
 
 
 def to_pixels(picture: Tensor) -> NDArray[np.uint8]:
-    """Float 0..1 ``[..., 3, H, W]`` -> uint8 ``[..., H, W, 3]``, rounded half to even, clipped.
+    """Convert float 0..1 ``[..., 3, H, W]`` to uint8 ``[..., H, W, 3]``.
+
+    Values are clipped and rounded half to even.
 
     Raises
     ------
     FailedError
-        Some value is not finite.
+        A value is not finite.
     """
     if not picture.isfinite().all():
         raise FailedError("the network's output is not a number, or infinite")

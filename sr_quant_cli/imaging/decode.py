@@ -1,4 +1,4 @@
-"""From a picture file to pixels of libvips: only promised formats, and nothing damaged."""
+"""Decoding of picture files by libvips: supported formats only, and no damaged files."""
 
 import contextlib
 import math
@@ -25,8 +25,8 @@ _LOADERS = {
     "VipsForeignLoadNsgifSource": "gifload_source",
     "VipsForeignLoadHeifSource": "heifload_source",
 }
-"""What libvips calls the format of a file, and how it is read. Its other formats are not for
-pictures of strangers: SVG reads other files, and some decoders are not hardened."""
+"""Names of libvips' loaders, and the operations that read them. The others are unsafe for untrusted
+files: SVG reads other files, and some decoders are not hardened."""
 
 _CHECKS: dict[str, Callable[[BinaryIO], None]] = {
     "pngload_source": check_png,
@@ -35,31 +35,31 @@ _CHECKS: dict[str, Callable[[BinaryIO], None]] = {
 
 _PILLOW = ("BMP", "PPM", "JPEG2000")
 _BY_SUFFIX = {".tga": ("TGA",)}
-"""Formats that Pillow reads; TGA is told by nothing but the suffix."""
+"""Formats that Pillow reads; TGA can only be recognized by its suffix."""
 
 _PILLOW_MODES = {"1": "L", "I": "I;16", "PA": "RGBA", "YCbCr": "RGB"}
-"""Modes that are converted; all others that these formats have become arrays as they are."""
+"""Modes to convert; the other modes of these formats become arrays directly."""
 
 _MEASURED = ("cmyk", "lab", "labs", "labq", "xyz")
-"""Interpretations whose samples are no levels of a display."""
+"""Interpretations whose samples are not display levels."""
 
 _SPILLING = ("unable to write to", "write failed")
-"""What libvips says where it cannot put pixels of a large picture into a temporary file."""
+"""Messages of libvips when a temporary file for a large picture cannot be written."""
 
 _SYSTEM = "system error: "
-"""How a line of libvips begins that has the system's reason."""
+"""Prefix of the line of libvips with the reason given by the system."""
 
 
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn what goes wrong with reading ``path`` into one line.
+    """Turn errors of reading ``path`` into one line.
 
     Raises
     ------
     UsageError
-        With the file and the reason.
+        The file cannot be read.
     FailedError
-        There is no room for its pixels in memory, or where temporary files go.
+        There is no room for its pixels, in memory or for temporary files.
     """
     try:
         yield
@@ -71,22 +71,22 @@ def readable(path: Path) -> Iterator[None]:
         if any(words in _text(error) for words in _SPILLING):
             raise FailedError(
                 f"no room for the pixels of {path}: {one_line(error)}; "
-                "TMPDIR names another folder for them"
+                "set TMPDIR to a folder with room"
             ) from error
         raise UsageError(f"cannot read {path}: {one_line(error)}") from error
 
 
 def load(path: Path) -> pyvips.Image:
-    """Open a picture as its file has it; pixels are decoded when they are asked for.
+    """Open a picture without converting it; pixels are decoded on demand.
 
     Raises
     ------
     UnreadableError, pyvips.Error, OSError
-        The file is missing, damaged, or of no format in ``READABLE``. Some damage shows only
+        The file is missing, damaged, or in no format of ``READABLE``. Some damage only shows
         when pixels are decoded, as a ``pyvips.Error``.
     """
     with path.open("rb") as file:
-        # By its bytes: the name need not be UTF-8, nor free of what libvips takes for options.
+        # As bytes: the name may not be UTF-8, or contain what libvips parses as options.
         source = pyvips.Source.new_from_file(os.fsencode(path))
         loader = _loader_of(source)
         if loader is None:
@@ -98,15 +98,15 @@ def load(path: Path) -> pyvips.Image:
 
 
 def to_srgb(image: pyvips.Image, *, grey: bool) -> tuple[pyvips.Image, list[str]]:
-    """Convert to 8 bits, grey or sRGB, and say what is lost by that.
+    """Convert to 8 bits, grey or sRGB, and list what is lost.
 
-    Integers are reduced from their full range. Floats are display levels of 0..1 as other programs
-    write them, not linear light.
+    Integers are reduced from their full range. Floats are taken as display levels of 0..1, as other
+    programs write them, not as linear light.
 
     Raises
     ------
     UnreadableError
-        Samples are of another kind, not finite, or floats beyond 0..1 on average.
+        Samples are of another type or not finite, or floats with a mean above 1.
     """
     space = "b-w" if grey else "srgb"
     if image.interpretation in _MEASURED:
@@ -125,17 +125,17 @@ def to_srgb(image: pyvips.Image, *, grey: bool) -> tuple[pyvips.Image, list[str]
             losses = ["float samples (reduced to 8 bits)", *_beyond(image)]
             image = (image * 255).rint().cast("uchar")
         case kind:
-            raise UnreadableError(f"its samples are of an unknown kind ({kind})")
+            raise UnreadableError(f"its samples are of an unknown type ({kind})")
     return image.copy(interpretation=space), losses
 
 
 def field(image: pyvips.Image, name: str) -> Any:
-    """Read an entry of a picture's metadata; None: it has no such entry."""
+    """Return an entry of a picture's metadata; None if it is missing."""
     return image.get(name) if image.get_typeof(name) else None
 
 
 def one_line(error: Exception) -> str:
-    r"""What a library says went wrong: the system's own words where it has them, else a first line.
+    r"""Return the reason of an error: the system's own words if given, else the first line.
 
     >>> one_line(pyvips.Error("", "write failed\nsystem error: No space left on device\n"))
     'No space left on device'
@@ -152,7 +152,7 @@ def _text(error: Exception) -> str:
 
 
 def _loader_of(source: pyvips.Source) -> str | None:
-    """The operation that reads a file; None: none that may."""
+    """Return the operation that reads a file; None if no allowed one does."""
     found = pyvips.vips_lib.vips_foreign_find_load_source(source.pointer)
     if found == pyvips.ffi.NULL:
         return None
@@ -170,11 +170,11 @@ def _load_by_pillow(file: BinaryIO, suffix: str) -> pyvips.Image:
                 pixels = np.asarray(image.convert(mode))
     except PIL.UnidentifiedImageError as error:
         raise UnreadableError(
-            f"it is no picture of a format that srq reads ({', '.join(READABLE)})"
+            f"it is not in a picture format that srq reads ({', '.join(READABLE)})"
         ) from error
     except MemoryError:
         raise
-    except Exception as error:  # of a damaged file Pillow raises anything
+    except Exception as error:  # Pillow raises anything for damaged files
         raise UnreadableError(f"it is damaged: {one_line(error)}") from error
     spaces = {"uint8": ("b-w", "srgb"), "uint16": ("grey16", "rgb16")}[pixels.dtype.name]
     colour = pixels.ndim == 3 and pixels.shape[2] > 2
@@ -182,12 +182,12 @@ def _load_by_pillow(file: BinaryIO, suffix: str) -> pyvips.Image:
 
 
 def _beyond(image: pyvips.Image) -> Iterator[str]:
-    """Say whether floats leave 0..1; alpha counts like colour."""
+    """Report floats outside 0..1; alpha counts like colour."""
     stats = image.stats()
     lowest, highest, _, _, mean = (stats.getpoint(column, 0)[0] for column in range(5))
     if not math.isfinite(mean):
         raise UnreadableError("some of its samples are not a number, or infinite")
     if mean > 1:
-        raise UnreadableError(f"its float samples are {mean:.4g} on average; they must be of 0..1")
+        raise UnreadableError(f"its float samples are {mean:.4g} on average; they must be in 0..1")
     if lowest < 0 or highest > 1:
         yield "values outside 0..1 (clipped)"

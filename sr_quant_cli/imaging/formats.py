@@ -1,4 +1,4 @@
-"""Picture formats that srq reads and writes, and the pictures of a folder."""
+"""Picture formats that srq reads and writes, and listings of folders."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ READABLE: dict[str, tuple[str, ...]] = {
     "TGA": (".tga",),
     "JPEG 2000": (".jp2", ".j2k"),
 }
-"""Formats that can be read, with the suffixes by which a folder's pictures are told."""
+"""Formats that can be read, with the suffixes that mark pictures in a folder."""
 
 _TIFF = {"compression": "deflate", "predictor": "horizontal", "bigtiff": True, "keep": "icc"}
 _JPEG = {"Q": 95, "keep": "icc"}
@@ -31,7 +31,7 @@ SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
 }
-"""Suffixes that can be written, with libvips' options for each."""
+"""Suffixes that can be written, with the options of libvips for each."""
 
 _LONGEST_SIDE = {".webp": 16383, ".jpg": 65535, ".jpeg": 65535}
 _SUFFIXES = frozenset(suffix for suffixes in READABLE.values() for suffix in suffixes)
@@ -39,7 +39,7 @@ _SUFFIXES = frozenset(suffix for suffixes in READABLE.values() for suffix in suf
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in a folder, each kind sorted by name; hidden files and folders are in none."""
+    """Contents of a folder by kind, sorted by name; hidden entries are left out."""
 
     pictures: tuple[Path, ...]
     """files with a suffix of ``READABLE``"""
@@ -49,7 +49,7 @@ class Listing:
 
 
 def list_folder(folder: Path) -> Listing:
-    """Look at what lies in ``folder``, not below it.
+    """List the direct contents of ``folder``.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def list_folder(folder: Path) -> Listing:
 
 
 def picture_files(folder: Path) -> list[Path]:
-    """List the pictures lying in ``folder`` (not below it), sorted by name, without hidden files.
+    """List the pictures directly in ``folder``, sorted by name, without hidden files.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def check_writable(path: Path, height: int, width: int, *, alpha: bool = False) 
     Raises
     ------
     UsageError
-        Unknown suffix, sides too long, or transparency in a JPEG.
+        The suffix is unknown, a side is too long, or a JPEG would need transparency.
     """
     suffix = path.suffix.lower()
     if suffix not in SAVE_OPTIONS:
@@ -104,5 +104,5 @@ def check_writable(path: Path, height: int, width: int, *, alpha: bool = False) 
 
 
 def holds_alpha(path: Path) -> bool:
-    """Whether the format of a suffix holds transparency."""
+    """Tell if the format of a suffix supports transparency."""
     return path.suffix.lower() not in (".jpg", ".jpeg")

@@ -1,4 +1,4 @@
-"""Damage that the decoders pass over: what a file's own structure says is checked before."""
+"""Checks of a file's structure for damage that decoders ignore."""
 
 import logging
 import os
@@ -16,11 +16,11 @@ _YCBCR, _LAB = 6, (8, 9)
 
 
 class UnreadableError(Exception):
-    """Why a file cannot be read, in words that follow its name."""
+    """A file cannot be read; the message continues a sentence about the file."""
 
 
 def check_png(file: BinaryIO) -> None:
-    """Compare the checksums of all chunks; libpng drops an ancillary one that is damaged.
+    """Verify the checksums of all chunks; libpng silently drops damaged ancillary ones.
 
     Raises
     ------
@@ -45,13 +45,13 @@ def check_png(file: BinaryIO) -> None:
 
 
 def check_tiff(file: BinaryIO) -> None:
-    """Check the first page: what its samples are, and that its strips or tiles are whole.
+    """Check the sample type of the first page, and that its strips or tiles are complete.
 
     Raises
     ------
     UnreadableError
-        Samples mean no levels of a display, are YCbCr that no JPEG decoder converts, lie behind the
-        end of the file, or do not match the checksums of deflate.
+        Samples are not display levels, are YCbCr without JPEG compression, lie beyond the end of
+        the file, or do not match their deflate checksums.
     """
     import tifffile
 
@@ -64,12 +64,12 @@ def check_tiff(file: BinaryIO) -> None:
             parts = list(zip(page.dataoffsets, page.databytecounts, strict=False))
             compression, photometric = int(page.compression), int(page.photometric)
             kind = page.dtype
-    except Exception:  # of a file that is odd or damaged it raises anything
-        return  # libtiff will tell
+    except Exception:  # tifffile raises anything for odd or damaged files
+        return  # libtiff will report it
     if kind is not None and photometric not in _LAB and (kind.kind in "ic" or kind.itemsize > 4):
         raise UnreadableError(
-            f"its samples are {kind.name}; srq reads integers without a sign and floats, of 32 "
-            "bits at most"
+            f"its samples are {kind.name}; srq reads unsigned integers and floats of at most "
+            "32 bits"
         )
     if photometric == _YCBCR and compression not in _JPEG:
         raise UnreadableError("its pixels are YCbCr without JPEG compression; save it as RGB")

@@ -1,4 +1,4 @@
-"""Named protocols, PSNR, SSIM."""
+"""PSNR and SSIM under named protocols."""
 
 from sr_quant_cli.metrics.protocol import (
     PROTOCOLS,

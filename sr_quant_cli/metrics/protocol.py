@@ -1,9 +1,9 @@
 """PSNR and SSIM as super-resolution papers report them: on luma, borders cropped, 8-bit pictures.
 
-A figure means something only with its protocol. Papers differ in the luma formula, in its precision
-and in the SSIM window; :data:`PROTOCOLS` names the ways that are supported. Common to them: SR is
-rounded to uint8 before it is measured, ``scale`` pixels are cropped from every side, and the figure
-of a set of pictures is the mean of the figures of its pictures.
+A score means something only together with its protocol. Papers differ in the luma formula, its
+precision and the SSIM window; :data:`PROTOCOLS` lists the supported protocols. They have in common
+that SR is rounded to uint8 before it is measured, that ``scale`` pixels are cropped from every
+side, and that the score of a set is the mean over its pictures.
 
 References
 ----------
@@ -22,7 +22,7 @@ SSIM_WINDOW = 11
 """Side of the Gaussian window of SSIM in pixels [1]_."""
 
 STRIP = 2**21
-"""Pixels that are measured at a time: a picture of 8K has more floats than memory should hold."""
+"""Pixels measured at a time, which bounds the memory that floats of an 8K picture would take."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Protocol:
     name
         Key in :data:`PROTOCOLS`.
     summary
-        One line for reports: what was done to the pictures before the figures were taken.
+        One line for reports that describes the steps of the measurement.
     luma_weights
-        Of red, green and blue in 0..1; the result is in units of 1/255.
+        Weights of red, green and blue in 0..1; the weighted sum is in units of 1/255.
     luma_offset
         Added to the weighted sum.
     luma_dtype
-        Precision in which the picture in 0..1 and its luma in 0..1 are held.
+        Type in which the picture and its luma, both in 0..1, are stored.
     """
 
     name: str
@@ -52,12 +52,12 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Score:
-    """Figures of one picture: PSNR in dB (``inf`` for equal pictures) and SSIM, at most 1."""
+    """Scores of one picture: PSNR in dB (``inf`` for equal pictures) and SSIM, at most 1."""
 
     psnr: float
     ssim: float
     edge: float
-    """PSNR of the pixels that are cropped from the other two"""
+    """PSNR of the border that is cropped for the other two, dB"""
 
 
 PROTOCOLS = {
@@ -81,11 +81,11 @@ PROTOCOLS = {
         ),
     )
 }
-"""Protocols by name. Their figures agree to the printed digits; ``matlab`` is the default."""
+"""Protocols by name. Their scores agree to the printed digits; ``matlab`` is the default."""
 
 
 def get_protocol(name: str) -> Protocol:
-    """Look a protocol up by name.
+    """Look up a protocol by name.
 
     Raises
     ------
@@ -119,9 +119,10 @@ def psnr(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 def rgb_psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """PSNR in dB over all samples of two pictures, uint8 ``[H, W, 3]``; inf where they are equal.
+    """Compute the PSNR in dB over all samples of two pictures, uint8 ``[H, W, 3]``.
 
-    Between what two programs make of one picture; against HR the protocols measure luma.
+    It compares two results for one picture, and is inf if they are equal; against HR, the protocols
+    measure luma.
 
     >>> black = np.zeros((4, 4, 3), np.uint8)
     >>> round(rgb_psnr(black, black + np.uint8(255)), 2), rgb_psnr(black, black)
@@ -133,8 +134,8 @@ def rgb_psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 def ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     """Compute the structural similarity [1]_ of float64 ``[H, W]``, 0..255.
 
-    Gaussian window of 11x11, sigma 1.5, K1 = 0.01, K2 = 0.03, L = 255, averaged over the positions
-    at which the window lies wholly inside the picture.
+    Gaussian window of 11x11, sigma 1.5, K1 = 0.01, K2 = 0.03, L = 255, averaged over all positions
+    at which the window lies inside the picture.
 
     Raises
     ------
@@ -155,22 +156,22 @@ def ssim(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 def score(sr: NDArray[np.uint8], hr: NDArray[np.uint8], scale: int, protocol: Protocol) -> Score:
-    """Measure one picture, a strip of rows at a time.
+    """Measure one picture in strips of rows.
 
     Parameters
     ----------
     sr, hr
         uint8 ``[H, W, 3]``, RGB, of one shape.
     scale
-        Factor of super-resolution; as many pixels are cropped from every side.
+        Upscaling factor; as many pixels are cropped from every side.
     protocol
-        Which way to measure.
+        Protocol to measure by.
 
     Raises
     ------
     ValueError
-        The arrays are not uint8 RGB pictures of one size, or too small for the window of SSIM once
-        cropped.
+        The arrays are not uint8 RGB pictures of one size, or are too small for the SSIM window
+        after cropping.
     """
     for name, image in (("SR", sr), ("HR", hr)):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
@@ -189,14 +190,14 @@ def score(sr: NDArray[np.uint8], hr: NDArray[np.uint8], scale: int, protocol: Pr
 def edge_psnr(
     sr: NDArray[np.uint8], hr: NDArray[np.uint8], width: int, protocol: Protocol
 ) -> float:
-    """PSNR in dB of the outermost pixels, which the protocols crop: frames are seen there alone.
+    """Compute the PSNR in dB of the border that the protocols crop, where frames would show.
 
     Parameters
     ----------
     sr, hr
         uint8 ``[H, W, 3]``, RGB, of one shape.
     width
-        Pixels from every side.
+        Width of the border in pixels.
     """
     inside = slice(width, -width)
     sides = (
@@ -212,13 +213,13 @@ def edge_psnr(
 def _in_strips(
     sr: NDArray[np.uint8], hr: NDArray[np.uint8], protocol: Protocol
 ) -> tuple[float, float]:
-    """PSNR in dB, and SSIM."""
+    """Compute PSNR in dB and SSIM, one strip of rows after the other."""
     height, width, _ = hr.shape
     windows = height - (SSIM_WINDOW - 1)
     rows = max(STRIP // width, SSIM_WINDOW)
     errors = similarity = 0.0
     for top in range(0, windows, rows):
-        # The rows whose windows begin in this strip, and those that only the windows reach.
+        # The rows whose windows begin in this strip, and further rows that the windows reach.
         bottom = min(top + rows, windows)
         own = height if bottom == windows else bottom
         a, b = (luma(image[top : bottom + SSIM_WINDOW - 1], protocol) for image in (sr, hr))

@@ -1,4 +1,4 @@
-"""The terminal as a reporter: results on standard output, all else on standard error."""
+"""Reporter for the terminal: results on standard output, everything else on standard error."""
 
 import sys
 import time
@@ -15,41 +15,43 @@ if TYPE_CHECKING:
 
 
 def say(text: object = "", file: TextIO | None = None) -> None:
-    """Print lines with control characters spelled out; by default on standard output."""
+    """Print lines with control characters escaped; by default to standard output."""
     for line in str(text).split("\n"):
         print(printable(line), file=file or sys.stdout, flush=True)
 
 
 class TerminalReporter:
-    """Lines and bars for people; of several processes only the first one notes and warns.
+    """Reporter that prints lines and progress bars.
+
+    With several processes, only the first one prints notes and warnings.
 
     Parameters
     ----------
     wording
-        Puts options in the place of parameters that a line names.
+        Function that replaces names of parameters in a line by options.
     """
 
     def __init__(self, wording: Callable[[str], str] = str) -> None:
         self._wording = wording
 
     def result(self, line: str) -> None:
-        """Print a line on standard output, above bars."""
+        """Print a line to standard output, above bars."""
         with _above_bars():
             say(line)
 
     def note(self, line: str) -> None:
-        """Print a line on standard error, above bars."""
+        """Print a line to standard error, above bars."""
         if world().rank == 0:
             with _above_bars():
                 say(self._wording(line), sys.stderr)
 
     def warn(self, line: str) -> None:
-        """Print a line on standard error that begins with ``srq: warning``."""
+        """Print a line to standard error that begins with ``srq: warning``."""
         self.note(f"srq: warning: {line}")
 
     @contextmanager
     def progress(self, total: int, unit: str, what: str = "", done: int = 0) -> Iterator[Progress]:
-        """Draw a bar where standard error is a terminal; elsewhere print what ``show`` is given."""
+        """Draw a bar if standard error is a terminal; else print the values given to ``show``."""
         from tqdm import tqdm
 
         bar: tqdm[Any] = tqdm(
@@ -67,11 +69,11 @@ class TerminalReporter:
 
 
 _WITH_VALUES = "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining}{postfix}"
-"""Bar without a name, which leaves room for values in 80 columns."""
+"""Format of bars without a name, which leaves room for values in 80 columns."""
 
 
 class _Bar:
-    """A bar, or lines in its place."""
+    """Progress bar, or lines of text where there is no terminal."""
 
     def __init__(self, bar: "tqdm[Any]", unit: str, done: int, total: int) -> None:
         self._bar, self._unit, self._total = bar, unit, total
@@ -95,7 +97,7 @@ class _Bar:
 
 @contextmanager
 def _above_bars() -> Iterator[None]:
-    """Take bars away while lines are printed; there are none where tqdm was not imported."""
+    """Hide bars while lines are printed; without tqdm imported there are none."""
     if "tqdm" not in sys.modules:
         yield
         return

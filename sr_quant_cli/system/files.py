@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written in a temporary folder, flushed, moved into place."""
+"""Atomic files: written into a temporary folder, flushed to disk, and moved into place."""
 
 import json
 import math
@@ -17,37 +17,37 @@ from sr_quant_cli import __version__
 from sr_quant_cli.errors import FailedError, UsageError
 
 REPORT = b'{\n  "srq": "'
-"""How every JSON report of srq begins."""
+"""First bytes of every JSON report of srq."""
 SOFTWARE = {"Software": "srq"}
 """Metadata of every PNG file that srq draws."""
 DRAWING = b"Software\0srq"
-"""What such a PNG file has among its first bytes."""
+"""Mark among the first bytes of such a PNG file."""
 
 _PREFIX = ".srq-tmp-"
 _LOCK = "srq.lock"
 _HEAD = 4096
-"""Bytes of a file in which its mark is looked for."""
+"""Number of leading bytes that are searched for a mark."""
 
 _swept: set[Path] = set()
-"""Folders whose leftovers this process has removed."""
+"""Folders from which this process has removed leftovers."""
 
 
 def cache_dir() -> Path:
-    """Folder of derived files: ``SRQ_CACHE``, else ``~/.cache/srq``; it may be deleted."""
+    """Return the cache folder, which may be deleted: ``SRQ_CACHE``, else ``~/.cache/srq``."""
     return Path(os.environ.get("SRQ_CACHE") or Path.home() / ".cache" / "srq")
 
 
 @contextmanager
 def scratch(parent: Path) -> Iterator[Path]:
-    """Make a hidden folder for temporary files in ``parent``; remove it at the end.
+    """Create a hidden folder for temporary files in ``parent``; remove it at the end.
 
-    A lock in it goes with the process. Folders of processes that were killed are removed by the
-    next one that writes in ``parent``.
+    The process holds a lock in the folder. The next process that writes to ``parent`` removes the
+    folders of processes that were killed.
 
     Raises
     ------
     OSError
-        The folder cannot be made.
+        The folder cannot be created.
     """
     parent.mkdir(parents=True, exist_ok=True)
     if parent not in _swept:
@@ -63,15 +63,15 @@ def scratch(parent: Path) -> Iterator[Path]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path of the same name; move it onto ``path`` when the block succeeds.
+    """Yield a temporary path of the same name; move it to ``path`` if the block succeeds.
 
-    The file is flushed to disk before it is moved, the folder after; nothing is left behind when
-    the block raises. Symbolic links are followed.
+    The file is flushed to disk before the move, the folder after it. Nothing is left behind if the
+    block raises. Symbolic links are followed.
 
     Raises
     ------
     FailedError
-        The folder cannot be written, the disk is full, or ``path`` is no regular file.
+        The folder cannot be written, the disk is full, or ``path`` is not a regular file.
     """
     target = Path(os.path.realpath(path))
     try:
@@ -80,7 +80,7 @@ def replacing(path: Path) -> Iterator[Path]:
         with scratch(target.parent) as folder:
             temporary = folder / target.name
             yield temporary
-            # Some encoders make files that nobody else may read.
+            # Some encoders create files that only their owner may read.
             temporary.chmod(0o666 & ~_umask())
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -91,7 +91,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """List the temporary folders in ``folder``, those in use included."""
+    """List the temporary folders in ``folder``, including those in use."""
     return [path for path in folder.glob(f"{_PREFIX}*") if _is_scratch(path)]
 
 
@@ -108,17 +108,17 @@ def sweep(folder: Path) -> None:
 
 
 def check_own(path: Path, mark: bytes) -> None:
-    """Refuse to replace a file that srq did not write; an empty one may be.
+    """Refuse to replace a file that srq did not write; empty files may be replaced.
 
     Parameters
     ----------
     mark
-        What srq's files of that kind have among their first bytes.
+        Bytes at the beginning of srq's files of that kind.
 
     Raises
     ------
     UsageError
-        There is such a file, or something that is no file.
+        ``path`` is such a file, or not a regular file.
     """
     try:
         if not path.exists():
@@ -161,9 +161,9 @@ def write_json(path: Path, report: Mapping[str, Any]) -> None:
     Raises
     ------
     UsageError
-        ``path`` is a file that is no earlier report.
+        ``path`` is a file other than an earlier report.
     FailedError
-        It cannot be written.
+        The report cannot be written.
     """
     check_own(path, REPORT)
     marked = finite({"srq": __version__, **report})
@@ -172,7 +172,7 @@ def write_json(path: Path, report: Mapping[str, Any]) -> None:
 
 
 def write_sealed(path: Path, values: Any) -> None:
-    """Write plain values as JSON, atomically, with a hash by which damage is noticed.
+    """Write plain values as JSON, atomically, with a hash that reveals damage.
 
     Raises
     ------
@@ -185,7 +185,7 @@ def write_sealed(path: Path, values: Any) -> None:
 
 
 def read_sealed(path: Path) -> Any:
-    """Read what ``write_sealed`` wrote; None: it is absent, unreadable or damaged."""
+    """Read values from ``write_sealed``; None if they are missing, unreadable or damaged."""
     try:
         sealed = json.loads(path.read_bytes())
         return sealed["values"] if sealed["sha256"] == _hash(sealed["values"]) else None
@@ -198,7 +198,7 @@ def _hash(values: Any) -> str:
 
 
 def finite(value: Any) -> Any:
-    """Plain values with null in the place of numbers that JSON does not have.
+    """Replace numbers that JSON cannot represent by None.
 
     >>> finite({"psnr": [30.5, float("inf")]})
     {'psnr': [30.5, None]}
@@ -213,7 +213,7 @@ def finite(value: Any) -> Any:
 def _is_scratch(path: Path) -> bool:
     try:
         names = {entry.name for entry in path.iterdir()}
-    except OSError:  # gone by now, or no folder
+    except OSError:  # removed meanwhile, or not a folder
         return False
     return not path.is_symlink() and (not names or _LOCK in names)
 
@@ -224,15 +224,15 @@ def _locked_folder(parent: Path) -> tuple[Path, BaseFileLock]:
         lock = FileLock(folder / _LOCK)
         try:
             lock.acquire()
-        except FileNotFoundError:  # another process took it for a leftover just now
+        except FileNotFoundError:  # another process has just removed it as a leftover
             continue
-        except OSError:  # a file system without locks: nobody can take it for one
+        except OSError:  # a file system without locks, where no process removes leftovers
             pass
         return folder, lock
 
 
 def _sync_folder(folder: Path) -> None:
-    """Put the names in a folder on disk, where the system lets folders be opened."""
+    """Flush the entries of a folder to disk, on systems that can open folders."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)

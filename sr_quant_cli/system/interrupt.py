@@ -1,4 +1,4 @@
-"""Interrupts that wait for the end of a step."""
+"""Interrupts that are deferred to the end of a step."""
 
 import signal
 import sys
@@ -10,16 +10,16 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class DeferredInterrupts:
-    """Notes SIGINT and SIGTERM instead of breaking off in the middle of a step.
+    """Context that records SIGINT and SIGTERM instead of interrupting in the middle of a step.
 
-    A checkpoint of half an optimizer step would not continue as the uninterrupted run does, and an
-    exception raised inside a callback of another library is lost there. Python tells signals to the
-    main thread; in another one nothing is noted.
+    A checkpoint of half an optimizer step would not continue like the uninterrupted run, and an
+    exception raised inside a callback of another library is lost there. Python delivers signals to
+    the main thread only; in other threads nothing is recorded.
 
     Parameters
     ----------
     patient
-        A second signal waits as the first one does; else it breaks off at once.
+        Record further signals, too; by default a second signal interrupts at once.
     """
 
     def __init__(self, *, patient: bool = False) -> None:
@@ -42,7 +42,7 @@ class DeferredInterrupts:
             signal.signal(number, handler)
 
     def resume(self) -> None:
-        """Act on the signal that was noted, if one was."""
+        """Act on the recorded signal, if there is one."""
         if self.received == signal.SIGINT:
             raise KeyboardInterrupt
         if self.received is not None:

@@ -1,8 +1,8 @@
-"""One process among those that ``torchrun`` started.
+"""Several processes under ``torchrun``.
 
-A process knows the others by the environment variables of torchrun. Work on lists is shared with
-``share`` and brought together with ``collect``; training uses DistributedDataParallel. Without
-torchrun there is one process, and nothing here does anything.
+A process knows the others from the environment variables of torchrun. Work on lists is distributed
+with ``share`` and gathered with ``collect``; training uses DistributedDataParallel. Without
+torchrun there is a single process, and all functions here are trivial.
 """
 
 import os
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PATIENCE = timedelta(hours=2)
-"""How long a process waits for another: decoding photographs may take an hour."""
+"""Timeout of collective operations: decoding photographs may take an hour."""
 
 _LOST = ("closed by peer", "reset by peer", "Broken pipe", "likely closed", "ncclRemoteError")
-"""What gloo and NCCL say where a process has ended; they have no class of error for it."""
+"""Messages of gloo and NCCL when a process has ended; they have no error class for it."""
 
 
 @dataclass(frozen=True)
 class World:
-    """Place of this process: among all, and among those of its machine."""
+    """Rank of this process among all processes, and among those of its machine."""
 
     rank: int
     size: int
@@ -37,13 +37,16 @@ class World:
 
 
 def world() -> World:
-    """Read the place of this process from torchrun's variables; alone without them."""
+    """Read rank and size from torchrun's variables; without them there is one process."""
     names = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))
     return World(*(int(os.environ.get(name, default)) for name, default in names))
 
 
 def thread_limit(count: int | None) -> int | None:
-    """CPU threads of this process: ``count``; None: its part of the cores, unlimited when alone."""
+    """Return the CPU threads of this process.
+
+    ``count``, or else its share of the cores; None, without limit, for a single process.
+    """
     processes = world().local_size
     if count is None and processes > 1:
         return max(1, _cores() // processes)
@@ -52,14 +55,14 @@ def thread_limit(count: int | None) -> int | None:
 
 @contextmanager
 def process_group(device: "torch.device | None" = None) -> Iterator[World]:
-    """Join the other processes for the length of the block: gloo, or NCCL on a CUDA device.
+    """Join the other processes during the block, by gloo, or by NCCL on a CUDA device.
 
-    An error in one process is told by that process, and torchrun ends the others.
+    A process reports its own error, and torchrun ends the others.
 
     Raises
     ------
     FailedError
-        Another process has ended while this one waited for it.
+        Another process ended while this one waited for it.
     """
     here = world()
     if here.size == 1:
@@ -70,7 +73,7 @@ def process_group(device: "torch.device | None" = None) -> Iterator[World]:
     backend = "gloo"
     if device is not None and device.type == "cuda":
         backend = "nccl"
-        cuda.set_device(device)  # objects travel by way of the current device
+        cuda.set_device(device)  # objects are sent through the current device
     try:
         distributed.init_process_group(backend, timeout=_PATIENCE)
         yield here
@@ -81,18 +84,18 @@ def process_group(device: "torch.device | None" = None) -> Iterator[World]:
         if not any(sign in str(error) for sign in _LOST):
             raise
         raise FailedError("another process of this run has ended; its message says why") from error
-    # Not after an error: the others may wait in a collective operation for ever.
+    # Not after an error: the others may be waiting in a collective operation.
     distributed.destroy_process_group()
 
 
 def share(items: Sequence[T]) -> list[T]:
-    """Items of this process: every n-th, from its rank on."""
+    """Return the items of this process: every ``size``-th, starting at its rank."""
     here = world()
     return list(items[here.rank :: here.size])
 
 
 def collect(items: Sequence[T]) -> list[T]:
-    """Bring together what all processes made of their ``share``, in the order of the whole.
+    """Gather the results of all processes for their ``share``, in the original order.
 
     Items are pickled; every process gets all of them.
     """
@@ -108,7 +111,7 @@ def collect(items: Sequence[T]) -> list[T]:
 
 
 def from_first(value: T) -> T:
-    """Give every process the value that the first one has (pickled)."""
+    """Return the value of the first process in every process (pickled)."""
     if world().size == 1:
         return value
     from torch import distributed
@@ -135,14 +138,14 @@ def first_of_machine() -> Iterator[None]:
 
 
 def _cores() -> int:
-    """Cores that this process may use: a batch system may bind it to some of the machine's."""
+    """Return the number of cores this process may use, fewer than all under a batch system."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def process_count() -> int:
-    """Processes that train together."""
+    """Return the number of processes that train together."""
     from torch import distributed
 
     together = distributed.is_available() and distributed.is_initialized()
@@ -150,7 +153,7 @@ def process_count() -> int:
 
 
 def average_processes(value: "torch.Tensor") -> None:
-    """Replace a value by its mean over the processes that train together, for ranges from data."""
+    """Replace ``value`` by its mean over the processes that train together."""
     count = process_count()
     if count > 1:
         from torch import distributed

@@ -1,17 +1,17 @@
-"""What decides about graphs, of the processor here."""
+"""Features of the processor that decide which graphs are made for it."""
 
 import platform
 import re
 from pathlib import Path
 
 CPU_INFO = Path("/proc/cpuinfo")
-"""Where Linux tells the processor's features."""
+"""File in which Linux lists the features of the processor."""
 _FLAGS = re.compile(r"flags|Features\b")
-"""What lines about them begin with, of x86 and ARM."""
+"""Beginning of the lines with features, on x86 and Arm."""
 
 
 def features() -> str:
-    """Kind of processor, and the instructions that Linux tells of it."""
+    """Return the type of the processor and the features that Linux lists for it."""
     try:
         lines = CPU_INFO.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -21,9 +21,9 @@ def features() -> str:
 
 
 def has_vnni() -> bool:
-    """Whether integer kernels here add products of 8-bit codes in 32 bits, as Linux tells of x86.
+    """Tell if integer kernels accumulate products of 8-bit codes in 32 bits (x86 on Linux).
 
-    Kernels of other processors may add pairs of them in 16 bits, and saturate.
+    Without VNNI, kernels may add pairs of products in 16 bits, and saturate.
     """
     try:
         return "_vnni" in CPU_INFO.read_text(encoding="utf-8")

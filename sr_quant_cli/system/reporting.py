@@ -1,8 +1,8 @@
-"""Results, notes, warnings and progress of work that goes on, for whoever listens.
+"""Results, notes, warnings and progress of running work.
 
 The work calls ``result``, ``note``, ``warn``, ``progress`` and ``track``, and never prints. By
-default only warnings are heard, by Python's logger ``srq``. The command line listens with a
-``Reporter`` of its own; so can a notebook or a service::
+default warnings go to Python's logger ``srq``, and the rest is dropped. The command line installs a
+``Reporter`` of its own, and so can a notebook or a service::
 
     with reporting(MyReporter()):
         quantize(request)
@@ -17,45 +17,45 @@ T = TypeVar("T")
 
 
 class Progress(Protocol):
-    """Progress of one piece of work."""
+    """Progress of one task."""
 
     def update(self, steps: int = 1) -> None:
-        """Count steps that are done."""
+        """Count finished steps."""
 
     def show(self, **values: str) -> None:
-        """Show values beside it, as a loss."""
+        """Show values next to the progress, such as a loss."""
 
 
 class Reporter(Protocol):
-    """A listener to the work."""
+    """Receiver of everything that running work reports."""
 
     def result(self, line: str) -> None:
-        """Hear a part of the result as soon as it is there."""
+        """Receive a part of the result as soon as it is available."""
 
     def note(self, line: str) -> None:
-        """Hear what the work does, or assumes."""
+        """Receive information on what the work does or assumes."""
 
     def warn(self, line: str) -> None:
-        """Hear what one should know, though the work goes on."""
+        """Receive a warning; the work continues."""
 
     def progress(
         self, total: int, unit: str, what: str = "", done: int = 0
     ) -> AbstractContextManager[Progress]:
-        """Watch a piece of work.
+        """Follow the progress of a task.
 
         Parameters
         ----------
         total, done
-            Steps in all, and those done before.
+            Number of all steps, and of those finished before.
         unit
             Name of a step; ``B`` for bytes.
         what
-            Name of the work.
+            Name of the task.
         """
 
 
 class _Unseen:
-    """Progress that nobody looks at."""
+    """Progress that is not shown."""
 
     def update(self, steps: int = 1) -> None:
         pass
@@ -65,21 +65,21 @@ class _Unseen:
 
 
 class Silent:
-    """The default: warnings go to the logger ``srq``, nothing else is heard."""
+    """Default reporter: warnings go to the logger ``srq``, the rest is dropped."""
 
     def result(self, line: str) -> None:
-        """Drop it."""
+        """Drop the line."""
 
     def note(self, line: str) -> None:
-        """Drop it."""
+        """Drop the line."""
 
     def warn(self, line: str) -> None:
-        """Log it."""
+        """Log the line."""
         logging.getLogger("srq").warning(line)
 
     @contextmanager
     def progress(self, total: int, unit: str, what: str = "", done: int = 0) -> Iterator[Progress]:
-        """Give progress that nobody looks at."""
+        """Return progress that is not shown."""
         yield _Unseen()
 
 
@@ -88,7 +88,7 @@ _reporter: Reporter = Silent()
 
 @contextmanager
 def reporting(reporter: Reporter) -> Iterator[None]:
-    """Let a reporter hear what is told in the block, by any thread."""
+    """Use a reporter during the block, in all threads."""
     global _reporter
     before, _reporter = _reporter, reporter
     try:
@@ -98,29 +98,29 @@ def reporting(reporter: Reporter) -> Iterator[None]:
 
 
 def result(line: str) -> None:
-    """Tell a part of the result as soon as it is there."""
+    """Report a part of the result as soon as it is available."""
     _reporter.result(line)
 
 
 def note(line: str) -> None:
-    """Tell what the work does, or assumes."""
+    """Report what the work does or assumes."""
     _reporter.note(line)
 
 
 def warn(line: str) -> None:
-    """Tell what one should know, though the work goes on."""
+    """Report a warning; the work continues."""
     _reporter.warn(line)
 
 
 def progress(
     total: int, unit: str, what: str = "", done: int = 0
 ) -> AbstractContextManager[Progress]:
-    """Show the progress of a piece of work; see ``Reporter.progress``."""
+    """Report the progress of a task; see ``Reporter.progress``."""
     return _reporter.progress(total, unit, what, done)
 
 
 def track(items: Iterable[T], total: int, unit: str, what: str = "") -> Iterator[T]:
-    """Give items one by one, and show how many are done."""
+    """Yield items one by one and report how many are finished."""
     with progress(total, unit, what) as bar:
         for item in items:
             yield item

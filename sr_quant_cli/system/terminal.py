@@ -1,10 +1,10 @@
-"""Text of files where it reaches the terminal, or the names of files: it must not steer either."""
+"""Untrusted text, made safe for the terminal and for file names."""
 
 import re
 
 
 def printable(text: object) -> str:
-    r"""A text as one may print it: control characters and other invisible ones are spelled out.
+    r"""Escape control characters and other invisible ones.
 
     >>> print(printable("a name\x1b]0;title\x07"), printable("a\u202eb"), printable("\udcff"))
     a name\x1b]0;title\x07 a\u202eb \udcff
@@ -16,7 +16,7 @@ def printable(text: object) -> str:
 
 
 def file_name(text: str) -> str:
-    r"""A text as the name of one file or folder: letters, digits and a few signs, no path.
+    r"""Turn a text into the name of a file or folder: letters, digits and a few signs, no path.
 
     >>> file_name("../../a\x1bb"), file_name(".."), file_name("edsr-x4, half depth (2)")
     ('a-b', 'unnamed', 'edsr-x4, half depth (2)')

@@ -1,4 +1,4 @@
-"""Ways to do the same work, timed in turns."""
+"""Timing of several variants of the same work, in turns."""
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -12,7 +12,7 @@ import torch
 from sr_quant_cli.system.reporting import track
 
 WARM_UP = 3
-"""Rounds that do not count: memory is taken, kernels are made, files are read."""
+"""Untimed rounds at the start, which allocate memory, compile kernels and read files."""
 
 _FEATURES = (
     "avx2",
@@ -24,12 +24,12 @@ _FEATURES = (
     "neon",
     "sve",
 )
-"""What decides how fast a processor multiplies, as torch names it."""
+"""Features that decide how fast a processor multiplies, by torch's names."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to do the work: ``steps`` starts it, and every ``next`` does one step."""
+    """Variant of the work: ``steps`` starts it, and every ``next`` runs one step."""
 
     label: str
     steps: Callable[[], Generator[object, None, None]]
@@ -37,7 +37,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Row:
-    """Seconds of one variant's steps, and how many times as fast as the reference it is."""
+    """Seconds of one variant's steps, and its speedup over the reference."""
 
     variant: str
     median: float
@@ -50,10 +50,10 @@ class Row:
 def time_in_turns(
     variants: Sequence[Variant], rounds: int, device: torch.device, warm_up: int = WARM_UP
 ) -> dict[str, list[float]]:
-    """Seconds of every step: in each round every variant does one.
+    """Measure the seconds of every step, with one step of every variant in each round.
 
-    What else the machine does then falls on all of them alike. A batch that is loaded in a thread
-    for longer than its step would go on in another variant's time, and so seem to cost less.
+    Other load on the machine then affects all variants alike. Work that a variant leaves to a
+    background thread beyond its step, such as loading a batch, is charged to the next variant.
     """
     times: dict[str, list[float]] = {variant.label: [] for variant in variants}
     with ExitStack() as stack:
@@ -70,7 +70,7 @@ def time_in_turns(
 
 
 def compare(times: Mapping[str, list[float]]) -> list[Row]:
-    """Put times side by side; the first variant is the reference.
+    """Compare times; the first variant is the reference.
 
     >>> [(row.median, row.speedup) for row in compare({"plain": [4.0, 2.0], "srq": [1.0, 1.0]})]
     [(3.0, 1.0), (1.0, 3.0)]
@@ -83,7 +83,7 @@ def compare(times: Mapping[str, list[float]]) -> list[Row]:
 
 
 def typical_ratio(times: Sequence[float], others: Sequence[float]) -> float:
-    """Median over the rounds of the ratio in a round: what slows a whole round down falls out.
+    """Return the median over the rounds of the ratio in a round, so slow rounds cancel out.
 
     >>> typical_ratio([2.0, 30.0, 2.0], [1.0, 10.0, 1.0])
     2.0
@@ -92,7 +92,7 @@ def typical_ratio(times: Sequence[float], others: Sequence[float]) -> float:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What times depend on, beside the work."""
+    """Describe the machine that times were measured on."""
     capabilities = torch.cpu.get_capabilities()
     on_cuda = device.type == "cuda"
     return {

@@ -162,7 +162,7 @@ def test_a_connection_that_always_drops_fails_and_the_next_call_resumes(server, 
 
 def test_a_file_with_the_wrong_sum_is_refused_and_removed(server, tmp_path):
     dataset = offer(server, tar_of(toy_members(tmp_path)), md5="0" * 32)
-    with pytest.raises(FailedError, match=r"pack\.tar is not the file it should be") as caught:
+    with pytest.raises(FailedError, match=r"pack\.tar is not the expected file") as caught:
         get(dataset, tmp_path / "root")
     assert "0" * 32 in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -284,10 +284,10 @@ def test_what_killed_downloads_left_goes(server, tmp_path, monkeypatch):
 def test_an_archive_that_unpacks_to_much_more_than_it_is_is_refused(
     server, tmp_path, monkeypatch, pack, name
 ):
-    monkeypatch.setattr("sr_quant_cli.data.fetch._MOST", 0.1)
+    monkeypatch.setattr("sr_quant_cli.data.fetch._MAX_EXPANSION", 0.1)
     members = toy_members(tmp_path) | {"Toy/HR/zeros": bytes(2**20)}
     dataset = offer(server, pack(members), name=name)
-    with pytest.raises(FailedError, match="which no archive of pictures does; nothing was unp"):
+    with pytest.raises(FailedError, match="for an archive of pictures; nothing was unp"):
         get(dataset, tmp_path / "root")
     assert not (tmp_path / "root/Toy").exists()
 

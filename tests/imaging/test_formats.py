@@ -140,7 +140,7 @@ SVG = (
 def test_other_formats_of_libvips_are_no_pictures(tmp_path, content):
     write_rgb(tmp_path / "secret.png", picture(9, 9))
     (tmp_path / "a.png").write_text(content)
-    with pytest.raises(UsageError, match=r"a\.png: it is no picture of a format that srq reads"):
+    with pytest.raises(UsageError, match=r"a\.png: it is not in a picture format that srq reads"):
         open_picture(tmp_path / "a.png")
     assert not decodes(tmp_path / "a.png")
 
@@ -148,7 +148,7 @@ def test_other_formats_of_libvips_are_no_pictures(tmp_path, content):
 def test_an_image_of_libvips_itself_is_no_picture(tmp_path):
     pyvips.Image.new_from_array(picture(9, 9)).write_to_file(str(tmp_path / "a.v"))
     (tmp_path / "a.v").rename(tmp_path / "a.png")
-    with pytest.raises(UsageError, match="no picture of a format"):
+    with pytest.raises(UsageError, match="not in a picture format"):
         open_picture(tmp_path / "a.png")
 
 

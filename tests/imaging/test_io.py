@@ -155,7 +155,7 @@ def test_an_output_that_cannot_be_is_refused(tmp_path, name, height, alpha, mess
         (
             "wbuffer_write: write failed\nsystem error: No space left on device\n",
             "no room for the pixels of a.png: No space left on device; "
-            "TMPDIR names another folder for them",
+            "set TMPDIR to a folder with room",
         ),
     ],
 )
