@@ -179,7 +179,7 @@ def test_the_pages_with_python_are_run():
     with_python = {
         page.name for page in PAGES for kind, _ in BLOCK.findall(page.read_text()) if kind != "sh"
     }
-    assert with_python == {"deploying.md"}
+    assert with_python == {"deploying.md", "CONTRIBUTING.md"}  # tests/outside runs the latter
 
 
 @pytest.fixture

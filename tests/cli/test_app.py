@@ -1,10 +1,13 @@
 """The commands as a user runs them, each in a process of its own where that matters."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
+import textwrap
 import time
+from itertools import takewhile
 
 import pytest
 from typer.main import get_command
@@ -14,58 +17,66 @@ from sr_quant_cli.cli.app import app, main
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
 from sr_quant_cli.modelfiles.modelfile import Card, save_model
 from tests.helpers import nearest_onnx, picture, ranked_quantsr_c
-
-COMMANDS = [
-    ["upscale"],
-    ["eval"],
-    ["export"],
-    ["pretrain"],
-    ["import"],
-    ["info"],
-    ["pack"],
-    ["data", "get"],
-    ["data", "make"],
-    ["data", "check"],
-    ["recipes", "list"],
-    ["recipes", "show"],
-    ["recipes", "copy"],
-    ["runs", "list"],
-    ["runs", "show"],
-    ["bench", "train"],
-]
+from tests.test_docs import commands, parse
 
 
 def every_command(command, *names):
-    """Names of the commands below one of Typer's, and its own."""
-    yield [*names]
+    """Yield the commands below one of Typer's and itself, each with its names."""
+    yield names, command
     for name, inner in getattr(command, "commands", {}).items():
         yield from every_command(inner, *names, name)
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--version"], *[[*names, "--help"] for names in every_command(get_command(app))]]
-)
-def test_help_and_version_do_not_import_torch(arguments):
-    code = (
-        "import sys; sys.argv = ['srq', *sys.argv[1:]]\n"
-        "from sr_quant_cli.cli.app import main\n"
-        "try: main()\n"
-        "except SystemExit as ended: assert not ended.code, ended.code\n"
-        "heavy = {'torch', 'numpy', 'rich', 'pyvips', 'matplotlib'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
-    )
+EVERY = dict(every_command(get_command(app)))
+LEAVES = [names for names, command in EVERY.items() if not hasattr(command, "commands")]
+
+
+def test_help_and_version_do_not_import_torch():
+    code = """
+import contextlib, io, json, sys
+from sr_quant_cli.cli.app import main
+for arguments in json.load(sys.stdin):
+    sys.argv = ["srq", *arguments]
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        try:
+            main()
+        except SystemExit as ended:
+            assert not ended.code, (arguments, ended.code)
+    assert shown.getvalue(), arguments
+    heavy = {"torch", "numpy", "rich", "pyvips", "matplotlib"} & set(sys.modules)
+    assert not heavy, (arguments, heavy)
+print("all")
+"""
+    given = [["--version"], *[[*names, "--help"] for names in EVERY]]
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+    assert (done.stdout, done.returncode) == ("all\n", 0), done.stderr
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_shows_examples(srq, command):
-    code, out, _ = srq(*command, "--help")
+@pytest.mark.parametrize("names", LEAVES, ids=" ".join)
+def test_every_command_has_examples_that_parse(srq, names):
+    code, out, _ = srq(*names, "--help")
     assert code == 0
-    assert f"srq {' '.join(command)}" in out.partition("Example")[2]
+    examples = re.search(r"^ +Examples?:\n(.*?)^$", out, re.MULTILINE | re.DOTALL)
+    assert examples
+    typed = commands(textwrap.dedent(examples[1]))
+    words = " ".join(("srq", *names)).removesuffix(" upscale" if names[0] == "bench" else "")
+    assert any(" ".join(command).startswith(words) for command in typed)
+    for command in typed:
+        parse(list(takewhile(lambda word: word != ">", command[1:])))
+
+
+@pytest.mark.parametrize("names", EVERY, ids=" ".join)
+def test_every_command_refuses_nonsense_in_one_line(srq, names):
+    code, out, err = srq(*names, "--nonsense")
+    assert (code, out) == (2, "")
+    assert err.startswith("srq: error: --nonsense: no such option")
+    assert err.count("\n") == 1
 
 
 def test_version(srq):
