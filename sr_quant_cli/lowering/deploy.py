@@ -1,4 +1,4 @@
-"""From a network, float or quantized, to the graph that runtimes take."""
+"""Conversion of a float or quantized network to a graph for runtimes."""
 
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
@@ -35,18 +35,18 @@ _FLOAT_LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, MatMul)
 
 @dataclass(frozen=True)
 class Deployed:
-    """A graph, and what became of the network in it."""
+    """A graph, and a description of the network in it."""
 
     model: onnx.ModelProto
     traits: ModelTraits
     integer_layers: int
-    """convolutions and matrix products, of all depths, whose operands are integers"""
+    """number of layers and products whose operands are integers, at any depth"""
     all_integer: bool
-    """True if every layer can run as an integer kernel, and gives integers to the next one"""
+    """True if every layer can run as an integer kernel"""
     notes: tuple[str, ...]
-    """what is float for some reason, and what was changed for the kernels' sake; a line each"""
+    """one line for each reason why operands stay float, and for each change of the network"""
     changed: Network | None
-    """the network in torch, where it is another one than the model: static, snapped, reduced"""
+    """network in torch with these changes; None if there are none"""
 
 
 def deploy(
@@ -59,27 +59,28 @@ def deploy(
     calibration: Iterable[Tensor] | None = None,
     folded: bool = True,
 ) -> Deployed:
-    """Make the graph of a network, which stays as it is.
+    """Make the graph of a network; the network stays unchanged.
 
-    A float network is folded, exactly. Of a quantized one all is put on integers that can be.
+    A float network is folded exactly. In a quantized one everything runs on integers that can.
 
     Parameters
     ----------
     offsets
-        Of ranges that start at a real number: exact, by window sums and other biases at the border;
-        or moved to a multiple of the step (snap), with which integers alone remain.
+        Real-valued zero points: ``exact`` keeps them by window sums and biases at the border,
+        ``snap`` rounds them to integers.
     full_range
-        Keep weights of 8 bits that kernels of older processors would saturate with.
+        Keep 8-bit weights with which kernels of older processors saturate.
     calibration
-        LR pictures ``[N, 3, h, w]``, 0..1, that ranges which follow from the picture are fixed by;
-        None: they stay as they are, in float.
+        LR pictures ``[N, 3, h, w]``, 0..1, on which dynamic ranges are fixed. None: they stay
+        dynamic, in floating point.
     folded
-        False: keep the layers of a float network as they are.
+        False: do not fold a float network.
 
     Raises
     ------
     FailedError
-        The network has operations that a graph does not have.
+        The network has operations that ONNX does not have, or its bits depend on the picture in a
+        way that a graph cannot follow.
     """
     chosen = dynamic_quantizers(network).values()
     if calibration is None and not all(quantizer.symmetric_grids() for quantizer in chosen):
@@ -126,7 +127,7 @@ def deploy(
 
 
 def _in_float(spec: QuantSpec) -> Iterator[str]:
-    """A line for each reason."""
+    """Yield a line for each reason why operands stay float."""
     for why in dict.fromkeys(why for _, why in spec.obstacles):
         paths = [path for path, other in spec.obstacles if other == why]
         shown = ", ".join(paths if len(paths) <= 3 else [paths[0], paths[1], "...", paths[-1]])
@@ -134,7 +135,7 @@ def _in_float(spec: QuantSpec) -> Iterator[str]:
 
 
 def _changed(before: QuantSpec, after: QuantSpec) -> int:
-    """Number of sites."""
+    """Count the sites that differ."""
     return sum(a is not b for a, b in zip(before.sites, after.sites, strict=True))
 
 

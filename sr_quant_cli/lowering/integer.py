@@ -1,9 +1,9 @@
-"""Networks whose quantized layers are built of what integer kernels are recognized by.
+"""Integer layers, in the form that runtimes recognize as integer kernels.
 
-An input becomes quantize, clip, dequantize; a weight integer codes and a dequantization. Runtimes
-fuse these with the convolution between them into an integer kernel. What integers alone do not give
-is added in float: of a weight's offset its share of a window's sum, of an input's offset the sum of
-the weights, which is another at the border, where the padding is a true zero.
+An input becomes quantize, clip, dequantize. A weight becomes integer codes and a dequantization.
+Runtimes fuse these with the convolution between them into an integer kernel. Real offsets are added
+in floating point: the one of a weight times the sum of a window, the one of an input times the sum
+of the weights. The latter differs at the border, where the padding is a true zero.
 """
 
 import torch
@@ -28,10 +28,10 @@ def fake_quantize(
     least: Tensor | None,
     step_out: Tensor,
 ) -> Tensor:
-    """Quantize to codes ``first .. last``, and back: float32 -> float32 of the same shape.
+    """Quantize to codes ``first .. last`` and back: float32 -> float32 of the same shape.
 
-    Codes have the type of ``zero``, uint8 or int8. With another step on the way back, all values
-    are multiplied by the ratio. No code is below ``least`` where there is one.
+    Codes have the type of ``zero``, uint8 or int8. If ``step_out`` differs from ``step``, values
+    are scaled by the ratio. Codes are at least ``least``, if given.
     """
     codes = torch.round(x / step).add_(zero).clamp_(first, last)
     if least is not None:
@@ -54,10 +54,7 @@ def _(
 
 @torch.library.custom_op("srq::dequantize", mutates_args=())
 def dequantize(codes: Tensor, step: Tensor, axis: int = 0) -> Tensor:
-    """Give codes their step: int8 ``[C, ...]`` and float32 ``[C]`` -> float32 ``[C, ...]``.
-
-    The steps are those along ``axis``.
-    """
+    """Multiply int8 codes by float32 steps ``[C]`` along an axis: float32 of the same shape."""
     return codes.float() * step.view(-1, *[1] * (codes.ndim - 1 - axis))
 
 
@@ -78,7 +75,7 @@ def _(x: Tensor) -> Tensor:
 
 
 class IntegerInput(Leaf):
-    """Codes of an activation, as float values without the offset."""
+    """Quantizes an activation to codes, and gives their values without the offset."""
 
     step: Tensor
     zero: Tensor
@@ -96,9 +93,9 @@ class IntegerInput(Leaf):
         self.register_buffer("least", None)
 
     def give_up_shift(self, *, after_relu: bool) -> Tensor:
-        """Leave the shift, ``[C, 1, 1]``, to what is in front; the ReLU between stays unshifted.
+        """Leave the shift, ``[C, 1, 1]``, to the preceding layer, and return it.
 
-        Zeros of the ReLU were shifted, too: where that is upwards, they are the least there is.
+        A ReLU between is not shifted. Its zeros were, so upward shifts become the lowest code.
         """
         assert self.shift is not None
         shift, self.shift = self.shift, None
@@ -107,7 +104,7 @@ class IntegerInput(Leaf):
         return shift
 
     def count_from_zero(self) -> None:
-        """Take signed codes, of which 0 is that of the value 0, if they fit 8 bits."""
+        """Switch to signed codes with zero point 0, if they fit 8 bits."""
         zero = int(self.zero)
         if zero <= 128 and self.last - zero <= 127:
             self.first, self.last = -zero, self.last - zero
@@ -126,7 +123,7 @@ class IntegerInput(Leaf):
 
 
 class IntegerTensor(Leaf):
-    """A tensor that is carried as codes."""
+    """A tensor that is passed on as codes."""
 
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()
@@ -139,13 +136,13 @@ class IntegerTensor(Leaf):
         return y + self.offset if self.offset else y
 
     def multiply(self, factor: float) -> None:
-        """Take in a factor on its output."""
+        """Merge a factor of the output."""
         self.input.step_out *= factor
         self.offset *= factor
 
 
 class IntegerConv2d(Leaf):
-    """A convolution of codes with codes."""
+    """A convolution of integer codes."""
 
     codes: Tensor
     step: Tensor
@@ -166,12 +163,12 @@ class IntegerConv2d(Leaf):
         self.register_buffer("codes", weight.codes)
         self.register_buffer("step", weight.step.clone())
         self.register_buffer("bias", bias)
-        # An offset of the input is none of the padding: its share is another at the border.
+        # Padding has no offset, so the contribution of the offset differs at the border.
         border = values.sum(1, keepdim=True) * inputs.offset if inputs.offset else None
         self.register_buffer("border", border)
         offset = weight.offset.view(-1, 1, 1).clone() if weight.offset.any() else None
         self.register_buffer("offset", offset)
-        # Codes 1 sum up what a window holds, for each group of channels.
+        # A kernel of ones sums a window, for each group of channels.
         self.register_buffer("ones", torch.ones_like(weight.codes[: self.groups]))
         self.register_buffer("one", torch.ones_like(weight.step[: self.groups]))
 
@@ -188,7 +185,7 @@ class IntegerConv2d(Leaf):
         return y
 
     def scale(self, factor: Tensor, shift: Tensor) -> None:
-        """Take in a factor and a term, each ``[Cout]``, on its output."""
+        """Merge a factor and a shift of the output, each ``[Cout]``."""
         sign = factor.sign()
         self.codes *= sign.to(torch.int8).view(-1, *[1] * (self.codes.ndim - 1))
         # Where a factor is 0 all codes are.
@@ -205,12 +202,12 @@ class IntegerConv2d(Leaf):
 
 
 class ChosenSteps(Leaf):
-    """Counts an activation in steps of the bits that are chosen for it at run time.
+    """Divides an activation by the step of the bits that are chosen at run time.
 
     Parameters
     ----------
     chooses
-        Whether the choice is made here; else it was, in front.
+        True if the choice is made here; False if it was made at a tensor before.
     """
 
     steps: Tensor
@@ -223,7 +220,7 @@ class ChosenSteps(Leaf):
         self.register_buffer("bounds", spec.bounds)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """``[1, C, H, W]`` -> the same shape between bounds, in steps, and the step, ``[1]``."""
+        """``[1, C, H, W]`` -> same shape, clipped, in steps; and the step ``[1]``."""
         (provider,) = self._provider
         made = provider.choice(self._layer, x) if self._chooses else provider.latest(self._layer)
         step, bound = self.steps[made.index], self.bounds[made.index]
@@ -231,7 +228,7 @@ class ChosenSteps(Leaf):
 
 
 class ChosenTensor(Leaf):
-    """A tensor that is carried as codes of the bits that are chosen at run time."""
+    """A tensor that is passed on as codes of bits chosen at run time."""
 
     def __init__(self, spec: ChosenSpec, steps: ChosenSteps) -> None:
         super().__init__()
@@ -245,7 +242,7 @@ class ChosenTensor(Leaf):
 
 
 class ChosenConv2d(Leaf):
-    """A convolution of codes with codes; those of its input have bits chosen at run time."""
+    """A convolution of integer codes whose input has bits chosen at run time."""
 
     bias: Tensor
 
@@ -265,7 +262,7 @@ class ChosenConv2d(Leaf):
 
 
 class IntegerLinear(Leaf):
-    """A linear layer on codes with codes."""
+    """A linear layer of integer codes."""
 
     codes: Tensor
     step: Tensor
@@ -277,7 +274,7 @@ class IntegerLinear(Leaf):
         self.input = IntegerInput(inputs)
         values = weight.codes * weight.step[:, None] + weight.offset[:, None]
         bias = torch.zeros(len(values)) if layer.bias is None else layer.bias.detach().clone()
-        # As the right operand of a product: a transposition behind it would hide it from runtimes.
+        # Stored transposed: runtimes do not recognize codes behind a transposition.
         self.register_buffer("codes", weight.codes.T.contiguous())
         self.register_buffer("step", weight.step)
         self.register_buffer("bias", bias + values.sum(1) * inputs.offset)
@@ -291,12 +288,12 @@ class IntegerLinear(Leaf):
 
 
 class IntegerMatMul(Leaf):
-    """A product of codes with codes."""
+    """A product of integer codes."""
 
     def __init__(self, left: InputSpec, right: InputSpec) -> None:
         super().__init__()
         self.left, self.right = IntegerInput(left), IntegerInput(right)
-        # Of two activations OpenVINO takes the right one so alone, ONNX Runtime the left unsigned.
+        # OpenVINO needs the right operand signed with zero point 0, ONNX Runtime the left unsigned.
         self.right.count_from_zero()
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
@@ -311,7 +308,7 @@ class IntegerMatMul(Leaf):
 
 
 class ToPixels(Leaf):
-    """Float 0..1 to 8 bits, rounded half to even and clipped."""
+    """Converts float 0..1 to 8 bits, rounded half to even and clipped."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Float ``[N, 3, H, W]`` -> uint8, same shape."""
@@ -320,9 +317,9 @@ class ToPixels(Leaf):
 
 
 def give_pixels(network: Network) -> bool:
-    """Let the last convolution of a network give 8-bit pixels, in place; False: it is a float one.
+    """Make the last convolution output 8-bit pixels, in place; False if it is a float one.
 
-    Integer kernels have integer outputs, too: without this one it would run in float.
+    Integer kernels have integer outputs: without this the last one would run in floating point.
     """
     stage = output_stage(network, (IntegerConv2d,))
     if stage is None:
@@ -339,9 +336,9 @@ def give_pixels(network: Network) -> bool:
 
 
 class OnFloats(nn.Module):
-    """A network between float pictures, RGB 0..1 ``[1, 3, H, W]``.
+    """A network with float input and output, RGB 0..1 ``[1, 3, H, W]``.
 
-    Where its last convolution is one on integers, the output is rounded to pixels, and clipped.
+    If the last convolution runs on integers, the output is rounded to pixels and clipped.
 
     Parameters
     ----------
@@ -355,13 +352,13 @@ class OnFloats(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Float ``[1, 3, h, w]`` -> float ``[1, 3, sh, sw]``, and bits that were chosen."""
+        """Float ``[1, 3, h, w]`` -> float ``[1, 3, sh, sw]``, and the chosen bits if any."""
         y: Tensor = self.network(x)
         return _with_bits(y.float() / 255 if self.pixels else y, self.network)
 
 
 class OnPixels(nn.Module):
-    """A network between 8-bit pictures, RGB ``[1, H, W, 3]``.
+    """A network with 8-bit input and output, RGB ``[1, H, W, 3]``.
 
     Parameters
     ----------
@@ -375,7 +372,7 @@ class OnPixels(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Uint8 ``[1, h, w, 3]`` -> uint8 ``[1, sh, sw, 3]``, and bits that were chosen."""
+        """Uint8 ``[1, h, w, 3]`` -> uint8 ``[1, sh, sw, 3]``, and the chosen bits if any."""
         y: Tensor = self.last(self.network(x.permute(0, 3, 1, 2).float() / 255))
         return _with_bits(y.permute(0, 2, 3, 1), self.network)
 

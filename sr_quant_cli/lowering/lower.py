@@ -1,4 +1,4 @@
-"""From a quantized network to one on integers, and what its layers take over from around them."""
+"""Conversion of a quantized network to integer layers, and operations merged into them."""
 
 from copy import deepcopy
 
@@ -25,7 +25,7 @@ from sr_quant_cli.quant.quantizers import Quantizer
 
 
 def lower(network: Network, spec: QuantSpec) -> Network:
-    """Copy of a quantized network on integers; what the spec leaves in float stays simulated."""
+    """Copy a quantized network to integer layers; float operands stay fake-quantized."""
     lowered = deepcopy(network).eval()
     for site in spec.sites:
         module = lowered.get_submodule(site.site.path)
@@ -39,7 +39,7 @@ def lower(network: Network, spec: QuantSpec) -> Network:
 
 @torch.no_grad()
 def _settle(network: Network) -> None:
-    """Make constants of all in simulated layers that does not follow from the picture, in place."""
+    """Bake everything constant in fake-quantized layers, in place."""
     for module in network.modules():
         if isinstance(module, QuantConv2d | QuantLinear):
             module.weight = nn.Parameter(module.weight_quantizer(module.weight))
@@ -50,10 +50,10 @@ def _settle(network: Network) -> None:
 
 @torch.no_grad()
 def avoid_unit_steps(network: Network) -> None:
-    """Make steps of exactly 1 larger by a few units in the last place, in place.
+    """Enlarge steps of exactly 1 by a few units in the last place, in place.
 
-    Pixels are integers before they are quantized, too: OpenVINO then leaves out the quantization,
-    and the convolution behind it in float.
+    Pixels are integers already, so OpenVINO would drop a quantization with step 1 and compute the
+    convolution behind it in floating point.
     """
     for module in network.modules():
         if isinstance(module, IntegerInput) and module.step == 1:
@@ -62,16 +62,15 @@ def avoid_unit_steps(network: Network) -> None:
 
 @torch.no_grad()
 def absorb_shifts(network: Network) -> None:
-    """Put shifts before quantization into the bias of the convolution in front, in place.
+    """Merge shifts before quantization into the bias of the preceding convolution, in place.
 
-    An addition between a convolution and its quantized output would keep it from being an integer
-    kernel.
+    An addition between a convolution and its quantized output would prevent an integer kernel.
     """
     for link in links(network, (IntegerConv2d,), (IntegerConv2d,)):
         before, behind = map(network.get_submodule, (link.producer, link.consumer))
         assert isinstance(before, IntegerConv2d)
         assert isinstance(behind, IntegerConv2d)
-        # Of values below zero a ReLU leaves nothing, shifted or not, only if codes start there.
+        # Shifted or not, a ReLU removes values below zero alike only if codes start at zero.
         after_relu = link.relu and behind.input.zero
         if behind.input.shift is not None and link.always and not after_relu:
             shift = behind.input.give_up_shift(after_relu=link.relu).flatten()
@@ -80,7 +79,7 @@ def absorb_shifts(network: Network) -> None:
 
 @torch.no_grad()
 def absorb_norms(network: Network) -> None:
-    """Put batch normalization into the convolutions on integers in front, exactly, in place."""
+    """Merge batch normalization into the preceding integer convolutions, exactly, in place."""
     for before, behind in followed_by(network, (IntegerConv2d,), nn.BatchNorm2d):
         convolution, norm = map(network.get_submodule, (before, behind))
         assert isinstance(convolution, IntegerConv2d)
@@ -95,7 +94,7 @@ def absorb_norms(network: Network) -> None:
 
 
 def simplify_activations(network: Network) -> None:
-    """Make LeakyReLUs of PReLUs with one slope, in place: runtimes have more kernels for these."""
+    """Replace PReLUs of one slope by LeakyReLUs, which have more kernels, in place."""
     for path, module in list(network.named_modules()):
         if isinstance(module, nn.PReLU) and module.num_parameters == 1:
             network.set_submodule(path, nn.LeakyReLU(module.weight.item()))
@@ -103,10 +102,10 @@ def simplify_activations(network: Network) -> None:
 
 @torch.no_grad()
 def quantize_early(network: Network) -> None:
-    """Quantize in front of PixelShuffles and ReLUs what is quantized behind them, in place.
+    """Move quantization in front of PixelShuffles and ReLUs, in place.
 
-    That changes nothing, and makes the convolution in front an integer kernel: of ReLUs such
-    kernels have those alone whose zero has code 0.
+    The result is the same, and the preceding convolution becomes an integer kernel. Such kernels
+    include only ReLUs whose zero has code 0.
     """
     for link in links(network, (IntegerConv2d,), (IntegerConv2d, IntegerTensor)):
         given = network.get_submodule(link.consumer).input
@@ -123,7 +122,7 @@ def quantize_early(network: Network) -> None:
 
 
 def _integer(module: nn.Module, site: SiteSpec, provider: BitProvider | None) -> nn.Module:
-    """A module on integers in the place of a quantized one; others stay."""
+    """Make the integer module for a quantized one; others are returned unchanged."""
     inputs = [spec for spec in site.inputs if spec is not None]
     if len(inputs) < len(site.inputs):
         return module

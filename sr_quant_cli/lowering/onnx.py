@@ -1,4 +1,4 @@
-"""The ONNX graph of a network: float, or on integers between quantizing and dequantizing."""
+"""ONNX graphs of networks, float or with quantize and dequantize operations."""
 
 import logging
 import warnings
@@ -21,32 +21,31 @@ from sr_quant_cli.networks.folding import ExactBorder
 
 op: Any = opset18
 OPSET = 18
-"""Of the files written: what ONNX Runtime and OpenVINO have read for years."""
+"""Operator set of the files, which ONNX Runtime and OpenVINO have read for years."""
 
 Io = Literal["float", "uint8"]
 """float: RGB 0..1 ``[1, 3, h, w]``; uint8: RGB pixels ``[1, h, w, 3]``."""
 
 
 def least_side(network: Network) -> int:
-    """LR pixels per side of the smallest picture that the graph of a network takes."""
+    """Smallest side in LR pixels of a picture that the graph of a network takes."""
     return max([2, *(m.least for m in network.modules() if isinstance(m, ExactBorder))])
 
 
 def to_onnx(network: Network, io: Io) -> onnx.ModelProto:
-    """Trace a network in evaluation mode: ``lr`` -> ``sr``, height and width free.
+    """Trace a network in evaluation mode: ``lr`` -> ``sr``, with free height and width.
 
-    Where its bits follow the picture, those that were chosen are a second output, ``bits``:
-    float32 ``[1, L]``.
+    If bits follow the picture, the chosen ones are a second output, ``bits``: float32 ``[1, L]``.
 
     Parameters
     ----------
     network
-        As ``lower`` gives it, or float; it is changed.
+        Float, or from ``lower``; it is changed.
 
     Raises
     ------
     FailedError
-        It has operations that ONNX does not have.
+        The network has operations that ONNX does not have.
     """
     least = least_side(network)
     module: nn.Module
@@ -86,7 +85,7 @@ def to_onnx(network: Network, io: Io) -> onnx.ModelProto:
 
 @contextmanager
 def _translated(network: Network) -> Iterator[None]:
-    """Say in a line that a network cannot be traced, whatever the exporter raises."""
+    """Turn whatever the exporter raises into one line."""
     try:
         yield
     except Exception as error:  # of torch.export, torch.onnx and onnxscript, without a common base
@@ -96,7 +95,7 @@ def _translated(network: Network) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep torch from telling what is no concern of the user's, in its log and on stderr."""
+    """Silence messages of torch that do not concern the user, in its log and on stderr."""
     logger = logging.getLogger("torch")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -152,6 +151,6 @@ def _same(op: Any, codes: Any, **_: Any) -> Any:
     return op.Identity(codes)
 
 
-# A layer whose input a tensor site in front has quantized to the same codes: runtimes would go
-# through float, and keep the sum in front out of its kernel.
+# A tensor site has quantized the input of a layer to the same codes already. A second quantization
+# would go through floating point and keep the preceding addition out of its kernel.
 _QUANTIZE_ONCE = pattern.RewriteRule(_requantized, _same, remove_nodes=False)

@@ -1,4 +1,4 @@
-"""Real pictures that travel with scikit-image: what exported graphs are checked on."""
+"""Real pictures from scikit-image, on which exported graphs are checked."""
 
 import numpy as np
 from skimage import data
@@ -8,11 +8,11 @@ from sr_quant_cli.runtimes.base import Pixels
 
 NAMES = ("chelsea", "coffee", "rocket")
 _LR_SIDES = ((73, 101), (97, 85), (67, 113))
-"""Odd heights and widths: what tiles and strides would stumble over."""
+"""Odd heights and widths, which show mistakes with tiles and strides."""
 
 
 def sample_pairs(scale: int) -> list[tuple[str, Pixels, Pixels]]:
-    """Names, LR (MATLAB's bicubic, odd sizes) and HR of three pictures, uint8 ``[h, w, 3]``."""
+    """Load three pictures: name, LR (MATLAB's bicubic) and HR, uint8 ``[h, w, 3]``."""
     pairs = []
     for name, (height, width) in zip(NAMES, _LR_SIDES, strict=True):
         whole = getattr(data, name)()

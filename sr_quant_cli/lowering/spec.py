@@ -1,7 +1,7 @@
-"""What a quantized network is once nothing of it changes any more: codes, steps, zero points.
+"""Integer form of a quantized network: codes, steps, zero points.
 
-A value of an input is ``step * (q - zero) + offset`` with a code ``0 <= q <= last``; a weight is
-``step * q + offset`` with a code of int8. Offsets are 0 where integer kernels need nothing more.
+An input value is ``step * (q - zero) + offset`` with a code ``0 <= q <= last``. A weight is
+``step * q + offset`` with an int8 code. Where offsets are 0, integer kernels need nothing else.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from sr_quant_cli.quant.quantizers import Quantizer
 from sr_quant_cli.quant.sites import FULL, TENSORS, Kind, Site
 
 ROUND_OFF = 1e-4
-"""Part of a step by which an offset may miss a multiple of the step and still count as one."""
+"""Fraction of a step by which an offset may differ from a multiple of the step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,25 +28,25 @@ class InputSpec:
     bits: int
     step: float
     zero: int
-    """code of the value 0, less the offset; 0..255"""
+    """zero point: code of the value 0 without the offset; 0..255"""
     last: int
     """largest code"""
     offset: float = 0.0
-    """of all values, padding excepted; where zero is in range half a step at most"""
+    """added to all values except padding; at most half a step if zero is in range"""
     shift: Tensor | None = None
-    """added before, ``[C, 1, 1]`` or ``[C]``"""
+    """added before quantization, ``[C, 1, 1]`` or ``[C]``"""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ChosenSpec(InputSpec):
-    """Codes of the bits that are chosen at run time; ``step`` is 1: they count steps."""
+    """Codes of bits that are chosen at run time; they count steps, so ``step`` is 1."""
 
     layer: str
-    """dynamic input that the bits are chosen for"""
+    """path of the dynamic input"""
     steps: Tensor
-    """float32 ``[K]``: of the candidates"""
+    """float32 ``[K]``: step of each candidate"""
     bounds: Tensor
-    """float32 ``[K]``: largest magnitudes"""
+    """float32 ``[K]``: largest magnitude of each candidate"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,30 +55,30 @@ class WeightSpec:
 
     bits: int
     codes: Tensor
-    """int8, in the shape of the weight"""
+    """int8, same shape as the weight"""
     step: Tensor
-    """float32, ``[C]``: of each output channel"""
+    """float32, ``[C]``: step of each output channel"""
     offset: Tensor
-    """float32, ``[C]``"""
+    """float32, ``[C]``: offset of each output channel"""
 
 
 @dataclass(frozen=True, eq=False)
 class SiteSpec:
-    """A site: operands that are None are float."""
+    """Operands of a site; None for float ones."""
 
     site: Site
     inputs: tuple[InputSpec | None, ...]
-    """one; of a product two"""
+    """one; two for a product"""
     weight: WeightSpec | None
 
     @property
     def on_integers(self) -> bool:
-        """Whether it is a product of which both operands are codes."""
+        """True for a layer or product whose two operands are codes."""
         return None not in self.inputs and (self.weight is not None or len(self.inputs) == 2)
 
     @property
     def needs_float(self) -> bool:
-        """Whether levels start at a real number, or something is added before, somewhere."""
+        """True if an operand has a real offset or a shift."""
         inputs = [given for given in self.inputs if given is not None]
         of_weight = self.weight is not None and bool(self.weight.offset.any())
         return of_weight or any(given.offset or given.shift is not None for given in inputs)
@@ -86,15 +86,15 @@ class SiteSpec:
 
 @dataclass(frozen=True)
 class QuantSpec:
-    """All that integer kernels need to know of a quantized network."""
+    """Everything that integer kernels need to know of a quantized network."""
 
     sites: tuple[SiteSpec, ...]
     obstacles: tuple[tuple[str, str], ...]
-    """paths of what does not come down to integers, and why"""
+    """paths of operands that stay float, and the reasons"""
 
     @property
     def passes_codes(self) -> bool:
-        """Whether all tensors between products are codes, so that none has to give floats."""
+        """True if all tensors between layers are codes, so that no layer has a float output."""
 
         def is_code(site: SiteSpec) -> bool:
             return bool(site.inputs) and None not in site.inputs
@@ -106,9 +106,9 @@ class QuantSpec:
 
 @torch.no_grad()
 def freeze(network: Network) -> QuantSpec:
-    """Read off what became of every site.
+    """Read codes, steps and zero points off every site of a quantized network.
 
-    Ranges that a picture decides at run time are obstacles; their operands are float in the result.
+    Ranges that depend on the picture at run time are obstacles; their operands stay float.
     """
     sites, obstacles = [], []
     tensors: dict[Kind, InputSpec | None] = {}
@@ -118,7 +118,7 @@ def freeze(network: Network) -> QuantSpec:
         for quantizer in _input_quantizers(module):
             found: InputSpec | str | None = None
             if isinstance(quantizer, Quantizer):
-                # A softmax gives the left operand of a product alone.
+                # Only the left operand of a product comes from a softmax.
                 found = _input(quantizer, site.unsigned and not inputs)
             elif site.quantized_by:
                 found = tensors.get(site.quantized_by)
@@ -148,7 +148,7 @@ def _input_quantizers(module: nn.Module) -> list[nn.Module]:
 
 
 def _input(quantizer: Quantizer, unsigned: bool) -> InputSpec | str:
-    """Codes of an activation, or why there are none."""
+    """Find the codes of an activation, or the reason why there are none."""
     if isinstance(quantizer, DynamicQuantizer) and (grids := quantizer.symmetric_grids()):
         return _chosen(quantizer, grids, unsigned)
     grid = quantizer.static_grid()
@@ -156,7 +156,7 @@ def _input(quantizer: Quantizer, unsigned: bool) -> InputSpec | str:
         return "its range follows from the picture at run time"
     step, origin = float(grid.step), float(grid.origin)
     shift = quantizer.shift_before()
-    # What is clipped to a bound gets its code, which need not be the grid's outermost.
+    # Clipped values get the code of the bound, which need not be the outermost of the grid.
     first, end = (int(encode(bound, grid)) for bound in (grid.lower, grid.upper))
     last = end - first
     zero = min(max(-(first + round(origin / step)), 0), last)
@@ -183,7 +183,7 @@ def _chosen(quantizer: DynamicQuantizer, grids: Sequence[Grid], unsigned: bool) 
 
 
 def _weight(weight: Tensor, quantizer: Quantizer) -> WeightSpec:
-    """Codes of a weight; those that start at 0 are centred, so that they fit int8."""
+    """Find the codes of a weight, centred if they start at 0 so that they fit int8."""
     grid: Grid = quantizer.grid(weight)
     codes = encode(weight, grid)
     centre = 2 ** (grid.bits - 1) if grid.first == 0 else 0
@@ -191,7 +191,7 @@ def _weight(weight: Tensor, quantizer: Quantizer) -> WeightSpec:
     step = grid.step.flatten().expand(channels).clone()
     offset = (grid.origin + centre * grid.step).flatten().expand(channels).clone()
     codes = (codes - centre).to(torch.int8)
-    # An integer zero point: as codes, if they still fit. Of half a step, odd multiples of it.
+    # An integer zero point moves into the codes if they still fit; half a step doubles them.
     for parts in (1, 2):
         if _is_multiple(parts * offset, step) and offset.any():
             multiple = (parts * offset / step).round().view(-1, *[1] * (codes.ndim - 1))
@@ -202,11 +202,11 @@ def _weight(weight: Tensor, quantizer: Quantizer) -> WeightSpec:
 
 
 def snap(spec: QuantSpec) -> QuantSpec:
-    """Move real offsets to the nearest multiple of the step, by half a step at most.
+    """Snap real offsets to the nearest multiple of the step.
 
-    With zero points and codes that are integers nothing remains but integer kernels. Offsets of
-    weights stay where the moved codes would not fit 8 bits, those of inputs where the range does
-    not reach zero.
+    Offsets move by half a step at most. Zero points and codes are then integers, so that integer
+    kernels suffice. The offset of a weight stays if the codes would not fit 8 bits, the one of an
+    input if its range does not reach zero.
     """
 
     def moved_input(given: InputSpec | None) -> InputSpec | None:
@@ -231,10 +231,10 @@ def snap(spec: QuantSpec) -> QuantSpec:
 
 
 def reduce_range(spec: QuantSpec) -> QuantSpec:
-    """Weights of 7 bits where a sum of two products could exceed 16 bits.
+    """Reduce weights to 7 bits where a sum of two products could exceed 16 bits.
 
-    Integer kernels of x86 processors without VNNI add pairs of products of an unsigned 8-bit and a
-    signed 8-bit code in 16 bits, and saturate. Codes up to 64 do not.
+    Integer kernels of x86 processors without VNNI multiply unsigned by signed 8-bit codes, add
+    pairs of products in 16 bits, and saturate. Codes up to 64 cannot saturate.
     """
 
     def reduced(site: SiteSpec) -> SiteSpec:

@@ -1,4 +1,4 @@
-"""What enlarges beside what it was made from, or beside bicubic, on real pictures."""
+"""Comparison of a graph with its model, or of a model with bicubic, on real pictures."""
 
 from dataclasses import dataclass
 
@@ -14,33 +14,33 @@ PROTOCOL = "matlab"
 
 @dataclass(frozen=True)
 class PictureCheck:
-    """One picture; PSNR in dB, against HR by the protocol, between the two over all pixels."""
+    """Results on one picture: PSNR in dB, against HR by the protocol or between two outputs."""
 
     name: str
     size: str
     max_difference: int
-    """largest difference of 8-bit codes"""
+    """largest difference of 8-bit values"""
     psnr_between: float
-    """inf: the same pixels"""
+    """PSNR between model and graph over all pixels; inf if they are equal"""
     psnr_model: float
     psnr_changed: float | None
-    """of the network that the graph was made from, where it is not the model; None: it is"""
+    """PSNR of the changed network that the graph was made from; None if nothing was changed"""
     psnr_graph: float
 
     @property
     def cost(self) -> float:
-        """What the change costs of PSNR against HR, dB; 0: nothing was changed."""
+        """Loss of PSNR against HR by the change, dB; 0 if nothing was changed."""
         return 0.0 if self.psnr_changed is None else self.psnr_model - self.psnr_changed
 
     @property
     def loss(self) -> float:
-        """What the graph loses of PSNR against HR, dB, and was not changed on purpose."""
+        """Loss of PSNR against HR by the graph, without the change, dB."""
         return self.psnr_model - self.cost - self.psnr_graph
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What an exported graph was seen to do."""
+    """Results of running an exported graph."""
 
     runtime: str
     protocol: str
@@ -49,14 +49,14 @@ class Verification:
 
     @property
     def cost(self) -> float:
-        """What the change costs of PSNR against HR, dB, mean over the pictures."""
+        """Mean loss of PSNR against HR by the change, dB."""
         return float(np.mean([p.cost for p in self.pictures]))
 
     @property
     def loss(self) -> float:
-        """What the graph loses of PSNR against HR, dB, mean over the pictures.
+        """Mean loss of PSNR against HR by the graph, without the change, dB.
 
-        Against the changed network where there is one: what a change costs is told, not refused.
+        The cost of a change is reported, not refused.
         """
         return float(np.mean([p.loss for p in self.pictures]))
 
@@ -64,12 +64,12 @@ class Verification:
 def verify(
     model: Runtime, graph: Runtime, scale: int, changed: Runtime | None = None
 ) -> Verification:
-    """Enlarge three real pictures of odd sizes by a model and by the graph made from it.
+    """Enlarge three real pictures of odd sizes by a model and by its graph.
 
     Parameters
     ----------
     changed
-        The network in torch that the graph was made from, where it is not the model.
+        Network in torch that the graph was made from; None if it is the model.
     """
     protocol = get_protocol(PROTOCOL)
     pictures = []
@@ -92,6 +92,6 @@ def verify(
 
 
 def beside_bicubic(model: Runtime, scale: int) -> tuple[float, float]:
-    """PSNR (dB, RGB) of a model's and of bicubic's enlargement of one real picture."""
+    """Measure the PSNR (dB, RGB) of a model and of bicubic on one real picture."""
     _, lr, hr = sample_pairs(scale)[0]
     return rgb_psnr(model(lr), hr), rgb_psnr(enlarge(lr, scale), hr)

@@ -146,7 +146,7 @@ class CADyQ(ContentAware):
         """
         if bits.a not in self.config.candidates:
             among = ", ".join(map(str, self.config.candidates))
-            raise ValueError(f"--a {bits.a}: selectors start at one of the candidates {among}")
+            raise ValueError(f"`a` {bits.a}: selectors start at one of the candidates {among}")
 
     def attach(self, network: Network) -> None:
         """A selector for every dynamic input."""

@@ -49,7 +49,7 @@ class ContentAware(Method):
         """
         among = self.config.candidates
         if bits.a != among[-1]:
-            raise ValueError(f"--a {bits.a}: bits are chosen among {among}; must be {among[-1]}")
+            raise ValueError(f"`a` {bits.a}: bits are chosen among {among}; must be {among[-1]}")
 
     def paper_placement(self) -> Placement:
         """Both convolutions of a block and its input; the output of the branch at 8 bits."""

@@ -1,4 +1,4 @@
-"""The networks srq knows, by name. A new one is a file here and a line below."""
+"""Registry of networks. A new one is a file here and two lines below."""
 
 from sr_quant_cli.networks.base import Network, NetworkConfig
 from sr_quant_cli.networks.carn import CARN, CARNConfig
@@ -34,7 +34,7 @@ def build(config: NetworkConfig) -> Network:
     Raises
     ------
     TooLargeError
-        It has more weights or tensors than srq builds, or than memory holds.
+        It has more weights or tensors than srq allows, or memory is short.
     """
     cls, _ = REGISTRY.known[config.name]
     with at_most():

@@ -1,4 +1,4 @@
-"""What every network offers to the rest of srq."""
+"""Interface of a network to the rest of srq."""
 
 from abc import abstractmethod
 from collections.abc import Iterable
@@ -18,10 +18,10 @@ from sr_quant_cli.system.choices import Depth
 
 
 class NetworkConfig(Strict):
-    """Hyper-parameters that rebuild a network; each network derives its own."""
+    """Hyper-parameters that rebuild a network. Each network derives its own."""
 
     depths: ClassVar[tuple[Depth, ...]] = ("full",)
-    """depths that such a network is made for, the deepest first"""
+    """depths that the network is made for, deepest first"""
     recipes_from: ClassVar[str] = ""
     """network whose recipes serve where this one has none of its own; empty: none"""
     extends: ClassVar[str] = ""
@@ -32,18 +32,18 @@ class NetworkConfig(Strict):
     scale: Literal[2, 3, 4] = 4
     """enlargement factor"""
     folded: bool = False
-    """normalization is part of the convolutions, and the linear layers behind the body are a
-    single convolution and PixelShuffle"""
+    """normalization is merged into the convolutions, and the linear layers behind the body into one
+    convolution and PixelShuffle"""
     context: Annotated[int, Field(ge=0, le=64)] = 0
-    """LR pixels of mirrored surroundings that pictures get at each side, and lose again behind the
-    network; none while it is trained"""
+    """LR pixels of mirrored padding on each side, cut off again behind the network; none during
+    training"""
 
 
 class Network(nn.Module):
     """A super-resolution network: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``.
 
-    Values leave the network unclipped and unrounded. Whatever range a paper's network works in
-    is its own affair, inside ``forward``.
+    The output is neither clipped nor rounded. The value range that a paper works in is handled
+    inside ``enlarge``.
     """
 
     scale_dependent: ClassVar[tuple[str, ...]] = ()
@@ -57,15 +57,15 @@ class Network(nn.Module):
         super().__init__()
         self.config = config
         self.quantization: Quantization | None = None
-        """how it was quantized; None: it is float"""
+        """method, placement and bits; None for a float network"""
         self.bit_provider: BitProvider | None = None
-        """what chooses bits by the picture; None: they are fixed"""
+        """chooses bits by the picture; None where bits are fixed"""
         self.folded_chain: tuple[str, ...] = ()
-        """paths of the modules that one convolution has replaced"""
+        """paths of the modules that folding replaced by one convolution"""
         self.folded_at = ""
         """path of that convolution"""
         self.depth: Depth = "full"
-        """at which it runs; ``set_depth`` changes it"""
+        """current depth, set by ``set_depth``"""
         self.surround = Surround(config.context)
         self.trim = Trim(config.context * config.scale)
 
@@ -75,7 +75,7 @@ class Network(nn.Module):
         return self.config.scale
 
     def set_context(self, context: int) -> None:
-        """Give pictures so many LR pixels of mirrored surroundings from now on."""
+        """Set the mirrored padding of pictures, in LR pixels."""
         self.config = self.config.model_copy(update={"context": context})
         self.surround = Surround(context).train(self.training)
         self.trim = Trim(context * self.scale).train(self.training)
@@ -83,24 +83,24 @@ class Network(nn.Module):
     @property
     @abstractmethod
     def receptive_radius(self) -> int:
-        """LR pixels on each side that an output pixel depends on."""
+        """Receptive radius: LR pixels on each side that an output pixel depends on."""
 
     @property
     def alignment(self) -> int:
-        """LR pixels of which parts of a picture that are enlarged alone begin at a multiple."""
+        """Tile alignment: tiles must start at a multiple of this many LR pixels."""
         return 1
 
     @property
     @abstractmethod
     def floats_per_pixel(self) -> int:
-        """Float values alive at once in a forward pass, per LR pixel: memory for tiling."""
+        """Peak number of float values in a forward pass per LR pixel; it limits a tile's size."""
 
     @abstractmethod
     def declared_sites(self) -> tuple[Site, ...]:
-        """Sites of the network as its paper has it, in the order in which they are computed."""
+        """Sites of the unfolded network, in the order of computation."""
 
     def sites(self) -> tuple[Site, ...]:
-        """Places where values may be quantized, in the order in which they are computed."""
+        """Places where values may be quantized, in the order of computation."""
         sites = []
         for site in self.declared_sites():
             if site.path in self.folded_chain[:1]:
@@ -125,16 +125,16 @@ class Network(nn.Module):
         }
 
     def streams(self) -> tuple[Stream, ...]:
-        """What can be scaled, or mixed, without a change of the output."""
+        """Groups of channels that can be scaled or mixed without changing the output."""
         return ()
 
     @property
     def depths(self) -> tuple[Depth, ...]:
-        """Depths that it can run at now, the deepest first."""
+        """Depths that it can run at now, deepest first."""
         return ("full",)
 
     def set_depth(self, depth: Depth) -> None:
-        """Run at a depth from now on. It is no part of the state: a loaded network runs in full.
+        """Set the depth. It is not saved: a loaded network runs at full depth.
 
         Raises
         ------
@@ -146,19 +146,19 @@ class Network(nn.Module):
         self.depth = depth
 
     def rank_blocks(self, batches: Iterable[Tensor]) -> None:
-        """Find from LR batches ``[N, 3, h, w]`` (0..1) what depths below the full one leave out.
+        """Rank the blocks on LR batches ``[N, 3, h, w]`` (0..1), for depths below the full one.
 
-        Nothing changes in a network of one depth, or where it is known already.
+        Nothing happens in a network with a single depth, or where the blocks are ranked.
         """
 
     def place(
         self, device: torch.device, layout: torch.memory_format = torch.channels_last
     ) -> Self:
-        """Move to a device and into a memory layout; channels last runs fastest."""
+        """Move to a device and a memory layout. Channels-last is fastest."""
         return self.to(device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
     def parameter_count(self) -> int:
-        """Trainable values."""
+        """Number of trainable values."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
     def take_depth(self, other: Self) -> None:
@@ -166,10 +166,10 @@ class Network(nn.Module):
         self.set_depth(other.depth)
 
     def start_from(self, other: "Network") -> None:
-        """Take over the weights of ``other``, which may have another scale.
+        """Copy the weights of ``other``, which may have another scale.
 
-        Everything that does not depend on the scale must match; of the rest, tensors of the same
-        name and shape are taken and the others keep their fresh values.
+        Everything that does not depend on the scale must match. Of the rest, tensors with the same
+        name and shape are copied and the others keep their fresh values.
 
         Raises
         ------
@@ -185,14 +185,14 @@ class Network(nn.Module):
                 raise ValueError(f"{key} does not match")
 
     def may_stay_fresh(self, key: str, other: "Network") -> bool:
-        """Whether a tensor may keep its value if that of ``other`` does not fit or is missing."""
+        """Tell if a tensor may keep its value where ``other`` lacks it or has another shape."""
         return key.startswith(self.scale_dependent)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarge a batch, with its context: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""
+        """Enlarge a batch with its context: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""
         y: Tensor = self.trim(self.enlarge(self.surround(x)))
         return y
 
     @abstractmethod
     def enlarge(self, x: Tensor) -> Tensor:
-        """Enlarge a batch as it is: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""
+        """Enlarge a batch without context: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""

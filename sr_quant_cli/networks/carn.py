@@ -1,9 +1,9 @@
 """CARN and CARN-M: cascading residual networks.
 
-A cascade is a row of units, each followed by a 1x1 convolution over the outputs of all units so
-far. CARN is a cascade of cascades of residual blocks. In CARN-M convolutions are grouped, and the
-blocks of a cascade are one block that is used several times. The published networks have branches
-for x2, x3 and x4; here a network has one. It works on 0..1 around DIV2K's mean.
+A cascade is a sequence of units. Behind each unit a 1x1 convolution merges the outputs of all units
+so far. CARN is a cascade of cascades of residual blocks. CARN-M has grouped convolutions, and the
+blocks of a cascade share their weights. The published networks have branches for x2, x3 and x4;
+here a network has one. It works on 0..1 around DIV2K's mean.
 
 References
 ----------
@@ -34,7 +34,7 @@ _UNITS = 3
 
 
 class CARNConfig(NetworkConfig):
-    """CARN by default; CARN-M has 4 groups, and shares its blocks."""
+    """CARN by default; CARN-M has 4 groups and shared blocks."""
 
     recipes_from: ClassVar[str] = "edsr"
 
@@ -43,9 +43,9 @@ class CARNConfig(NetworkConfig):
     n_feats: Size = 64
     """features of every hidden convolution"""
     groups: Size = 1
-    """of the 3x3 convolutions; with several, blocks end with a 1x1 convolution"""
+    """groups of the 3x3 convolutions; with several, blocks end with a 1x1 convolution"""
     shared: bool = False
-    """the blocks of a cascade are one and the same"""
+    """the blocks of a cascade share their weights"""
 
 
 class CARNBlock(nn.Module):
@@ -69,7 +69,10 @@ class CARNBlock(nn.Module):
         return y
 
     def sites(self, path: str, *, entered: bool) -> Iterable[Site]:
-        """Sites below ``path``; ``entered``: a cascade begins with this block, and it alone."""
+        """List the sites below ``path``.
+
+        ``entered`` tells that a cascade begins with this block, which is used there only.
+        """
         n_feats = self.n_feats
         carried: Kind | None = "concat_in" if entered else None
         yield Site(f"{path}.block_in", "block_in", n_feats, quantized_by=carried)
@@ -82,12 +85,12 @@ class CARNBlock(nn.Module):
 
 
 class Cascade(nn.Module):
-    """Units, with a fusion of all outputs so far behind each [1]_.
+    """Units, each followed by a fusion of all outputs so far [1]_.
 
     Parameters
     ----------
     units
-        Three of them, or one that is used three times.
+        Three units, or one that is used three times.
     """
 
     def __init__(self, n_feats: int, units: Iterable[nn.Module]) -> None:
@@ -110,14 +113,14 @@ class Cascade(nn.Module):
         return x
 
     def sites(self, path: str, *, unsigned: bool, entered: bool = False) -> Iterable[Site]:
-        """Sites below ``path``, in the order of the first use of each.
+        """List the sites below ``path``, in the order of their first use.
 
         Parameters
         ----------
         unsigned
-            Its input is never negative.
+            The input is never negative.
         entered
-            A cascade begins with this one.
+            An outer cascade begins with this one.
         """
         n_feats = self.n_feats
         carried: Kind | None = "concat_in" if entered else None
@@ -132,7 +135,7 @@ class Cascade(nn.Module):
                     first = index == 0 and len(self.units) > 1
                     yield from unit.sites(inner, entered=first)
             yield Site(f"{path}.concat_in.{index + 1}", "concat_in", n_feats)
-            # All that it merges comes from ReLUs, but for what comes from the head.
+            # All inputs come from ReLUs, except the one from the head.
             channels = (index + 2) * n_feats
             yield Site(f"{path}.fusions.{index}", "fusion", channels, unsigned=unsigned)
 
@@ -177,18 +180,18 @@ class CARN(Network):
         )
 
     def features(self) -> dict[str, tuple[str, ...]]:
-        """Input of the upsampler; output of every inner cascade."""
+        """Input of the upsampler and output of every inner cascade."""
         blocks = tuple(f"body.units.{index}" for index in range(_UNITS))
         return {"pre_upsampler": ("before_upsampler",), "blocks": blocks}
 
     @property
     def receptive_radius(self) -> int:
-        """Head, two per block, and as far as EDSR's upsampler and tail reach."""
+        """Head, two per block, and the reach of upsampler and tail as in EDSR."""
         return 1 + 2 * _UNITS**2 + 2
 
     @property
     def floats_per_pixel(self) -> int:
-        """Features around the last PixelShuffle and before it; or those of two cascades."""
+        """The larger of the features around the last PixelShuffle and those of two cascades."""
         n_feats = self.config.n_feats
         return max(int(2.25 * self.scale**2 * n_feats), 2 * (_UNITS + 1) * n_feats)
 

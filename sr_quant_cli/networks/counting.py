@@ -1,4 +1,4 @@
-"""Counting with a network on meta tensors, where nothing is computed."""
+"""Counting operations with a network on meta tensors, where nothing is computed."""
 
 from typing import TypeVar
 
@@ -12,7 +12,7 @@ N = TypeVar("N", bound=Network)
 
 
 def float_twin(network: N) -> N:
-    """Make a float network of the same configuration and depth on meta tensors, to count with."""
+    """Build a float network with the same configuration and depth on meta tensors."""
     twin = build(network.config.model_copy(update={"context": 0})).to("meta").eval()
     assert isinstance(twin, type(network))
     twin.take_depth(network)
@@ -20,9 +20,9 @@ def float_twin(network: N) -> N:
 
 
 def count_macs(network: Network, height: int, width: int) -> int:
-    """Count multiply-accumulates of one forward pass on an LR picture of that size.
+    """Count the multiply-accumulates of one forward pass on an LR picture of that size.
 
-    Counted by tracing on meta tensors, nothing is computed.
+    It runs on meta tensors, so nothing is computed.
     """
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         float_twin(network)(torch.empty(1, 3, height, width, device="meta"))

@@ -1,8 +1,8 @@
-"""Networks that can leave out blocks, and so run at several depths: what they have in common.
+"""Common part of networks that can leave out blocks, and so run at several depths.
 
 The depth-dynamic part (DQA) of QuantSR [1]_. A block is ``s x + branch(x)`` with a learned factor
-``s`` on its shortcut, or ``s x`` alone where it is left out: nothing of it is then computed or
-quantized. Of n blocks, n // 2 and n // 4 run at half and quarter depth, one at least.
+``s`` on its shortcut, or ``s x`` alone where it is left out: its branch is then neither computed
+nor quantized. Of n blocks, n // 2 and n // 4 run at half and quarter depth, but at least one.
 
 References
 ----------
@@ -21,11 +21,11 @@ from sr_quant_cli.networks.base import Network
 from sr_quant_cli.system.choices import Depth
 
 DEPTHS: tuple[Depth, ...] = ("full", "half", "quarter")
-"""The deepest first."""
+"""All depths, deepest first."""
 
 
 def executed_blocks(blocks: int, depth: Depth, extra: int = 0) -> int:
-    """Blocks of so many that a depth executes; ``extra`` more below the full one.
+    """Count the blocks that a depth executes, with ``extra`` more below the full one.
 
     >>> [executed_blocks(32, depth) for depth in DEPTHS]
     [32, 16, 8]
@@ -35,7 +35,9 @@ def executed_blocks(blocks: int, depth: Depth, extra: int = 0) -> int:
 
 
 class Skippable(nn.Module):
-    """Put before a block of ``shortcut(x) + branch(x)`` among the bases, it can be left out [1]_.
+    """Mixin for a block ``shortcut(x) + branch(x)`` that can be left out [1]_.
+
+    It comes first among the bases.
 
     Attributes
     ----------
@@ -59,37 +61,40 @@ class Skippable(nn.Module):
         return y
 
     def shortcut(self, x: Tensor) -> Tensor:
-        """The input times its factor."""
+        """Scale the input by its factor."""
         y: Tensor = self.shortcut_scale * super().shortcut(x)  # type: ignore[misc]
         return y
 
 
 class DepthDynamic(Network):
-    """Put before a network of skippable blocks among the bases, it runs at several depths [1]_."""
+    """Mixin for a network of skippable blocks that runs at several depths [1]_.
+
+    It comes first among the bases.
+    """
 
     ranks: Tensor
-    """``[n_blocks]``, int64: 1 is the block whose absence changes the output most; 0: not known."""
+    """``[n_blocks]``, int64: 1 for the block that changes the output most; 0: not ranked."""
 
     @property
     @abstractmethod
     def blocks(self) -> list[Any]:
-        """Skippable blocks of the body, in their order."""
+        """Skippable blocks of the body, in order."""
 
     @abstractmethod
     def executed(self, depth: Depth) -> int:
-        """Blocks that a depth executes."""
+        """Count the blocks that a depth executes."""
 
     def forget_ranks(self) -> None:
-        """Have no ranks yet; where blocks are in place."""
+        """Register ranks of zero, once the blocks are in place."""
         self.register_buffer("ranks", torch.zeros(len(self.blocks), dtype=torch.int64))
 
     @property
     def depths(self) -> tuple[Depth, ...]:
-        """All three where blocks are ranked, else the full one."""
+        """All three if the blocks are ranked, else only the full one."""
         return self.config.depths if self.ranks.any() else ("full",)
 
     def set_depth(self, depth: Depth) -> None:
-        """Execute the blocks of highest rank, as many as the depth has.
+        """Execute the blocks with the highest ranks, as many as the depth has.
 
         Raises
         ------
@@ -105,12 +110,12 @@ class DepthDynamic(Network):
 
     @torch.no_grad()
     def rank_blocks(self, batches: Iterable[Tensor]) -> None:
-        """Rank blocks by the change of the output when each alone is left out, if none is ranked.
+        """Rank the blocks by how much leaving each one out changes the output.
 
         The change is the summed squared difference of the outputs at full depth, with and without
-        the block, over LR batches ``[N, 3, h, w]`` (0..1), computed in evaluation mode. It needs
-        one forward pass more than there are blocks for each batch, and sees no effects of two
-        absent blocks on each other. Equal changes are ranked in the order of the blocks.
+        the block, over LR batches ``[N, 3, h, w]`` (0..1) in evaluation mode. Each batch takes one
+        forward pass more than there are blocks. Interactions of two absent blocks are not seen.
+        Equal changes are ranked in the order of the blocks. Ranks are found only once.
         """
         if self.ranks.any():
             return
@@ -128,12 +133,12 @@ class DepthDynamic(Network):
         self.train(was_training)
 
     def take_depth(self, other: Self) -> None:
-        """Leave out the same blocks as another network of the same configuration."""
+        """Leave out the same blocks as another network with the same configuration."""
         self.ranks = other.ranks
         super().take_depth(other)
 
     def start_from(self, other: Network) -> None:
-        """Take over the weights of a network of its kind, or of the one it extends.
+        """Copy the weights of a network of the same kind, or of the one it extends.
 
         Blocks that the other network lacks start with a branch of zero, so that outputs are the
         same.
@@ -151,7 +156,7 @@ class DepthDynamic(Network):
                         nn.init.zeros_(parameter)
 
     def may_stay_fresh(self, key: str, other: Network) -> bool:
-        """Tell if a tensor may stay fresh, as all that the extended network lacks."""
+        """Tell if a tensor may stay fresh; all that the extended network lacks may."""
         return self._lacks(other, key) or super().may_stay_fresh(key, other)
 
     def _lacks(self, other: Network, key: str) -> bool:

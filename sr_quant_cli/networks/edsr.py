@@ -20,12 +20,13 @@ from sr_quant_cli.networks.layers import (
     ScaledBranch,
     Upsampler,
     conv3x3,
+    residual_block_sites,
 )
 from sr_quant_cli.quant.sites import Site, Stream
 from sr_quant_cli.strict import Size
 
 _CARRIERS = ("block_in", "block_out", "skip")
-"""Modules of a block that pass on features of the residual stream."""
+"""Modules of a block that carry features of the residual stream."""
 
 
 class EDSRConfig(NetworkConfig):
@@ -38,11 +39,11 @@ class EDSRConfig(NetworkConfig):
     n_feats: Size = 64
     """features of every hidden convolution"""
     res_scale: Annotated[float, Field(gt=0, le=100)] = 1.0
-    """factor on each residual branch"""
+    """factor of each residual branch"""
     upsampler: Literal["shuffle", "direct"] = "shuffle"
-    """shuffle: PixelShuffles to HR features, and a tail; direct: a single one, to RGB"""
+    """shuffle: PixelShuffles to HR features and a tail; direct: one PixelShuffle to RGB"""
     mean_shift: bool = True
-    """subtract DIV2K's mean colour, and add it to the output"""
+    """subtract DIV2K's mean colour from the input and add it to the output"""
 
 
 class ResidualBlock(ScaledBranch):
@@ -64,7 +65,7 @@ class ResidualBlock(ScaledBranch):
         return torch.add(self.shortcut(x), branch, alpha=self.res_scale)
 
     def shortcut(self, x: Tensor) -> Tensor:
-        """What the branch is added to."""
+        """Carry the input past the branch."""
         y: Tensor = self.skip(x)
         return y
 
@@ -108,13 +109,7 @@ class EDSR(Network):
         blocks = [
             site
             for index in range(self.config.n_blocks)
-            for site in (
-                Site(f"body.{index}.block_in", "block_in", n_feats),
-                Site(f"body.{index}.conv1", "block_first", n_feats, quantized_by="block_in"),
-                Site(f"body.{index}.conv2", "block", n_feats, unsigned=True),
-                Site(f"body.{index}.block_out", "block_out", n_feats),
-                Site(f"body.{index}.skip", "skip", n_feats, quantized_by="block_in"),
-            )
+            for site in residual_block_sites(f"body.{index}", n_feats)
         ]
         ends = [Site("tail.0", "tail", n_feats)]
         if isinstance(self.upsampler, Upsampler):
@@ -131,7 +126,7 @@ class EDSR(Network):
         )
 
     def streams(self) -> tuple[Stream, ...]:
-        """From the head over all blocks to the upsampler, or the tail if that is all; in blocks."""
+        """The residual stream from head to upsampler or tail, and one inside each block."""
         blocks = [f"body.{index}" for index in range(self.config.n_blocks)]
         last = "upsampler.0" if isinstance(self.upsampler, Upsampler) else "tail.0"
         residual = Stream(
@@ -150,14 +145,14 @@ class EDSR(Network):
 
     @property
     def receptive_radius(self) -> int:
-        """Head, two per block, end of body; then 1 per upsampler stage and tail, at their scale."""
-        # After an enlargement a 3x3 kernel reaches at most one LR pixel further in all: at x4
-        # 1 + 1/2 + 1/4 LR pixels behind the body, at x2 1 + 1/2, at x3 1 + 1/3.
+        """Head, two per block, end of the body, and what upsampler and tail reach."""
+        # A 3x3 kernel reaches one pixel of its own resolution: behind the body that is
+        # 1 + 1/2 + 1/4 LR pixels at x4, 1 + 1/2 at x2 and 1 + 1/3 at x3.
         return 2 * self.config.n_blocks + (4 if self.config.upsampler == "shuffle" else 3)
 
     @property
     def floats_per_pixel(self) -> int:
-        """Features around the last PixelShuffle and before it; or, without one, of a block."""
+        """Features around the last PixelShuffle, or of a block if there is none at HR."""
         if self.config.upsampler == "direct" or self.config.folded:
             return 4 * self.config.n_feats
         return int(2.25 * self.scale**2 * self.config.n_feats)

@@ -1,17 +1,17 @@
-"""Folding: linear layers in a row become one.
+"""Folding: consecutive linear layers become one.
 
-Batch normalization goes into the convolution in front of it. Consecutive linear layers around an
-enlargement become one convolution and PixelShuffle.
+Batch normalization is merged into the convolution before it. Linear layers around an enlargement
+become one convolution and one PixelShuffle.
 
-Between the body of most networks and their output nothing is nonlinear: convolutions, PixelShuffles
-and transposed convolutions in a row are one linear map of LR features to HR pixels. It is the same
-everywhere but at the border, so that it equals a convolution to ``scale^2`` times as many channels
-and one PixelShuffle, without any feature map at higher resolutions.
+Between the body of most networks and their output nothing is nonlinear: the convolutions,
+PixelShuffles and transposed convolutions are one linear map from LR features to HR pixels. Away
+from the border it is the same everywhere. It therefore equals a convolution to ``scale^2`` times as
+many channels and one PixelShuffle, without feature maps at higher resolutions.
 
-At the border it differs: the layers pad zeros at every resolution, the folded convolution at the
-lowest alone. ``fold``, for a network that is quantized afterwards, keeps the border out of sight:
-it gives pictures mirrored surroundings, which are cut off again. ``fold_exactly`` is for inference:
-the outermost pixels are computed by the layers themselves.
+At the border it differs, because the layers pad zeros at every resolution and the folded
+convolution only at the lowest one. ``fold`` is for a network that is quantized afterwards: it pads
+pictures by mirroring and cuts the padding off again. ``fold_exactly`` is for inference: it computes
+the outermost pixels by the layers themselves.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,18 +27,22 @@ from sr_quant_cli.networks.layers import Leaf
 from sr_quant_cli.networks.tracing import enlargement_of, followed_by, modules_at, trace
 
 CONTEXT = 6
-"""LR pixels of mirrored surroundings that a folded network gets: with them, flat pictures come out
-flat to the last pixel, and more change nothing."""
+"""Mirrored padding of a folded network in LR pixels. With it flat pictures come out flat up to the
+last pixel; more changes nothing."""
 
 LINEAR = (nn.Conv2d, nn.ConvTranspose2d, nn.PixelShuffle, nn.Identity)
 
 
 def linear_chain(network: nn.Module) -> list[str]:
-    """Paths of the consecutive linear modules that enlarge, in their order; empty: none to fold.
+    """Find the longest chain of linear modules that enlarges; empty if there is none to fold.
 
-    Found by tracing: each module is the only one that reads the output of the one before. The chain
-    begins and ends with a layer that has weights, or a PixelShuffle, and is no convolution and
-    PixelShuffle already.
+    Each module is the only reader of the one before. The chain begins with a layer that has
+    weights, and ends with one or with a PixelShuffle. A single convolution and PixelShuffle does
+    not count.
+
+    Returns
+    -------
+    Paths of the modules, in order.
     """
     graph = trace(network)
     best: list[str] = []
@@ -60,7 +64,7 @@ def linear_chain(network: nn.Module) -> list[str]:
 
 
 def fold(network: Network) -> Network:
-    """Copy of a float network with all folded that can be; as it is where there is nothing."""
+    """Copy a float network and fold what can be folded, for quantization."""
     folded = deepcopy(network)
     norms = _fold_norms(folded)
     if paths := linear_chain(network):
@@ -74,13 +78,13 @@ def fold(network: Network) -> Network:
 
 
 def fold_exactly(network: Network) -> Network:
-    """Copy of a float network for inference, folded, with the outputs of the original."""
+    """Copy a float network and fold it for inference, with the same outputs."""
     folded = deepcopy(network)
     norms = _fold_norms(folded)
     if paths := linear_chain(network):
         chain = modules_at(folded, paths)
         if len(chain) == 1 or network.config.context >= _reach(_folded_shape(chain)[0]):
-            # Zeros are padded at the lowest resolution as it is, or out of sight.
+            # Zeros are padded only at the lowest resolution, or in what is cut off.
             fold_weights(chain, _put_convolution(folded, paths))
         else:
             folded.set_submodule(paths[0], ExactBorder(chain))
@@ -92,21 +96,21 @@ def fold_exactly(network: Network) -> Network:
 
 
 def _fold_norms(network: Network) -> bool:
-    """Put batch normalization into the convolutions in front, in place; False: there is none."""
+    """Merge batch normalization into the convolutions, in place; False if there is none."""
     pairs = followed_by(network, (nn.Conv2d,), nn.BatchNorm2d)
     for before, behind in pairs:
         convolution, norm = network.get_submodule(before), network.get_submodule(behind)
         assert isinstance(convolution, nn.Conv2d)
         assert isinstance(norm, nn.BatchNorm2d)
         fused = fuse_conv_bn_eval(convolution.eval(), norm.eval())
-        # torch makes a bias that was not there a constant.
+        # torch freezes a bias that it adds.
         network.set_submodule(before, fused.requires_grad_())
         network.set_submodule(behind, nn.Identity())
     return bool(pairs)
 
 
 class ExactBorder(Leaf):
-    """A folded chain that computes the outermost pixels by the chain itself.
+    """A folded chain whose outermost pixels are computed by the chain itself.
 
     >>> chain = [nn.Conv2d(3, 8, 3, padding=1), nn.PixelShuffle(2), nn.Conv2d(2, 3, 3, padding=1)]
     >>> x = torch.rand(1, 3, 12, 9)
@@ -124,12 +128,12 @@ class ExactBorder(Leaf):
 
     @property
     def least(self) -> int:
-        """LR pixels per side from which on the folded convolution serves."""
+        """Smallest side in LR pixels for which the folded convolution is used."""
         return 2 * self.radius + 1
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` -> ``[N, 3, sH, sW]``."""
-        # Pixels nearer than the radius may differ; as many more rows keep the cut away from them.
+        # Pixels within the radius of the border may differ; as many more keep the cut away from it.
         thick, seen = self.radius * self.scale, 2 * self.radius
         if min(x.shape[2:]) < self.least:
             whole: Tensor = self.chain(x)
@@ -144,15 +148,15 @@ class ExactBorder(Leaf):
 
 
 def fold_modules(network: Network) -> None:
-    """Fold a network in place that has fresh weights, and has them afterwards.
+    """Fold a network with fresh weights in place; the folded layers get fresh weights.
 
-    The first module of a linear chain becomes the convolution, the next a PixelShuffle, the others
-    let pass what comes.
+    The first module of the chain becomes the convolution, the second a PixelShuffle, the others
+    identities.
 
     Raises
     ------
     ValueError
-        The network has nothing to fold.
+        There is nothing to fold.
     """
     norms, paths = _fold_norms(network), linear_chain(network)
     if not (norms or paths):
@@ -162,7 +166,7 @@ def fold_modules(network: Network) -> None:
 
 
 def _put_convolution(network: Network, paths: Sequence[str]) -> nn.Conv2d:
-    """Replace the modules of a chain; gives the convolution, with fresh weights."""
+    """Replace the modules of a chain, and return the convolution with fresh weights."""
     convolution, scale = _folded_shape(modules_at(network, paths))
     shuffle = nn.PixelShuffle(scale)
     network.folded_chain, network.folded_at = tuple(paths), paths[0]
@@ -178,11 +182,11 @@ def _put_convolution(network: Network, paths: Sequence[str]) -> nn.Conv2d:
 
 
 class ComposedEnd:
-    """The linear layers at the end of a network, run as one convolution while their weights learn.
+    """Linear layers at the end of a network, run as one convolution while their weights learn.
 
-    Its kernel is composed from their weights in every forward pass, so that gradients reach them.
-    Outputs are those of the layers but for ``border`` LR pixels at each side, where the layers pad
-    zeros at every resolution and the convolution at the lowest alone.
+    The kernel is composed from their weights in every forward pass, so that gradients reach them.
+    The outputs are the same except for ``border`` LR pixels on each side, where the layers pad
+    zeros at every resolution and the convolution only at the lowest.
     """
 
     def __init__(self, network: Network) -> None:
@@ -194,7 +198,7 @@ class ComposedEnd:
 
     @contextmanager
     def composed(self) -> Iterator[None]:
-        """Run the network in the composed form within the block; its state stays as it is."""
+        """Run the network in the composed form inside the context; its state stays unchanged."""
         if self._end is None:
             yield
             return
@@ -212,7 +216,7 @@ class ComposedEnd:
 class _ComposedChain(Leaf):
     def __init__(self, chain: Sequence[nn.Module]) -> None:
         super().__init__()
-        # In a tuple: the weights belong to the network, not to this form of it.
+        # In a tuple, as the weights belong to the network and not to this module.
         self._chain = tuple(chain)
         convolution, self._scale = _folded_shape(chain)
         self._channels, self.radius = convolution.in_channels, _reach(convolution)
@@ -226,38 +230,42 @@ class _ComposedChain(Leaf):
 
 
 def compose(chain: Sequence[nn.Module], channels: int, radius: int) -> tuple[Tensor, Tensor]:
-    """Kernel ``[s^2 O, C, 2r + 1, 2r + 1]`` and bias ``[s^2 O]`` of a linear chain; differentiable.
+    """Compute the kernel and bias of a linear chain, differentiably.
 
-    They are the chain's responses to single values of its input, far enough from any border.
+    They are the responses of the chain to single input values, far from any border.
 
     Parameters
     ----------
     channels
-        C, of the chain's input.
+        Channels of the chain's input, ``C``.
     radius
-        r: LR pixels that the chain reaches.
+        Radius of the kernel in LR pixels, ``r``.
+
+    Returns
+    -------
+    ``[s^2 O, C, 2r + 1, 2r + 1]`` and ``[s^2 O]``.
     """
     scale, size = enlargement_of(chain), 2 * radius + 1
     weight = next(module for module in chain if hasattr(module, "weight")).weight
     assert isinstance(weight, Tensor)
-    # The last picture is empty, and tells the bias.
+    # The last picture is empty and gives the bias.
     x = weight.new_zeros(channels + 1, channels, size, size)
     each = torch.arange(channels)
     x[each, each, radius, radius] = 1
     for module in chain:
         x = module(x)
-    # What a network may cut off behind the chain.
+    # A network may cut these pixels off behind the chain.
     x = x[:, :, : size * scale, : size * scale]
     responses = nn.functional.pixel_unshuffle(x, scale)
     impulses, empty = responses[:-1], responses[-1]
-    # What a pixel reads from one place, others read from the place opposite.
+    # An impulse response is the kernel mirrored.
     kernel = (impulses - empty).transpose(0, 1).flip(2, 3)
     return kernel, empty[:, radius, radius]
 
 
 @torch.no_grad()
 def fold_weights(chain: Sequence[nn.Module], convolution: nn.Conv2d) -> None:
-    """Give a folded convolution the weights of a chain, computed in float64."""
+    """Set the weights of a folded convolution from its chain, computed in float64."""
     assert convolution.bias is not None
     doubles = [deepcopy(module).double() for module in chain]
     kernel, bias = compose(doubles, convolution.in_channels, _reach(convolution))
@@ -266,7 +274,7 @@ def fold_weights(chain: Sequence[nn.Module], convolution: nn.Conv2d) -> None:
 
 
 def _folded_shape(chain: Sequence[nn.Module]) -> tuple[nn.Conv2d, int]:
-    """Folded convolution of a chain, with fresh weights, and the enlargement behind it."""
+    """Make the folded convolution of a chain with fresh weights; return it and the enlargement."""
     scale = enlargement_of(chain)
     first, last = 0, scale - 1
     for module in reversed(chain):
@@ -296,7 +304,7 @@ def _reach(convolution: nn.Conv2d) -> int:
 
 
 def _without_ends(network: nn.Module, paths: list[str]) -> list[str]:
-    """Leave out what comes before the first layer with weights, and what passes all at the end."""
+    """Drop modules before the first layer with weights, and identities at the end."""
     modules = modules_at(network, paths)
     while modules and not isinstance(modules[0], nn.Conv2d | nn.ConvTranspose2d):
         modules, paths = modules[1:], paths[1:]

@@ -1,13 +1,13 @@
 """IDN: information distillation network.
 
-A block takes a quarter of its features out half-way and lets the others go on; its input and that
-quarter are added to what comes out. A 17x17 transposed convolution makes the picture's details,
-which are added to a bicubic enlargement.
+A block sets a quarter of its features aside half-way and processes the others further. Its input
+and that quarter are added to the result. A 17x17 transposed convolution computes the details of the
+picture, which are added to a bicubic enlargement.
 
-The network enlarges RGB, 0..255, on torch's bicubic enlargement (a = -3/4). CADyQ's is such a one,
-without activation behind the 1x1 convolutions (``compressed_act = false``). The original one
-enlarges luma (BT.601, 16..235 of 255, as 0..1) on MATLAB's (a = -1/2): ``luma``. Chroma is then
-bicubic, so that what the network adds goes to all three colours alike. The kernels of its
+The network enlarges RGB (0..255) and adds torch's bicubic enlargement (a = -3/4). CADyQ's form has
+no activation behind the 1x1 convolutions (``compressed_act = false``). The original one (``luma``)
+enlarges BT.601 luma (16..235 of 255, as 0..1) and adds MATLAB's bicubic enlargement (a = -1/2).
+Chroma is then bicubic, so the network adds the same to all three colours. The kernels of its
 transposed convolution are centred ``scale - 1`` HR pixels further right and down.
 
 References
@@ -29,20 +29,20 @@ from sr_quant_cli.quant.sites import Kind, Site
 from sr_quant_cli.strict import MOST, Size
 
 _SLOPE = 0.05
-"""Of the LeakyReLUs, below zero."""
+"""Slope of the LeakyReLUs below zero."""
 
 _KERNEL = 17
 """Side of the transposed convolution."""
 
 _PARTS = 4
-"""A block takes out one part in so many (s), and has as many features more or fewer inside (d)."""
+"""A block sets aside one part in so many; inside, its width differs by as much."""
 
 LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
-"""Of RGB 0..1 in luma 16/255..235/255, less its offset."""
+"""Weights of RGB (0..1) in luma (16/255..235/255), without the offset."""
 
 
 class IDNConfig(NetworkConfig):
-    """As published: four blocks of 64 features, of which 16 are taken out."""
+    """Four blocks of 64 features, of which 16 are set aside, as published."""
 
     recipes_from: ClassVar[str] = "edsr"
 
@@ -53,9 +53,9 @@ class IDNConfig(NetworkConfig):
     n_feats: Annotated[int, Field(ge=16, le=MOST, multiple_of=16)] = 64
     """features between blocks"""
     luma: bool = False
-    """enlarge luma alone, as the original network; false: RGB, as CADyQ's"""
+    """true: enlarge luma, as the original network; false: RGB, as CADyQ's"""
     compressed_act: bool = True
-    """LeakyReLU behind the 1x1 convolutions, as the original network; CADyQ's has none there"""
+    """LeakyReLU behind the 1x1 convolutions, as in the original network; CADyQ's has none"""
 
 
 class LeakyConv(nn.Module):
@@ -136,7 +136,7 @@ class IDN(Network):
         self.denormalize = Denormalize(1.0 if config.luma else RANGE, torch.zeros(3, 1, 1))
 
     def declared_sites(self) -> tuple[Site, ...]:
-        """Head, seven convolutions a block, the end where it is folded, tensors between them."""
+        """Head, seven convolutions per block, the end, and the tensors between them."""
         n = self.config.n_feats
         sites = []
 
@@ -167,7 +167,7 @@ class IDN(Network):
 
     @property
     def receptive_radius(self) -> int:
-        """Two at the head, six per block, and the transposed convolution's reach in LR pixels."""
+        """Two at the head, six per block, and the reach of the transposed convolution."""
         return 2 + 6 * self.config.n_blocks + -(-(_KERNEL // 2) // self.scale)
 
     @property
@@ -182,7 +182,7 @@ class IDN(Network):
         residual = self.residual_out(self.tail(deep))
         if self.config.luma:
             enlarged = enlarge_bicubic(x, self.scale)
-            # Its other centre gives a few pixels more. A change of luma changes each colour alike.
+            # The shifted centre gives a few pixels more. Luma changes all colours alike.
             residual = residual[:, :, : enlarged.shape[2], : enlarged.shape[3]]
             enlarged = enlarged + residual * (255 / 219)
         else:

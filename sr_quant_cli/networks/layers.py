@@ -14,19 +14,19 @@ DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean RGB of DIV2K's training pictures, range 0..1 (EDSR)."""
 
 RANGE = 255.0
-"""Networks that work on 0..255 inside multiply by it; srq's take and give 0..1."""
+"""Factor of networks that work on 0..255 inside; their input and output are 0..1."""
 
 
 def conv3x3(
     in_channels: int, out_channels: int, *, groups: int = 1, bias: bool = True
 ) -> nn.Conv2d:
-    """3x3 convolution, size kept by zero padding."""
+    """Make a 3x3 convolution whose zero padding keeps the size."""
     return nn.Conv2d(in_channels, out_channels, 3, padding=1, groups=groups, bias=bias)
 
 
 @torch.library.custom_op("srq::enlarge_bicubic", mutates_args=())
 def enlarge_bicubic(x: Tensor, scale: int) -> Tensor:
-    """Bicubic enlargement with a = -1/2, as MATLAB has it; pixels at the edges are repeated.
+    """Enlarge by MATLAB's bicubic kernel (a = -1/2), with edge pixels repeated.
 
     ``[N, C, H, W]`` -> ``[N, C, sH, sW]``.
     """
@@ -65,7 +65,7 @@ enlarge_bicubic.register_autograd(_gradient, setup_context=_keep_shape)
 
 
 def _cubic(t: float) -> float:
-    """Keys' kernel with a = -1/2."""
+    """Evaluate Keys' kernel with a = -1/2."""
     t = math.fabs(t)
     if t <= 1:
         return 1.5 * t**3 - 2.5 * t**2 + 1
@@ -97,14 +97,14 @@ class ScaledBranch(nn.Module):
 
 
 class Denormalize(Leaf):
-    """Back to 0..1 from the values that a network works on: ``x / scale + mean`` of each channel.
+    """Map a network's values back to 0..1: ``x / scale + mean`` for each channel.
 
     Parameters
     ----------
     scale
-        Range of the network's values.
+        Width of the network's value range.
     mean
-        ``[C, 1, 1]``, 0..1: what was subtracted from the input.
+        ``[C, 1, 1]``, 0..1: mean that was subtracted from the input.
 
     Examples
     --------
@@ -126,10 +126,10 @@ class Denormalize(Leaf):
 
 
 class Surround(Leaf):
-    """Mirrored surroundings for pictures, as ``numpy.pad`` has them in its mode ``symmetric``.
+    """Mirrored padding, as ``numpy.pad`` with ``symmetric``.
 
-    Bicubic reduction mirrors pictures at their edges in the same way, so that the surroundings are
-    the LR picture of the mirrored HR one. While a network is trained, patches stay as they are.
+    Bicubic reduction mirrors pictures at their edges in the same way, so the padding is the LR
+    picture of the mirrored HR one. Nothing is padded during training.
 
     Parameters
     ----------
@@ -155,9 +155,9 @@ class Surround(Leaf):
 
 
 def around(size: int, width: int, device: torch.device) -> Tensor:
-    """Indices along a side of ``size`` pixels and ``width`` mirrored ones at both ends, int64.
+    """Indices of a side of ``size`` pixels with ``width`` mirrored ones at both ends, int64.
 
-    Where ``width`` is larger than ``size``, the first pixel is repeated behind its mirror image.
+    If ``width`` exceeds ``size``, the outermost pixel repeats.
 
     >>> around(4, 2, torch.device("cpu")).tolist()
     [1, 0, 0, 1, 2, 3, 3, 2]
@@ -168,7 +168,7 @@ def around(size: int, width: int, device: torch.device) -> Tensor:
 
 
 class Trim(Leaf):
-    """Cut what mirrored surroundings have become off an enlarged picture.
+    """Cut the enlarged padding off a picture.
 
     Parameters
     ----------
@@ -190,12 +190,12 @@ class Trim(Leaf):
 class UpsamplingStage(nn.Module):
     """Convolution, activation function, PixelShuffle.
 
-    Where a network has the activation behind the PixelShuffle, the order makes no difference.
+    An activation behind the PixelShuffle would give the same.
 
     Parameters
     ----------
     act_in
-        The activation is none that integer kernels have.
+        Put a tensor site before the activation, which integer kernels do not have.
     """
 
     def __init__(self, conv: nn.Conv2d, act: nn.Module, factor: int, *, act_in: bool) -> None:
@@ -216,7 +216,7 @@ class UpsamplingStage(nn.Module):
 def upsampling_stages(
     n_feats: int, scale: int, act: Callable[[], nn.Module], *, groups: int = 1, bias: bool = True
 ) -> nn.Sequential:
-    """One stage for x2 and x3, two for x4, each with its own activation."""
+    """Make one stage for x2 and x3, two for x4, each with its own activation."""
     factors = {2: [2], 3: [3], 4: [2, 2]}[scale]
     return nn.Sequential(
         *(
@@ -232,12 +232,12 @@ def upsampling_stages(
 
 
 def upsampling_sites(path: str, stages: nn.Sequential, *, unsigned: bool = False) -> list[Site]:
-    """Sites of the stages at a path.
+    """List the sites of the stages at a path.
 
     Parameters
     ----------
     unsigned
-        The input of the first one is never negative.
+        The input of the first stage is never negative.
     """
     sites = []
     for index, stage in enumerate(stages):
@@ -250,8 +250,29 @@ def upsampling_sites(path: str, stages: nn.Sequential, *, unsigned: bool = False
     return sites
 
 
+def residual_block_sites(block: str, n_feats: int, *, relu: bool = True) -> list[Site]:
+    """List the sites of a residual block of two convolutions, in the order of computation.
+
+    The block has modules ``block_in``, ``conv1``, ``conv2``, ``block_out`` and ``skip``.
+
+    Parameters
+    ----------
+    relu
+        A ReLU stands between the convolutions; if not, the input of the activation is a site
+        ``act_in``.
+    """
+    return [
+        Site(f"{block}.block_in", "block_in", n_feats),
+        Site(f"{block}.conv1", "block_first", n_feats, quantized_by="block_in"),
+        *([] if relu else [Site(f"{block}.act_in", "act_in", n_feats)]),
+        Site(f"{block}.conv2", "block", n_feats, unsigned=relu),
+        Site(f"{block}.block_out", "block_out", n_feats),
+        Site(f"{block}.skip", "skip", n_feats, quantized_by="block_in"),
+    ]
+
+
 class Crop(Leaf):
-    """Cut an enlarged picture to the size that the LR picture had before it was padded.
+    """Crop an enlarged picture to the size of the LR picture before padding.
 
     >>> import torch
     >>> Crop(2)(torch.rand(1, 3, 16, 16), torch.rand(1, 3, 5, 7)).shape
@@ -268,7 +289,7 @@ class Crop(Leaf):
 
 
 class MatMul(Leaf):
-    """Product of two activations, as a module so that it can be quantized."""
+    """Product of two activations, a module so that it can be quantized."""
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """``[..., n, k]`` and ``[..., k, m]`` -> ``[..., n, m]``."""
@@ -281,7 +302,7 @@ class Upsampler(nn.Sequential):
     Parameters
     ----------
     enlarged_feats
-        Features of what comes out; None: as many as go in.
+        Features of the output; None: as many as the input has.
     """
 
     def __init__(self, n_feats: int, scale: int, enlarged_feats: int | None = None) -> None:
@@ -293,4 +314,4 @@ class Upsampler(nn.Sequential):
             given = out
         super().__init__(*layers)
         self.convolutions = range(0, len(layers), 2)
-        """Indices of the convolutions."""
+        """indices of the convolutions"""

@@ -1,4 +1,4 @@
-"""What a file claims is held against what it holds: sizes while a network is built, and values."""
+"""Limits on what a file may claim: sizes while a network is built, and values of tensors."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,10 +10,10 @@ from torch.nn.modules import module as hooks
 from sr_quant_cli.errors import UsageError
 
 VALUES = 2**28
-"""Weights of the largest network that is built, 1 GiB; the largest published ones have 2**26."""
+"""Largest number of weights, 1 GiB; the largest published networks have 2**26."""
 
 TENSORS = 50_000
-"""Tensors of the largest network that is built; the largest published ones have some thousands."""
+"""Largest number of tensors; the largest published networks have a few thousand."""
 
 
 class TooLargeError(UsageError):
@@ -22,19 +22,19 @@ class TooLargeError(UsageError):
 
 @contextmanager
 def at_most(values: int = VALUES, tensors: int = TENSORS) -> Iterator[None]:
-    """Break off as soon as the modules that are made in the block have more than that.
+    """Raise as soon as the modules made inside the context exceed the limits.
 
     Parameters
     ----------
     values
-        Of all parameters and buffers.
+        Limit on the values of all parameters and buffers.
     tensors
-        Parameters and buffers.
+        Limit on the number of parameters and buffers.
 
     Raises
     ------
     TooLargeError
-        They have more, or there is no memory for one of them.
+        A limit is exceeded, or memory is short.
     """
     counted_values = counted_tensors = 0
 
@@ -64,12 +64,12 @@ def at_most(values: int = VALUES, tensors: int = TENSORS) -> Iterator[None]:
 
 
 def check_tensors(tensors: Mapping[str, Tensor]) -> None:
-    """Refuse what is no plain tensor of finite numbers.
+    """Refuse tensors that are not plain, or have values that are not finite.
 
     Raises
     ------
     ValueError
-        With the name of the first of them, and how many there are.
+        The message names the first tensor and counts the others.
     """
     reasons = {name: why for name, tensor in tensors.items() if (why := _unfit(tensor))}
     if reasons:
@@ -79,12 +79,12 @@ def check_tensors(tensors: Mapping[str, Tensor]) -> None:
 
 
 def _unfit(tensor: Tensor) -> str:
-    """What is wrong with a tensor; empty: nothing."""
+    """Say why a tensor is refused; empty if it is not."""
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
         return "is no plain tensor"
     if tensor.is_complex():
         return "holds complex numbers"
-    # A stride of 0 makes any number of values of one.
+    # With a stride of 0 one value stands for any number of them.
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         return "claims more values than the file holds"
     if tensor.is_floating_point() and not tensor.isfinite().all():

@@ -1,7 +1,7 @@
-"""MSRResNet: SRResNet without batch normalization, on top of a bilinear enlargement.
+"""MSRResNet: SRResNet without batch normalization, added to a bilinear enlargement.
 
-The network of ESRGAN's authors, and of BasicSR under the name SRResNet; DBDC+PaC quantizes it. It
-works on 0..1.
+It comes from ESRGAN's authors and is called SRResNet in BasicSR. DBDC+PaC quantizes it. It works on
+0..1.
 
 References
 ----------
@@ -21,6 +21,7 @@ from sr_quant_cli.networks.edsr import ResidualBlock
 from sr_quant_cli.networks.layers import (
     Denormalize,
     conv3x3,
+    residual_block_sites,
     upsampling_sites,
     upsampling_stages,
 )
@@ -28,7 +29,7 @@ from sr_quant_cli.quant.sites import Site
 from sr_quant_cli.strict import Size
 
 _SLOPE = 0.1
-"""Of the LeakyReLUs outside of the blocks, below zero."""
+"""Slope below zero of the LeakyReLUs outside the blocks."""
 
 
 class MSRResNetConfig(NetworkConfig):
@@ -72,14 +73,7 @@ class MSRResNet(Network):
         n_feats = self.config.n_feats
         sites = [Site("head", "head", 3), Site("act_in", "act_in", n_feats)]
         for index in range(self.config.n_blocks):
-            block = f"body.{index}"
-            sites += [
-                Site(f"{block}.block_in", "block_in", n_feats),
-                Site(f"{block}.conv1", "block_first", n_feats, quantized_by="block_in"),
-                Site(f"{block}.conv2", "block", n_feats, unsigned=True),
-                Site(f"{block}.block_out", "block_out", n_feats),
-                Site(f"{block}.skip", "skip", n_feats, quantized_by="block_in"),
-            ]
+            sites += residual_block_sites(f"body.{index}", n_feats)
         return (
             *sites,
             *upsampling_sites("upsampler", self.upsampler),
@@ -91,7 +85,7 @@ class MSRResNet(Network):
 
     @property
     def receptive_radius(self) -> int:
-        """Head, two per block; what is behind the body reaches 2 LR pixels."""
+        """Head, two per block, and 2 LR pixels behind the body."""
         # At x2 1 + 2/2, at x3 1 + 2/3, at x4 1 + 1/2 + 2/4.
         return 1 + 2 * self.config.n_blocks + 2
 

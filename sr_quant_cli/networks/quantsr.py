@@ -1,8 +1,8 @@
 """QuantSR-C: an EDSR that can leave out blocks, and so runs at three depths.
 
-The depth-dynamic part (DQA) of QuantSR [1]_; its quantizers are the method ``quantsr``. A block is
-``s x + body(x)`` with a learned factor ``s`` on its shortcut, or ``s x`` alone where it is left
-out: nothing of it is then computed or quantized.
+This is the depth-dynamic part (DQA) of QuantSR [1]_; its quantizers are the method ``quantsr``. A
+block is ``s x + body(x)`` with a learned factor ``s`` on its shortcut, or ``s x`` alone where it is
+left out: its branch is then neither computed nor quantized.
 
 =======  ===============  ===============  ==================================
 depth    of n blocks      of 32            variant ``code``, of 32
@@ -12,22 +12,22 @@ half     n // 2           16               17
 quarter  n // 4           8                9
 =======  ===============  ===============  ==================================
 
-The released model executes one block too many by a mistake in counting; at least one is executed.
+At least one block is executed. The released model executes one too many, by a counting mistake.
 
-Which blocks are left out depends on their ranks, a part of the state. The released code has a list
-for its only checkpoint, found by a rule that it does not tell. Here every block is left out once,
-and ranked by how much that changes the output on pictures: see ``DepthDynamic.rank_blocks``. It is
-done before the first step of a training that includes lower depths, or before quantization, and
-never again, as the weights grow into it. Ranks say most where the weights are trained already:
-start from an EDSR, or from a QuantSR-C that was trained at full depth alone (``depth.weights = [1,
-0, 0]``). Those of fresh weights are little better than drawn by lot.
+The ranks of the blocks decide which are left out. They are a part of the state. The released code
+has a list for its only checkpoint and does not say how it was found. Here each block is left out
+once and ranked by how much that changes the output on pictures: see ``DepthDynamic.rank_blocks``.
+This happens once, before the first step of a training that includes lower depths or before
+quantization; the weights adapt to it. Ranks mean most for trained weights, so start from an EDSR,
+or from a QuantSR-C trained at full depth only (``depth.weights = [1, 0, 0]``). Ranks of fresh
+weights are close to random.
 
-In training all depths run on each batch, their losses are averaged, and the outputs of lower depths
-are drawn to that of the full one: see ``[depth]`` of recipes. The release trains nothing. Three
-equal weights and 1e-4 are reported; of which distance 1e-4 is the weight is not: here it is that of
-the pixel loss, on values 0..255, once for each lower depth. The release takes the end of the body,
-the upsampler and the tail of a float network. Here all weights are taken, and blocks that an EDSR
-lacks start with a branch of zero. PTQ finds its ranges at full depth.
+Training runs all depths on each batch and averages their losses. The outputs of lower depths are
+pulled towards that of the full one: see ``[depth]`` in recipes. The release has no training. The
+paper reports three equal weights and a weight of 1e-4 without naming its distance: here it is the
+pixel loss on values 0..255, once for each lower depth. The release takes the end of the body, the
+upsampler and the tail from a float network. Here all weights are taken, and blocks that an EDSR
+lacks start with a branch of zero. Post-training quantization finds its ranges at full depth.
 
 References
 ----------
@@ -60,7 +60,7 @@ class QuantSRCConfig(EDSRConfig):
     """corrected: n // 2 and n // 4 blocks at lower depths; code: one more, as released"""
 
     def executed(self, depth: Depth) -> int:
-        """Blocks that a depth executes.
+        """Count the blocks that a depth executes.
 
         >>> [QuantSRCConfig(variant="code").executed(d) for d in QuantSRCConfig.depths]
         [32, 17, 9]
@@ -75,7 +75,7 @@ class SkippableBlock(Skippable, ResidualBlock):
 
 
 class QuantSRC(DepthDynamic, EDSR):
-    """EDSR of blocks that can be left out [1]_.
+    """EDSR with blocks that can be left out [1]_.
 
     >>> QuantSRC(QuantSRCConfig(scale=4)).parameter_count()
     2699299
@@ -91,14 +91,14 @@ class QuantSRC(DepthDynamic, EDSR):
 
     @property
     def blocks(self) -> list[SkippableBlock]:
-        """Blocks of the body, in their order."""
+        """Blocks of the body, in order."""
         return [block for block in self.body if isinstance(block, SkippableBlock)]
 
     def executed(self, depth: Depth) -> int:
-        """Blocks that a depth executes."""
+        """Count the blocks that a depth executes."""
         return self.config.executed(depth)
 
     @property
     def receptive_radius(self) -> int:
-        """EDSR's, less two for each block that is left out."""
+        """Radius of EDSR, less two for each block that is left out."""
         return super().receptive_radius - 2 * sum(block.skipped for block in self.blocks)

@@ -1,12 +1,12 @@
 """QuantSR-T: a SwinIR-light that can leave out residual groups, and so runs at three depths.
 
-The transformer of QuantSR [1]_: what QuantSR-C does with the blocks of an EDSR is done with the
-residual groups of SwinIR-light. A group is ``s x + conv(layers(x))`` with a learned factor ``s`` on
-its shortcut, or ``s x`` alone where it is left out. Of the four groups 4, 2 and 1 run at full, half
-and quarter depth; which ones follows from their ranks, see ``DepthDynamic.rank_blocks``. Training
-is that of QuantSR-C.
+This is the transformer of QuantSR [1]_. It does with the residual groups of SwinIR-light what
+QuantSR-C does with the blocks of an EDSR. A group is ``s x + conv(layers(x))`` with a learned
+factor ``s`` on its shortcut, or ``s x`` alone where it is left out. Of the four groups 4, 2 and 1
+run at full, half and quarter depth; their ranks decide which, see ``DepthDynamic.rank_blocks``. It
+is trained as QuantSR-C.
 
-The released code has no transformer: this follows the description of the paper, and there is no
+The released code has no transformer. This one follows the paper's description, and there is no
 checkpoint to compare with.
 
 References
@@ -40,7 +40,7 @@ class SkippableGroup(Skippable, ResidualGroup):
 
 
 class QuantSRT(DepthDynamic, SwinIR):
-    """SwinIR-light of residual groups that can be left out [1]_.
+    """SwinIR-light with residual groups that can be left out [1]_.
 
     >>> QuantSRT(QuantSRTConfig(scale=4)).parameter_count()
     929632
@@ -55,13 +55,13 @@ class QuantSRT(DepthDynamic, SwinIR):
 
     @property
     def blocks(self) -> list[SkippableGroup]:
-        """Residual groups, in their order."""
+        """Residual groups, in order."""
         return [group for group in self.body if isinstance(group, SkippableGroup)]
 
     def executed(self, depth: Depth) -> int:
-        """Residual groups that a depth executes."""
+        """Count the residual groups that a depth executes."""
         return executed_blocks(len(self.blocks), depth)
 
     def executed_groups(self) -> list[ResidualGroup]:
-        """Residual groups that are not left out."""
+        """List the residual groups that run."""
         return [group for group in self.blocks if not group.skipped]

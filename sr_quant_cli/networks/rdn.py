@@ -1,8 +1,8 @@
 """RDN: residual dense network for image super-resolution.
 
-Configuration A is 20 blocks of 6 layers that grow by 32 features, B (the default, which the
-quantization papers take) 16 blocks of 8 layers that grow by 64. It works on 0..255 and subtracts no
-mean.
+Configuration A has 20 blocks of 6 layers that add 32 features each. B has 16 blocks of 8 layers
+that add 64; it is the default, as papers on quantization use it. The network works on 0..255 and
+subtracts no mean.
 
 References
 ----------
@@ -39,7 +39,7 @@ class RDNConfig(NetworkConfig):
 
 
 class DenseLayer(nn.Module):
-    """``[x, relu(conv(x))]``: the input and what is made of it, side by side [1]_."""
+    """``[x, relu(conv(x))]``: the input and new features, concatenated [1]_."""
 
     def __init__(self, channels: int, growth: int) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class ResidualDenseBlock(nn.Module):
 
 
 class RDN(Network):
-    """Two shallow convolutions, residual dense blocks, fusion of all their outputs, upsampler [1]_.
+    """Two shallow convolutions, residual dense blocks, fusion of their outputs, upsampler [1]_.
 
     >>> RDN(RDNConfig(scale=4)).parameter_count()
     22271107
@@ -102,7 +102,7 @@ class RDN(Network):
         self.denormalize = Denormalize(RANGE, torch.zeros(3, 1, 1))
 
     def declared_sites(self) -> tuple[Site, ...]:
-        """Ends, of each block its input, layers, fusion and output, and the fusion of all."""
+        """Ends, every block with its layers and fusion, and the fusion of all blocks."""
         config = self.config
         n_feats, growth = config.n_feats, config.growth
         sites = [Site("head", "head", 3), Site("head2", "head", n_feats)]
@@ -140,12 +140,12 @@ class RDN(Network):
 
     @property
     def receptive_radius(self) -> int:
-        """One per 3x3 convolution, and as far as EDSR's upsampler and tail reach."""
+        """One per 3x3 convolution, and the reach of upsampler and tail as in EDSR."""
         return 5 + self.config.n_blocks * self.config.n_layers
 
     @property
     def floats_per_pixel(self) -> int:
-        """Outputs of all blocks, and twice those of a block's layers or features around the end."""
+        """Outputs of all blocks, and the larger of a block's layers and the features at HR."""
         config = self.config
         dense = 2 * (config.n_feats + config.n_layers * config.growth)
         enlarged = 0 if config.folded else int(2.25 * self.scale**2 * config.growth)

@@ -1,15 +1,15 @@
 """SRResNet: residual blocks with batch normalization, and PReLUs between enlargements.
 
-The name stands for several networks in the papers that quantize it. Three of them have this shape,
-work on 0..255 without a mean, and have no biases; they differ in the activation functions of their
-blocks. The fourth is ``msrresnet``.
+Papers on quantization use the name for four networks. Three of them have this shape, work on 0..255
+without a mean and have no biases. They differ in the activation functions of their blocks. The
+fourth is ``msrresnet``.
 
 ==========  ==============================================  ====================================
 activation  in the blocks                                   as quantized by
 ==========  ==============================================  ====================================
 prelu       a PReLU of its own in each block                DDTB
 relu        ReLU                                            DAQ
-shared      one PReLU for the head and all blocks together  CADyQ
+shared      one PReLU that the head and all blocks share    CADyQ
 ==========  ==============================================  ====================================
 
 References
@@ -28,6 +28,7 @@ from sr_quant_cli.networks.layers import (
     RANGE,
     Denormalize,
     conv3x3,
+    residual_block_sites,
     upsampling_sites,
     upsampling_stages,
 )
@@ -50,7 +51,7 @@ class SRResNetConfig(NetworkConfig):
     n_feats: Size = 64
     """features of every hidden convolution"""
     activation: Literal["prelu", "relu", "shared"] = "prelu"
-    """of blocks: prelu: one of its own in each; relu: ReLU; shared: the head's PReLU"""
+    """activation in blocks: prelu: one PReLU each; relu: ReLU; shared: the head's PReLU"""
 
 
 class NormalizedBlock(nn.Module):
@@ -59,7 +60,7 @@ class NormalizedBlock(nn.Module):
     Parameters
     ----------
     act
-        None: the one that ``forward`` is given.
+        Activation; None: ``forward`` gets it.
     """
 
     def __init__(self, n_feats: int, act: nn.Module | None) -> None:
@@ -107,19 +108,11 @@ class SRResNet(Network):
         self.denormalize = Denormalize(RANGE, torch.zeros(3, 1, 1))
 
     def declared_sites(self) -> tuple[Site, ...]:
-        """Ends, of each block its convolutions and the tensors around them, upsampler."""
+        """Ends, convolutions of blocks and the tensors around them, upsampler."""
         n_feats, relu = self.config.n_feats, self.config.activation == "relu"
         sites = [Site("head", "head", 3), Site("act_in", "act_in", n_feats)]
         for index in range(self.config.n_blocks):
-            block = f"body.{index}"
-            sites += [
-                Site(f"{block}.block_in", "block_in", n_feats),
-                Site(f"{block}.conv1", "block_first", n_feats, quantized_by="block_in"),
-                *([] if relu else [Site(f"{block}.act_in", "act_in", n_feats)]),
-                Site(f"{block}.conv2", "block", n_feats, unsigned=relu),
-                Site(f"{block}.block_out", "block_out", n_feats),
-                Site(f"{block}.skip", "skip", n_feats, quantized_by="block_in"),
-            ]
+            sites += residual_block_sites(f"body.{index}", n_feats, relu=relu)
         return (
             *sites,
             Site("body_last", "body_last", n_feats),

@@ -1,22 +1,22 @@
 """SwinIR-light: image restoration using Swin Transformer, the variant for lightweight SR.
 
-A convolution, residual groups of transformer layers, a convolution with a long skip, and one
-convolution with a PixelShuffle. A layer is attention within windows of 8x8 pixels and an MLP, each
-behind a LayerNorm and with a shortcut; in every second layer windows are shifted by half a window.
-Stochastic depth, which the authors train with, is left out.
+The network has a convolution, residual groups of transformer layers, a convolution with a long
+skip, and one convolution with a PixelShuffle. A layer has attention within windows of 8x8 pixels
+and an MLP, each behind a LayerNorm and with a shortcut. Every second layer shifts the windows by
+half a window. Stochastic depth, which the authors train with, is left out.
 
 Pictures are padded at the bottom and right to a multiple of the window, and the output is cropped:
 
 =========  =====================================================================================
-padding    what follows on a row ``a b c d``
+padding    continuation of a row ``a b c d``
 =========  =====================================================================================
 reflect    ``c b a``, as BasicSR's SwinIR pads
 symmetric  ``d c b``, as the authors' test script and 2DQuant [2]_ concatenate a mirrored copy;
            the script of the authors pads also where the size is a multiple, 2DQuant does not
 =========  =====================================================================================
 
-A picture that is already a multiple of the window is not padded. One that is smaller than what is
-to be padded is mirrored again and again.
+A picture whose size is a multiple of the window is not padded. One that is smaller than its padding
+is mirrored repeatedly.
 
 References
 ----------
@@ -40,7 +40,7 @@ from sr_quant_cli.quant.sites import Site
 from sr_quant_cli.strict import Size
 
 MASKED = -100.0
-"""Added to the scores of pixels that are no neighbours, before the softmax [1]_."""
+"""Value added to the scores of pixels that are not neighbours, before the softmax [1]_."""
 
 Padding = Literal["reflect", "symmetric"]
 
@@ -61,7 +61,7 @@ class SwinIRConfig(NetworkConfig):
     window: Annotated[int, Field(ge=2, le=256)] = 8
     """pixels per side of a window, even"""
     mlp_ratio: Size = 2
-    """hidden features of an MLP, as a multiple"""
+    """hidden features of an MLP, as a multiple of ``embed_dim``"""
     padding: Padding = "reflect"
     """to a multiple of the window: reflect (BasicSR) or symmetric, edge repeated (2DQuant)"""
 
@@ -79,14 +79,14 @@ class SwinIRConfig(NetworkConfig):
 
 
 def mirrored(length: int, window: int, padding: Padding) -> Tensor:
-    """Indices that pad ``length`` pixels to a multiple of the window, int64.
+    """Indices that pad ``length`` pixels to a multiple of the window by mirroring, int64.
 
     Examples
     --------
     >>> mirrored(3, 8, "reflect").tolist(), mirrored(3, 8, "symmetric").tolist()
     ([0, 1, 2, 1, 0, 1, 2, 1], [0, 1, 2, 2, 1, 0, 0, 1])
     """
-    # Places on a way forth and back; where the edge is not repeated, both its ends are passed once.
+    # Positions on a path to and fro; without repeated edges each end is passed once.
     places = torch.arange((length + window - 1) // window * window)
     if padding == "symmetric":
         last = torch.full((1,), 2 * length - 1)
@@ -113,29 +113,29 @@ class PadToWindows(Leaf):
 
 
 def partition(x: Tensor, window: int) -> Tensor:
-    """Cut into windows: ``[N, H, W, C]`` -> ``[N, windows, window^2, C]``."""
+    """Split into windows: ``[N, H, W, C]`` -> ``[N, windows, window^2, C]``."""
     n, height, width, channels = x.shape
     x = x.reshape(n, height // window, window, width // window, window, channels)
     return x.transpose(2, 3).reshape(n, -1, window**2, channels)
 
 
 def join(x: Tensor, window: int, height: int, width: int) -> Tensor:
-    """Put windows together again: ``[N, windows, window^2, C]`` -> ``[N, H, W, C]``."""
+    """Join windows: ``[N, windows, window^2, C]`` -> ``[N, H, W, C]``."""
     n, _, _, channels = x.shape
     x = x.reshape(n, height // window, width // window, window, window, channels)
     return x.transpose(2, 3).reshape(n, height, width, channels)
 
 
 def shift_mask(height: int, width: int, window: int, device: torch.device) -> Tensor:
-    """What keeps pixels apart that only share a window because the picture was rolled.
+    """Attention mask for pixels that share a window only because the picture was rolled.
 
     Returns
     -------
-    ``[windows, 1, window^2, window^2]``, float32: 0, or ``MASKED`` between pixels of which one was
-    rolled over the border and the other was not.
+    ``[windows, 1, window^2, window^2]``, float32: ``MASKED`` if only one of two pixels was rolled
+    over the border, else 0.
     """
     rows, columns = (
-        # Only in the last window there are two parts.
+        # Only the last window has two parts.
         (torch.arange(length, device=device) >= length - window // 2).long()
         for length in (height, width)
     )
@@ -147,7 +147,7 @@ def shift_mask(height: int, width: int, window: int, device: torch.device) -> Te
 
 
 class PositionBias(nn.Module):
-    """A learned bias for every offset between two pixels of a window, for every head."""
+    """Learned bias for each head and each offset between two pixels of a window."""
 
     index: Tensor
 
@@ -166,10 +166,10 @@ class PositionBias(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """Attention of several heads between the pixels of a window [1]_.
+    """Multi-head attention between the pixels of a window [1]_.
 
-    The two products are modules, so that they can be quantized. As long as they are not, one kernel
-    of torch does both.
+    The two products are modules, so that they can be quantized. As long as they are not, a fused
+    kernel computes both.
     """
 
     def __init__(self, channels: int, heads: int, window: int) -> None:
@@ -197,13 +197,13 @@ class WindowAttention(nn.Module):
         return z
 
     def _unseen(self, x: Tensor) -> bool:
-        """Whether nobody looks at the products, as who counts or traces does."""
+        """True if nothing quantizes, counts or traces the products: the fused kernel may run."""
         plain = type(self.scores) is type(self.mix) is MatMul
         return plain and not x.is_meta and not torch.compiler.is_compiling()
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention by torch's kernels, which take four dimensions."""
+    """Compute attention by torch's fused kernels, which take four dimensions."""
 
     def attend(picked: Tensor | slice, bias: Tensor) -> Tensor:
         a, b, c = (y[:, picked].flatten(0, 1) for y in (q, k, v))
@@ -213,7 +213,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None) 
     y = attend(slice(None), bias[None])
     if mask is None:
         return y
-    # Windows at two of the borders alone: a bias for each window costs more than these twice.
+    # Only windows at two borders are masked: computing them twice is cheaper than a bias for each.
     (border,) = mask.flatten(1).any(1).nonzero(as_tuple=True)
     own = (bias + mask[border]).expand(len(q), -1, -1, -1, -1)
     return y.index_copy(1, border, attend(border, own.flatten(0, 1)))
@@ -235,7 +235,7 @@ class SwinLayer(nn.Module):
         self.fc2 = _linear(mlp_ratio * channels, channels)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """``[N, H, W, C]`` -> same shape; the mask counts where windows are shifted."""
+        """``[N, H, W, C]`` -> same shape; the mask is used if windows are shifted."""
         height, width = x.shape[1:3]
         y, shift = self.norm1(x), self.shift
         if shift:
@@ -272,7 +272,7 @@ class ResidualGroup(Leaf):
         return self.shortcut(x) + branch
 
     def shortcut(self, x: Tensor) -> Tensor:
-        """What the branch is added to."""
+        """Carry the input past the branch."""
         return x
 
 
@@ -293,7 +293,7 @@ class SwinIR(Network):
 
     scale_dependent = ("tail.",)
     group: ClassVar[type[ResidualGroup]] = ResidualGroup
-    """of transformer layers"""
+    """class of a residual group"""
     mean: Tensor
 
     def __init__(self, config: SwinIRConfig) -> None:
@@ -322,8 +322,8 @@ class SwinIR(Network):
     def declared_sites(self) -> tuple[Site, ...]:
         """Head, eight per layer, one per group, end of body and its output, long skip, tail.
 
-        2DQuant leaves the convolutions of groups in float, too [2]_: recipes that follow it set
-        ``sites.block``.
+        2DQuant also leaves the convolutions of groups in floating point [2]_: recipes that follow
+        it set ``sites.block``.
         """
         channels = self.config.embed_dim
         return (
@@ -351,16 +351,16 @@ class SwinIR(Network):
 
     @property
     def alignment(self) -> int:
-        """A window: they are laid out from the top left corner."""
+        """Side of a window, as windows start at the top left corner."""
         return self.config.window
 
     @property
     def receptive_radius(self) -> int:
-        """Of the pixel of a window that sees farthest, followed back through all layers."""
+        """Radius of the pixel in a window that sees farthest, traced back through all layers."""
         return max(max(place - first, last - place) for place, first, last in self._seen())
 
     def _seen(self) -> Iterator[tuple[int, int, int]]:
-        """What each pixel of a window sees in a row without ends: its place, first and last one."""
+        """Yield the position of each pixel in a window, and the first and last one it sees."""
         window = self.config.window
         for place in range(window):
             first, last = place - 2, place + 2  # tail, end of body
@@ -373,12 +373,12 @@ class SwinIR(Network):
             yield place, first - 1, last + 1  # head
 
     def executed_groups(self) -> list[ResidualGroup]:
-        """Residual groups that run at the present depth, in their order."""
+        """List the residual groups that run at the current depth, in order."""
         return [group for group in self.body if isinstance(group, ResidualGroup)]
 
     @property
     def floats_per_pixel(self) -> int:
-        """Three maps of attention and the features around them."""
+        """Three attention maps and the features around them."""
         config = self.config
         return 3 * max(config.heads) * config.window**2 + (6 + config.mlp_ratio) * config.embed_dim
 
@@ -393,7 +393,7 @@ class SwinIR(Network):
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:
-    """Linear layer with the initial weights of the authors."""
+    """Make a linear layer, initialized as the authors do."""
     layer = nn.Linear(inputs, outputs)
     nn.init.trunc_normal_(layer.weight, std=0.02)
     nn.init.zeros_(layer.bias)

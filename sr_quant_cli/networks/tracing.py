@@ -1,4 +1,4 @@
-"""Tracing a network: what reads the outputs of its modules."""
+"""Tracing a network to find what reads the outputs of its modules."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from sr_quant_cli.quant.quantizers import Quantizer
 def followed_by(
     network: nn.Module, convolutions: tuple[type[nn.Module], ...], reader: type[nn.Module]
 ) -> list[tuple[str, str]]:
-    """Paths of convolutions, and of a module of a type that alone reads each."""
+    """Find convolutions whose only reader is a module of the given type; paths of both."""
 
     def is_a(node: fx.Node, types: type | tuple[type, ...]) -> bool:
         called = node.op == "call_module"
@@ -33,7 +33,7 @@ def followed_by(
 
 @dataclass(frozen=True)
 class OutputStage:
-    """How a picture leaves a network, by paths: a convolution, PixelShuffles, ``Denormalize``."""
+    """End of a network by paths: a convolution, PixelShuffles, ``Denormalize``."""
 
     convolution: str
     enlargement: int
@@ -43,12 +43,12 @@ class OutputStage:
 def output_stage(
     network: nn.Module, convolutions: tuple[type[nn.Module], ...]
 ) -> OutputStage | None:
-    """Find the convolution that gives the picture; None: the network ends otherwise.
+    """Find the last convolution; None if the network ends in another way.
 
     Parameters
     ----------
     convolutions
-        Types that count as one.
+        Types that count as a convolution.
     """
     graph = trace(network)
     (output,) = (node for node in graph.nodes if node.op == "output")
@@ -74,16 +74,16 @@ _PASSED = (Denormalize, Crop, Trim, nn.PixelShuffle, nn.Identity)
 
 @dataclass(frozen=True)
 class Link:
-    """A convolution, and what alone reads it, by paths."""
+    """Paths of a convolution and its only reader."""
 
     producer: str
     consumer: str
     relu: bool
-    """through a ReLU"""
+    """a ReLU stands between them"""
     enlargement: int
-    """through PixelShuffles"""
+    """factor of the PixelShuffles between them"""
     always: bool = True
-    """wherever one of the two is used, if there are several places"""
+    """True if the two follow each other at every use of either"""
 
 
 def links(
@@ -91,7 +91,7 @@ def links(
     producers: tuple[type[nn.Module], ...],
     consumers: tuple[type[nn.Module], ...],
 ) -> list[Link]:
-    """Find convolutions and what reads them through nothing but ReLUs and PixelShuffles."""
+    """Find convolutions and their only readers, through nothing but ReLUs and PixelShuffles."""
 
     def module(node: fx.Node) -> nn.Module | None:
         called = node.op == "call_module"
@@ -141,7 +141,7 @@ def trace(network: nn.Module) -> fx.Graph:
     Raises
     ------
     FailedError
-        A module computes in a way that cannot be traced, as a branch on a tensor's size.
+        A module cannot be traced, for example because it branches on a tensor's size.
     """
     try:
         return _Tracer().trace(network)
@@ -153,7 +153,7 @@ def trace(network: nn.Module) -> fx.Graph:
 
 
 def enlargement_of(chain: Sequence[nn.Module]) -> int:
-    """Factor by which the modules of a chain enlarge."""
+    """Compute the enlargement factor of a chain of modules."""
     scale = 1
     for module in chain:
         if isinstance(module, nn.PixelShuffle):
@@ -164,5 +164,5 @@ def enlargement_of(chain: Sequence[nn.Module]) -> int:
 
 
 def modules_at(network: nn.Module, paths: Sequence[str]) -> list[nn.Module]:
-    """Modules at some paths, in their order."""
+    """Look up the modules at some paths, in order."""
     return [network.get_submodule(path) for path in paths]

@@ -95,7 +95,7 @@ def test_rows_come_down_to_integers(name):
 
 
 def test_a_network_whose_zero_points_follow_the_picture_is_no_graph():
-    with pytest.raises(FailedError, match="choose a --row"):
+    with pytest.raises(FailedError, match="choose a `row`"):
         deploy(dynamic("adabm"), "dynamic", "float")
 
 

@@ -74,5 +74,5 @@ def test_another_set_of_candidates_is_refused():
 
 
 def test_other_bits_are_refused():
-    with pytest.raises(ValueError, match="--a 6: bits are chosen among"):
+    with pytest.raises(ValueError, match="`a` 6: bits are chosen among"):
         quantized(CABM(CABMConfig()), bits=6)

@@ -154,5 +154,5 @@ def test_candidates_are_checked(changes, message):
 
 
 def test_bits_that_are_no_candidate_are_refused():
-    with pytest.raises(ValueError, match="--a 5: selectors start at one of the candidates 4, 6, 8"):
+    with pytest.raises(ValueError, match="`a` 5: selectors start at one of the candidates 4, 6, 8"):
         quantized(a=5)

@@ -60,5 +60,5 @@ def test_percentiles_are_checked(changes, message):
 
 
 def test_other_bits_are_refused():
-    with pytest.raises(ValueError, match=r"--a 5: bits are chosen among \[4, 5, 8\]"):
+    with pytest.raises(ValueError, match=r"`a` 5: bits are chosen among \[4, 5, 8\]"):
         quantized(GranularDQ(GranularDQConfig()), bits=5)
