@@ -32,9 +32,7 @@ app = typer.Typer(
 def upscale(
     models: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="MODEL", help="srq models, run folders, fast; default: embedded."
-        ),
+        typer.Argument(metavar="MODEL", help="srq models, run folders, fast; default: embedded."),
     ] = None,
     size: Annotated[str, typer.Option(metavar="WxH", help="LR pixels.")] = "320x180",
     scale: Annotated[

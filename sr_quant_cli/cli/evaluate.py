@@ -40,9 +40,7 @@ def evaluate(
     protocol: Annotated[str, typer.Option(help="matlab or basicsr.")] = "matlab",
     sr_dir: Annotated[
         list[Path] | None,
-        typer.Option(
-            metavar="DIR", help="Pictures upscaled elsewhere: one more row; repeatable."
-        ),
+        typer.Option(metavar="DIR", help="Pictures upscaled elsewhere: one more row; repeatable."),
     ] = None,
     record: Annotated[
         bool, typer.Option("--record", help="Store the scores in the card of each srq model file.")
@@ -52,9 +50,7 @@ def evaluate(
     step: Step = None,
     bit_maps: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR", help="Draw a map of the chosen bits of each picture."
-        ),
+        typer.Option(metavar="DIR", help="Draw a map of the chosen bits of each picture."),
     ] = None,
     depth: Depth = "full",
     runtime: Annotated[

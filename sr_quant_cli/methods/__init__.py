@@ -1,4 +1,4 @@
-"""The methods srq knows, by name. A new one is a file here and a line below."""
+"""Registry of methods. A new one is a file here and two lines below."""
 
 from sr_quant_cli.methods.adabm import AdaBM, AdaBMConfig
 from sr_quant_cli.methods.base import Method

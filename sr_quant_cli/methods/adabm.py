@@ -1,7 +1,7 @@
-"""AdaBM: adaptive bit mapping, after training and without retraining the weights.
+"""AdaBM: adaptive bit mapping after training, with fixed weights.
 
-Bits of an activation are those asked for, one more or one less for the picture, and one more or one
-less for the layer:
+An activation has the bits asked for, plus or minus one for the picture and plus or minus one for
+the layer:
 
     b = base + d_img + d_l                          between 2 and 8
     d_img = -1 if g < t_low, 1 if g > t_up, else 0;  g = mean slope of the grey picture, 0..255
@@ -9,28 +9,29 @@ less for the layer:
     s = (u - l) / (2^b - 1),   x_hat = s R((clip(x, l, u) - l) / s) + l
     w_hat = midrise over [-u_w, u_w] in 2^w levels
 
-    d d_img / d t    that of (tanh(g - t_low) + tanh(g - t_up)) / 2
-    d d_l / d o_l    that of tanh(o_l)
+    d d_img / d t    gradient of (tanh(g - t_low) + tanh(g - t_up)) / 2
+    d d_l / d o_l    gradient of tanh(o_l)
     d x_hat / d s    R(v) - v,    v = (clip(x, l, u) - l) / s
 
-Calibration finds l and u (extremes of batches, averaged with 0.9 of the old), t (percentiles 10 and
-90 of the pictures), o (-1 for the 30 % of the layers whose inputs spread least, 1 for those that
-spread most), then looks once more for bounds at the bits of each layer and takes their mean with
-the old ones; u_w has the least squared error among 50 that shrink by 1 % each.
+Calibration finds l and u (extremes of batches, averaged with weight 0.9 for the old ones), t (10th
+and 90th percentile of the pictures) and o (-1 for the 30 % of the layers with the smallest
+deviation of their inputs, 1 for the 30 % with the largest). It then searches bounds at the bits of
+each layer and averages them with the old ones. u_w has the least squared error among 50 candidates
+that shrink by 1 % each.
 
-Training then takes turns, a step each: u_w; l and u; t and o. The weights of the network stay. The
-loss is L1 to the full-precision output, 10 times the distance of normalized features behind all
-blocks, and, in the turn of t and o, 50 max(mean bits - base, 0).
+Training alternates between u_w, (l, u) and (t, o), one step each. The weights of the network stay
+fixed. The loss is L1 to the full-precision output, 10 times the distance of normalized features
+behind all blocks and, in steps of (t, o), 50 max(mean bits - base, 0).
 
 =========  =====================================================================================
 variant    what differs
 =========  =====================================================================================
 corrected  the search for u_w starts at the largest absolute weight
 paper      as corrected
-code       it starts at the largest weight, which clips a tensor with large negative weights
+code       it starts at the largest weight, which clips large negative weights
 =========  =====================================================================================
 
-Bits follow the picture that the network is given: in patch-wise inference the patch.
+Bits follow the input of the network: in patch-wise inference the patch.
 
 References
 ----------
@@ -73,10 +74,10 @@ from sr_quant_cli.quant.sites import RESIDUAL_CONVOLUTIONS, Placement, Site
 TURNS: tuple[Group, ...] = ("weight_bounds", "bounds", "auxiliary")
 
 SEARCHED, WEIGHT_SHRINK = 100, 0.01
-"""Bounds that are tried for an activation; and by how much each of a weight's 50 is smaller."""
+"""Number of bounds tried for an activation; relative decrease between bounds of a weight."""
 
 THRESHOLD_GAIN = 10.0
-"""Of thresholds over their parameters: they learn ten times as fast as what shares their rate."""
+"""Factor between thresholds and their parameters, so that they learn ten times as fast."""
 
 OLD, BLEND = 0.9, 0.5
 """Weights of the old bounds: from batch to batch, and after the search at a layer's bits."""
@@ -88,9 +89,9 @@ class AdaBMConfig(MethodConfig):
     name: Literal["adabm"] = "adabm"
     """method"""
     picture_percentile: Annotated[float, Field(gt=0, lt=50)] = 10.0
-    """share of the pictures, in percent, that start with a bit less, and with one more"""
+    """percentage of pictures that start with one bit less, and with one more"""
     layer_percentile: Annotated[float, Field(ge=0, lt=50)] = 30.0
-    """share of the layers, in percent, that start with a bit less, and with one more"""
+    """percentage of layers that start with one bit less, and with one more"""
     bit_weight: Annotated[float, Field(ge=0)] = 50.0
     """weight of the mean bits above those asked for"""
     searched_weights: Annotated[int, Field(ge=1, le=99)] = 50
@@ -103,11 +104,11 @@ class BitMapping(ListedProvider):
     Attributes
     ----------
     thresholds
-        Lower and upper slope between pictures, over ``THRESHOLD_GAIN``.
+        Lower and upper slope, divided by ``THRESHOLD_GAIN``.
     offsets
-        Of the layers, ``[L]``, rounded where they are used.
+        Offsets of the layers, ``[L]``, rounded when used.
     learns
-        It is their turn.
+        True in steps that train the mapping.
     """
 
     def __init__(self, base: int, layers: list[str]) -> None:
@@ -128,18 +129,18 @@ class BitMapping(ListedProvider):
         self.row = hard.long() + 1
 
     def choose(self, layer: str, x: Tensor) -> Choice:
-        """The sum, between the candidates."""
+        """Add the offsets, clipped to the candidates."""
         offset = self.offsets[self.column[layer]]
         soft = offset.tanh()
         of_layer = _offset(offset.detach()) + (soft - soft.detach())
         bits = self.base + self.of_picture + of_layer
         bits = bits.clamp(self.candidates[0], self.candidates[-1])
-        # What is a whole number stays one, whatever was added and taken away again.
+        # Bits stay whole numbers despite the rounding errors of the gradients' terms.
         bits = bits + (bits.round() - bits).detach()
         return Choice(bits, (bits.detach() - self.candidates[0]).long())
 
     def rows(self) -> Tensor:
-        """Of pictures with a bit less, as it is, and with one more."""
+        """Rows for pictures with one bit less, none changed, and one more."""
         of_picture = torch.arange(-1, 2, device=self.offsets.device)[:, None]
         bits = self.base + of_picture + _offset(self.offsets.detach()).long()
         return bits.clamp(self.candidates[0], self.candidates[-1])
@@ -156,7 +157,7 @@ class ShiftedBits(DynamicQuantizer, BoundsQuantizer):
         super().__init__(bits, "clip", affine_real, min_max)
 
     def observe(self, x: Tensor) -> None:
-        """Take the extremes of a batch into the moving average."""
+        """Update the moving average of the extremes."""
         for bound, new in zip((self.lower, self.upper), self._estimate(x), strict=True):
             bound.data.copy_(OLD * bound + (1 - OLD) * new if self.batches else new)
         self.batches.add_(1)
@@ -210,7 +211,7 @@ class AdaBM(Method):
     def weight_quantizer(
         self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
     ) -> Quantizer:
-        """Mid-rise between two opposite bounds; of a channel, a grid with zero."""
+        """Quantize to mid-rise levels between opposite bounds; per channel with zero as a level."""
         if per_channel:
             return channel_scale(
                 bits,
@@ -227,17 +228,17 @@ class AdaBM(Method):
         return ScaleQuantizer(bits, "clip", bound_to_midrise, estimate)
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
-        """Two bounds at fixed bits."""
+        """Learn two bounds at fixed bits."""
         return BoundsQuantizer(bits, "clip", affine_real, min_max)
 
     def low_input_quantizer(self, site: Site, bits: int) -> Quantizer:
-        """Two bounds at bits that follow; of tokens, which are no map, at fixed ones."""
+        """Learn two bounds at dynamic bits; for tokens at fixed bits."""
         if site.kind in ("linear", "matmul"):
             return self.input_quantizer(site, bits)
         return ShiftedBits(bits)
 
     def attach(self, network: Network) -> None:
-        """The mapping."""
+        """Attach the mapping."""
         assert network.quantization is not None
         layers = list(dynamic_quantizers(network))
         attach(network, BitMapping(network.quantization.bits.a, layers))
@@ -300,15 +301,15 @@ class AdaBM(Method):
             handle.remove()
 
     def rate_factor(self, group: Group, step: int, iters: int) -> float:
-        """Groups take turns; the network's weights have none."""
+        """Train the groups in turn; the weights of the network stay fixed."""
         return float(group == TURNS[step % len(TURNS)])
 
     def before_step(self, network: Network, step: int, iters: int) -> None:
-        """Set whose turn it is."""
+        """Set the group that learns."""
         _mapping(network).learns = TURNS[step % len(TURNS)] == "auxiliary"
 
     def regularizers(self, network: Network) -> dict[str, Tensor]:
-        """Mean bits above those asked for, in the turn of the mapping."""
+        """Penalize mean bits above those asked for, in steps that train the mapping."""
         mapping = _mapping(network)
         choices, mapping.choices = mapping.choices, {}
         if not mapping.learns:
@@ -318,12 +319,12 @@ class AdaBM(Method):
 
 
 def slopes(picture: Tensor) -> Tensor:
-    """Mean slope of grey pictures on 0..255: RGB 0..1 ``[N, 3, H, W]`` -> ``[N]``."""
+    """Compute the mean slope of grey pictures, 0..255: RGB 0..1 ``[N, 3, H, W]`` -> ``[N]``."""
     return 255 * sobel_gradients(picture, magnitude=True)[:, 0]
 
 
 def bound_to_midrise(bound: Tensor, bits: int) -> Grid:
-    """``2^b`` levels from ``-bound`` to ``bound``.
+    """Make ``2^b`` levels from ``-bound`` to ``bound``.
 
     >>> from sr_quant_cli.quant.grids import levels
     >>> levels(bound_to_midrise(torch.tensor(3.0), 2)).tolist()
@@ -334,7 +335,7 @@ def bound_to_midrise(bound: Tensor, bits: int) -> Grid:
 
 @torch.no_grad()
 def shrunk_bound(weight: Tensor, bits: int, start: Tensor, count: int) -> Tensor:
-    """Bound with the least squared error, among ``start (1 - 0.01 i)`` for ``i = 0 .. count - 1``.
+    """Find the bound of least squared error among ``start (1 - 0.01 i)``, ``i = 0 .. count - 1``.
 
     >>> shrunk_bound(torch.tensor([-3.0, -1.0, 1.0, 3.0]), 2, torch.tensor(3.3), 50).item()
     3.003000020980835

@@ -1,4 +1,4 @@
-"""What every quantization method states: quantizers, places, and what changes while it trains."""
+"""Interface of a quantization method: quantizers, placement, phases of training."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -19,81 +19,86 @@ Group = Literal["weights", "bounds", "weight_bounds", "auxiliary"]
 class Method(ABC):
     """A published method, composed of quantizers.
 
-    It makes a quantizer for every operand that a placement gives to it, and says what happens
-    around a training step. It never edits a network: ``quantize_network`` puts its quantizers in.
+    It makes a quantizer for every operand that a placement names, and controls what happens around
+    a training step. It never edits a network: ``quantize_network`` inserts its quantizers.
     """
 
     trains: ClassVar[bool]
-    """whether it has training stages"""
+    """True if the method trains"""
     dynamic: ClassVar[bool] = False
-    """whether ranges follow from the picture at run time, and so from the tile it is cut into"""
+    """True if ranges depend on the picture, or the tile, at run time"""
     chooses_bits: ClassVar[bool] = False
-    """whether bits do"""
+    """True if bit widths depend on it"""
     starts_from: ClassVar[str | None] = None
-    """method that quantized the model which it starts from; None: a full-precision model"""
+    """method of the quantized model that it starts from; None for a full-precision one"""
 
     def __init__(self, config: MethodConfig) -> None:
         self.config = config
 
     def cautions(self, bits: Bits) -> list[str]:
-        """What one should know before quantizing to these bits, a line each."""
+        """List warnings for these bits, one line each."""
         return []
 
     def check(self, bits: Bits) -> None:
-        """Refuse bits that the method cannot have.
+        """Refuse bits that the method does not support.
 
         Raises
         ------
         ValueError
-            With what is allowed.
+            The message says what is allowed.
         """
 
     @abstractmethod
     def paper_placement(self) -> Placement:
-        """Where the paper (or, for variant ``code``, the released code) quantizes."""
+        """Placement of the paper or, for variant ``code``, of the released code."""
 
     @abstractmethod
     def weight_quantizer(
         self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
     ) -> Quantizer:
-        """Quantizer of a weight ``[Cout, Cin, kh, kw]`` or ``[out, in]``.
+        """Make the quantizer of a weight ``[Cout, Cin, kh, kw]`` or ``[out, in]``.
 
-        ``per_channel`` asks for what integer kernels take: a range of its own for each output
-        channel, with an integer multiple of the step for every level, and zero as code 0.
+        ``per_channel`` asks for a grid that integer kernels take: one range for each output
+        channel, levels at multiples of the step, and zero as code 0.
         """
 
     @abstractmethod
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
-        """Quantizer of an activation: a layer's input, or the tensor of the site."""
+        """Make the quantizer of an activation: a layer's input, or the tensor of the site."""
 
     def low_input_quantizer(self, site: Site, bits: int) -> Quantizer:
-        """Quantizer of an activation that the placement gives the bits asked for."""
+        """Make the quantizer of an activation with the bits asked for (precision ``low``)."""
         return self.input_quantizer(site, bits)
 
     def attach(self, network: Network) -> None:
-        """Give a network what its quantizers share, once all of them are in their places."""
+        """Attach what the quantizers share, once all of them are in place."""
 
     def calibrate(self, network: Network, batches: Iterable[Tensor]) -> None:
-        """Find ranges from LR batches ``[N, 3, h, w]`` (0..1) with all operands in float.
+        """Find ranges on LR batches ``[N, 3, h, w]`` (0..1) with all operands in float.
 
-        Weights are observed once. Nothing changes for quantizers without a range of their own.
+        Weights are observed once. Quantizers without a range of their own stay unchanged.
         """
         observe(network, batches)
 
     def inherit(self, network: Network, before: Network, batches: Iterable[Tensor]) -> None:
-        """Take what the model that it starts from has found, in the place of a calibration.
+        """Copy ranges from the model that the method starts from, instead of a calibration.
 
         Parameters
         ----------
         before
-            The same network, quantized by the method ``starts_from``.
+            Same network, quantized by the method ``starts_from``.
         batches
             LR pictures as for ``calibrate``.
         """
         raise NotImplementedError(f"{self.config.name} starts from a full-precision model")
 
     def parameter_groups(self, network: Network) -> dict[Group, list[nn.Parameter]]:
-        """Parameters to train; each group has a learning rate of its own in the recipe."""
+        """Sort the parameters into groups, each with a learning rate of its own in the recipe.
+
+        Parameters of a weight's quantizer are ``weight_bounds``, those of other quantizers
+        ``bounds``. What ``Quantizer.auxiliary`` names and a bit provider are ``auxiliary``, all
+        others ``weights``.
+        """
         groups: dict[Group, list[nn.Parameter]] = {
             "weights": [],
             "bounds": [],
@@ -119,11 +124,11 @@ class Method(ABC):
         return {group: parameters for group, parameters in groups.items() if parameters}
 
     def rate_factor(self, group: Group, step: int, iters: int) -> float:
-        """Factor on a group's learning rate at a step; 0: a phase without it."""
+        """Factor of a group's learning rate at a step; 0 in a phase without training it."""
         return 1.0
 
     def before_step(self, network: Network, step: int, iters: int) -> None:
-        """Set the phase of step ``step`` (from 0) of ``iters``; a function of these alone."""
+        """Set the phase for step ``step`` (from 0) of ``iters``, as a function of these only."""
 
     def after_step(self, network: Network) -> None:
         """Keep ranges valid after an update."""
@@ -131,5 +136,5 @@ class Method(ABC):
             quantizer.keep_valid()
 
     def regularizers(self, network: Network) -> dict[str, Tensor]:
-        """Further losses of the step that was just computed, by name."""
+        """Compute additional losses of the current step, by name."""
         return {}

@@ -1,21 +1,21 @@
 """CABM: content-aware bit mapping.
 
-A table in the place of CADyQ's selectors: from how edgy a patch is to the bits of every layer.
+A table replaces CADyQ's selectors. It maps the edge score of a patch to the bits of every layer.
 
     e = mean |Laplacian| of the grey patch, 0..255
     bits of layer l = T[i, l],    i the interval of e
     x_hat = Q_bits(x),            on the scales of CADyQ
 
-It starts from a trained CADyQ. That runs on training patches, whose scores are cut into intervals
-that hold equally many; in each, every layer gets the bits that CADyQ chose most often (of equal
-counts the fewer). Then the network is trained on with the table as it is, by the losses of CADyQ
-without that on bits. At run time no selector is left: a patch costs an edge detector and a look-up,
-and all bits are known before the network runs.
+It starts from a trained CADyQ, which runs on training patches. Their scores are cut into intervals
+with equally many patches. In each interval every layer gets the bits that CADyQ chose most often,
+or the fewer bits if counts are equal. The network is then trained further with this table, by the
+losses of CADyQ without the one on bits. At run time no selector is left: a patch costs an edge
+detector and a look-up, and all bits are known before the network runs.
 
-It has no variants: the released code was not seen.
+It has no variants, as its released code was not examined.
 
-How the paper forms the row of an interval, and its number of intervals, are not known here: the
-most frequent bits and 20 intervals are srq's.
+The paper does not say how the row of an interval is formed or how many intervals there are. The
+most frequent bits and 20 intervals are srq's choice.
 
 References
 ----------
@@ -45,11 +45,11 @@ class CABMConfig(ContentAwareConfig):
     variant: Literal["corrected"] = "corrected"
     """there is nothing that variants could differ in"""
     intervals: Annotated[int, Field(ge=1)] = 20
-    """of the edge score, each with a row of the table"""
+    """intervals of the edge score, each with a row of the table"""
 
 
 class EdgeTable(ListedProvider):
-    """Bits of all layers by the edge score of a patch [1]_.
+    """Table of the bits of all layers by the edge score of a patch [1]_.
 
     Attributes
     ----------
@@ -70,22 +70,22 @@ class EdgeTable(ListedProvider):
         self.register_buffer("table", torch.full((intervals, len(layers)), most))
 
     def look(self, picture: Tensor) -> None:
-        """Find the row of every patch."""
+        """Look up the row of every patch."""
         self.row = torch.bucketize(edge_score(picture), self.edges)
 
     def choose(self, layer: str, x: Tensor) -> Choice:
-        """What the table says."""
+        """Choose by the table."""
         return self.of_index(self.table[self.row, self._column[layer]])
 
     def rows(self) -> Tensor:
-        """Bits in the place of indices."""
+        """Rows of the table, as bits."""
         return torch.tensor(self.candidates, device=self.table.device)[self.table]
 
     @torch.no_grad()
     def fill(self, scores: Tensor, chosen: Tensor) -> None:
-        """Make the table from scores ``[P]`` and choices ``[P, L]``, indices of candidates.
+        """Fill the table from scores ``[P]`` and choices ``[P, L]``, indices of candidates.
 
-        Of patches of equal scores some interval may be left without any: it keeps the most bits.
+        With equal scores an interval may have no patch; it keeps the most bits.
         """
         count = len(self.table)
         cuts = torch.linspace(0, 1, count + 1, device=scores.device)[1:-1]
@@ -105,12 +105,12 @@ class CABM(ContentAware):
     config: CABMConfig
 
     def attach(self, network: Network) -> None:
-        """The table."""
+        """Attach the table."""
         layers = list(dynamic_quantizers(network))
         attach(network, EdgeTable(tuple(self.config.candidates), layers, self.config.intervals))
 
     def inherit(self, network: Network, before: Network, batches: Iterable[Tensor]) -> None:
-        """Take over the scales, and fill the table with what CADyQ chooses."""
+        """Copy the scales, and fill the table with the choices of CADyQ."""
         table, chooser = network.bit_provider, before.bit_provider
         assert isinstance(table, EdgeTable)
         assert chooser is not None
@@ -125,7 +125,7 @@ class CABM(ContentAware):
             with torch.no_grad():
                 before.eval()(batch)
             scores.append(edge_score(batch))
-            # Of a layer that is used several times the first use stands for all.
+            # The first use of a layer that is used several times stands for all.
             made = [chooser.choices[layer].index for layer in dynamic_quantizers(network)]
             chosen.append(torch.stack(made, 1))
         table.fill(torch.cat(scores), torch.cat(chosen))

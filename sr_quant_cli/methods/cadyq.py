@@ -1,8 +1,8 @@
 """CADyQ: content-aware dynamic quantization.
 
-For every patch and layer a selector chooses the bits of the activation from a few candidates, each
-with a trainable bound of its own as PAMS has one. Weights have 8 bits. A selector sees how strongly
-the patch changes from pixel to pixel, and how widely the layer's input spreads:
+For every patch and layer a selector chooses the bits of the activation among a few candidates. Each
+candidate has a trainable bound as in PAMS. Weights have 8 bits. A selector sees the gradients of
+the patch and the standard deviations of the layer's input:
 
     s = (mean |d/dx|, mean |d/dy|) of the grey patch, 0..1, times ``gradient_scale``
     d = standard deviation of every channel of the layer's input, over its pixels
@@ -12,29 +12,28 @@ the patch changes from pixel to pixel, and how widely the layer's input spreads:
     bits  = b_k                   forward
           = sum_k p_k b_k         for gradients of p
 
-W starts at 1, c at 0 but for the candidate of the bits asked for, where it is 1: every layer begins
-with these. The teacher is the same network with 8 bits by PAMS, and the student starts from it. The
-loss is L1 to HR, 1000 times the attention transfer in front of the upsampler, 100 times that behind
-every block, and the bits,
+W starts at 1 and c at 0, except for the candidate of the bits asked for, where c is 1: every layer
+begins with these bits. The teacher is the same network at 8 bits by PAMS, and the student starts
+from it. The loss is L1 to HR, 1000 times the attention transfer in front of the upsampler, 100
+times the one behind every block, and a loss on the bits,
 
     w_bits * sum over samples and layers of  bits / SG(sum_k p_k b_k)
 
-whose gradient is that of the soft bits over themselves; ``w_bits`` rises in equal steps over the
-training (published: 1e-4 + 1e-6 epoch, for 300 epochs).
+whose gradient is the one of the soft bits, divided by their value. ``w_bits`` rises linearly over
+the training (published: 1e-4 + 1e-6 epoch, for 300 epochs).
 
 =========  =====================================================================================
 variant    what differs
 =========  =====================================================================================
-corrected  bounds go on from those of the 8-bit network
+corrected  bounds start from those of the 8-bit network
 paper      a selector sees two numbers: the mean magnitude of the patch's gradient, and the mean of
            the channels' deviations; bounds as corrected
-code       bounds follow the data in the first epoch, which overwrites what was loaded
+code       bounds follow the data in the first epoch, which overwrites the loaded ones
 =========  =====================================================================================
 
-The released SRResNet leaves the input of a block's first convolution in full precision: there
-``sites.block_in = "fp32"``, ``sites.block_first.input = "fp32"`` and ``sites.skip = "low"``. On
-tokens of a transformer, which are no map, bits are fixed. Choices depend on the patches that a
-picture is cut into.
+The released SRResNet leaves the input of a block's first convolution in full precision. Its recipe
+has ``sites.block_in = "fp32"``, ``sites.block_first.input = "fp32"`` and ``sites.skip = "low"``.
+Bits are fixed on tokens of a transformer. Choices depend on the patches that a picture is cut into.
 
 References
 ----------
@@ -64,24 +63,24 @@ class CADyQConfig(ContentAwareConfig):
     name: Literal["cadyq"] = "cadyq"
     """method"""
     gradient_scale: Annotated[float, Field(gt=0)] = 1000.0
-    """factor on the gradients of a patch (CARN: 1)"""
+    """factor of the gradients of a patch (CARN: 1)"""
     bit_weight: Annotated[float, Field(ge=0)] = 1e-4
-    """weight of the loss on bits at the start"""
+    """weight of the loss on bits at the start of training"""
     bit_weight_end: Annotated[float, Field(ge=0)] = 4e-4
-    """and at the end (CARN, whose training is twice as long: 7e-4)"""
+    """weight of the loss on bits at the end (CARN, which trains twice as long: 7e-4)"""
     warmup: Annotated[float, Field(ge=0, le=1)] = 1 / 300
     """share of the training in which bounds follow the data (variant code)"""
 
 
 class Selectors(BitProvider):
-    """A linear map for every dynamic input, from statistics to the candidates [1]_.
+    """Linear maps from statistics to candidates, one for every dynamic input [1]_.
 
     Attributes
     ----------
     gradients
-        Of the batch that runs, ``[N, 2]``, or ``[N, 1]`` of averages.
+        Gradients of the current batch, ``[N, 2]``, or ``[N, 1]`` for averages.
     bit_weight
-        Of the loss in the present step.
+        Weight of the loss in the current step.
     """
 
     gradients: Tensor
@@ -101,12 +100,12 @@ class Selectors(BitProvider):
             self.layers[_key(layer)] = selector
 
     def look(self, picture: Tensor) -> None:
-        """Take the gradients of the patches."""
+        """Compute the gradients of the patches."""
         self.soft = []
         self.gradients = self._scale * sobel_gradients(picture, magnitude=self._averages)
 
     def choose(self, layer: str, x: Tensor) -> Choice:
-        """The candidate with the largest probability, with the gradient of all."""
+        """Choose the most probable candidate, with gradients for all."""
         spread = deviations(x.detach().float())
         if self._averages:
             spread = spread.mean(1, keepdim=True)
@@ -122,11 +121,11 @@ class Selectors(BitProvider):
         return Choice(made.bits + (soft - soft.detach()), made.index, chosen + (p - p.detach()))
 
     def bit_loss(self) -> Tensor:
-        """Weighted sum over samples and layers of chosen bits over detached soft ones."""
+        """Sum chosen bits over detached soft bits, for all samples and layers, weighted."""
         pairs = zip(self.choices.values(), self.soft, strict=True)
         ratios = [(choice.bits / soft.detach()).sum() for choice, soft in pairs]
         self.choices, self.soft = {}, []
-        # Gradients of several processes are averaged; this is a sum.
+        # The gradients of several processes are averaged, but this loss is a sum.
         return self.bit_weight * process_count() * torch.stack(ratios).sum()
 
 
@@ -137,30 +136,30 @@ class CADyQ(ContentAware):
     config: CADyQConfig
 
     def check(self, bits: Bits) -> None:
-        """Selectors start at one of the candidates.
+        """Refuse activation bits that are not a candidate, as selectors start there.
 
         Raises
         ------
         ValueError
-            The activation bits are none of them.
+            The activation bits are not among the candidates.
         """
         if bits.a not in self.config.candidates:
             among = ", ".join(map(str, self.config.candidates))
             raise ValueError(f"`a` {bits.a}: selectors start at one of the candidates {among}")
 
     def attach(self, network: Network) -> None:
-        """A selector for every dynamic input."""
+        """Attach a selector for every dynamic input."""
         channels = {site.path: site.channels for site in network.sites()}
         assert network.quantization is not None
         dynamic = {path: channels[path] for path in dynamic_quantizers(network)}
         attach(network, Selectors(self.config, dynamic, network.quantization.bits.a))
 
     def inherit(self, network: Network, before: Network, batches: Iterable[Tensor]) -> None:
-        """Take over the bounds of the 8-bit network, for every candidate."""
+        """Copy the bounds of the 8-bit network for every candidate."""
         inherit_scales(network, before)
 
     def before_step(self, network: Network, step: int, iters: int) -> None:
-        """Raise the weight of the bits; the released code's bounds follow the data at first."""
+        """Raise the weight of the bits; in variant ``code`` bounds follow the data at first."""
         config, provider = self.config, network.bit_provider
         assert isinstance(provider, Selectors)
         rise = config.bit_weight_end - config.bit_weight
@@ -168,7 +167,7 @@ class CADyQ(ContentAware):
         follow(network, follows=config.variant == "code" and step < config.warmup * iters)
 
     def regularizers(self, network: Network) -> dict[str, Tensor]:
-        """The loss on bits."""
+        """Compute the loss on bits."""
         assert isinstance(network.bit_provider, Selectors)
         return {"bits": network.bit_provider.bit_loss()}
 

@@ -1,6 +1,6 @@
-"""What CADyQ and its successors share: a scale for every candidate width, and 8-bit weights.
+"""Common part of CADyQ and its successors: a scale for every candidate width, 8-bit weights.
 
-They differ in who chooses among the candidates: their bit provider.
+They differ in their bit provider, which chooses among the candidates.
 """
 
 from typing import Annotated, Self
@@ -19,7 +19,7 @@ Candidates = Annotated[list[Annotated[int, Field(ge=2, le=8)]], Field(min_length
 
 
 class ContentAwareConfig(MethodConfig):
-    """What all of them have."""
+    """Fields that all of them have."""
 
     candidates: Candidates = Field(default_factory=lambda: [4, 6, 8])
     """bits to choose from, ascending"""
@@ -40,12 +40,12 @@ class ContentAware(Method):
     config: ContentAwareConfig
 
     def check(self, bits: Bits) -> None:
-        """Who chooses bits knows the candidates alone.
+        """Refuse activation bits other than the largest candidate.
 
         Raises
         ------
         ValueError
-            The activation bits are not the largest of them.
+            The activation bits are another number.
         """
         among = self.config.candidates
         if bits.a != among[-1]:
@@ -58,15 +58,15 @@ class ContentAware(Method):
     def weight_quantizer(
         self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
     ) -> Quantizer:
-        """Largest absolute weight of each step."""
+        """Quantize up to the largest absolute weight of each step."""
         return largest_weight(bits, per_channel=per_channel)
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
-        """A trainable maximum scale of fixed bits."""
+        """Learn a maximum scale at fixed bits."""
         return MaxScale(bits)
 
     def low_input_quantizer(self, site: Site, bits: int) -> Quantizer:
-        """A scale for every candidate; of tokens, which are no map, one of fixed bits."""
+        """Learn a scale for every candidate; for tokens one at fixed bits."""
         if site.kind in ("linear", "matmul"):
             return MaxScale(bits)
         return Scales(bits, tuple(self.config.candidates))

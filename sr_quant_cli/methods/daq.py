@@ -1,9 +1,8 @@
 """DAQ: distribution-aware quantization, channel by channel.
 
-Weights and activations take the step ``s(b)`` that is best for Gaussian values of unit variance
-(0.996 at 2 bits, 0.586 at 3, 0.335 at 4), times their standard deviation. That of a weight is one
-number. Activations are measured at run time, in every sample and channel, and their deviations are
-quantized themselves: ``qq`` bits for the deviations of a sample.
+Steps are the optimal step ``s(b)`` for Gaussian values of unit variance (0.996 at 2 bits, 0.586 at
+3, 0.335 at 4), times the standard deviation. A weight has one deviation. Activations are measured
+at run time, in every sample and channel, and their deviations are quantized, too, with ``qq`` bits.
 
     weights         w_hat = M(w, s(b) sigma_w)
     deviations      sigma_hat = mean + M(sigma - mean, s(qq) deviation of sigma over the channels)
@@ -11,28 +10,28 @@ quantized themselves: ``qq`` bits for the deviations of a sample.
     after a ReLU    x_hat = d min(R(x / d), 2^b - 1)
 
 ``M(v, d) = d (clip(R(v / d - 1/2), -2^(b-1), 2^(b-1) - 1) + 1/2)`` is the mid-rise grid, which has
-no zero. ``mu`` and ``sigma`` are the mean and deviation of a channel; after a ReLU ``sigma`` is
-that of the positive values and a single zero, whatever their number.
+no zero. ``mu`` and ``sigma`` are the mean and deviation of a channel. After a ReLU ``sigma`` is the
+deviation of the positive values and a single zero.
 
-The gradient passes rounding and clipping unchanged, for weights and activations alike, and none
-goes through the statistics: nothing but the network's weights is learned. The loss is L1 to HR,
-without a teacher. A picture that is enlarged in tiles is measured in each of them.
+The gradient passes rounding and clipping unchanged, for weights and activations. No gradient goes
+through the statistics, so only the weights of the network are learned. The loss is L1 to HR,
+without a teacher. In tiled inference the statistics are those of each tile.
 
 =========  =====================================================================================
 variant    what differs
 =========  =====================================================================================
-corrected  the step for ``b`` bits is the best one for ``2^b`` levels; an input counts as one
-           after a ReLU where the network says so; there it has ``2^b`` levels, 0 the first; a
-           channel whose quantized deviation is not positive becomes 0, or its mean
+corrected  the step for ``b`` bits is optimal for ``2^b`` levels; the network says which inputs
+           follow a ReLU; these have ``2^b`` levels from 0; a channel whose quantized deviation
+           is not positive becomes 0, or its mean
 paper      as corrected
-code       the step for ``b`` bits is the best one for ``2^(b-1)`` levels; an input counts as one
-           after a ReLU if the smallest value of the whole batch is 0, so that a sample may be
-           treated otherwise in other company; there the levels go on without a limit; a channel
-           whose quantized deviation is negative becomes a constant that is off 0, or off its mean
+code       the step for ``b`` bits is optimal for ``2^(b-1)`` levels; an input counts as one after
+           a ReLU if the smallest value of the whole batch is 0, so a sample depends on its
+           batch; the levels then have no upper limit; a channel whose quantized deviation is
+           negative becomes a constant that differs from 0, or from its mean
 =========  =====================================================================================
 
-Half-way between two levels the released code takes the other one. Its ``finetune`` switch, which
-uses the steps for 2 bits (and 8 of the deviations) at any number of bits, is left out.
+The released code rounds ties the other way. Its ``finetune`` switch, which uses the steps for 2
+bits (and 8 for the deviations) at any number of bits, is left out.
 
 References
 ----------
@@ -55,7 +54,7 @@ from sr_quant_cli.quant.ranges import gaussian_step
 from sr_quant_cli.quant.sites import RESIDUAL_CONVOLUTIONS, Placement, Site
 
 FLOAT = 32
-"""Bits of a deviation that is not quantized."""
+"""Value of ``qq`` for deviations that are not quantized."""
 
 
 class DAQConfig(MethodConfig):
@@ -68,7 +67,7 @@ class DAQConfig(MethodConfig):
 
 
 class ChannelStatistics(Quantizer):
-    """A step for each channel of each sample, from its deviation at run time [1]_.
+    """Quantizer with a step for each channel of each sample, from its deviation [1]_.
 
     Parameters
     ----------
@@ -96,7 +95,7 @@ class ChannelStatistics(Quantizer):
         self.qq, self.positive, self.channel = qq, positive, channel
 
     def is_positive(self, x: Tensor) -> bool:
-        """Whether the input is treated as one after a ReLU."""
+        """Tell if the input is treated as the output of a ReLU."""
         return self.positive
 
     @torch.no_grad()
@@ -110,7 +109,7 @@ class ChannelStatistics(Quantizer):
         return self.around(mean, self.step(_deviation(x, mean, pixels)))
 
     def step(self, deviation: Tensor) -> Tensor:
-        """Step of each channel by its deviation, which is quantized first."""
+        """Compute the step of each channel from its deviation, which is quantized first."""
         if self.qq != FLOAT:
             mean = deviation.mean(self.channel, keepdim=True)
             spread = _deviation(deviation, mean, (self.channel,))
@@ -119,36 +118,36 @@ class ChannelStatistics(Quantizer):
         return gaussian_step(deviation, self.bits, self.table)
 
     def from_zero(self, step: Tensor) -> Grid:
-        """``2^b`` levels from 0 upwards; 0 alone where the step is not positive."""
+        """Make ``2^b`` levels from 0 upwards; only 0 where the step is not positive."""
         grid = unsigned(step, self.bits)
         return replace(grid, upper=grid.last * step.clamp_min(0))
 
     def around(self, mean: Tensor, step: Tensor) -> Grid:
-        """``2^b`` levels around the mean; the mean alone where the step is not positive."""
+        """Make ``2^b`` levels around the mean; only the mean where the step is not positive."""
         return _shift(midrise(step, self.bits), mean)
 
 
 class ReleasedStatistics(ChannelStatistics):
-    """As the released code does it."""
+    """Statistics as in the released code."""
 
     table = "daq"
 
     def is_positive(self, x: Tensor) -> bool:
-        """Whether the smallest value of the batch is 0."""
+        """Tell if the smallest value of the batch is 0."""
         return bool(x.amin() == 0)
 
     def from_zero(self, step: Tensor) -> Grid:
-        """Levels from 0 upwards, without end."""
+        """Make levels from 0 upwards without a limit."""
         stray = self._stray(step)
         upper = torch.where(step > 0, math.inf, stray)
         return Grid(step.clamp_min(MIN_WIDTH), stray, stray, upper, 0, 2**62, self.bits)
 
     def around(self, mean: Tensor, step: Tensor) -> Grid:
-        """``2^b`` levels around the mean; a constant above it where the step is negative."""
+        """Make ``2^b`` levels around the mean; a constant above it where the step is negative."""
         return super().around(mean - self._stray(step), step)
 
     def _stray(self, step: Tensor) -> Tensor:
-        # The thresholds change places when the step is negative, and clip all values to one.
+        # With a negative step the bounds are swapped, and all values are clipped to one.
         return (2.0 ** (self.bits - 1) - 0.5) * step.clamp_max(0)
 
 
@@ -160,7 +159,7 @@ def _shift(grid: Grid, mean: Tensor) -> Grid:
 
 
 def _deviation(x: Tensor, mean: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Unbiased standard deviation; 0 of a single value."""
+    """Compute the unbiased standard deviation; 0 for a single value."""
     # Not torch.std, which takes as long as the convolution behind it.
     count = math.prod(x.shape[d] for d in dims)
     squares: Tensor = (x - mean).square_().sum(dims, keepdim=True)
@@ -168,7 +167,7 @@ def _deviation(x: Tensor, mean: Tensor, dims: tuple[int, ...]) -> Tensor:
 
 
 def _positive_deviation(x: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Standard deviation of the positive values and one zero; ``x`` is not negative."""
+    """Compute the deviation of the positive values and one zero; ``x`` is not negative."""
     scratch = x.square()
     squares = scratch.sum(dims, keepdim=True)
     count = torch.sign(x, out=scratch).sum(dims, keepdim=True).add_(1)
@@ -177,7 +176,7 @@ def _positive_deviation(x: Tensor, dims: tuple[int, ...]) -> Tensor:
 
 
 class DAQ(Method):
-    """Steps that follow the distribution of every channel [1]_."""
+    """Steps from the distribution of every channel [1]_."""
 
     trains = True
     dynamic = True
@@ -190,7 +189,7 @@ class DAQ(Method):
     def weight_quantizer(
         self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
     ) -> Quantizer:
-        """Step by the deviation of all weights, which all get their gradient, or of a channel's."""
+        """Use the deviation of all weights, or of each channel; all weights get a gradient."""
         table = self._statistics().table
 
         def whole(weight: Tensor, bits: int) -> Grid:
@@ -203,7 +202,7 @@ class DAQ(Method):
         return WeightRangeQuantizer(bits, "ste", channels if per_channel else whole)
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
-        """Statistics at run time; channels come last in the operands of linear layers."""
+        """Measure at run time; channels come last in the operands of linear layers."""
         channel = -1 if site.kind in ("linear", "matmul") else 1
         return self._statistics()(bits, self.config.qq, site.unsigned, channel)
 

@@ -1,19 +1,18 @@
 """DBDC+PaC: density-based dual clipping and pixel-aware calibration.
 
-Weights lie on ``affine_real`` per output channel, activations per tensor:
+Weights are on ``affine_real`` per output channel, activations per tensor:
 
     s = (u - l) / (2^b - 1),    x_hat = s R((clip(x, l, u) - l) / s) + l
 
-*DBDC* takes the histogram of an activation over its range in a calibration batch, and drops the
-outermost bin of the end that is less dense, again and again, as long as no more than a share ``p``
-of the values is lost. The bounds are the mean over the calibration batches. Weights keep their
-smallest and largest value.
+*DBDC* takes the histogram of an activation in a calibration batch. It repeatedly drops the
+outermost bin of the less dense end, as long as at most a share ``p`` of the values is clipped. The
+bounds are averaged over the calibration batches. Weights keep their smallest and largest value.
 
-*PaC* trains the bounds towards the full-precision network, on its output and the features of its
-blocks: those of activations in the first half of the training, those of weights in the second. In
-each half the learning rate falls along a cosine of its own, from 5e-3 to 2e-3 and from 5e-6 to 2e-6
-in the released code; the recipe's schedule is to be constant. The network's own weights stay. With
-``e = (clip(x, l, u) - x_hat) / (u - l)`` and the number of values of the tensor that is quantized:
+*PaC* trains the bounds with the full-precision network as teacher, on its output and the features
+of its blocks. Bounds of activations learn in the first half of the training, those of weights in
+the second. In each half the learning rate follows a cosine, from 5e-3 to 2e-3 and from 5e-6 to 2e-6
+in the released code; the schedule of the recipe must be constant. The weights of the network stay
+fixed. With ``e = (clip(x, l, u) - x_hat) / (u - l)`` and ``numel`` values in the tensor:
 
     d x_hat / d x    1 inside and on a bound, 0 outside
     d x_hat / d u    (1[x >= u] - e) / sqrt(numel (2^(b-1) - 1))
@@ -23,13 +22,13 @@ in the released code; the recipe's schedule is to be constant. The network's own
 variant    what differs
 =========  =====================================================================================
 corrected  bounds of activations are the outer edges of the bins that are kept
-paper      as corrected, as far as is known
-code       the lower bound is one bin higher, so that a 0 after ReLU is clipped; below 8 bits
-           p = 1e-4, and no weight is clipped: neither value of its configuration arrives
+paper      as corrected, as far as the paper says
+code       the lower bound is one bin higher, so 0 after a ReLU is clipped; below 8 bits
+           p = 1e-4 and weights are not clipped, as its configuration is ignored
 =========  =====================================================================================
 
-In all variants the recipe decides on the losses. In the released code features are detached, and
-their loss has no gradient; it also drops one bin more than told, which is not repeated here.
+In all variants the recipe sets the losses. In the released code features are detached, so their
+loss has no gradient. It also drops one bin too many, which is not repeated here.
 
 References
 ----------
@@ -68,7 +67,7 @@ class DBDCPaCConfig(MethodConfig):
     weight_clip: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     """share of a channel's weights to clip at either end; variant code: none whatever it says"""
     final: Annotated[float, Field(ge=0, le=1)] = 0.4
-    """learning rate at the end of each half of the training, as a share of its start"""
+    """learning rate at the end of each half of the training, relative to its start"""
 
 
 class ScaledBounds(BoundsQuantizer):
@@ -80,7 +79,7 @@ class ScaledBounds(BoundsQuantizer):
 
 
 class ScaledScale(ScaleQuantizer):
-    """The same, with one bound for both sides of zero."""
+    """Symmetric bound whose gradient is divided by ``sqrt(numel (2^(b-1) - 1))``."""
 
     def grid(self, x: Tensor) -> Grid:
         """The range on its grid; only the scale of the gradient depends on ``x``."""
@@ -92,19 +91,19 @@ def _scaled(grid: Grid, x: Tensor) -> Grid:
 
 
 class DBDCPaC(Method):
-    """Clipped by density, trained in two phases [1]_."""
+    """Bounds found by density and trained in two phases [1]_."""
 
     trains = True
     config: DBDCPaCConfig
 
     def paper_placement(self) -> Placement:
-        """Every convolution, the first and the last at 8 bits; linear layers and products."""
+        """Every convolution, the ends at 8 bits; linear layers and products."""
         low, int8 = Operands("low", "low"), Operands("int8", "int8")
         ends: Placement = {"head": int8, "tail": int8}
         return {**BLOCKS, **ends, "body_last": low, "fusion": low, "upsampler": low}
 
     def cautions(self, bits: Bits) -> list[str]:
-        """What the released code does not heed."""
+        """Warn of fields that the released code ignores."""
         config, default = self.config, type(self.config)()
         ignored = {"weight_clip": config.weight_clip != default.weight_clip}
         ignored["dropped"] = bits.a < 8 and config.dropped != default.dropped
@@ -116,7 +115,7 @@ class DBDCPaC(Method):
     def weight_quantizer(
         self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
     ) -> Quantizer:
-        """Smallest to largest weight of each output channel, or percentiles."""
+        """Quantize each output channel between its extremes, or percentiles."""
         clip = 0.0 if self.config.variant == "code" else self.config.weight_clip
         bounds = partial(percentile, percent=100 * (1 - clip), dim=0)
         shape = range_shape(weight, dim=0)
@@ -130,7 +129,7 @@ class DBDCPaC(Method):
         return ScaledBounds(bits, "clip", affine_real, bounds, shape)
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
-        """Density-based dual clipping, averaged over batches."""
+        """Clip by density, averaged over batches."""
         dropped = self.config.dropped_int8 if bits == 8 else self.config.dropped
         estimate = partial(histogram_clip, dropped=dropped, bins=BINS)
         if self.config.variant == "code":
@@ -138,7 +137,7 @@ class DBDCPaC(Method):
         return ScaledBounds(bits, "clip", affine_real, estimate)
 
     def rate_factor(self, group: Group, step: int, iters: int) -> float:
-        """Bounds of activations in the first half, of weights in the second, along cosines.
+        """Train bounds of activations in the first half, of weights in the second, by cosines.
 
         >>> pac = DBDCPaC(DBDCPaCConfig())
         >>> [pac.rate_factor("bounds", step, 500) for step in (0, 125, 250)]
@@ -156,7 +155,7 @@ class DBDCPaC(Method):
 
 
 def released_clip(x: Tensor, dropped: float) -> Bounds:
-    """Dual clipping as released: the lower bound is the upper edge of its bin."""
+    """Clip by density as released: the lower bound is the upper edge of its bin."""
     lower, upper = histogram_clip(x, dropped, BINS)
     smallest, largest = min_max(x)
     return lower + (largest - smallest) / BINS, upper

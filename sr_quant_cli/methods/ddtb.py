@@ -1,8 +1,8 @@
 """DDTB: dynamic dual trainable bounds.
 
-Every activation lies on ``affine_int`` between two trainable bounds. Where the largest and smallest
-values change most from batch to batch, a small gate multiplies the bounds by factors of its own for
-every sample. A weight takes its 1st and 99th percentile anew in each forward pass.
+Every activation is on ``affine_int`` between two trainable bounds. Where the extremes vary most
+between batches, a small gate multiplies the bounds by factors for every sample. The bounds of a
+weight are its 1st and 99th percentile in each forward pass.
 
     (g_u, g_l) = 2 sigmoid(gate(x)), or 1
     u = g_u upper,   l = g_l lower,   s = (u - l) / (2^b - 1),   z = R(l / s)
@@ -12,16 +12,16 @@ every sample. A weight takes its 1st and 99th percentile anew in each forward pa
     d x_hat / d u    1[x > u] - e,    e = (clip(x, l, u) - x_hat) / (u - l)
     d x_hat / d l    1[x < l] + e
 
-A value on a bound counts half to either side. Weights have the same formulas without gradients of
-their bounds, so that clipped weights get none. The gate is a 1x1 convolution of the channels' means
-to 32 units, normalization, ReLU, and another one to two logits, all with operands of 2 bits.
+A value on a bound counts half inside and half outside. Weights have the same formulas without
+gradients of the bounds, so clipped weights get none. The gate is a 1x1 convolution from the means
+of the channels to 32 units, normalization, ReLU, and a 1x1 convolution to two logits, all with
+2-bit operands.
 
 Training has three phases, here shares of its length (published: epoch 1, 2 to 5, and 6 to 60):
 
-1. statistics: everything is in full precision and nothing is trained; every activation's largest
-   and smallest value are recorded, and the activations with the largest
-   ``var(max) + var(min)`` get their gates
-2. gates are computed, pulled to factors of 1 by a loss, and not applied
+1. statistics: everything runs in full precision and nothing is trained. The extremes of every
+   activation are recorded, and those with the largest ``var(max) + var(min)`` get gates
+2. gates are computed and pulled to factors of 1 by a loss, but not applied
 3. gates are applied
 
 The loss is that of PAMS: L1 to HR and 1000 times the attention transfer in front of the upsampler.
@@ -30,18 +30,18 @@ The loss is that of PAMS: L1 to HR and 1000 times the attention transfer in fron
 variant    what differs
 =========  =====================================================================================
 corrected  bounds start at percentiles of the calibration; all layers of a gate learn; its inner
-           quantizers take their ranges per sample, its normalization the running statistics: a
-           sample's factors do not depend on its batch, and one sample is a batch
-paper      the gate's inner ranges and its normalization in training are those of the batch,
-           which must have two samples or more
-code       as paper; of a gate only the last layer learns, its input is detached; bounds start at
-           percentiles only at 2 bits, behind layers that are quantized already, and otherwise at
-           -10 and 10; the first convolution of a block reads the unquantized block input
+           quantizers have ranges per sample and its normalization uses running statistics, so
+           factors do not depend on the batch, which may be a single sample
+paper      the inner ranges of a gate and its normalization in training are those of the
+           batch, which needs two samples or more
+code       as paper; only the last layer of a gate learns, as its input is detached; bounds start
+           at percentiles only at 2 bits, found layer by layer behind quantized ones, and
+           otherwise at -10 and 10; the first convolution of a block reads the unquantized input
 =========  =====================================================================================
 
-The released code forgets its gates in evaluation unless a flag is set; here it is saved with the
-network whether they are applied. All variants keep the upper bound above the lower one. A picture
-that is enlarged in tiles gets the factors of each tile.
+The released code ignores its gates in evaluation unless a flag is set. Here the network saves
+whether they are applied. All variants keep the upper bound above the lower one. In tiled inference
+the factors are those of each tile.
 
 References
 ----------
@@ -73,7 +73,7 @@ from sr_quant_cli.quant.sites import RELEASED_RESIDUAL_BLOCKS, RESIDUAL_BLOCKS, 
 
 GATE_BITS, GATE_WIDTH = 2, 32
 MOMENTUM, EPS = 0.1, 1e-5
-"""Of the gates' normalization, as usual."""
+"""Momentum and epsilon of the gates' normalization."""
 
 
 class DDTBConfig(MethodConfig):
@@ -92,7 +92,7 @@ class DDTBConfig(MethodConfig):
     gates_from: Annotated[float, Field(gt=0, lt=1)] = 5 / 60
     """share of the training after which gates are applied"""
     gate_weight: Annotated[float, Field(ge=0)] = 1.0
-    """weight of the loss that pulls gates to 1 until then"""
+    """weight of the loss that pulls gates to 1 before they are applied"""
 
     @model_validator(mode="after")
     def _phases_in_order(self) -> Self:
@@ -102,10 +102,10 @@ class DDTBConfig(MethodConfig):
 
 
 class RunningNorm(nn.Module):
-    """Batch normalization by running statistics, in training as in evaluation.
+    """Batch normalization by running statistics, in training and evaluation.
 
-    What a sample gives does not depend on its batch. The running variance is that around the
-    running mean, and so is found from batches of one sample, too, whose own variance is 0.
+    The result for a sample does not depend on its batch. The running variance is taken around the
+    running mean, so batches of one sample, whose own variance is 0, count as well.
     """
 
     mean: Tensor
@@ -130,19 +130,19 @@ class RunningNorm(nn.Module):
 
 
 class Gate(nn.Module):
-    """Factors of the two bounds of an activation, for every sample, from its channels' means.
+    """Factors of the two bounds of an activation, for every sample, from the channel means.
 
     The 1x1 convolutions of the globally pooled map are linear layers here. Their weights are on
-    ``sym_narrow``, their inputs on ``affine_int`` between the smallest value and the largest.
+    ``sym_narrow``, their inputs on ``affine_int`` between their extremes.
 
     Parameters
     ----------
     channels
-        Of the activation.
+        Channels of the activation.
     learns
         False: only the last layer gets a gradient.
     per_sample
-        A sample's factors do not depend on its batch.
+        True: factors of a sample do not depend on its batch.
 
     Examples
     --------
@@ -165,7 +165,7 @@ class Gate(nn.Module):
         self.expand = self._layer(GATE_WIDTH, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of the factors of the upper and lower bound: ``[N, C, H, W]`` -> ``[N, 2]``."""
+        """Compute logits of the upper and lower factor: ``[N, C, H, W]`` -> ``[N, 2]``."""
         with torch.autocast(x.device.type, enabled=False):
             means = x.detach().mean((2, 3), dtype=torch.float32)
             hidden = torch.relu(self.norm(self.reduce(means)))
@@ -182,15 +182,15 @@ class Gate(nn.Module):
 
 
 class Resting(Quantizer):
-    """A quantizer that lets its input pass in the training steps of phase 1.
+    """Quantizer that passes its input through in the training steps of phase 1.
 
-    Evaluation quantizes then, too: no figure of a float network may pass for one of a quantized.
+    Evaluation always quantizes, so that scores are never those of a float network.
     """
 
     rests = False
 
     def record(self, x: Tensor) -> None:
-        """Take a batch into the statistics; of a weight there are none."""
+        """Update the statistics by a batch; a weight has none."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape, float32 where it is quantized."""
@@ -201,7 +201,7 @@ class Resting(Quantizer):
 
 
 class PercentileWeight(Resting, WeightRangeQuantizer):
-    """A weight between percentiles of its own; clipped weights get no gradient.
+    """Quantizer of a weight between its percentiles; clipped weights get no gradient.
 
     >>> PercentileWeight(2, percent=100)(torch.tensor([-2.0, -0.8, 1.2, 4.0])).tolist()
     [-2.0, 0.0, 2.0, 4.0]
@@ -219,21 +219,20 @@ class PercentileWeight(Resting, WeightRangeQuantizer):
 
 
 class DynamicBounds(Resting, BoundsQuantizer):
-    """Two trainable bounds, and a gate that multiplies them where it was chosen [1]_.
+    """Two trainable bounds, multiplied by a gate where it was chosen [1]_.
 
     Attributes
     ----------
     gate
-        None: never dynamic.
+        Gate; None where the bounds are never dynamic.
     seen, means, squares
-        Number of batches recorded, and of their smallest and largest values the means and the sums
-        of squared deviations, ``[2]``.
+        Number of recorded batches; means and sums of squared deviations of their extremes, ``[2]``.
     dynamic
-        The gate was chosen.
+        True if the gate was chosen.
     applied
-        A chosen gate multiplies the bounds; else it is only computed.
+        True if a chosen gate multiplies the bounds, False if it is only computed.
     logits
-        Of the latest forward pass, where a gate was only computed.
+        Logits of the latest forward pass, if the gate was only computed.
 
     Examples
     --------
@@ -263,21 +262,21 @@ class DynamicBounds(Resting, BoundsQuantizer):
 
     @torch.no_grad()
     def record(self, x: Tensor) -> None:
-        """Take the smallest and largest value of a batch into their variances."""
+        """Update the variances of the extremes by a batch."""
         extremes = torch.stack(torch.aminmax(x)).float()
         self.seen += 1
         from_old_mean = extremes - self.means
         self.means += from_old_mean / self.seen
         self.squares += from_old_mean * (extremes - self.means)
         if self.gate is not None:
-            self.gate(x)  # Its normalization finds its statistics.
+            self.gate(x)  # updates the statistics of its normalization
 
     def variation(self) -> float:
         """``var(max) + var(min)`` over the recorded batches."""
         return float(self.squares.sum() / self.seen.clamp_min(1))
 
     def grid(self, x: Tensor) -> Grid:
-        """One grid, or one for each sample."""
+        """The grid of the bounds, or one for each sample if the gate is applied."""
         static = super().grid(x)
         if self.gate is None or not self.dynamic:
             return static
@@ -289,7 +288,7 @@ class DynamicBounds(Resting, BoundsQuantizer):
         return affine_int(lower * self.lower, upper * self.upper, self.bits)
 
     def static_grid(self) -> Grid | None:
-        """The grid without a gate; None where one was chosen."""
+        """The grid of the bounds; None where a gate was chosen."""
         return None if self.gate is not None and self.dynamic else super().static_grid()
 
     def auxiliary(self) -> list[nn.Parameter]:
@@ -298,14 +297,14 @@ class DynamicBounds(Resting, BoundsQuantizer):
 
 
 class DDTB(Method):
-    """Trainable bounds, dynamic where the data are [1]_."""
+    """Trainable bounds, dynamic where the data vary most [1]_."""
 
     trains = True
     dynamic = True
     config: DDTBConfig
 
     def cautions(self, bits: Bits) -> list[str]:
-        """The released start at -10 and 10."""
+        """Warn of the released start at -10 and 10."""
         if self.config.variant == "code" and bits.a > 2:
             return [
                 "bounds start at -10 and 10 and clip most of the features of a network on 0..255; "
@@ -320,11 +319,11 @@ class DDTB(Method):
     def weight_quantizer(
         self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
     ) -> Quantizer:
-        """Percentiles of each step's weight."""
+        """Quantize between the percentiles of the weight in each step."""
         return PercentileWeight(bits, self.config.weight_percentile, per_channel=per_channel)
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
-        """Trainable bounds, with a gate where the input is a map ``[N, C, H, W]``."""
+        """Learn two bounds, with a gate where the input is a map ``[N, C, H, W]``."""
         config, gate = self.config, None
         if site.kind not in ("linear", "matmul"):
             learns, per_sample = config.variant != "code", config.variant == "corrected"
@@ -337,14 +336,14 @@ class DDTB(Method):
         return quantizer
 
     def calibrate(self, network: Network, batches: Iterable[Tensor]) -> None:
-        """Find the first bounds from LR batches ``[N, 3, h, w]`` (0..1).
+        """Find the first bounds on LR batches ``[N, 3, h, w]`` (0..1).
 
-        For the released code from one batch, layer by layer behind quantized ones.
+        Variant ``code`` uses one batch, layer by layer behind quantized ones.
         """
         if self.config.variant != "code":
             super().calibrate(network, batches)
             return
-        # Every quantizer takes its bounds just before it quantizes by them.
+        # Every quantizer finds its bounds just before it uses them.
         hooks = [
             quantizer.register_forward_pre_hook(lambda module, inputs: module.observe(*inputs))
             for quantizer in _activations(network)
@@ -356,7 +355,7 @@ class DDTB(Method):
             hook.remove()
 
     def rate_factor(self, group: Group, step: int, iters: int) -> float:
-        """Nothing is trained in phase 1."""
+        """Train nothing in phase 1."""
         return 0.0 if step < self.config.statistics * iters else 1.0
 
     def before_step(self, network: Network, step: int, iters: int) -> None:
@@ -370,13 +369,13 @@ class DDTB(Method):
             self.choose([a for a in _activations(network) if a.gate is not None])
 
     def choose(self, activations: list[DynamicBounds]) -> None:
-        """Make those dynamic whose extremes vary most between batches [1]_."""
+        """Choose the gates of activations whose extremes vary most between batches [1]_."""
         ranked = sorted(activations, key=DynamicBounds.variation, reverse=True)
         for rank, activation in enumerate(ranked):
             activation.dynamic.fill_(rank < int(self.config.dynamic_ratio * len(ranked)))
 
     def regularizers(self, network: Network) -> dict[str, Tensor]:
-        """Phase 2: mean of the gates' squared logits, which are 0 where the factors are 1."""
+        """Penalize squared logits of gates in phase 2; factors of 1 have logits of 0."""
         terms = []
         for activation in _activations(network):
             if activation.logits is not None:

@@ -5,18 +5,18 @@
     bits = candidates by the percentiles that H lies between; published 4, 5, 8 at 50 and 90
     x_hat = Q_bits(x)
 
-g is the grey patch, 0..1. All layers of a patch have the same bits, so that a network for each is
-all that a patch-wise choice needs. Percentiles are those of the training patches; they are found
-before training and saved.
+g is the grey patch, 0..1. All layers of a patch have the same bits, so one static network for each
+candidate is enough. The percentiles are those of the training patches. They are found before
+training and saved.
 
-It has no variants: this is the entropy rule alone, on the quantizers of PAMS and CADyQ, from the
-8-bit network.
+It has no variants. It is only the entropy rule, with the quantizers of PAMS and CADyQ, and starts
+from the 8-bit network.
 
-The paper also has a gate on pooled features of the patch that chooses among 4, 6 and 8 bits, and
-applies the rule to the patches which the gate gives 8; its quantizers are those of QuantSR. In the
-released code the gate sees the mean of the features three times (pools of different size,
-averaged), and takes a random Gumbel sample at run time, too, so that results differ from run to
-run. Here is the rule alone: what is compared with CADyQ and CABM is then who chooses the bits.
+The paper also has a gate on pooled features of the patch. The gate chooses among 4, 6 and 8 bits,
+and the rule applies to patches that get 8; the quantizers are those of QuantSR. In the released
+code the gate sees the mean of the features three times (pools of different size, averaged). It
+draws a random Gumbel sample at run time, too, so results differ from run to run. With the rule
+alone, a comparison with CADyQ and CABM is one of who chooses the bits.
 
 References
 ----------
@@ -50,7 +50,7 @@ class GranularDQConfig(ContentAwareConfig):
     candidates: Candidates = Field(default_factory=lambda: [4, 5, 8])
     """bits to choose from, ascending"""
     percentiles: Percentiles = Field(default_factory=lambda: [50.0, 90.0])
-    """of the entropy, between the candidates, ascending"""
+    """percentiles of the entropy between the candidates, ascending"""
 
     @model_validator(mode="after")
     def _one_between_two(self) -> Self:
@@ -65,7 +65,7 @@ class GranularDQConfig(ContentAwareConfig):
 
 
 class EntropyRule(ListedProvider):
-    """The same bits for all layers of a patch, by its entropy [1]_.
+    """Chooses the same bits for all layers of a patch, by its entropy [1]_.
 
     Attributes
     ----------
@@ -81,11 +81,11 @@ class EntropyRule(ListedProvider):
         self.register_buffer("thresholds", torch.zeros(len(candidates) - 1))
 
     def look(self, picture: Tensor) -> None:
-        """Choose for every patch; one on a threshold gets the fewer bits."""
+        """Find the row of every patch; one on a threshold gets fewer bits."""
         self.row = torch.bucketize(entropy(picture), self.thresholds)
 
     def choose(self, layer: str, x: Tensor) -> Choice:
-        """What was chosen for the patch."""
+        """Choose what the patch was given."""
         return self.of_index(self.row)
 
     def rows(self) -> Tensor:
@@ -100,12 +100,12 @@ class GranularDQ(ContentAware):
     config: GranularDQConfig
 
     def attach(self, network: Network) -> None:
-        """The rule."""
+        """Attach the rule."""
         layers = len(dynamic_quantizers(network))
         attach(network, EntropyRule(tuple(self.config.candidates), layers))
 
     def inherit(self, network: Network, before: Network, batches: Iterable[Tensor]) -> None:
-        """Take over the scales, and find the percentiles."""
+        """Copy the scales, and find the percentiles."""
         inherit_scales(network, before)
         rule = network.bit_provider
         assert isinstance(rule, EntropyRule)

@@ -1,14 +1,14 @@
-"""MinMax: the widest range that was seen.
+"""MinMax: the widest range in the data.
 
-The simplest baseline of post-training quantization; Table 3 of 2DQuant has it on SwinIR-light.
-Weights and activations lie on ``affine_real``, per tensor: the smallest value is the first level,
-the largest one the last. The range of an activation spans all calibration batches.
+This is the simplest baseline of post-training quantization; Table 3 of 2DQuant has it on
+SwinIR-light. Weights and activations are on ``affine_real``, per tensor: the smallest value is the
+first level, the largest one the last. The range of an activation spans all calibration batches.
 
     s = (max - min) / (2^b - 1),    x_hat = s R((clip(x, min, max) - min) / s) + min
 
-Zero is no level in general. More bits are not always better: in that table 2 bits score higher than
-3. Nothing is trained; with training steps all the same, bounds get the gradients of 2DQuant's.
-It has no variants.
+In general zero is not a level. More bits are not always better: in that table 2 bits score higher
+than 3. Nothing is trained by default; if a recipe trains, bounds get the gradients of 2DQuant. It
+has no variants.
 """
 
 from functools import partial
@@ -39,17 +39,17 @@ class MinMax(Method):
     trains = False
 
     def paper_placement(self) -> Placement:
-        """As 2DQuant: linear layers and products; in convolutional networks, residual blocks."""
+        """Linear layers and products, or residual blocks, as in 2DQuant."""
         return BLOCKS
 
     def weight_quantizer(
         self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
     ) -> Quantizer:
-        """Smallest to largest weight; of a channel, its largest magnitude on either side."""
+        """Quantize from the smallest to the largest weight, or by a channel's largest magnitude."""
         if per_channel:
             return channel_scale(bits, "clip", partial(max_abs, dim=0), weight)
         return BoundsQuantizer(bits, "clip", affine_real, min_max)
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
-        """Smallest to largest value of all calibration batches."""
+        """Quantize from the smallest to the largest value of all calibration batches."""
         return BoundsQuantizer(bits, "clip", affine_real, min_max, average=False)

@@ -1,8 +1,8 @@
 """PAMS: parameterized max scale.
 
-Every activation has a trainable bound ``alpha``; weights take their largest absolute value. Both
-lie on the symmetric grid ``sym_narrow`` with ``2^b - 1`` levels, after a ReLU too, where those
-below zero are unused: at 2 bits two levels are left. With ``q = 2^(b-1) - 1``:
+Every activation has a trainable bound ``alpha``; weights use their largest absolute value. Both are
+on the symmetric grid ``sym_narrow`` with ``2^b - 1`` levels. After a ReLU the levels below zero are
+unused: at 2 bits two levels are left. With ``q = 2^(b-1) - 1``:
 
     activations    x_hat = R(clip(x, -alpha, alpha) q / alpha) alpha / q
     weights        w_hat = R(w q / m) m / q,                 m the largest absolute weight
@@ -12,10 +12,10 @@ below zero are unused: at 2 bits two levels are left. With ``q = 2^(b-1) - 1``:
     d w_hat / d w        1; m is computed anew in each step and gets no gradient
 
 For a first share of the training (``warmup``; published: epoch 1 of 30) nothing is clipped, and
-``alpha`` follows the data: it is the mean over a batch's samples of their largest absolute value.
-From then on it is learned. The loss is L1 to HR and 1000 times the attention transfer of the
-feature in front of the upsampler, towards the full-precision network, from which the student
-starts. The released code loads that into the teacher alone.
+``alpha`` follows the data: it is the mean over the samples of a batch of their largest absolute
+value. From then on it is learned. The loss is L1 to HR and 1000 times the attention transfer of the
+features in front of the upsampler, with the full-precision network as teacher. The student starts
+from it, too; the released code loads it only into the teacher.
 
 =========  =====================================================================================
 variant    what differs
@@ -25,8 +25,8 @@ paper      as corrected
 code       the first convolution reads the unquantized block input
 =========  =====================================================================================
 
-In the released code the exponential average of the maxima never acts, since its phase is one epoch
-long: ``alpha`` is the mean over the samples of the last batch of that epoch. All variants do so.
+The exponential average of the maxima in the released code never acts, as its phase is one epoch
+long: ``alpha`` is the mean over the samples of the last batch of that epoch. All variants do this.
 
 References
 ----------
@@ -69,13 +69,13 @@ class PAMS(Method):
     def weight_quantizer(
         self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
     ) -> Quantizer:
-        """Largest absolute weight of each step; all weights get their gradient."""
+        """Quantize up to the largest absolute weight of each step; all weights get a gradient."""
         return largest_weight(bits, per_channel=per_channel)
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
-        """A trainable maximum scale."""
+        """Learn a maximum scale."""
         return MaxScale(bits)
 
     def before_step(self, network: Network, step: int, iters: int) -> None:
-        """In the first steps alpha follows the data."""
+        """Let alpha follow the data in the first steps."""
         follow(network, follows=step < self.config.warmup * iters)

@@ -1,15 +1,15 @@
-"""Percentile: a range that leaves out the outermost activations.
+"""Percentile: a range without the outermost activations.
 
-A baseline without training; Table 3 of 2DQuant has it on SwinIR-light without stating the
-percentile. Weights and activations lie on ``affine_real``, per tensor:
+This is a baseline without training; Table 3 of 2DQuant has it on SwinIR-light without the
+percentile. Weights and activations are on ``affine_real``, per tensor:
 
     s = (u - l) / (2^b - 1),    x_hat = s R((clip(x, l, u) - l) / s) + l
 
 The bounds ``l`` and ``u`` of an activation are the percentiles ``100 - percent`` and ``percent`` of
-a calibration batch, of several batches the mean of these; percentiles are interpolated linearly.
-Weights keep their smallest and largest value. AdaBM, from whose code the default 99 is taken,
-averages exponentially over batches instead. Nothing is trained; with training steps all the same,
-bounds get the gradients of 2DQuant's. It has no variants.
+a calibration batch, averaged over the batches. Percentiles are interpolated linearly. Weights keep
+their smallest and largest value. The default 99 is that of AdaBM's code, which averages
+exponentially over batches. Nothing is trained by default; if a recipe trains, bounds get the
+gradients of 2DQuant. It has no variants.
 """
 
 from functools import partial
@@ -44,18 +44,18 @@ class Percentile(Method):
     config: PercentileConfig
 
     def paper_placement(self) -> Placement:
-        """As 2DQuant: linear layers and products; in convolutional networks, residual blocks."""
+        """Linear layers and products, or residual blocks, as in 2DQuant."""
         return BLOCKS
 
     def weight_quantizer(
         self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
     ) -> Quantizer:
-        """Smallest to largest weight; of a channel, its largest magnitude on either side."""
+        """Quantize from the smallest to the largest weight, or by a channel's largest magnitude."""
         if per_channel:
             return channel_scale(bits, "clip", partial(max_abs, dim=0), weight)
         return BoundsQuantizer(bits, "clip", affine_real, min_max)
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
-        """Between two percentiles, averaged over batches."""
+        """Quantize between two percentiles, averaged over batches."""
         estimate = partial(percentile, percent=self.config.percent)
         return BoundsQuantizer(bits, "clip", affine_real, estimate)

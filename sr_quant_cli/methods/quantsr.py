@@ -1,14 +1,14 @@
-"""QuantSR: a learned step, and a learned shift of every input channel in front of it.
+"""QuantSR: a learned step, and a learned shift of every input channel before it.
 
-This is its quantizer, RLQ. The depth-dynamic part belongs to the network QuantSR-C, not to a
-quantizer: 32 blocks with learned factors on their shortcuts, of which some may be skipped.
+This is its quantizer, RLQ. The depth-dynamic part belongs to the network QuantSR-C: 32 blocks with
+learned factors on their shortcuts, some of which may be skipped.
 
     activations    x_hat = alpha clip(R(v), Qn, Qp),    v = (x + tau_c) / alpha
     weights        w_hat = alpha clip(R(v), Qn, Qp),    v = w / alpha
 
-Codes go from ``Qn = -2^(b-1)`` to ``Qp = 2^(b-1) - 1``, of an activation that is never negative
-from 0 to ``2^b - 1``. The shift ``tau`` of a channel is not taken away again. A step starts at
-``2 mean|x| / sqrt(Qp)``. Rounding has the slope of a soft staircase, and the gradient of a step is
+Codes go from ``Qn = -2^(b-1)`` to ``Qp = 2^(b-1) - 1``, or from 0 to ``2^b - 1`` for activations
+that are never negative. The shift ``tau`` of a channel is not subtracted again. A step starts at
+``2 mean|x| / sqrt(Qp)``. Rounding has the slope of a soft staircase. The gradient of a step is
 LSQ's [2]_, divided by ``sqrt(numel Qp)``:
 
     r = (1 - tanh(t)^2) / (2 tanh(1/2)),    t = v - floor(v) - 1/2
@@ -16,8 +16,8 @@ LSQ's [2]_, divided by ``sqrt(numel Qp)``:
     d x_hat / d x, d tau    r inside, 0 outside: 1.082 between two levels, 0.851 on one
     d x_hat / d alpha       R(v) - r v inside, Qn or Qp outside
 
-The loss is L1 to HR. The release has no training: the recipe's schedule is the one that a successor
-describes.
+The loss is L1 to HR. The release has no training. The schedule of the recipe is the one that a
+successor describes.
 
 =========  =====================================================================================
 variant    what differs
@@ -29,10 +29,10 @@ code       sign and step of an input are those of the first calibration batch: c
            upwards if none of its values is below -1e-5
 =========  =====================================================================================
 
-After a ReLU the shift makes values negative where it is so itself. They become 0: the shift is then
-a threshold below which a channel is silent. In all variants steps are kept positive and found by
-calibration, and that they were is saved. In the released code a step may turn negative under
-training, which turns its grid around, and one that was never found is whatever memory held.
+After a ReLU a negative shift makes values negative. They become 0, so the shift is a threshold
+below which a channel is silent. In all variants calibration finds the steps, and they stay
+positive. In the released code a step may become negative in training, which reverses its grid, and
+a step that was never calibrated is uninitialized memory.
 
 References
 ----------
@@ -68,7 +68,7 @@ class QuantSRConfig(MethodConfig):
 
 
 class ShiftedStep(LearnedStep):
-    """``x_hat = alpha clip(R((x + tau_c) / alpha), Qn, Qp)``: the shift is never removed [1]_.
+    """``x_hat = alpha clip(R((x + tau_c) / alpha), Qn, Qp)``: the shift stays in the result [1]_.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class ShiftedStep(LearnedStep):
 
 
 class ReleasedStep(ShiftedStep):
-    """As the released code does it: one batch decides on the sign and the step."""
+    """Shifted step as released: the first batch decides on the sign and the step."""
 
     signed: Tensor
 
@@ -112,7 +112,7 @@ class ReleasedStep(ShiftedStep):
         return (sym_full if self.signed else unsigned)(step, bits)
 
     def observe(self, x: Tensor) -> None:
-        """Take sign and step of the first batch."""
+        """Find sign and step on the first batch."""
         if not self.batches:
             self.signed.copy_(x.amin() < -1e-5)
             super().observe(x)
@@ -124,17 +124,17 @@ class QuantSR(Method):
     trains = True
 
     def paper_placement(self) -> Placement:
-        """Both convolutions of a block; in transformers the linear layers."""
+        """Both convolutions of a block, and the linear layers of transformers."""
         return {**RESIDUAL_CONVOLUTIONS, "linear": Operands("low", "low")}
 
     def weight_quantizer(
         self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
     ) -> Quantizer:
-        """A learned step, no shift."""
+        """Learn a step without a shift."""
         return LearnedStep(bits, RULE, sym_full, range_shape(weight, 0 if per_channel else None))
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
-        """A learned step, with a shift for the input of a convolution or linear layer."""
+        """Learn a step, with a shift for the input of a convolution or linear layer."""
         to_grid = unsigned if site.unsigned else sym_full
         if site.kind in (*TENSORS, "matmul"):
             return LearnedStep(bits, RULE, to_grid)

@@ -1,41 +1,42 @@
 """2DQuant: dual-stage low-bit post-training quantization.
 
-Weights and activations lie on ``affine_real``, per tensor, between bounds ``l`` and ``u``:
+Weights and activations are on ``affine_real``, per tensor, between bounds ``l`` and ``u``:
 
     s = (u - l) / (2^b - 1),    x_hat = s R((clip(x, l, u) - l) / s) + l
 
 *DOBI*, the first stage, tries K pairs of bounds on the calibration batch and takes the pair with
-the smallest L2 norm of ``x - x_hat``. Bell-shaped tensors shrink from both ends, tensors whose
-values crowd at their smallest one (after ReLU, GELU, softmax) from above alone:
+the smallest L2 norm of ``x - x_hat``. Bell-shaped tensors are clipped at both ends. Tensors that
+peak at their smallest value (after ReLU, GELU, softmax) are clipped only from above:
 
     two-sided    l_i = min + i d,  u_i = max - i d,  d = (max - min) / 2K,  i = 0 .. K - 1
     one-sided    l_i = min,        u_i = max - i d
 
-*DQC*, the second stage, trains all bounds, of weights too, towards the full-precision network: L1
-to its output, and 5 times the squared distance of features divided by their norms, here those of
-all blocks. The network's own weights stay. With ``e = (clip(x, l, u) - x_hat) / (u - l)``:
+*DQC*, the second stage, trains the bounds of weights and activations with the full-precision
+network as teacher: L1 to its output, and 5 times the squared distance of normalized features, here
+of all blocks. The weights of the network stay fixed. With ``e = (clip(x, l, u) - x_hat) / (u -
+l)``:
 
     d x_hat / d x    1 inside and on a bound, 0 outside
     d x_hat / d u    1[x >= u] - e
     d x_hat / d l    1[x <= l] + e
 
-Published is a learning rate of 1e-2 for all bounds. Adam moves a bound by about as much a step,
-which ranges of weights do not bear: the recipe for EDSR has 1e-4 for these. The method ``dobi`` is
-the first stage alone.
+The published learning rate of all bounds is 1e-2. Adam moves a bound by about this much in a step,
+which is too much for ranges of weights: the recipe for EDSR has 1e-4 for them. The method ``dobi``
+is only the first stage.
 
 =========  =====================================================================================
 variant    what differs
 =========  =====================================================================================
 corrected  one-sided search with ``d = (max - min) / K``: upper bounds over the whole range
 paper      one-sided search with ``d = (max - min) / 2K``: no upper bound below the middle
-code       two-sided search everywhere: the flag of the one-sided one is never set
+code       two-sided search everywhere, as the flag for the one-sided one is never set
 =========  =====================================================================================
 
-At few bits the best upper bound of a long tail lies below the middle of its range, where the
-paper's search does not get to; the larger step is that of the released, unused, one-sided search.
+At few bits the best upper bound of a long tail is below the middle of its range, which the paper's
+search does not reach. The larger step is the one of the released, unused one-sided search.
 
-Bounds are the paper's where calibration is one batch, as it is there (32 patches); of several
-batches, each searched by itself, they are the mean.
+The paper calibrates on one batch of 32 patches. With several batches the bounds are the mean of the
+bounds found on each.
 
 References
 ----------
@@ -63,7 +64,7 @@ from sr_quant_cli.quant.sites import BLOCKS, Placement, Site
 
 
 class BoundSearchConfig(MethodConfig):
-    """What both methods of this file have."""
+    """Fields of both methods in this file."""
 
     candidates: Annotated[int, Field(ge=1)] = 100
     """pairs of bounds that are tried (K)"""
@@ -96,7 +97,7 @@ class DOBI(Method):
     def weight_quantizer(
         self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
     ) -> Quantizer:
-        """Two-sided search; of a channel, with one bound for both sides."""
+        """Search both bounds, or one symmetric bound for each channel."""
         candidates = self.config.candidates
         if per_channel:
 
@@ -109,7 +110,7 @@ class DOBI(Method):
         return BoundsQuantizer(bits, "clip", affine_real, estimate)
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
-        """One-sided search after ReLU, GELU and softmax, except as released; or two-sided."""
+        """Search the upper bound after ReLU, GELU and softmax (not as released), else both."""
         variant, candidates = self.config.variant, self.config.candidates
         estimate = partial(search_two_sided, bits=bits, candidates=candidates)
         if variant != "code" and (site.unsigned or site.after_gelu):
@@ -119,6 +120,6 @@ class DOBI(Method):
 
 
 class TwoDQuant(DOBI):
-    """The bounds of DOBI, trained [1]_."""
+    """DOBI with trained bounds [1]_."""
 
     trains = True
