@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from sr_quant_cli.cli.options import DataRoot, Depth, Device, Json, Overrides, Threads
+from sr_quant_cli.system.choices import PrecisionChoice
 
 MOST_TIMED = 10_000
 """largest number of timed runs or steps"""
@@ -113,7 +114,7 @@ def train(
     ] = None,
     overrides: Overrides = None,
     precision: Annotated[
-        Literal["auto", "fp32", "bf16"] | None,
+        PrecisionChoice | None,
         typer.Option(help="As train.precision; default: the recipe's."),
     ] = None,
     device: Device = "auto",
@@ -134,12 +135,12 @@ def train(
       srq bench train --data photos/ --precision bf16 --json speed.json
       srq bench train --method pams --w 4 --a 4 --batch 4
     """  # noqa: D301 - typer's \b keeps the line breaks
-    from sr_quant_cli.commands.bench_train import TrainRequest, bench_train
+    from sr_quant_cli.commands.bench_train import BenchTrainRequest, bench_train
     from sr_quant_cli.report.bench import print_training_times
     from sr_quant_cli.system.files import write_json
 
-    report = bench_train(
-        TrainRequest(
+    timings = bench_train(
+        BenchTrainRequest(
             network=network,
             recipe=recipe,
             method=method,
@@ -158,6 +159,6 @@ def train(
             data_root=data_root,
         )
     )
-    print_training_times(report)
+    print_training_times(timings)
     if json is not None:
-        write_json(json, report)
+        write_json(json, timings.to_json())

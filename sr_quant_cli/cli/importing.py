@@ -5,8 +5,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from sr_quant_cli.report.terminal import say
-
 _RANGES: dict[str, Literal[1, 255]] = {"1": 1, "255": 255}
 
 
@@ -17,47 +15,48 @@ def import_(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="FILE", help="Model file; default: FILE's name here."
+            "--output", "-o", metavar="FILE", help="Model file; default: FILE's name, here."
         ),
     ] = None,
     scale: Annotated[
         int | None,
         typer.Option(
-            min=2, max=4, help="Of a FILE that does not say it, or holds several; default: 4."
+            min=2, max=4, help="Scale, if FILE holds several or does not say it; default: 4."
         ),
     ] = None,
     method: Annotated[
-        str | None, typer.Option(help="daq, whose checkpoints do not say that they are quantized.")
+        str | None,
+        typer.Option(help="Method, for daq: its checkpoints do not show that they are quantized."),
     ] = None,
     w: Annotated[
-        int | None, typer.Option(min=2, max=8, help="Bits of weights of a quantized FILE.")
+        int | None, typer.Option(min=2, max=8, help="Weight bits of a quantized FILE.")
     ] = None,
     a: Annotated[
-        int | None, typer.Option(min=2, max=8, help="Bits of activations of a quantized FILE.")
+        int | None, typer.Option(min=2, max=8, help="Activation bits of a quantized FILE.")
     ] = None,
     res_scale: Annotated[
         float | None,
         typer.Option(
             "--res-scale",
-            help="Factor on an EDSR's residual branches; default: 0.1 of 256 features, else 1.",
+            help="Residual scaling of an EDSR; default: 0.1 with 256 features, else 1.",
         ),
     ] = None,
     range_: Annotated[
         Literal["1", "255"] | None,
-        typer.Option(
-            "--range", help="Largest value of the pictures that it was trained on; default: 255."
-        ),
+        typer.Option("--range", help="Largest pixel value in training; default: 255."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name shown in tables.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the model file.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing file.")
+    ] = False,
 ) -> None:
     """Turn a checkpoint of another project into an srq model file.
 
-    Of EDSR-PyTorch, BasicSR (EDSR, MSRResNet), CARN-pytorch, IDN, SwinIR, DAQ, PAMS, DDTB, CADyQ,
-    2DQuant and QuantSR. Network, scale and sizes are found from names and shapes, nothing may be
-    missing or left over, and no code in the file is run. What a file does not say is assumed and
-    told; a sample picture shows whether the network enlarges better than bicubic.
+    Reads EDSR-PyTorch, BasicSR (EDSR, MSRResNet), CARN-pytorch, IDN, SwinIR, DAQ, PAMS, DDTB,
+    CADyQ, 2DQuant and QuantSR. Network, scale and sizes follow from names and shapes of the
+    tensors; none may be missing or left over, and no code in the file is run. What a file does not
+    say is assumed, and listed. A sample picture shows if the network is better than bicubic.
 
     \b
     Examples:
@@ -67,36 +66,17 @@ def import_(
       srq import daq_edsr.pt --method daq --w 2 --a 2
       srq import my_edsr.pth --res-scale 0.1 --range 1
     """  # noqa: D301 - typer's \b keeps the line breaks
-    import torch
+    from sr_quant_cli.commands.importing import ImportRequest, import_model
+    from sr_quant_cli.modelfiles.checkpoints import UserHints
 
-    from sr_quant_cli.errors import UsageError
-    from sr_quant_cli.lowering.verify import beside_bicubic
-    from sr_quant_cli.modelfiles.checkpoints import UserHints, import_checkpoint
-    from sr_quant_cli.modelfiles.modelfile import Card, save_model
-    from sr_quant_cli.modelfiles.named import identify
-    from sr_quant_cli.runtimes.torch import TorchRuntime
-    from sr_quant_cli.system.files import check_outputs
-    from sr_quant_cli.system.reporting import warn
-
-    target = output or Path(f"{checkpoint.stem}.safetensors")
-    check_outputs({"output": target}, [checkpoint])
-    if target.exists() and not overwrite:
-        raise UsageError(f"{target} exists; use `overwrite` to replace it")
-    if checkpoint.exists() and identify(checkpoint).is_model_file:
-        raise UsageError(f"{checkpoint} is an srq model file already")
     hints = UserHints(scale, method, w, a, res_scale, None if range_ is None else _RANGES[range_])
-    network, source, assumed = import_checkpoint(checkpoint, hints)
-    save_model(target, network, Card(name=name or checkpoint.stem, licence=licence, source=source))
-    how = network.quantization
-    bits = f" {how.method.name} {how.bits}" if how else ""
-    say(f"{checkpoint} ({source}) -> {target}  {network.config.name} x{network.scale}{bits}")
-    if assumed:
-        say(f"assumed: {', '.join(assumed)}")
-    psnr, bicubic = beside_bicubic(TorchRuntime(network, torch.device("cpu")), network.scale)
-    if psnr < bicubic:
-        causes = [*assumed, "the scale"] if scale is not None else assumed
-        because = f"is {' or '.join(causes)} the reason?" if causes else "was it ever trained?"
-        warn(
-            f"{target} is worse than bicubic on a sample picture ({psnr:.2f} dB against "
-            f"{bicubic:.2f}): {because}"
+    import_model(
+        ImportRequest(
+            checkpoint=checkpoint,
+            output=output,
+            hints=hints,
+            name=name or "",
+            licence=licence,
+            overwrite=overwrite,
         )
+    )

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from sr_quant_cli.cli.options import Depth, Json
-from sr_quant_cli.report.terminal import say
 
 
 def info(
@@ -61,16 +60,16 @@ def pack(
     Example:
       srq pack runs/edsr-x4/model.safetensors -o edsr.safetensors --half --licence MIT
     """  # noqa: D301 - typer's \b keeps the line breaks
-    from sr_quant_cli.errors import UsageError
-    from sr_quant_cli.modelfiles.modelfile import pack_model
-    from sr_quant_cli.modelfiles.named import identify
-    from sr_quant_cli.system.files import check_outputs
+    from sr_quant_cli.commands import pack as core
 
-    model = identify(model).path
-    check_outputs({"output": output}, [model])
-    if output.exists() and not overwrite:
-        raise UsageError(f"{output} exists; use `overwrite` to replace it")
-    given = {"name": name, "data": data, "licence": licence}
-    changes = {key: value for key, value in given.items() if value is not None}
-    pack_model(model, output, changes, half=half)
-    say(f"{model} -> {output}  {output.stat().st_size:,} bytes")
+    core.pack(
+        core.PackRequest(
+            model=model,
+            output=output,
+            half=half,
+            name=name,
+            data=data,
+            licence=licence,
+            overwrite=overwrite,
+        )
+    )

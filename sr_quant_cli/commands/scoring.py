@@ -154,14 +154,14 @@ def score_candidates(
                 lr, hr = pair.load(bench.scale)
                 row = []
                 for candidate in candidates:
-                    ran: list[TileResult] = []
+                    tiles: list[TileResult] = []
                     begun = time.perf_counter()
-                    sr = candidate.make_sr(bench, pair, lr, ran.append)
+                    sr = candidate.make_sr(bench, pair, lr, tiles.append)
                     seconds = time.perf_counter() - begun
                     made = partial(_score, candidate, bench, pair, sr, hr, seconds, protocol)
-                    cost = None if candidate.meter is None else candidate.meter.cost(ran)
+                    cost = None if candidate.meter is None else candidate.meter.cost(tiles)
                     row.append(scorer.submit(made, cost))
-                    _draw(candidate, bench, pair, lr, ran)
+                    _draw(candidate, bench, pair, lr, tiles)
                 waiting.append(row)
                 for future in waiting[-2] if len(waiting) > 1 else ():
                     future.result()
@@ -193,7 +193,7 @@ def is_below(label: str, other: str, results: Sequence[SetResult]) -> bool:
 
 
 def _draw(
-    candidate: Candidate, bench: BenchmarkSet, pair: Pair, lr: Pixels, ran: Sequence[TileResult]
+    candidate: Candidate, bench: BenchmarkSet, pair: Pair, lr: Pixels, tiles: Sequence[TileResult]
 ) -> None:
     if candidate.bit_maps is None:
         return
@@ -201,7 +201,7 @@ def _draw(
     folder = candidate.bit_maps / file_name(candidate.label) / bench.name
     title = f"{pair.name}: {candidate.label}, x{bench.scale}"
     path = folder / f"{pair.name}_x{bench.scale}_bits.png"
-    draw_bit_map(thumbnail(lr), ran, candidate.meter.candidates, title, path)
+    draw_bit_map(thumbnail(lr), tiles, candidate.meter.candidates, title, path)
 
 
 def _score(

@@ -174,11 +174,11 @@ def upscale_file(
     picture, alpha = _transparency(open_picture(job.source), job.target, scale)
     height, width = picture.height * scale, picture.width * scale
     check_writable(job.target, height, width, alpha=alpha is not None)
-    ran = _enlarge(upscaler, picture, alpha, job.target, interrupts or DeferredInterrupts())
+    tiles = _enlarge(upscaler, picture, alpha, job.target, interrupts or DeferredInterrupts())
     if bit_map:
         assert upscaler.meter is not None
         title = printable(f"{job.source.name}: {upscaler.name}, x{scale}")
-        draw_bit_map(thumbnail(picture), ran, upscaler.meter.candidates, title, job.bit_map)
+        draw_bit_map(thumbnail(picture), tiles, upscaler.meter.candidates, title, job.bit_map)
     return PictureResult(
         str(job.source),
         str(job.target),
@@ -265,16 +265,16 @@ def _enlarge(
             cancelled=lambda: interrupts.received is not None,
         ) as writer,
     ):
-        ran: list[TileResult] = []
+        tiles: list[TileResult] = []
 
         def note(tile: TileResult) -> None:
-            ran.append(tile)
+            tiles.append(tile)
             bar.update()
             interrupts.resume()
 
         for band in upscaler.bands(picture.read, height, width, note):
             writer.write(band)
-    return ran
+    return tiles
 
 
 def _report(done: PictureResult) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of where a network took many bits and where few."""
+"""Maps of the bits that a network chose for each patch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,18 +11,18 @@ from sr_quant_cli.system.files import SOFTWARE, replacing
 
 
 def draw_bit_map(
-    lr: Pixels, ran: Sequence[TileResult], candidates: Sequence[int], title: str, path: Path
+    lr: Pixels, tiles: Sequence[TileResult], candidates: Sequence[int], title: str, path: Path
 ) -> None:
-    """Colour what is kept of every patch by its average bits, on top of the LR picture, as PNG.
+    """Draw the average bits of every patch as colours over the LR picture, as PNG.
 
     Parameters
     ----------
     lr
-        uint8 ``[h, w, 3]``, as large as it is to be shown.
-    ran
-        All patches of the picture, with the bits that were chosen.
+        uint8 ``[h, w, 3]``, in the size in which it is shown.
+    tiles
+        All patches of the picture, with their chosen bits.
     candidates
-        Bits to choose from: the ends of the scale of colours.
+        Bits to choose from; the smallest and largest are the ends of the colour scale.
 
     Raises
     ------
@@ -32,17 +32,17 @@ def draw_bit_map(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows, columns = sorted({t.rows.first for t in ran}), sorted({t.columns.first for t in ran})
+    rows, columns = sorted({t.rows.first for t in tiles}), sorted({t.columns.first for t in tiles})
     bits = np.zeros((len(rows), len(columns)))
-    for tile in ran:
+    for tile in tiles:
         assert tile.bits is not None
         bits[rows.index(tile.rows.first), columns.index(tile.columns.first)] = tile.bits.mean()
-    height, width = max(t.rows.last for t in ran), max(t.columns.last for t in ran)
+    height, width = max(t.rows.last for t in tiles), max(t.columns.last for t in tiles)
     inches = 8 * min(max(height / width, 0.25), 3)
     figure = Figure(figsize=(9.5, inches + 0.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    # Pale, or colours would not be those of the scale where the picture is dark.
+    # Pale, so that dark parts do not change the colours of the scale.
     pale = lr.mean(axis=2, dtype=np.float32)
     axes.imshow(pale, cmap="gray", vmin=-320, vmax=255, extent=(0, width, height, 0))
     coloured = axes.pcolormesh(
@@ -60,8 +60,8 @@ def draw_bit_map(
     axes.set_axis_off()
     scale = figure.colorbar(coloured, ax=axes, shrink=0.8)
     scale.set_label("average bits of a patch")
-    # A name is no formula, whatever signs are in it.
-    mean = np.mean([np.mean(tile.bits) for tile in ran if tile.bits is not None])
+    # The title may hold any signs, but is never a formula.
+    mean = np.mean([np.mean(tile.bits) for tile in tiles if tile.bits is not None])
     axes.set_title(f"{title}: {mean:.2f} bits", parse_math=False)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", metadata=SOFTWARE)

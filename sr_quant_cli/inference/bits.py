@@ -1,4 +1,4 @@
-"""Counted bits of what a network has run: the papers' feature average bits, and bit operations."""
+"""Counted bits of a network: feature average bits (FAB) of the papers, and bit operations."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,21 +18,21 @@ from sr_quant_cli.quant.dynamic import dynamic_quantizers
 from sr_quant_cli.quant.sites import TENSORS, Kind
 
 IN_BLOCKS: tuple[Kind, ...] = ("block_first", "block", "linear")
-"""Kinds of sites whose inputs FAB is the mean over, where the bits are fixed."""
+"""kinds of sites over whose inputs FAB is the mean, for networks with fixed bits"""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a picture took, or the mean of some.
+    """Cost of a picture, or the mean over several.
 
     Attributes
     ----------
     fab
-        Feature average bits: the mean of the bits of the counted inputs, over the tiles.
+        Feature average bits: mean bits of the counted inputs, over the tiles.
     bitops
-        Bit operations of all tiles as they were run, overlap included.
+        Bit operations of all tiles as they ran, overlap included.
     bitops_once
-        The same as if every LR pixel had run once: of every tile the part that is kept.
+        Bit operations without overlap: for every tile only the share that is kept.
     """
 
     fab: float
@@ -41,17 +41,17 @@ class Cost:
 
     @classmethod
     def mean(cls, costs: Sequence[Self]) -> Self:
-        """The mean over pictures."""
+        """Mean over pictures."""
         return cls(*np.mean([astuple(cost) for cost in costs], axis=0).tolist())
 
 
 class BitMeter:
-    """Counts the bits of a network: those that it chose, else those that are fixed.
+    """Counter of the bits of a network, chosen or fixed.
 
     Parameters
     ----------
     network
-        As its file has it: a folded copy has fewer multiply-accumulates.
+        The network of the file: a folded copy has fewer multiply-accumulates.
     """
 
     def __init__(self, network: Network) -> None:
@@ -66,18 +66,18 @@ class BitMeter:
 
     @property
     def dynamic(self) -> bool:
-        """Whether the bits follow the picture."""
+        """True if the bits follow the picture."""
         return self._network.bit_provider is not None
 
     @property
     def candidates(self) -> tuple[int, ...]:
-        """Bits that it chooses from, ascending; of a network of fixed bits there are none."""
+        """Bits that the network chooses from, ascending; empty for fixed bits."""
         provider = self._network.bit_provider
         return () if provider is None else provider.candidates
 
     @property
     def counted(self) -> str:
-        """What FAB is the mean of, in words."""
+        """Description of the inputs that FAB covers."""
         if not self._inputs:
             return "no input in its blocks is quantized: 32 bits"
         return (
@@ -85,11 +85,11 @@ class BitMeter:
             "layers; weights, block_out and float layers are not counted"
         )
 
-    def cost(self, ran: Sequence[TileResult]) -> Cost:
+    def cost(self, tiles: Sequence[TileResult]) -> Cost:
         """Count the tiles of one picture."""
-        fab = [self._fixed if tile.bits is None else float(tile.bits.mean()) for tile in ran]
-        whole = [self._bitops(tile) for tile in ran]
-        once = [ops * _kept(tile) for ops, tile in zip(whole, ran, strict=True)]
+        fab = [self._fixed if tile.bits is None else float(tile.bits.mean()) for tile in tiles]
+        whole = [self._bitops(tile) for tile in tiles]
+        once = [ops * _kept(tile) for ops, tile in zip(whole, tiles, strict=True)]
         return Cost(float(np.mean(fab)), sum(whole), sum(once))
 
     def _bitops(self, tile: TileResult) -> float:
@@ -102,13 +102,13 @@ class BitMeter:
         return tuple(count_operations(self._network, height, width))
 
     def _sources(self) -> dict[str, int]:
-        """Layers whose input has chosen bits, with the places of these among the choices.
+        """Layers whose input has chosen bits, and the index of these bits among the choices.
 
-        Of a layer that is used several times the first use stands for all.
+        The first use of a layer that is used several times stands for all of them.
         """
         provider = self._network.bit_provider
         assert provider is not None
-        # On graphs nothing was chosen here: all inputs have bits then.
+        # On a graph the provider itself has chosen nothing: every input has bits there.
         uses = Counter(name.partition("#")[0] for name in provider.choices)
         places, place = {}, 0
         for path in dynamic_quantizers(self._network):
@@ -122,7 +122,7 @@ class BitMeter:
         return {path: q.bits for path, q in dynamic_quantizers(self._network).items()}
 
     def _fixed_inputs(self) -> dict[str, int]:
-        """Bits of the quantized inputs of layers in blocks, by the paths of the layers."""
+        """Bits of the quantized inputs of layers in blocks, by the path of the layer."""
         plan = self._network.quantization.sites if self._network.quantization else ()
         widths = {entry.site.path: entry.input_bits for entry in plan}
         inputs = {}
@@ -138,12 +138,14 @@ class BitMeter:
 def bitops_of_choice(
     operations: Sequence[Operation], sources: dict[str, int], bits: NDArray[np.float32]
 ) -> float:
-    """Bit operations, with chosen bits in the place of those of some inputs.
+    """Bit operations of a network some of whose inputs have chosen bits.
 
     Parameters
     ----------
     sources
-        Of the operations with such an input, the place of its bits in ``bits``.
+        Index into ``bits`` of each operation whose input has chosen bits.
+    bits
+        ``[L]``
     """
     fixed = bitops(operation for operation in operations if operation.name not in sources)
     chosen = sum(
@@ -155,9 +157,9 @@ def bitops_of_choice(
 
 
 def followed_inputs(network: Network) -> dict[str, str]:
-    """Layers whose input has chosen bits, with the dynamic input that it has them from.
+    """Layers whose input has chosen bits, and the dynamic quantizer that these come from.
 
-    That is the layer's own, or the tensor site in front of it, where it has no quantizer itself.
+    It is the layer's own, or for a layer without one that of the tensor site in front of it.
     """
     dynamic = dynamic_quantizers(network)
     followed: dict[str, str] = {}
@@ -177,7 +179,7 @@ def _size(span: Span) -> int:
 
 
 def _kept(tile: TileResult) -> float:
-    """Share of a tile's pixels that is kept."""
+    """Share of the pixels of a tile that is kept."""
     rows, columns = tile.rows, tile.columns
     kept = (rows.last - rows.first) * (columns.last - columns.first)
     return kept / (_size(rows) * _size(columns))

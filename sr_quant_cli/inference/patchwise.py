@@ -1,8 +1,9 @@
-"""Patch-wise inference, as CADyQ and its successors measure: every patch is a picture of its own.
+"""Patch-wise inference, by which CADyQ and its successors are measured.
 
-A patch sees nothing of its surroundings, unlike a tile: its borders are padded, and a network whose
-bits follow the picture chooses them for every patch. Half of what two patches overlap by is
-discarded of each; every patch is rounded to 8 bits before the patches are joined.
+Every patch is a picture of its own. Unlike a tile it sees nothing of its surroundings: its borders
+are padded, and a network whose bits follow the picture chooses them for each patch. Each of two
+neighbouring patches loses half of their overlap. Patches are rounded to 8 bits before they are
+joined.
 
 References
 ----------
@@ -23,17 +24,17 @@ from sr_quant_cli.runtimes.base import ModelTraits, PatchRuntime, Pixels
 
 
 class PatchwiseUpscaler(Upscaler):
-    """A network, patch by patch; patches of one size go through it in batches.
+    """A network that enlarges patch by patch; patches of one size go through it in batches.
 
-    What a patch becomes does not depend on its batch, beyond the order of summation. In memory are
-    one batch and its rows of patches, at least one row.
+    The result for a patch does not depend on its batch, except for the order of summation. One
+    batch and its rows of patches are in memory, at least one row.
 
     Parameters
     ----------
     meter
-        Counts bits of the network.
+        Counts the bits of the network.
     batch
-        Patches of the usual size that run at once; of larger ones fewer do. None: by memory.
+        Number of patches of the usual size that run at once; fewer larger ones do. None: by memory.
     """
 
     def __init__(
@@ -54,13 +55,13 @@ class PatchwiseUpscaler(Upscaler):
             self._batch = self._pixels = 1
 
     def tile_count(self, height: int, width: int) -> int:
-        """Patches of a picture."""
+        """Number of patches of a picture."""
         return len(self.patches.spans(height)) * len(self.patches.spans(width))
 
     def bands(
         self, read: ReadRegion, height: int, width: int, on_tile: OnTile = ignore
     ) -> Iterator[Pixels]:
-        """Enlarge a picture of which only some rows of patches are in memory."""
+        """Enlarge a picture with only some of its rows of patches in memory."""
         rows, columns = self.patches.spans(height), self.patches.spans(width)
         together = max(1, self._batch // len(columns))
         for first in range(0, len(rows), together):
@@ -69,7 +70,7 @@ class PatchwiseUpscaler(Upscaler):
     def _join(
         self, rows: Sequence[Span], columns: Sequence[Span], read: ReadRegion, on_tile: OnTile
     ) -> list[Pixels]:
-        """Bands of some rows of patches."""
+        """Enlarge some rows of patches, and join each row to a band."""
         bands = {row: empty_band(row, columns[-1].last, self.scale) for row in rows}
         by_size: defaultdict[tuple[int, int], list[tuple[Span, Span]]] = defaultdict(list)
         for row in rows:

@@ -1,4 +1,4 @@
-"""Tiles that a network has run, and who is told of them."""
+"""Results of single tiles, and the callback that receives them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from sr_quant_cli.imaging.tiling import Span
 
 @dataclass(frozen=True)
 class TileResult:
-    """A tile that a network has run, and the bits that it chose there, one for each input."""
+    """A finished tile, and the bits that the network chose there."""
 
     rows: Span
     columns: Span
     bits: NDArray[np.float32] | None = None
-    """``[L]``; None: they are fixed"""
+    """``[L]``, one for each quantized input; None: fixed bits"""
 
 
 OnTile = Callable[[TileResult], Any]
 
 
-def ignore(_ran: TileResult) -> None:
-    """Nothing is done with a tile that has run."""
+def ignore(_tile: TileResult) -> None:
+    """Do nothing with a finished tile."""

@@ -1,4 +1,4 @@
-"""One interface over everything that enlarges a picture: bicubic, or a network on a runtime."""
+"""One interface for everything that enlarges pictures: bicubic, and networks on runtimes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -17,20 +17,21 @@ if TYPE_CHECKING:
     from sr_quant_cli.inference.bits import BitMeter
 
 ReadRegion = Callable[[int, int, int, int], Pixels]
-"""``(top, bottom, left, right)`` in LR pixels -> uint8 ``[h, w, 3]``."""
+"""``(top, bottom, left, right)`` in LR pixels -> uint8 ``[h, w, 3]``"""
 
 TILE_MEMORY = 768 * 2**20
-"""Bytes of activations that one tile may take."""
+"""largest size of the activations of a tile, in bytes"""
 
 MAX_TILE = 584
-"""LR pixels per side of the largest tile, halo included.
+"""LR pixels per side of the largest tile, halo included
 
-A band of finished rows is in memory, too. Larger tiles overlap less, but are slower: with 64
-features integer kernels enlarged 111,000 LR pixels a second in tiles of 584, 62,000 of 712.
+Larger tiles overlap less, but are slower: with 64 features integer kernels enlarged 111,000 LR
+pixels a second in tiles of 584, and 62,000 in tiles of 712. They also need a larger band of
+finished rows in memory.
 """
 
 _TRIAL = 48
-"""LR pixels per side of the picture that tells the scale of a graph."""
+"""LR pixels per side of the picture by which the scale of a graph is found"""
 
 
 class Upscaler(ABC):
@@ -39,9 +40,9 @@ class Upscaler(ABC):
     name: str
     scale: int
     meter: "BitMeter | None" = None
-    """counts bits of what it ran; None: of what it runs none are known"""
+    """bit counter; None for bicubic and foreign graphs, whose bits are unknown"""
     ran_by: str | None = None
-    """what ran the latest picture; None: no network"""
+    """name of the runtime that ran the latest picture; None for bicubic"""
 
     def __call__(self, lr: Pixels, on_tile: OnTile = ignore) -> Pixels:
         """Enlarge uint8 ``[h, w, 3]``, sRGB 0..255, to uint8 ``[sh, sw, 3]``.
@@ -49,13 +50,13 @@ class Upscaler(ABC):
         Raises
         ------
         TypeError
-            ``lr`` is of another type.
+            ``lr`` has another type.
         ValueError
-            It is of another shape, or empty.
+            ``lr`` has another shape, or is empty.
         UsageError
-            The model does not take it.
+            The model does not take such a picture.
         FailedError
-            The model's output is no picture.
+            The output of the model is not a picture.
         """
         if not isinstance(lr, np.ndarray) or lr.dtype != np.uint8:
             given = lr.dtype if isinstance(lr, np.ndarray) else type(lr).__name__
@@ -76,23 +77,30 @@ class Upscaler(ABC):
         return whole
 
     def tile_count(self, height: int, width: int) -> int:
-        """Tiles that ``bands`` runs for a picture."""
+        """Number of tiles that ``bands`` runs for a picture."""
         return 1
 
     @abstractmethod
     def bands(
         self, read: ReadRegion, height: int, width: int, on_tile: OnTile = ignore
     ) -> Iterator[Pixels]:
-        """Enlarge a picture of which only tiles are in memory.
+        """Enlarge a picture with only some of its tiles in memory.
+
+        Parameters
+        ----------
+        read
+            Reads a rectangle of the picture.
+        on_tile
+            Called for every finished tile.
 
         Yields
         ------
-        Bands of rows from the top, uint8 ``[h, scale * width, 3]``.
+        Bands of rows from the top, uint8 ``[h, s * w, 3]``.
         """
 
 
 class _AtOnce(Upscaler):
-    """Enlarges whole pictures only."""
+    """Base of upscalers that enlarge whole pictures only."""
 
     @abstractmethod
     def enlarge(self, lr: Pixels) -> Pixels:
@@ -108,7 +116,7 @@ class _AtOnce(Upscaler):
 
 
 class BicubicUpscaler(_AtOnce):
-    """MATLAB's bicubic enlargement, the first row of every table."""
+    """Bicubic interpolation as in MATLAB, the first row of every table."""
 
     name = "bicubic"
 
@@ -121,12 +129,14 @@ class BicubicUpscaler(_AtOnce):
 
 
 class WholeUpscaler(_AtOnce):
-    """A graph of which nothing is known: whole pictures, at the scale that it turns out to have.
+    """A foreign graph, whose traits are unknown: it runs on whole pictures.
+
+    Its scale is found by running a small picture.
 
     Raises
     ------
     UsageError
-        It does not enlarge pictures.
+        The graph does not enlarge pictures.
     """
 
     def __init__(self, runtime: Runtime, name: str) -> None:
@@ -153,20 +163,19 @@ class WholeUpscaler(_AtOnce):
 
 
 class TiledUpscaler(Upscaler):
-    """A network on a runtime, tile by tile, with a result that equals the whole picture's.
+    """A network that enlarges tile by tile, with the same result as on the whole picture.
 
-    Where a method has dynamic ranges, these are of each tile, and the first picture with tiles
-    gives a warning.
+    Dynamic ranges and bits follow the tile instead of the picture, which is warned of once.
 
     Parameters
     ----------
     tile
-        LR pixels that a tile keeps per side, a few more where tiles are to begin at certain pixels;
-        None: as many as ``TILE_MEMORY`` allows.
+        LR pixels that a tile keeps per side, rounded up to the alignment of the network; None: as
+        many as ``TILE_MEMORY`` allows.
     for_small
-        Gives what runs pictures that are too small for the runtime.
+        Opens the runtime for pictures that are too small for this one; None: they are refused.
     meter
-        Counts bits of the network.
+        Counts the bits of the network.
     """
 
     def __init__(
@@ -191,14 +200,14 @@ class TiledUpscaler(Upscaler):
         return aligned(core, traits.alignment)
 
     def tile_count(self, height: int, width: int) -> int:
-        """Tiles that ``bands`` runs for a picture."""
+        """Number of tiles that ``bands`` runs for a picture."""
         core = self.tile_size(height, width)
         return -(-height // core) * -(-width // core)
 
     def bands(
         self, read: ReadRegion, height: int, width: int, on_tile: OnTile = ignore
     ) -> Iterator[Pixels]:
-        """Enlarge a picture of which only tiles are in memory."""
+        """Enlarge a picture with only one band of tiles in memory."""
         core, halo = self.tile_size(height, width), self._traits.receptive_radius
         alignment = self._traits.alignment
         runtime = self._runtime_for(min(height, width))
@@ -226,22 +235,22 @@ class TiledUpscaler(Upscaler):
 
 
 def pixel_budget(traits: ModelTraits) -> int:
-    """LR pixels that may go through a network at once."""
+    """Largest number of LR pixels that go through a network at once."""
     return min(TILE_MEMORY // traits.bytes_per_pixel, MAX_TILE**2)
 
 
 def empty_band(rows: Span, width: int, scale: int) -> Pixels:
-    """The band of the rows that tiles keep, of an LR picture of that width."""
+    """Allocate the band of enlarged rows that a row of tiles keeps; the width is in LR pixels."""
     return np.empty(((rows.last - rows.first) * scale, width * scale, 3), np.uint8)
 
 
 def checked(sr: Pixels, height: int, width: int, upscaler: Upscaler) -> Pixels:
-    """Give back what a model made of a ``height`` x ``width`` picture.
+    """Return the output of a model for a ``height`` x ``width`` picture, if its size is right.
 
     Raises
     ------
     UsageError
-        It does not enlarge by the scale that it says.
+        The model does not enlarge by the scale that it claims.
     """
     scale = upscaler.scale
     if sr.shape != (height * scale, width * scale, 3):
@@ -251,12 +260,12 @@ def checked(sr: Pixels, height: int, width: int, upscaler: Upscaler) -> Pixels:
 
 
 def put(sr: Pixels, band: Pixels, rows: Span, columns: Span, upscaler: Upscaler) -> None:
-    """Put what is kept of an enlarged tile in its place in a band.
+    """Copy the kept part of an enlarged tile to its place in a band.
 
     Raises
     ------
     UsageError
-        The tile is not of the scale that the model says.
+        The tile does not have the scale that the model claims.
     """
     checked(sr, rows.stop - rows.start, columns.stop - columns.start, upscaler)
     scale = upscaler.scale

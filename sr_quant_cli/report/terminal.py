@@ -37,7 +37,7 @@ class TerminalReporter:
     def result(self, line: str) -> None:
         """Print a line to standard output, above bars."""
         with _above_bars():
-            say(line)
+            say(self._wording(line))
 
     def note(self, line: str) -> None:
         """Print a line to standard error, above bars."""

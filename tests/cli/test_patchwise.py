@@ -1,4 +1,4 @@
-"""``srq eval`` and ``srq upscale`` patch by patch, as a user runs them."""
+"""``srq eval`` and ``srq upscale`` in patches, as a user runs them."""
 
 import json
 

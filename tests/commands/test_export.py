@@ -29,7 +29,7 @@ from tests.lowered import CPU, deployed, graph_file, lr_batch, network, quantize
 
 
 class Enlarging(Runtime):
-    """Bicubic, and some change to its pixels."""
+    """Bicubic enlargement, with a change to its pixels."""
 
     runtime, precision = "openvino", "fp32"
 
@@ -105,7 +105,7 @@ def test_what_a_change_costs_is_no_loss_of_the_graph():
 
 @pytest.fixture
 def model(tmp_path):
-    """A model file on integers throughout."""
+    """A model file that runs on integers throughout."""
     path = tmp_path / "model.safetensors"
     save_model(path, network("full w4a4"), Card(name="tiny w4a4"))
     return path
@@ -113,7 +113,7 @@ def model(tmp_path):
 
 @pytest.fixture
 def traced(monkeypatch):
-    """Tracing takes seconds: gives a graph that is there; what was asked for is in the list."""
+    """Use a ready graph instead of tracing, which takes seconds; collects the requests."""
     asked = []
 
     def from_stock(given, name, io, **options):

@@ -10,7 +10,7 @@ from sr_quant_cli.quant.layers import QuantConv2d
 
 @pytest.fixture(scope="module")
 def folded():
-    """An embedded model on integers: the convolutions behind its body are one."""
+    """An embedded model on integers, whose convolutions after the body are folded into one."""
     path = embedded_model(4)
     network, _ = load_model(path)
     return path, network

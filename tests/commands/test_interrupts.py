@@ -23,8 +23,8 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A graph of x4, a large picture, and a folder of eight smaller ones, of noise that is slow to
-    compress."""
+    """A x4 graph, a large picture, and a folder of eight smaller ones; their noise compresses
+    slowly."""
     folder = tmp_path_factory.mktemp("interrupts")
     graph = helper.make_graph(
         [helper.make_node("Resize", ["x", "", "s"], ["y"], mode="nearest")],
@@ -80,7 +80,7 @@ class Upscale:
 @pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.15])
 def test_an_interrupt_is_never_lost_in_a_folder(place, tmp_path, number, delay):
-    """After the first output, at moments that differ: a picture is read, enlarged or encoded."""
+    """Interrupts come at different moments: while a picture is read, enlarged or encoded."""
     upscale = Upscale(place, "many", tmp_path / "out")
     upscale.wait_for("p0_x4.png")
     time.sleep(delay)
@@ -122,7 +122,7 @@ def test_a_killed_process_leaves_nothing_that_the_next_one_keeps(place, tmp_path
 
 
 def test_pictures_are_enlarged_in_other_threads_too(place, tmp_path):
-    """Where Python takes no handlers of signals."""
+    """Python installs no signal handlers outside the main thread."""
     jobs = plan_jobs(place / "many/p0.png", 2, tmp_path).jobs
     with ThreadPoolExecutor() as pool:
         (done,) = pool.submit(upscale_all, BicubicUpscaler(2), jobs, overwrite=False).result()

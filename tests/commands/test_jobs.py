@@ -1,4 +1,4 @@
-"""What of a folder is enlarged, how the results are called, and what becomes of a batch."""
+"""Pictures of a folder that are enlarged, names of the results, and outcomes of a batch."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from sr_quant_cli.inference.upscaler import BicubicUpscaler
 from tests.helpers import nearest_onnx, picture
 
 UNDECODABLE = os.fsdecode(b"caf\xe9.png")
-"""A name that is no UTF-8, as old archives have them."""
+"""A name that is not UTF-8, as in old archives."""
 
 
 def names(plan):
@@ -113,7 +113,7 @@ def test_where_one_picture_goes(tmp_path, output, expected):
         ("nothing.png", None, "no such picture or folder"),
         ("void", None, r"no pictures in .*void, but 1 other file \(notes.txt\)$"),
         ("in", "o.png", "is a file name, but the input"),
-        ("in/a.png", "o.xyz", r"suffix must be one of .png, .*; of a folder, write .*o\.xyz/$"),
+        ("in/a.png", "o.xyz", r"suffix must be one of .png, .*; for a folder, write .*o\.xyz/$"),
         ("in/a.png", "pipe", "is no folder, and ends in none of .png"),
         ("a" * 5000, None, "File name too long"),
         ("in/a.png", "a" * 5000, "File name too long"),
@@ -156,7 +156,7 @@ def test_one_bad_picture_does_not_stop_the_others(tmp_path, capsys):
 
 
 def test_odd_names_are_enlarged_or_named(tmp_path, srq):
-    """The longest output that the file system takes, one byte more, and no UTF-8."""
+    """The longest name that the file system takes, one byte more, and bytes that are not UTF-8."""
     longest, longer = "l" * (255 - len("_x2.png")), "m" * (256 - len("_x2.png"))
     folder = tmp_path / "in"
     folder.mkdir()

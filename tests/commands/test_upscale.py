@@ -127,7 +127,7 @@ def test_hidden_colours_change_nothing_that_is_visible(tmp_path):
 
 
 def test_an_edge_to_transparency_has_the_colour_of_what_is_visible(tmp_path):
-    """By bicubic interpolation, which draws dark rings where black lies below alpha 0."""
+    """Bicubic interpolation would draw dark rings if black lies below alpha 0."""
     y, x = np.mgrid[:40, :40]
     alpha = np.clip(255 * (15 - np.hypot(x - 19.5, y - 19.5)), 0, 255).astype(np.uint8)
     disc = np.where(alpha[:, :, None] > 0, np.array([220, 30, 30]), 0).astype(np.uint8)

@@ -25,7 +25,7 @@ class ByBrightness(BitProvider):
 
 
 def dynamic_edsr(scale: int = 2) -> EDSR:
-    """The tiny EDSR by PAMS at 4 bits, block inputs and second convolutions of chosen bits."""
+    """The tiny EDSR by PAMS at 4 bits; block inputs and second convolutions have chosen bits."""
     network, method = tiny_edsr(scale), PAMS(PAMSConfig())
     quantize_network(network, method, method.paper_placement(), Bits(4, 4))
     method.calibrate(network, [torch.rand(2, 3, 12, 12)])

@@ -1,4 +1,4 @@
-"""The map of bits: the colours of the scale where the patches are."""
+"""Bit maps: patches have the colours of the scale."""
 
 import numpy as np
 

@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 BLOCK_CONV = 9 * 8 * 8
 HEAD, BODY_LAST, UPSAMPLER, TAIL = 9 * 3 * 8, 9 * 8 * 8, 9 * 8 * 32, 9 * 8 * 3 * 4
 FLOAT_MACS = HEAD + BODY_LAST + UPSAMPLER + TAIL
-"""Multiply-accumulates of an LR pixel; the tail runs on four times as many."""
+"""Multiply-accumulates per LR pixel; the tail runs on four times as many pixels."""
 
 
 def whole(height, width, bits=None):

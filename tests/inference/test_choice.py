@@ -1,4 +1,4 @@
-"""Which runtime runs a model: the same one whenever it is asked, from several processes too."""
+"""Choice of the runtime: always the same one, also for several processes."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +24,7 @@ from tests.lowered import CPU
 
 
 class Drawn:
-    """A runtime that gives bicubic's pictures, or their negatives, in given times."""
+    """A runtime that returns bicubic pictures, or their negatives, after given times."""
 
     def __init__(self, seconds, clock, *, wrong):
         self.seconds, self.clock, self.wrong = seconds, clock, wrong
@@ -45,7 +45,7 @@ def bicubic_model(folder):
 
 @pytest.fixture
 def drawn(tmp_path, monkeypatch):
-    """Puts runtimes in the place of the real ones, for a model that is bicubic."""
+    """Replace the real runtimes for a model that is bicubic."""
     model = bicubic_model(tmp_path)
     clock = SimpleNamespace(now=0.0)
 
@@ -89,7 +89,7 @@ def test_times_that_are_nearly_equal_do_not_decide(drawn, share, chosen):
 
 
 def test_a_disturbed_run_does_not_decide(drawn):
-    """The first run warms up; each later one but the last two is disturbed."""
+    """The first run warms up; later ones are disturbed, except for the last two."""
     model, _ = drawn(openvino=[9.0, 0.7, 0.6, 0.1, 0.2, 0.5], onnxruntime=[9.0, *[0.095] * 5])
     assert choose(model, "fp32") == "openvino"
 
@@ -136,7 +136,7 @@ def test_a_choice_that_cannot_be_kept_is_made_all_the_same(drawn, monkeypatch, c
 
 
 def test_all_that_ask_at_once_wait_for_one_measurement(drawn, monkeypatch):
-    """Threads stand for processes: a lock on a file keeps out both alike."""
+    """Threads stand for processes: a file lock keeps out both."""
     model, opened = drawn(openvino=0.1, onnxruntime=0.9)
     swift = choice.open_graph
 

@@ -1,4 +1,4 @@
-"""What the embedded models give: flat pictures, edges of photographs, PSNR to three decimals."""
+"""Embedded models: flat pictures, edges of photographs, PSNR to three decimals."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ GOLDEN = {
     "edsr-baseline-x4-w8a8": 31.881,
     "edsr-small-x4-w8a8": 31.815,
 }
-"""PSNR in dB on the first sample picture, protocol matlab."""
+"""PSNR in dB on the first sample picture, protocol matlab"""
 
 COLOURS = [(r, g, b) for r in (0, 255) for g in (0, 255) for b in (0, 255)]
 COLOURS += [(128, 128, 128), (30, 90, 200), (200, 200, 200)]
@@ -43,7 +43,7 @@ def test_flat_pictures_stay_flat_to_the_last_pixel(name):
 
 @models
 def test_edges_of_photographs_are_as_good_as_their_inside(name):
-    """Against bicubic: at x4 the outermost pixels lie outside of what the LR pixels span."""
+    """Compared with bicubic: at x4 the outermost pixels lie outside the span of the LR pixels."""
     upscaler = opened(name)
     ratios = []
     for _, lr, hr in sample_pairs(upscaler.scale):

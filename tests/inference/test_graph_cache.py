@@ -1,4 +1,4 @@
-"""Graphs in the cache: made once, opened without torch, and only where the model agrees."""
+"""Graphs in the cache: made once, opened without torch, and only if the model agrees."""
 
 import json
 import os
@@ -31,7 +31,7 @@ RUNTIMES = ("torch", "onnxruntime", "openvino")
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
-    """A model file and a cache in which it is prepared already, by the command itself."""
+    """A model file, and a cache in which its graph is prepared already."""
     folder = tmp_path_factory.mktemp("kept")
     model = folder / "tiny.safetensors"
     save_model(model, network("full w4a4"), Card(name="tiny w4a4"))
@@ -51,7 +51,7 @@ def cache(kept, monkeypatch):
 
 @pytest.fixture
 def traced(monkeypatch):
-    """Tracing takes seconds: a graph that is there is taken; gives depths of what was asked for."""
+    """Use a ready graph instead of tracing, which takes seconds; collects the requests."""
     asked = []
 
     def from_stock(given, name, io, *, full_range):
@@ -177,7 +177,7 @@ def test_another_version_or_processor_prepares_anew(tiny_model, traced, monkeypa
 
 
 def test_the_sources_of_all_that_makes_a_graph_are_looked_at():
-    """Another source gives another graph, and so does one in a folder that is not named here."""
+    """``MAKERS`` names every room that making a graph imports, and no other."""
     code = (
         "import sys\n"
         "import sr_quant_cli.lowering.deploy, sr_quant_cli.lowering.graph\n"
@@ -192,7 +192,7 @@ def test_the_sources_of_all_that_makes_a_graph_are_looked_at():
 
 
 def test_the_fingerprint_is_of_names_and_contents(tmp_path, monkeypatch):
-    """In a copy of a package, whose sources are then changed."""
+    """Changes sources in a copy of the package."""
     for place in ("inference/graph_cache.py", "quant/a.py"):
         (tmp_path / place).parent.mkdir(exist_ok=True)
         (tmp_path / place).write_text("x = 1\n")
@@ -257,7 +257,7 @@ def test_what_is_damaged_is_made_anew(tiny_model, traced, capsys, file, damage):
 
 
 def test_another_model_s_graph_or_traits_are_not_believed(tmp_path, tiny_model, traced):
-    """Files that are whole, and written by srq, but not for this model."""
+    """Intact files of srq that belong to another model."""
     first = prepare(identify(tiny_model))
     first.graph.write_bytes(first.graph.read_bytes() + b"\x7a\x00")
     assert prepare(identify(tiny_model)) == first
@@ -333,7 +333,7 @@ main()
 
 
 def test_nothing_is_sent_and_nothing_written_outside_the_cache(tmp_path, tiny_model):
-    """Both runtimes run: they are measured against each other."""
+    """Both runtimes run, since they are timed against each other."""
     home, temporary, pictures = (tmp_path / name for name in ("home", "temporary", "pictures"))
     for folder in (home, temporary, pictures):
         folder.mkdir()
@@ -382,7 +382,7 @@ def test_tiles_of_prepared_graphs_join_to_the_whole_picture(cache, runtime, heig
 
 @pytest.fixture(scope="module")
 def kept_float(tmp_path_factory):
-    """A float model whose graph takes pictures of 5x5 and more."""
+    """A float model whose graph takes pictures of at least 5x5 pixels."""
     folder = tmp_path_factory.mktemp("float")
     model = folder / "tiny.safetensors"
     save_model(model, tiny_edsr(), Card(name="tiny"))

@@ -1,4 +1,4 @@
-"""Patches, how they are joined, and that they do not depend on their company."""
+"""Patches: how they are joined, and their independence of their batch."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 class Nearest(Network):
-    """Repeats pixels; marks the outermost ones of what it is given in red; counts its batches."""
+    """Repeats pixels, paints the outermost ones of each patch red, and counts its batches."""
 
     receptive_radius = 0
     floats_per_pixel = 12

@@ -1,4 +1,4 @@
-"""Networks whose bits are those of rows, on static graphs."""
+"""Networks that choose a row of bits, on static graphs of these rows."""
 
 import json
 from functools import partial
@@ -23,18 +23,18 @@ from sr_quant_cli.quant.sites import FULL
 from tests.helpers import open_path, tiny_edsr
 
 LISTED = ("cabm", "adabm", "granular_dq")
-"""Methods whose bits come in rows."""
+"""methods that choose among rows of bits"""
 
 
 def rough(size=48):
-    """Smooth on the left, rough on the right."""
+    """A picture that is smooth on the left and rough on the right."""
     share = np.linspace(0, 1, size)[None, :, None]
     noise = np.random.default_rng(0).uniform(-80, 80, (size, size, 3))
     return np.clip(128 + share * noise, 0, 255).astype(np.uint8)
 
 
 def lr_batch():
-    """Three patches of it, from smooth to rough."""
+    """Three patches of that picture, from smooth to rough."""
     pixels = torch.from_numpy(rough()).permute(2, 0, 1).float() / 255
     return torch.stack([pixels[:, :16, left : left + 16] for left in (0, 16, 32)])
 
@@ -44,7 +44,7 @@ def between(values):
 
 
 def dynamic(name, placement="paper"):
-    """A row for each of the three patches; kernels take weights of 7 bits as they are."""
+    """A network with a row for each of the three patches; kernels take its 7-bit weights exactly."""
     network, method = tiny_edsr(), build(config_class(name)())
     sites = FULL if placement == "full" else method.paper_placement()
     quantize_network(network, method, sites, Bits(7, 6 if name == "adabm" else 8))

@@ -1,4 +1,4 @@
-"""What an upscaler takes, and what of a network's output is no picture."""
+"""Inputs that an upscaler takes, and outputs of a network that are no pictures."""
 
 import json
 import warnings
@@ -41,7 +41,7 @@ def test_what_is_no_8_bit_picture_is_refused(lr, error, message):
 
 
 def with_traits(path, scale):
-    """Let a graph say of itself that it enlarges by ``scale``."""
+    """Write traits with the given scale into a graph."""
     traits = {"name": "liar", "scale": scale, "receptive_radius": 1, "bytes_per_pixel": 100}
     model = onnx.load(path)
     helper.set_model_props(model, {"srq": json.dumps({"facts": traits})})
@@ -184,7 +184,7 @@ def test_traits_of_a_tile_are_checked_too():
 
 
 class _Same:
-    """Enlarges nothing."""
+    """A runtime that returns its input."""
 
     runtime = "onnxruntime"
 

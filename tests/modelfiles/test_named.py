@@ -1,4 +1,4 @@
-"""Which file a user means."""
+"""Files that names stand for."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What all runtimes have in common: pictures in and out, refusals in one line."""
+"""Behaviour that all runtimes share: pictures in and out, refusals in one line."""
 
 import subprocess
 import sys
@@ -123,7 +123,7 @@ def test_no_output_is_an_error(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_want_of_memory_is_told_as_such(tmp_path, runtime):
-    """In a process that may have a little more than it has."""
+    """Runs in a process that may take only a little more memory."""
     code = (
         "import resource, sys\n"
         "from pathlib import Path\n"

@@ -1,4 +1,4 @@
-"""What a file says of its network is looked at before it is believed."""
+"""Traits from a file are checked before they are used."""
 
 import json
 from dataclasses import asdict
