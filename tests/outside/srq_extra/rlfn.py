@@ -50,7 +50,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
-        return x * self.expand(self.conv(self.reduce(x))).sigmoid()
+        y: Tensor = x * self.expand(self.conv(self.reduce(x))).sigmoid()
+        return y
 
 
 class LocalFeatureBlock(nn.Module):
