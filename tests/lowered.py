@@ -1,4 +1,4 @@
-"""Tiny quantized networks, their codes, and graphs that are traced once for all test modules."""
+"""Tiny quantized networks, their codes, and graphs that all test modules share."""
 
 from copy import deepcopy
 from functools import cache
@@ -29,7 +29,7 @@ STATIC = [
     # DDTB's ranges are static as long as no gate is chosen.
     if name == "ddtb" or not build(config_class(name)()).dynamic
 ]
-"""Methods whose ranges do not follow from the picture."""
+"""Methods whose ranges do not depend on the picture."""
 
 
 def lr_batch(count, first=0, size=12):
@@ -54,19 +54,19 @@ def quantize(network, name, placement="full", bits=4, **config):
 
 @cache
 def quantized_edsr(name, placement, bits):
-    """Shared: not to be changed."""
+    """Shared between tests: must not be changed."""
     return quantize(tiny_edsr(), name, placement, bits)
 
 
 def scaled_edsr():
-    """With another factor than 1 on its residual branches."""
+    """Make a network with a factor on its residual branches."""
     network = EDSR(EDSRConfig(scale=2, n_blocks=2, n_feats=8, res_scale=0.3)).eval()
     network.load_state_dict(tiny_edsr().state_dict())
     return network
 
 
 class Transformer(Block):
-    """The block of a transformer with what tiling asks for."""
+    """A block of a transformer that can be tiled."""
 
     receptive_radius, floats_per_pixel = 9, 100
 
@@ -98,7 +98,7 @@ class One(Network):
 
 
 def twin(module, change=lambda spec: spec, **site):
-    """The module on integers, and what is known of its site."""
+    """Make the integer form of a module, and the description of its site."""
     network = One(module, **site)
     spec = change(freeze(network))
     assert not spec.obstacles
@@ -106,7 +106,7 @@ def twin(module, change=lambda spec: spec, **site):
 
 
 def inputs_of(spec: InputSpec, shape, *, beyond=3, noise=0.4, positive=False):
-    """Random inputs around all codes and beyond them, none near a tie between two codes."""
+    """Draw inputs around all codes and beyond, far from ties between two codes."""
     generator = torch.Generator().manual_seed(7)
     codes = torch.randint(-beyond, spec.last + 1 + beyond, shape, generator=generator)
     codes = codes + (torch.rand(shape, generator=generator) * 2 - 1) * noise
@@ -122,7 +122,7 @@ def values_of(weight: WeightSpec):
 
 
 def equal(a, b, part=1e-5):
-    """Whether two results of other orders of summation are the same."""
+    """True if two results are equal but for the order of summation."""
     return a.shape == b.shape and bool((a - b).abs().max() <= part * b.abs().max())
 
 
@@ -141,7 +141,7 @@ NETWORKS = {
 
 @cache
 def network(which):
-    """Shared: not to be changed."""
+    """Shared between tests: must not be changed."""
     return NETWORKS[which]()
 
 
@@ -151,7 +151,7 @@ def _deployed(which, io):
 
 
 def deployed(which, io) -> Deployed:
-    """A copy; tracing takes seconds, and happens once for all tests."""
+    """Copy a graph; tracing takes seconds and happens once for all tests."""
     return deepcopy(_deployed(which, io))
 
 
@@ -164,7 +164,7 @@ def graph_file(folder, which, io, suffix=".onnx"):
 
 
 def reference(which):
-    """Torch runtime of what the graph of a network was made from."""
+    """Make the torch runtime of the network that a graph was made from."""
     original = network(which)
     if original.quantization is None:
         return TorchRuntime(deepcopy(original), CPU)

@@ -1,4 +1,4 @@
-"""Networks whose bits are chosen at run time, as one graph."""
+"""Graphs of networks whose bits are chosen at run time."""
 
 from functools import partial
 
@@ -31,7 +31,7 @@ NETWORKS = ("edsr", "srresnet", "msrresnet", "carn-m", "idn", "rdn")
 
 @torch.no_grad()
 def choosing(network, placement="paper"):
-    """By CADyQ, each selector with a mind of its own, each candidate with its own bound.
+    """Quantize by CADyQ, with different selectors and a different bound for each candidate.
 
     Kernels take weights of 7 bits as they are.
     """
@@ -66,7 +66,7 @@ def test_codes_of_chosen_bits_change_no_output(name, placement):
         bits = simulated.bit_provider.chosen()
         assert torch.equal(lowered.bit_provider.chosen(), bits)
         seen |= set(bits.flatten().tolist())
-        # A code that falls the other way at a tie changes what is around it by a step.
+        # A tie that is rounded the other way changes its surroundings by a step.
         assert off.mean() <= 1e-4 * wanted.abs().mean()
     assert len(seen) > 1
 
@@ -92,7 +92,7 @@ def test_one_graph_chooses_as_the_network_does(tmp_path, placement):
             assert off.mean() <= 0.15
         if runtime == "openvino":
             kernels = graph.kernels()
-            # Of those in float, the selectors and Sobel's kernel choose.
+            # Float kernels are the selectors and Sobel's filter.
             choosing_ = len(network.bit_provider.inputs) + 1
             ends = 4 if placement == "paper" else 0
             assert made_.integer_layers == kernels.integer

@@ -1,4 +1,4 @@
-"""Graphs beside the networks that they were made from, in both runtimes."""
+"""Graphs in both runtimes compared with their networks."""
 
 import json
 
@@ -54,7 +54,7 @@ def runtimes(path):
 
 
 def as_written(path):
-    """ONNX Runtime without any optimization: each operation by itself, as it is defined."""
+    """Run ONNX Runtime without optimization: every operation as it is defined."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads, options.log_severity_level = 1, 3
@@ -109,7 +109,7 @@ def test_runtimes_give_what_torch_gives(tmp_path, which, io):
         for height, width in ODD:
             lr = picture(height, width, seed=height)
             found = difference(runtime(lr), torch_runtime(lr))
-            # At 4 bits a code that falls the other way at a tie changes many pixels behind it.
+            # At 4 bits a tie that is rounded the other way changes many pixels.
             assert found.max() <= (4 if which == "full w4a4" else 1)
             assert found.mean() <= (0.5 if which == "full w4a4" else 0.15)
 
@@ -130,7 +130,7 @@ def test_codes_are_made_once_of_each_tensor(which, again):
     made_by = {name: node for node in graph.node for name in node.output}
     quantized = [node for node in graph.node if node.op_type == "QuantizeLinear"]
     sources = [made_by.get(node.input[0]) for node in quantized]
-    # At 4 bits the first convolution of a block takes other codes than the shortcut, which has 8.
+    # At 4 bits the first convolution of a block has other codes than the 8-bit shortcut.
     assert sum(node is not None and node.op_type == "DequantizeLinear" for node in sources) == again
     assert not any(node.op_type == "Identity" for node in graph.node)
 
@@ -151,7 +151,7 @@ def test_kernels_of_other_graphs_are_float_and_named(tmp_path):
     in_onnxruntime, in_openvino = (
         runtime.kernels() for runtime in runtimes(graph_file(tmp_path, "offsets", "float"))
     )
-    # Each layer on integers, and what its offsets add at the border in float.
+    # Every layer runs on integers; its offsets add a float convolution at the border.
     assert in_openvino.integer >= 8
     assert in_openvino.floating > 0
     assert in_onnxruntime.floating >= in_openvino.floating
@@ -169,14 +169,14 @@ def test_a_float_network_is_folded_and_exact_at_the_border(tmp_path):
         with torch.no_grad():
             wanted = network("float")(x).numpy()
             inside = fold(network("float"))(x).numpy()
-        # Folded without care for the border it would be another.
+        # Folding without care for the border would give another result.
         assert np.abs(inside - wanted).max() > 1e-3
         assert np.abs(graph(x.numpy()) - wanted).max() <= 1e-5
         assert np.abs(compiled([x.numpy()])[0] - wanted).max() <= 1e-5
 
 
 class Brighter(Transformer):
-    """Pixels twice as large and more contrasty, in float: beyond 0 and 255, near no tie."""
+    """Enlarge pixels twice with more contrast: beyond 0 and 255, far from ties."""
 
     def declared_sites(self):
         return ()
@@ -208,7 +208,7 @@ def test_what_the_metadata_say(tmp_path):
     assert (model.producer_name, model.producer_version) == ("srq", __version__)
     (entry,) = model.metadata_props
     assert json.loads(entry.value)["version"] == __version__
-    # What goes along, and a second description in the place of the first.
+    # Further entries, and a second description that replaces the first.
     describe(model, traits, notes=["a", "b"])
     (entry,) = model.metadata_props
     assert json.loads(entry.value)["notes"] == ["a", "b"]

@@ -1,4 +1,4 @@
-"""Layers on integers beside the simulated ones, on the same inputs, border included."""
+"""Integer layers compared with fake-quantized ones on the same inputs, border included."""
 
 from copy import deepcopy
 
@@ -49,7 +49,7 @@ INTEGER = (IntegerConv2d, IntegerLinear, IntegerMatMul, IntegerTensor)
 
 
 def bounds(bits, lower, upper, to_grid=affine_real):
-    """A range for each row of ``lower`` and ``upper``, or one."""
+    """Make a range for each row of ``lower`` and ``upper``, or one."""
     lower, upper = torch.tensor(lower), torch.tensor(upper)
     quantizer = BoundsQuantizer(bits, "clip", to_grid, min_max, lower.shape)
     quantizer.lower.data.copy_(lower)
@@ -76,7 +76,7 @@ def test_every_layer_equals_its_simulation(name, placement, bits):
         channels = site.site.channels
         x = inputs_of(given, (2, channels, 7, 6), positive=site.site.unsigned)
         if isinstance(module.input_quantizer, nn.Identity):
-            # It reads what a tensor site in front of it has put on levels.
+            # It reads an input that a tensor site has quantized.
             x = integer.input(x) + given.offset
         assert equal(integer(x), module(x))
         codes = (integer.input(x) / given.step).round() + given.zero
@@ -164,7 +164,7 @@ def test_convolutions_with_real_offsets(options, given, bits, weights):
     x = inputs_of(site.inputs[0], (2, 6, 9, 8))
     assert equal(integer(x), layer(x))
     if conv.padding not in (0, (0, 0)):
-        # The border is another: without the padding's share it would be wrong.
+        # The border differs: without the term of the padding it would be wrong.
         integer.border.zero_()
         assert not equal(integer(x), layer(x))
 
@@ -239,7 +239,7 @@ def test_what_makes_kernels_fusable_changes_no_output(name):
     absorb_shifts(changed)
     quantize_early(changed)
     shifts = [m.shift is not None for m in changed.modules() if isinstance(m, IntegerInput)]
-    # Those of the head, of each block's first convolution and of two sums have none to go to.
+    # Shifts of the head, of first convolutions of blocks and of two sums cannot be merged.
     assert sum(shifts) == (5 if name == "quantsr" else 0)
     assert isinstance(changed.get_submodule("upsampler.0"), nn.Sequential)
     x = lr_batch(2, first=5, size=19)
@@ -272,7 +272,7 @@ def test_lowering_leaves_the_network_as_it_is():
 
 
 class TwoShuffles(Transformer):
-    """Ends with a convolution, two PixelShuffles and another value for each colour."""
+    """A network that ends with a convolution, two PixelShuffles and a value for each colour."""
 
     def __init__(self, config):
         super().__init__(config)
@@ -319,7 +319,7 @@ def test_the_last_convolution_gives_pixels(make):
     levels = (wanted * 255).round().clamp(0, 255)
     assert (pixels - levels).abs().max() <= 1
     assert (pixels != levels).float().mean() < 1e-3
-    # Before it rounds, it is the plain network.
+    # Before rounding it equals the plain network.
     convolution, rounding = changed.get_submodule(stage.convolution)
     assert isinstance(rounding, ToPixels)
     changed.set_submodule(stage.convolution, convolution)
@@ -350,7 +350,7 @@ def test_networks_that_end_otherwise_give_floats(make):
 
 
 def test_pixels_are_rounded_half_to_even_and_clipped():
-    # 127.5 is a float32; the others are near no tie.
+    # 127.5 is exact in float32; the others are far from ties.
     x = torch.tensor([-3.0, -0.001, 0.0, 0.5, 1.4 / 255, 1.6 / 255, 254.6 / 255, 1.0, 1.1, 400.0])
     expected = [0, 0, 0, 128, 1, 2, 255, 255, 255, 255]
     pixels = ToPixels()(x)

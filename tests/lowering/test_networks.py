@@ -1,4 +1,4 @@
-"""Every convolutional network on integers throughout, in both runtimes."""
+"""Every network with integer layers, in both runtimes."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def quantized(name, form=""):
 @pytest.mark.parametrize(("name", "form"), network_forms())
 @torch.no_grad()
 def test_what_makes_kernels_fusable_changes_no_output(name, form):
-    # Normalization that is not folded before it is quantized, too.
+    # Includes normalization that is not folded before quantization.
     simulated = quantize(made(name, form), "minmax", bits=8)
     lowered = lower(simulated, freeze(simulated))
     for change in (absorb_norms, quantize_early, simplify_activations):
@@ -36,7 +36,7 @@ def test_what_makes_kernels_fusable_changes_no_output(name, form):
     assert not any(isinstance(m, nn.BatchNorm2d | nn.PReLU) for m in lowered.modules())
     x = lr_batch(2, first=5, size=13)
     off = (lowered(x) - simulated(x)).abs()
-    # A code that falls the other way at a tie changes what is around it by a step.
+    # A tie that is rounded the other way changes its surroundings by a step.
     assert off.mean() <= 1e-4
     assert off.max() <= 0.02
 

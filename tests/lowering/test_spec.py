@@ -1,4 +1,4 @@
-"""Codes, steps and zero points that a quantized network comes down to."""
+"""Codes, steps and zero points of quantized networks."""
 
 from math import inf
 
@@ -77,7 +77,7 @@ def test_codes_are_in_range_and_give_the_fake_quantized_values(name, placement, 
             assert codes.dtype == torch.int8
             assert codes.shape == module.weight.shape
             per_channel = (codes.flatten(1).amax(1).int() - codes.flatten(1).amin(1)).max()
-            # Codes of a grid between two levels count twice.
+            # Codes of a grid half-way between levels count twice.
             assert per_channel <= (2 if name == "daq" else 1) * (2**width - 1)
             with torch.no_grad():
                 wanted = module.weight_quantizer(module.weight)
@@ -332,7 +332,7 @@ def test_a_range_is_reduced_where_16_bits_could_overflow(codes, last, expected):
 
 
 def pairs_in_16_bits(inputs, weights):
-    """Dot products of rows as x86 processors without VNNI have them: pairs saturate."""
+    """Compute dot products of rows like x86 processors without VNNI: pairs saturate."""
     products = inputs.astype(np.int64) * weights
     pairs = products[:, ::2] + products[:, 1::2]
     return np.clip(pairs, -(2**15), 2**15 - 1).sum(1)

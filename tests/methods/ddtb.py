@@ -1,4 +1,4 @@
-"""DDTB on a tiny network: what its tests share."""
+"""DDTB on a tiny network, for its tests."""
 
 import torch
 
@@ -36,7 +36,7 @@ def activations(network):
 
 
 def step(network, method, number, rate=0.0, batch=None):
-    """One step of gradient descent; gives the method's own losses."""
+    """Take one step of gradient descent, and return the losses of the method."""
     network.train()
     network.zero_grad()
     method.before_step(network, number, ITERS)

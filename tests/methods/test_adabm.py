@@ -20,7 +20,7 @@ from tests.helpers import tiny_edsr
 
 
 def ramps(*steps):
-    """Pictures whose slope is so many grey values a pixel."""
+    """Make pictures with a slope of so many grey values per pixel."""
     ramp = torch.arange(10.0).expand(1, 3, 8, 10) / 255
     return torch.cat([step * ramp for step in steps])
 

@@ -49,7 +49,7 @@ def smooth_and_edgy():
 def test_it_chooses_what_cadyq_chose_for_patches_like_it():
     before = quantized(CADyQ(CADyQConfig()))
     for selector in before.bit_provider.layers.values():
-        # 4 bits unless the gradient says otherwise.
+        # 4 bits unless the gradient decides otherwise.
         torch.nn.init.zeros_(selector.weight)
         selector.bias.data.copy_(torch.tensor([0.1, 0.0, -90.0]))
         selector.weight.data[2, :2] = 1.0

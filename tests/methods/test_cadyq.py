@@ -1,4 +1,4 @@
-"""CADyQ against hand-computed values: selectors, loss on bits, where it starts."""
+"""CADyQ against hand-computed values: selectors, loss on bits, start."""
 
 import math
 

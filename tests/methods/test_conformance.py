@@ -1,4 +1,4 @@
-"""What every method keeps on every network: levels, files, gradients, independent samples."""
+"""Properties of every method on every network: levels, files, gradients, independent samples."""
 
 import re
 from copy import deepcopy
@@ -53,16 +53,16 @@ def lr_batch(count, first=0):
 
 VARIANTS = ("corrected", "paper", "code")
 NETWORKS = (*networks.network_names(), "block")
-"""All that are registered, and a transformer's block."""
+"""All registered networks, and a block of a transformer."""
 
 WITHOUT_RELU = {"block", "swinir_light", "quantsr_t", "idn", "srresnet"}
-"""Networks in which no smallest value of a batch is 0, which the released DAQ looks for."""
+"""Networks without ReLUs, in which the smallest value of a batch is not 0 (released DAQ)."""
 
 CONTENT_AWARE = [name for name, method in all_methods().items() if method.chooses_bits]
 """Methods whose bits follow the picture, where a layer's input is a map."""
 
 THOROUGH = ("edsr", "block")
-"""Networks that are seen with all bits and variants; of the others a part is."""
+"""Networks that are tested with all bits and variants; the others with some."""
 
 UNSUPPORTED = [
     (name, network)
@@ -81,9 +81,9 @@ COMBINATIONS = [
 
 
 def each(combinations, argument, values, enough):
-    """Combinations with all values of an argument, or with one where that is enough.
+    """Parametrize combinations by all values of an argument, or by one where that is enough.
 
-    ``enough``: of a placement, for the networks that are not seen thoroughly.
+    ``enough`` is this value by placement, for networks that are not ``THOROUGH``.
     """
     cases = [
         (*combination, value)
@@ -114,7 +114,7 @@ def quantized(name, network, placement, bits, variant="corrected"):
 
 
 def quantize_at(student, method, sites, bits):
-    """With all that comes before, on a few pictures."""
+    """Quantize with all earlier stages, on a few pictures."""
     a = getattr(method.config, "candidates", [bits])[-1] if method.chooses_bits else bits
     batches = [lr_batch(2), lr_batch(2, first=2)]
     if method.starts_from is None:
@@ -134,7 +134,7 @@ def operands(student):
 
 
 def levels_of_each_range(quantizer, x, y):
-    """Number of levels in ``y`` that each range of a quantizer gives."""
+    """Count the levels in ``y`` for each range of a quantizer."""
     step = quantizer.grid(x.float()).step
     own = [d for d in range(step.ndim) if step.shape[d] > 1]
     rows = y.movedim(own, list(range(len(own)))).flatten(0, max(len(own) - 1, 0))
@@ -142,7 +142,7 @@ def levels_of_each_range(quantizer, x, y):
 
 
 def width(quantizer):
-    """Bits, or where they are chosen the most of those chosen last."""
+    """Bit width; if bits are chosen, the largest of the latest choice."""
     if not isinstance(quantizer, DynamicQuantizer):
         return quantizer.bits
     return int(quantizer.provider[0].choices[quantizer.layer].bits.max())
@@ -215,7 +215,7 @@ def test_a_tensor_too_few_or_too_many_is_refused(tmp_path, name, network, packed
     for key in {key.rpartition(".")[2]: key for key in tensors}.values():
         fewer = {other: value for other, value in tensors.items() if other != key}
         save_file(fewer, path, metadata=header)
-        # Without its codes a weight is looked for as it is.
+        # Without codes the plain weight is expected.
         missing = key.removesuffix("_codes") if key.endswith("weight_codes") else key
         with pytest.raises(UsageError, match=rf"{re.escape(missing)}\S* is missing"):
             load_model(path)
@@ -230,7 +230,7 @@ TRAINED = [c for c in COMBINATIONS if build(config_class(c[0])()).trains and c[1
 @each(TRAINED, "variant", VARIANTS, dict.fromkeys(("paper", "full"), "corrected"))
 def test_every_trainable_parameter_gets_a_gradient(name, network, variant, placement):
     recipe = load_recipe(f"{name}-edsr", ["train.iters=60"])
-    # At more than 2 bits DDTB starts with bounds of 10, which is made for values of its networks.
+    # Above 2 bits DDTB starts with bounds of 10, which suit only the values of its networks.
     own = network in ("edsr", "quantsr_c", "rdn", "srresnet")
     bits = 2 if name == "ddtb" and variant != "corrected" and not own else 3
     student, method = quantized(name, network, placement, bits, variant)
@@ -238,11 +238,11 @@ def test_every_trainable_parameter_gets_a_gradient(name, network, variant, place
     groups = objective.parameter_groups()
     names = {p: key for key, p in student.named_parameters()}
     waiting = {names[p] for group in groups for p in group.parameters}
-    # The released gates learn in their last layer alone.
+    # Only the last layer of the released gates learns.
     silent = {"reduce.weight", "norm.weight", "norm.bias"} if variant == "code" else set()
     expected = {key for key in names.values() if key.partition(".gate.")[2] in silent}
     if name == "ddtb" and variant != "corrected" and network not in ("edsr", "quantsr_c"):
-        # Few features leave some of these gates' quantized values, and so their ReLUs, at zero.
+        # With few features some quantized values of these gates, and so their ReLUs, stay at zero.
         waiting -= (gates := {key for key in waiting if ".gate." in key})
         expected -= gates
     for step in (*range(8), 30):
@@ -261,7 +261,7 @@ def test_every_trainable_parameter_gets_a_gradient(name, network, variant, place
 
 
 def lifted(student, lr):
-    """Raise the first convolutions of blocks until nothing of ``lr`` is cut off by their ReLUs."""
+    """Raise biases of first convolutions until their ReLUs clip nothing of ``lr``."""
 
     def lift(layer, _inputs, output):
         by = 1 - output.amin().clamp_max(0)
@@ -280,13 +280,13 @@ def lifted(student, lr):
 
 def depends_on_its_batch(name, network, variant):
     student, method = quantized(name, network, "paper", 3, variant)
-    # The last step of a training: what is dynamic is applied.
+    # In the last step of a training everything dynamic is applied.
     for step in (0, 1, 59):
         method.before_step(student, step, 60)
     student.eval()
     one = lr_batch(1, first=7)
     lifted(student, one)
-    # Beside copies of itself: the kernels of a batch of one sum up in another order.
+    # In a batch of copies, as kernels for a single sample sum in another order.
     alone = torch.cat([one] * 3)
     company = torch.cat([one, 3 * lr_batch(2, first=8)])
     with torch.no_grad():
@@ -308,7 +308,7 @@ def test_samples_depend_on_their_batch_only_where_the_papers_code_has_it(network
         if (name, network) not in UNSUPPORTED and not (name == "daq" and network in WITHOUT_RELU)
     }
     assert found <= expected
-    # Of other small networks the ranges may be the same by chance.
+    # In other small networks the ranges may be equal by chance.
     assert found == expected or network not in (*THOROUGH, "quantsr_c")
     assert {name for name, _ in dynamic} == {
         name for name, method in all_methods().items() if method.dynamic and not method.chooses_bits

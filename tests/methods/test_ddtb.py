@@ -119,7 +119,7 @@ def test_bounds_that_cross_are_put_apart_and_can_part_again():
     assert quantizer.lower.grad > 0
 
 
-# Which gates, and when.
+# Choice of gates, and phases.
 
 
 def test_variation_is_numpys_variance_of_the_extremes():
@@ -188,7 +188,7 @@ def test_the_first_phase_is_in_full_precision_and_changes_nothing():
         assert torch.allclose(network.train()(x), tiny_edsr()(x), atol=1e-6)
         assert all(q.seen == 1 for q in activations(network))
         assert all(q.gate.norm.mean.any() for q in activations(network))
-        # A validation shows the quantized network and is not recorded.
+        # Validation runs the quantized network and is not recorded.
         assert not torch.allclose(network.eval()(x), tiny_edsr()(x), atol=1e-3)
         assert all(q.seen == 1 for q in activations(network))
     train(network, method, range(3))

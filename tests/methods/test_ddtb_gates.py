@@ -57,7 +57,7 @@ def test_logits_by_hand(per_sample):
 def test_a_corrected_gate_sees_one_sample_alone():
     torch.manual_seed(0)
     gate = Gate(6, learns=True, per_sample=True)
-    # Without this, hidden units are multiples of one value, and lie half-way between levels.
+    # Without this, hidden units are multiples of one value, half-way between levels.
     gate.norm.mean.normal_()
     x = torch.randn(4, 6, 5, 5)
     for training in (True, False):

@@ -12,7 +12,7 @@ from tests.helpers import tiny_edsr
 
 
 def patches(count=10):
-    """With entropies that rise from one to the next."""
+    """Make pictures with rising entropy."""
     noise = torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     spread = torch.linspace(0.01, 0.9, count).view(-1, 1, 1, 1)
     return (0.5 + spread * (noise - 0.5)).expand(count, 3, 16, 16)

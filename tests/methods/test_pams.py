@@ -1,4 +1,4 @@
-"""PAMS against hand-computed values, its warm-up, its places and its training."""
+"""PAMS against hand-computed values: warm-up, placement, training."""
 
 import subprocess
 import sys
@@ -147,7 +147,7 @@ def test_every_block_has_three_quantized_activations_and_two_weights(variant, ki
     plan = quantize_network(network, method, method.paper_placement(), Bits(4, 3))
     assert sum(isinstance(q, MaxScale) for q in quantizers(network)) == 3 * 16
     assert sum(entry.weight_bits == 4 for entry in plan) == 2 * 16
-    # The first convolution reads what block_in has quantized: no quantizer of its own.
+    # The first convolution reads the quantized block_in and has no quantizer of its own.
     own = {e.site.kind for e in plan if e.input_bits == 3} - {"block_first"}
     assert own == kinds
     first = {entry.input_bits for entry in plan if entry.site.kind == "block_first"}

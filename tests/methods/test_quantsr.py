@@ -21,7 +21,7 @@ def noise(*shape, seed=0):
 
 
 def found(quantizer, value):
-    """The quantizer, as if calibration had found ``value``."""
+    """Set the value of a quantizer as calibration would."""
     quantizer.value.data.fill_(value)
     quantizer.batches.fill_(1)
     return quantizer
@@ -117,7 +117,7 @@ def test_a_copy_goes_by_its_own_sign():
 
 
 def soft_staircase(v):
-    """Rounds; its gradient is that of a tanh between each two levels."""
+    """Round with the gradient of a tanh between neighbouring levels."""
     whole = v.floor().detach()
     soft = whole + 0.5 + torch.tanh(v - whole - 0.5) / (2 * math.tanh(0.5))
     return v.round().detach() + soft - soft.detach()

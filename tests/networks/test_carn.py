@@ -9,7 +9,7 @@ def count(scale, **config):
 
 
 def test_parameter_counts():
-    # The papers' counts have 24 values of mean shifts besides.
+    # The counts of the papers include 24 values of mean shifts.
     assert count(4) + 24 == 1_111_899
     upsamplers = {2: 9 * 64 * 256 + 256, 3: 9 * 64 * 576 + 576, 4: 2 * (9 * 64 * 256 + 256)}
     body = count(4) - upsamplers[4]

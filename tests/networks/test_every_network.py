@@ -1,4 +1,4 @@
-"""What every network keeps: its size, the reach of a pixel, its sites, start from another scale."""
+"""Properties of every network: size, receptive radius, sites, start from another scale."""
 
 import pytest
 import torch

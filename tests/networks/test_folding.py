@@ -62,7 +62,7 @@ def test_folded_chain_equals_the_layers_on_the_whole_picture(make, size):
         wanted = nn.Sequential(*chain)(x)
         assert torch.allclose(folded(x), wanted, rtol=0, atol=1e-6)
         if min(size) > 2 * folded.radius:
-            # The folded convolution alone, whose weights were made in float32.
+            # Only the folded convolution, whose weights were computed in float32.
             inside = folded.radius * folded.scale
             difference = (folded.folded(x) - wanted).abs()[:, :, inside:-inside, inside:-inside]
             assert difference.max() < 1e-6
@@ -79,7 +79,7 @@ def test_networks_fold(scale, make):
         folded = fold(network)
         assert folded.config.context == CONTEXT
         network.set_context(CONTEXT)
-        # With its surroundings the folded convolution is the layers to the last pixel.
+        # With padding the folded convolution equals the layers up to the last pixel.
         assert torch.allclose(folded(x), network(x), atol=1e-5)
     assert network.config.folded is False
     assert [site.path for site in folded.sites()][-1] == "upsampler.0"

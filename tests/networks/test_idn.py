@@ -21,7 +21,7 @@ def silent(**config):
 
 def test_parameter_counts():
     assert build(IDNConfig(scale=4)).parameter_count() == 590_915
-    # One channel in the place of three at both ends.
+    # One channel instead of three at both ends.
     luma = 590_915 - 2 * 9 * 64 - 2 * (17 * 17 * 64 + 1)
     assert build(IDNConfig(scale=4, luma=True)).parameter_count() == luma
 
@@ -37,11 +37,11 @@ def test_rgb_is_added_to_the_bicubic_picture_of_torch(scale):
 def test_bicubic_enlargement_is_that_of_matlab(scale):
     x = torch.rand(1, 3, 20, 17, dtype=torch.float64)
     ours = enlarge_bicubic(x, scale)
-    # With antialiasing torch takes a = -1/2, too; at the edges it weighs what is there.
+    # With antialiasing torch also uses a = -1/2; at the edges it normalizes the weights.
     theirs = F.interpolate(x, scale_factor=scale, mode="bicubic", antialias=True)
     inside = np.s_[..., 2 * scale : -2 * scale, 2 * scale : -2 * scale]
     assert torch.allclose(ours[inside], theirs[inside], atol=1e-6)
-    # MATLAB rounds pixels after either direction.
+    # MATLAB rounds pixels after each direction.
     pixels = picture(20, 17, seed=3)
     enlarged = enlarge_bicubic(torch.from_numpy(pixels).permute(2, 0, 1)[None].double(), scale)
     off = enlarged[0].permute(1, 2, 0).numpy().clip(0, 255) - enlarge(pixels, scale)

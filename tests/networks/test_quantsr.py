@@ -1,4 +1,4 @@
-"""QuantSR-C: which blocks run at which depth, how they are ranked, and what is kept."""
+"""QuantSR-C: blocks that run at each depth, their ranks, saved state."""
 
 import copy
 
@@ -96,7 +96,7 @@ def test_blocks_are_ranked_by_what_their_absence_changes():
 
 
 def test_ranks_are_by_the_output_not_by_the_block():
-    # What block 0 adds is larger, but block 1's factor leaves a tenth of it.
+    # Block 0 adds more, but the factor of block 1 leaves a tenth of it.
     network = build(QuantSRCConfig(scale=2, n_blocks=3, n_feats=4))
     with torch.no_grad():
         for block, strength in zip(network.blocks, (1.0, 0.5, 0.0), strict=True):
@@ -191,7 +191,7 @@ def test_counted_operations_are_the_executed_ones(depth):
     assert count_macs(network, 6, 7) == by_hand
     operations = count_operations(network, 6, 7)
     assert sum(op.macs for op in operations) == by_hand
-    # Weights of what is left out are stored all the same.
+    # Weights of blocks that are left out are stored, too.
     whole = sum(p.numel() for name, p in network.named_parameters() if name.endswith("weight"))
     assert sum(op.weights for op in operations) == whole
     ran = executed(network)

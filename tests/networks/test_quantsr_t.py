@@ -1,4 +1,4 @@
-"""QuantSR-T: which residual groups run at which depth; what else is shared with QuantSR-C."""
+"""QuantSR-T: residual groups that run at each depth; the rest is shared with QuantSR-C."""
 
 import pytest
 import torch

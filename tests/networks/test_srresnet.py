@@ -57,7 +57,7 @@ def test_msrresnet_begins_with_the_bilinear_picture():
 
 @pytest.mark.parametrize(("scale", "parameters"), [(2, 1_369_859), (3, 1_554_499), (4, 1_517_571)])
 def test_msrresnet_is_as_large_as_edsr(scale, parameters):
-    # A convolution behind the upsampler in the place of that behind the body.
+    # One convolution behind the upsampler instead of the one behind the body.
     assert build(MSRResNetConfig(scale=scale)).parameter_count() == parameters
 
 
@@ -66,6 +66,6 @@ def test_biases_that_normalization_leaves_are_trained():
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     channels = sum(norm.num_features for norm in norms)
     folded = fold(network.eval())
-    # A weight and a bias of each channel are one bias.
+    # Weight and bias of each channel become one bias.
     assert folded.parameter_count() == network.parameter_count() - channels
     assert all(parameter.requires_grad for parameter in folded.parameters())

@@ -1,4 +1,4 @@
-"""SwinIR-light: counts, padding, windows and their shift, what a pixel depends on, tiles."""
+"""SwinIR-light: counts, padding, windows and their shift, receptive radius, tiles."""
 
 import numpy as np
 import pytest
@@ -97,7 +97,7 @@ def test_windows_are_put_together_again():
 
 
 def neighbours(height, width, window, shift):
-    """Whether pixels may attend to each other, by where their windows lie: ``[HW, HW]``."""
+    """True where pixels may attend to each other, by their windows: ``[HW, HW]``."""
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     where = torch.stack([(y + shift) // window, (x + shift) // window], 2).flatten(0, 1)
     return (where[:, None] == where).all(2)
@@ -217,7 +217,7 @@ def test_tiles_join_to_the_whole_picture_on_odd_sizes(height, width, tile, bits)
     tiled = TiledUpscaler(runtime, traits, tile)(lr)
     assert whole.shape == (height * 2, width * 2, 3)
     difference = np.abs(whole.astype(int) - tiled)
-    # A rounded code may turn over with another order of summation.
+    # Rounding may change a code when the order of summation differs.
     assert (difference > 0).mean() <= (1e-3 if bits else 1e-4)
     assert difference.max() <= (4 if bits else 1)
 
@@ -294,7 +294,7 @@ def test_tracing_finds_its_last_convolution_and_nothing_to_fold():
 
 
 def graphs_and_reference(network, folder):
-    """Both runtimes on the graph of a network, and torch on what it was made from."""
+    """Run the graph of a network in both runtimes, and its network in torch."""
     path = folder / "swinir.onnx"
     found = deploy(network, "swinir", "uint8")
     save_graph(found.model, path)
