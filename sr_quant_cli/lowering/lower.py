@@ -30,7 +30,7 @@ def lower(network: Network, spec: QuantSpec) -> Network:
     for site in spec.sites:
         module = lowered.get_submodule(site.site.path)
         lowered.set_submodule(site.site.path, _integer(module, site, lowered.bit_provider))
-    _settle(lowered)
+    _bake_constants(lowered)
     for block in lowered.modules():
         if isinstance(block, ScaledBranch) and isinstance(block.block_out, IntegerTensor):
             block.block_out.multiply(block.give_up_scale())
@@ -38,7 +38,7 @@ def lower(network: Network, spec: QuantSpec) -> Network:
 
 
 @torch.no_grad()
-def _settle(network: Network) -> None:
+def _bake_constants(network: Network) -> None:
     """Bake everything constant in fake-quantized layers, in place."""
     for module in network.modules():
         if isinstance(module, QuantConv2d | QuantLinear):

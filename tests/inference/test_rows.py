@@ -44,7 +44,7 @@ def between(values):
 
 
 def dynamic(name, placement="paper"):
-    """A network with a row for each of the three patches; kernels take its 7-bit weights exactly."""
+    """Make a network with a row for each of three patches; 7-bit weights are exact in kernels."""
     network, method = tiny_edsr(), build(config_class(name)())
     sites = FULL if placement == "full" else method.paper_placement()
     quantize_network(network, method, sites, Bits(7, 6 if name == "adabm" else 8))

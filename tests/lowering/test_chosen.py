@@ -21,10 +21,10 @@ from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.quant.sites import FULL
 from sr_quant_cli.runtimes.registry import get_runtime
 from sr_quant_cli.runtimes.torch import TorchRuntime
-from tests.helpers import picture, tiny_edsr
+from tests.helpers import open_path, picture, tiny_edsr
 from tests.inference.test_rows import rough
 from tests.lowered import CPU, lr_batch
-from tests.networks.test_every_network import SMALL, made
+from tests.networks.test_every_network import made
 
 NETWORKS = ("edsr", "srresnet", "msrresnet", "carn-m", "idn", "rdn")
 
@@ -52,7 +52,7 @@ def choosing(network, placement="paper"):
 @pytest.mark.parametrize("name", NETWORKS)
 @torch.no_grad()
 def test_codes_of_chosen_bits_change_no_output(name, placement):
-    simulated = choosing(made(SMALL[name]), placement)
+    simulated = choosing(made(name), placement)
     lowered = lower(simulated, freeze(simulated))
     kinds = (ChosenConv2d, ChosenTensor)
     inputs = [module for module in lowered.modules() if isinstance(module, kinds)]
