@@ -51,7 +51,7 @@ def upscale(
     Float models run in each precision that the processor has, folded and unfolded; quantized ones
     run simulated and on integers. The first row, to which the others are compared, is the first
     model in torch, run as the papers' code runs it. Bit operations are counted, all else is
-    measured. 'srq bench train' times training steps and has options of its own.
+    measured. See 'srq bench train' for training steps.
 
     \b
     Examples:

@@ -243,7 +243,7 @@ def test_a_defect_keeps_its_traceback(srq, monkeypatch, tiny_model):
     def broken(*_args):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("sr_quant_cli.commands.info.describe", broken)
+    monkeypatch.setattr("sr_quant_cli.commands.info.info", broken)
     monkeypatch.setattr(sys, "argv", ["srq", "info", str(tiny_model)])
     with pytest.raises(ZeroDivisionError):
         main()
@@ -335,7 +335,11 @@ def test_a_model_of_several_depths_is_used_at_each(srq, tmp_path):
         (["eval", "TINY", "--record"], "--record stores scores of full depth only"),
     ],
 )
-def test_a_depth_that_is_not_there_is_refused(srq, tiny_model, arguments, message):
+def test_a_depth_that_is_not_there_is_refused(
+    srq, tiny_model, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    nearest_onnx(tmp_path / "net.onnx")
     given = [tiny_model if word == "TINY" else word for word in arguments]
     code, out, err = srq(*given, "--depth", "half")
     assert (code, out) == (2, "")

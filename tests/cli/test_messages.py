@@ -18,7 +18,7 @@ from tests.modelfiles.test_checkpoints import basicsr
     ("arguments", "line"),
     [
         (["upscale", "x", "--scale", "2.5"], "--scale 2.5: must be a whole number"),
-        (["upscale", "x", "--runtime", "cuda"], "--runtime cuda: must be one of 'auto', 'torch'"),
+        (["upscale", "x", "--depth", "third"], "--depth third: must be one of 'full', 'half'"),
         (["upscale", "x", "--threads", "0"], "--threads 0: must be 1 or more"),
         (["upscale", "x", "--scale"], "--scale: needs a value"),
         (["upscale", "x", "--patchwise=3"], "--patchwise: takes no value"),

@@ -334,7 +334,7 @@ def test_a_depth_that_leaves_out_blocks_is_exported_on_integers(srq, tmp_path):
 
 
 WRONG = [
-    (["export", "MODEL", "-o", "g.xml"], "-o g.xml: --format onnx is written to a .onnx file"),
+    (["export", "MODEL", "-o", "g.xml"], "--output g.xml: --format onnx is written to a .onnx file"),
     (["export", "MODEL", "--format", "openvino", "-o", "g.onnx"], "is written to a .xml file"),
     (["export", "MODEL", "-o", "g"], "is written to a .onnx file"),
     (["export", "MODEL", "--format", "tflite"], "--format"),
@@ -348,7 +348,7 @@ WRONG = [
     (["export", "none.safetensors"], "no such model file: none.safetensors"),
     (["export", "--scale", "5"], "--scale 5: must be one of 2, 3, 4"),
     (["upscale", "LR", "--model", "FOREIGN", "--depth", "half"], "n.onnx is a graph, whose depth"),
-    (["upscale", "LR", "--model", "FOREIGN", "--runtime", "torch"], "runs by onnxruntime or open"),
+    (["upscale", "LR", "--model", "FOREIGN", "--runtime", "torch"], "runs by openvino or onnx"),
     (
         ["upscale", "LR", "--model", "FOREIGN", "--runtime", "onnxruntime", "--precision", "bf16"],
         "--precision bf16: onnxruntime has none",
@@ -366,7 +366,7 @@ WRONG = [
         "--device cuda: openvino runs on the CPU",
     ),
     (["upscale", "LR", "--model", "MODEL", "--runtime", "tensorrt"], "--runtime"),
-    (["eval", "FOREIGN", "--runtime", "torch"], "runs by onnxruntime or openvino"),
+    (["eval", "FOREIGN", "--runtime", "torch"], "runs by openvino or onnxruntime"),
     (["eval", "MODEL", "--record", "--runtime", "openvino"], "not by openvino"),
 ]
 

@@ -181,7 +181,7 @@ def test_what_does_not_go_with_patches_is_refused(tmp_path, tiny_model):
     graph = nearest_onnx(tmp_path / "n.onnx")
     for path, options, message in [
         (graph, {"runtime": "auto"}, "n.onnx is a graph, name the model that it was made"),
-        (tiny_model, {"tile": 9}, "--tile 9: patches"),
+        (tiny_model, {"tile": 9}, "`tile` 9: patches"),
     ]:
         with pytest.raises(UsageError, match=message) as refused:
             open_path(path, patches=Patches(), **options)

@@ -44,7 +44,7 @@ def several(tmp_path):
 def test_a_checkpoint_is_loaded_as_a_model(checkpoint, tiny_model, capsys):
     network, header = load(identify(checkpoint))
     told = f"{checkpoint}: taken for BasicSR EDSR, x2; assumed, srq import changes it: "
-    assert capsys.readouterr().err == f"{told}res_scale 1 (--res-scale), range 255 (--range)\n"
+    assert capsys.readouterr().err == f"{told}res_scale 1 (`res_scale`), range 255 (`range`)\n"
     assert header.network == tiny_edsr().config.model_dump()
     assert header.card.name == "theirs"
     x = torch.rand(1, 3, 8, 8)

@@ -6,9 +6,11 @@ import sys
 
 import pytest
 
+from sr_quant_cli.commands.bench_upscale import UpscaleTiming, UpscaleTimings
 from sr_quant_cli.report.bench import print_training_times, print_upscale_times
 from sr_quant_cli.report.table import print_table
 from sr_quant_cli.report.terminal import TerminalReporter
+from sr_quant_cli.system.timing import Row
 
 NAME = "edsr-baseline-x4-dbdc_pac-w4a4-full"
 SCORE = "31.21 / 0.8797"
@@ -88,10 +90,16 @@ def test_tables_fit_and_lose_nothing(terminal, headings, cells, texts):
 
 
 def test_times_of_two_models_fit(terminal):
-    rows = [row(NAME, f"{name}, folded", 48.21) for name in ("torch fp32", "onnxruntime fp32")]
-    rows.append(row(f"{NAME}-2", "openvino int8", None))
-    work = {"width": 320, "height": 180, "scale": 4}
-    print_upscale_times({"rows": rows, "work": work, "machine": MACHINE})
+    times = Row("", 12.345, 12.0, 0.081, 12.34, [1.0] * 7)
+    rows = [
+        UpscaleTiming(model, variant, times, psnr, 137, 11, 63 * 10**13)
+        for model, variant, psnr in (
+            (NAME, "torch fp32, folded", 48.21),
+            (NAME, "onnxruntime fp32, folded", 48.21),
+            (f"{NAME}-2", "openvino int8", None),
+        )
+    ]
+    print_upscale_times(UpscaleTimings(tuple(rows), 320, 180, 4, MACHINE))
     lines = terminal()
     table = lines[: lines.index(next(line for line in lines if line.startswith("7 runs each")))]
     assert max(map(len, table)) <= 80
