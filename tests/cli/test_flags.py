@@ -1,5 +1,7 @@
 """Parameters that messages name, as options of the command line."""
 
+import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ from sr_quant_cli.cli.usage import _flags, in_flags
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.io import write_rgb
 from tests.helpers import picture
+
+PACKAGE = Path(__file__).parents[2] / "sr_quant_cli"
 
 
 @pytest.mark.parametrize(
@@ -65,3 +69,24 @@ def test_errors_name_the_options_that_were_typed(
     assert message in err
     assert "`" not in err
     assert err.count("\n") == 1
+
+
+def texts(tree):
+    """Yield the strings of a module that are not docstrings."""
+    statements = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        constant = isinstance(node, ast.Constant) and id(node) not in statements
+        if constant and isinstance(node.value, str):
+            yield node.value
+
+
+def test_options_are_named_by_the_command_line_alone():
+    pages = [PACKAGE / "recipe/pages.py", PACKAGE / "recipe/reference.py"]  # of documentation
+    typed = [
+        f"{path.relative_to(PACKAGE)}: {text}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if not path.is_relative_to(PACKAGE / "cli") and path not in pages
+        for text in texts(ast.parse(path.read_text(encoding="utf-8")))
+        if re.search(r"(?<![\w-])--[a-z]", text)
+    ]
+    assert typed == []
