@@ -26,7 +26,8 @@ from tests.inference.test_rows import rough
 from tests.lowered import CPU, lr_batch
 from tests.networks.test_every_network import made
 
-NETWORKS = ("edsr", "srresnet", "msrresnet", "carn-m", "idn", "rdn")
+NETWORKS = {"edsr": "", "srresnet": "", "msrresnet": "", "carn": "m", "idn": "", "rdn": ""}
+"""Forms of the networks in ``tests/tiny.py``, by name."""
 
 
 @torch.no_grad()
@@ -52,7 +53,7 @@ def choosing(network, placement="paper"):
 @pytest.mark.parametrize("name", NETWORKS)
 @torch.no_grad()
 def test_codes_of_chosen_bits_change_no_output(name, placement):
-    simulated = choosing(made(name), placement)
+    simulated = choosing(made(name, NETWORKS[name]), placement)
     lowered = lower(simulated, freeze(simulated))
     kinds = (ChosenConv2d, ChosenTensor)
     inputs = [module for module in lowered.modules() if isinstance(module, kinds)]
