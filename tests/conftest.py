@@ -1,4 +1,4 @@
-"""Fixtures that several test modules use."""
+"""Fixtures shared by several test modules."""
 
 import os
 import sys
@@ -20,13 +20,13 @@ from tests.helpers import picture, tiny_edsr
 
 @pytest.fixture(autouse=True)
 def _nothing_told(monkeypatch):
-    """Let every test hear what is told once."""
+    """Let every test see notes that are printed once per process."""
     monkeypatch.setattr("sr_quant_cli.modelfiles.loading._noted", set())
 
 
 @pytest.fixture(autouse=True)
 def _terminal():
-    """Let tests hear what the command line prints."""
+    """Report to the terminal, as the command line does."""
     with reporting(TerminalReporter()):
         yield
 
@@ -39,7 +39,7 @@ def _own_cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(scope="session", autouse=True)
 def _any_processor():
-    """Let all machines make the same graphs: those for processors without VNNI."""
+    """Make the same graphs on all machines: those for processors without VNNI."""
     with pytest.MonkeyPatch.context() as patch:
         for module in ("inference.graph_cache", "commands.bench_upscale"):
             patch.setattr(f"sr_quant_cli.{module}.has_vnni", lambda: False)
@@ -48,7 +48,7 @@ def _any_processor():
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """Root of the real pictures; without them the test is skipped and says so."""
+    """Return the root of the real pictures; skip the test, with a reason, without them."""
     if "SRQ_DATA" not in os.environ:
         pytest.skip("SRQ_DATA is not set: needs the benchmark pictures")
     return Path(os.environ["SRQ_DATA"])
@@ -73,7 +73,7 @@ def photographs(tmp_path) -> Path:
 
 @pytest.fixture
 def srq(monkeypatch, capsys):
-    """Run a command line in this process; returns exit code, stdout and stderr."""
+    """Run a command line in this process; return exit code, stdout and stderr."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["srq", *map(str, arguments)])

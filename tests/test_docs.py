@@ -1,4 +1,4 @@
-"""What README and docs tell people to type: all of it parses, and most pages are run as written."""
+"""Commands in the README and docs: all of them parse, and most pages are run as written."""
 
 import re
 import shlex
@@ -24,7 +24,7 @@ RUN = [
     *(f"docs/{topic}.md" for topic in ("upscaling", "measuring", "quantizing", "training")),
     "docs/deploying.md",
 ]
-"""Pages that are run from top to bottom, each in a folder of its own."""
+"""Pages that are run from top to bottom, each in its own folder."""
 
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 ANY_BLOCK = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
@@ -37,7 +37,7 @@ NOT_RUN = {
     ("pytest",): "this is it",
     ("srq", "data", "get"): "needs the network; the test makes what it would bring",
 }
-"""Beginnings of commands that the test leaves out, and why."""
+"""Beginnings of commands that are not run, each with the reason."""
 
 _QUICK = (
     "--set train.batch=1 --set data.patch_hr=48 --set validation.crop_hr=48 "
@@ -59,11 +59,11 @@ SHORTER = {
     ("srq", "export"): "small.safetensors",
     ("srq", "export", "mine.safetensors"): "",
 }
-"""What makes commands short, by their beginnings, of which the longest counts."""
+"""Options that shorten commands, by their beginnings; the longest match counts."""
 
 
 def commands(script: str) -> list[list[str]]:
-    """Take a shell script apart; what torchrun starts counts as srq."""
+    """Split a shell script into commands; torchrun counts as what it starts."""
     script = re.sub(r"\\\n", " ", script)
     script = re.sub(r"(^|[ \t]+)#.*$", "", script, flags=re.MULTILINE)
     lexer = shlex.shlex(LAUNCHED.sub("srq", script), posix=True, punctuation_chars="&;\n")
@@ -80,7 +80,7 @@ def commands(script: str) -> list[list[str]]:
 
 
 def spans(page: Path) -> list[list[str]]:
-    """The commands in a page's running text: brackets left out, the first of alternatives."""
+    """Find commands in running text, without brackets and with the first of alternatives."""
     text = ANY_BLOCK.sub("", page.read_text(encoding="utf-8"))
     found = re.findall(r"`(srq [^`]+)`", text)
     return [shlex.split(re.sub(r"[\[\]]|\.\.\.|\\?\|\S+", "", span)) for span in found]
@@ -93,7 +93,7 @@ def typed(page: Path) -> list[list[str]]:
 
 
 def parse(arguments: list[str]) -> None:
-    """Let the real parser read a command; it is not run."""
+    """Parse a command with the real parser, without running it."""
     command, name, context = typer.main.get_command(app), "srq", None
     while hasattr(command, "resolve_command"):
         context = command.make_context(name, list(arguments), parent=context)
@@ -103,7 +103,7 @@ def parse(arguments: list[str]) -> None:
 
 
 def check_mention(words: list[str]) -> None:
-    """Look whether a command that the text mentions is there, with the options that it names."""
+    """Check that a command in running text exists, with all its options."""
     command, is_group = typer.main.get_command(app), True
     while is_group and words and words[0] in command.commands:
         command, words = command.commands[words[0]], words[1:]
@@ -118,7 +118,7 @@ def check_mention(words: list[str]) -> None:
 
 
 def longest(table: dict[tuple[str, ...], str], command: list[str]) -> tuple[str, ...] | None:
-    """The longest key of a table that a command begins with."""
+    """Return the longest key of a table that a command begins with."""
     fitting = [key for key in table if tuple(command[: len(key)]) == key]
     return max(fitting, key=len, default=None)
 
@@ -184,7 +184,7 @@ def test_the_pages_with_python_are_run():
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch, srq):
-    """A folder with small stand-ins of all files that the pages name without making them."""
+    """A folder with small substitutes for all files that the pages use but do not make."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SRQ_DATA", raising=False)
     shutil.copytree(ROOT / "docs/images", "docs/images")

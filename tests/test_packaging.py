@@ -1,4 +1,4 @@
-"""The distributions carry what they need, seen from outside the source tree."""
+"""Distributions are complete, and work outside the source tree."""
 
 import os
 import re
@@ -32,7 +32,7 @@ def run(*command, cwd, **environment):
 
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory):
-    """A source distribution, and the wheel built from it."""
+    """Build a source distribution, and a wheel from it."""
     folder = tmp_path_factory.mktemp("dist")
     run("-m", "build", "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
     return folder
@@ -40,7 +40,7 @@ def distributions(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def installed(distributions, tmp_path_factory):
-    """The wheel's files in a folder of their own, far from the source tree."""
+    """Install the wheel into a folder outside the source tree."""
     folder = tmp_path_factory.mktemp("installed")
     (wheel,) = distributions.glob("*.whl")
     run("-m", "pip", "install", "--no-deps", "--target", folder, wheel, cwd=folder)

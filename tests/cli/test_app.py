@@ -1,4 +1,4 @@
-"""The commands as a user runs them, each in a process of its own where that matters."""
+"""Commands as a user runs them, in a separate process where that matters."""
 
 import json
 import re

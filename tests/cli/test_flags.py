@@ -1,4 +1,4 @@
-"""Parameters that messages name, as options of the command line."""
+"""Parameters in messages, shown as options of the command line."""
 
 import ast
 import re
@@ -81,7 +81,7 @@ def texts(tree):
 
 
 def test_options_are_named_by_the_command_line_alone():
-    pages = [PACKAGE / "recipe/pages.py", PACKAGE / "recipe/reference.py"]  # of documentation
+    pages = [PACKAGE / "recipe/pages.py", PACKAGE / "recipe/reference.py"]
     typed = [
         f"{path.relative_to(PACKAGE)}: {text}"
         for path in sorted(PACKAGE.rglob("*.py"))

@@ -1,4 +1,4 @@
-"""What is told of wrong words on the command line, and of text that files bring to the terminal."""
+"""Messages about wrong command lines, and text from files that reaches the terminal."""
 
 import re
 import shutil

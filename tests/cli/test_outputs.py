@@ -1,4 +1,4 @@
-"""What commands write never takes the place of an input, or of a file that srq did not write."""
+"""Outputs never replace an input, or a file that srq did not write."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.helpers import picture
 
 @pytest.fixture
 def place(tiny_model, tmp_path, monkeypatch):
-    """A model, a photograph and a recipe in the working folder."""
+    """A working folder with a model, a photograph and a recipe."""
     monkeypatch.chdir(tmp_path)
     write_rgb(Path("p.png"), picture(12, 17))
     Path("r.toml").write_text("# mine\n[recipe]\n")
@@ -107,7 +107,7 @@ def test_the_weights_beside_a_graph_are_an_output_too(srq, place):
 
 
 def test_a_report_does_not_replace_another_output_of_the_command(srq, place):
-    """A name that is not known to be taken before the work is done."""
+    """The name of the other output is only known once the work is done."""
     code, out, err = srq(*UPSCALE, "--json", "p_x2.png")
     assert "p_x2.png" in out
     assert (code, err.count("\n")) == (2, 1)

@@ -32,7 +32,7 @@ def dynamic_model(monkeypatch, tiny_model):
 
 @pytest.fixture
 def data(tmp_path):
-    """Two pictures, the second one bright."""
+    """Two pictures, of which the second is bright."""
     write_rgb(tmp_path / "data/Set5/HR/a.png", picture(40, 64) // 4)
     write_rgb(tmp_path / "data/Set5/HR/b.png", 255 - picture(40, 40) // 4)
     return tmp_path / "data"
@@ -56,7 +56,7 @@ def test_eval_of_patches_shows_average_bits_and_bit_operations(
     bicubic, moving, tiny = document["rows"]
     assert (bicubic["fab"], bicubic["bitops_counted"]) == (None, None)
     assert tiny["fab"] == 32
-    # The dark picture takes 4 bits everywhere, the bright one 8 and 4 by turns.
+    # The dark picture takes 4 bits everywhere, the bright one alternates between 8 and 4.
     assert [p["fab"] for p in moving["pictures"]] == [4, 6]
     assert moving["fab"] == 5
     for row in (moving, tiny):
@@ -96,7 +96,7 @@ def test_upscale_by_patches_draws_where_bits_went(srq, dynamic_model, tmp_path):
     assert read_rgb(folder / "a_x2.png").shape == (48, 80, 3)
     (entry,) = json.loads((tmp_path / "r.json").read_text())["pictures"]
     assert entry["bit_map"] == str(folder / "a_x2_bits.png")
-    # Neither of the two is taken for a picture to enlarge; nothing is overwritten.
+    # Neither file is taken as an input, and nothing is overwritten.
     code, _, err = srq(*command)
     assert (code, err.count("\n")) == (2, 1)
     assert "a_x2.png exists" in err

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or of another encoding, and memory that is not there."""
+"""Standard streams that are closed, full or in another encoding, and lack of memory."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ FULL = Path("/dev/full")
 
 
 def run(*arguments, close=None, **streams):
-    """Run srq in a process of its own, a stream of which may be closed."""
+    """Run srq in a separate process, optionally with a closed stream."""
     command = [sys.executable, "-m", "sr_quant_cli", *map(str, arguments)]
     if close is not None:
         script = f'exec "$@" {close}>&-'
@@ -21,7 +21,7 @@ def run(*arguments, close=None, **streams):
 
 
 def broken_pipe():
-    """The writing end of a pipe that nobody reads."""
+    """Return the writing end of a pipe without a reader."""
     reading, writing = os.pipe()
     os.close(reading)
     return writing
@@ -58,7 +58,7 @@ def test_a_closed_stream_stops_nothing(tmp_path, stream):
     ended = run("data", "list", "--json", report, close=stream)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert report.read_text().startswith('{\n  "srq": ')
-    # A file that takes the number of a closed stream would hold what is printed, too.
+    # A file with the descriptor of a closed stream would also receive what is printed.
     assert run("data", "get", "nothing", close=stream).returncode == 2
 
 

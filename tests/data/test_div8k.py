@@ -1,4 +1,4 @@
-"""Test2K, Test4K and Test8K from a few pictures that stand for DIV8K."""
+"""Test2K, Test4K and Test8K, made from a few pictures in place of DIV8K."""
 
 import json
 
@@ -16,7 +16,7 @@ from tests.helpers import picture
 
 @pytest.fixture
 def few(monkeypatch):
-    """Three pictures are a set, 60 pixels its longer side."""
+    """Reduce a set to three pictures with a longer side of 60 pixels."""
     monkeypatch.setitem(SELECTIONS, "Test2K", Selection(1201, 1203, 60))
 
 
@@ -65,7 +65,7 @@ def test_complete_pictures_are_kept_and_others_made_again(few, div8k, tmp_path):
     make("Test2K", div8k, tmp_path)
     folder = tmp_path / "benchmark/Test2K/HR"
     whole = (folder / "1203.png").read_bytes()
-    write_rgb(folder / "1201.png", picture(12, 12))  # complete: not looked into
+    write_rgb(folder / "1201.png", picture(12, 12))  # intact, so it is kept
     (folder / "1202.png").unlink()
     (folder / "1203.png").write_bytes(whole[: len(whole) // 2])
     outcome = make("Test2K", div8k, tmp_path)

@@ -1,4 +1,4 @@
-"""Downloads from a server on the loopback address; nothing else is asked."""
+"""Downloads from a server on the loopback address."""
 
 import hashlib
 import io
@@ -23,7 +23,7 @@ from tests.helpers import picture
 
 
 class Server:
-    """Serves ``files``; ``drop`` ends that many answers half-way, ``spoil`` alters that many."""
+    """Server of ``files``; it cuts off the first ``drop`` answers and alters ``spoil`` answers."""
 
     def __init__(self):
         self.files = {}
@@ -103,7 +103,7 @@ def zip_of(members):
 
 
 def offer(server, body, *, name="pack.tar", into=".", folder="Toy/HR", pictures=2, md5=None):
-    """A data set of one archive that the server offers."""
+    """A data set of one archive on the test server."""
     server.files[f"/{name}"] = body
     part = Part(folder, pictures)
     md5 = md5 or hashlib.md5(body).hexdigest()
@@ -255,7 +255,7 @@ def test_a_server_that_cannot_be_reached_is_named(server, tmp_path, monkeypatch,
 
 
 def test_several_downloads_into_one_root_wait_for_each_other(server, tmp_path, capsys):
-    """Threads stand for processes: a lock on a file keeps out both alike."""
+    """Threads take the place of processes: a file lock excludes both."""
     dataset = offer(server, tar_of(toy_members(tmp_path)))
     root = tmp_path / "root"
     with ThreadPoolExecutor(3) as pool:

@@ -1,4 +1,4 @@
-"""Decoded pictures in the cache: others may read them, and damaged ones are made anew."""
+"""Cache of decoded pictures: shared among processes, and repaired after damage."""
 
 import os
 import stat

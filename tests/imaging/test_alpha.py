@@ -1,4 +1,4 @@
-"""Transparency is centred, and colours that nobody sees do not show."""
+"""Transparency is centred, and invisible colours do not bleed into visible pixels."""
 
 import numpy as np
 import pytest
@@ -83,7 +83,7 @@ def test_far_from_everything_there_is_mid_grey():
 
 
 def test_a_tile_is_the_same_part_of_the_whole():
-    """Tiles are asked for one by one; their seams must not show."""
+    """Tiles are computed one by one and must join without seams."""
     colour = picture(90, 120)
     alpha = (picture(90, 120, seed=1)[:, :, 0] > 150).astype(np.uint8) * 255
     made = spread(colour, alpha)

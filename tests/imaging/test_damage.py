@@ -54,7 +54,7 @@ FILES = {
     "jp2": lambda: by_pillow("JPEG2000"),
 }
 CHECKED = ("png", "png interlaced", "tif deflate", "tif deflate tiled")
-"""Formats of which every changed bit is seen."""
+"""Formats in which every changed bit is detected."""
 
 
 def place(tmp_path, kind, content):
@@ -86,7 +86,7 @@ def test_a_flipped_bit_is_seen_where_the_format_has_checksums(tmp_path, kind):
 
 
 def pixels_at(kind, whole):
-    """Where pixels begin in the file."""
+    """Return the offset of the pixels in the file."""
     if kind.startswith("png"):
         return whole.index(b"IDAT")
     with tifffile.TiffFile(io.BytesIO(whole)) as tiff:
@@ -114,7 +114,7 @@ def test_every_checksum_of_a_png_counts(tmp_path, name):
 
 
 def test_a_strip_whose_checksum_was_changed_alone_is_seen(tmp_path):
-    """libtiff decodes such a strip without a word."""
+    """libtiff decodes such a strip without an error."""
     whole = bytearray(FILES["tif deflate"]())
     with tifffile.TiffFile(io.BytesIO(whole)) as tiff:
         page = tiff.pages.first
@@ -125,7 +125,7 @@ def test_a_strip_whose_checksum_was_changed_alone_is_seen(tmp_path):
 
 
 def test_commands_refuse_a_cut_picture(tmp_path, srq, tiny_model):
-    """An uncompressed TIFF of which the directory comes first looks whole to decoders."""
+    """A truncated, uncompressed TIFF with its directory first looks complete to decoders."""
     whole = FILES["tif"]()
     folder = tmp_path / "data/benchmark/Set5/HR"
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Which formats are read, and which files of a folder are pictures."""
+"""Readable formats, and the pictures of a folder."""
 
 import os
 from pathlib import Path
@@ -21,13 +21,13 @@ README = Path(__file__).parents[2] / "README.md"
 
 
 def smooth(height=24, width=33):
-    """Colours that lossy formats and small palettes keep within a few levels."""
+    """A picture that lossy formats and small palettes keep within a few levels."""
     y, x = np.mgrid[:height, :width]
     return np.stack([x * 4 + 60, y * 5 + 40, 200 - x * 2 - y], axis=2).astype(np.uint8)
 
 
 def save(path, pixels):
-    """Write a picture by the program that is not to read it, where there is another."""
+    """Write a picture, if possible with another library than the one that reads it."""
     suffix = path.suffix
     if suffix == ".pbm":
         Image.fromarray((pixels[:, :, 0] > 127).astype(np.uint8) * 255).convert("1").save(path)
@@ -97,7 +97,7 @@ def test_healthy_odd_files_are_read(tmp_path, kind, save_options):
     match path.stem:
         case "cmyk":
             Image.fromarray(pixels).convert("CMYK").save(path, **save_options)
-            tolerance = 255  # inks have colours of their own
+            tolerance = 255  # ink colours differ
         case "palette":
             pixels = pixels // 64 * 64
             Image.fromarray(pixels).quantize(256).save(path)
@@ -184,7 +184,7 @@ def test_a_folder_that_is_none_is_one_line(tmp_path):
 
 
 def test_pixels_are_decoded_when_they_are_asked_for(tmp_path):
-    """A picture is opened by its header, so that only tiles need to be in memory."""
+    """Only the header is read on opening, so that only tiles need to be in memory."""
     write_rgb(tmp_path / "a.tif", picture(40, 30))
     image = load(tmp_path / "a.tif")
     assert (image.width, image.height) == (30, 40)

@@ -42,7 +42,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
 
 
 def test_a_full_disk_is_named_and_leaves_nothing(tmp_path):
-    """Full for the encoder, which writes more than it reads."""
+    """The disk is full for the encoder only, which writes more than it reads."""
     code = (
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
@@ -166,7 +166,7 @@ def test_want_of_room_is_no_fault_of_the_picture(detail, line):
 
 
 def test_a_large_picture_that_finds_no_temporary_folder(tmp_path, monkeypatch):
-    """libvips puts more than 100 MB of pixels there."""
+    """libvips uses a temporary file above 100 MB of pixels."""
     large = pyvips.Image.black(6000, 6000, bands=3).copy(interpretation="srgb")
     large.write_to_file(str(tmp_path / "large.png"), compression=1)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))

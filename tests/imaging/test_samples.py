@@ -1,4 +1,4 @@
-"""Samples that are no 8-bit levels become such levels, or the file is refused."""
+"""Other samples are converted to 8-bit levels, or the file is refused."""
 
 import warnings
 

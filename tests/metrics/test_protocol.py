@@ -22,7 +22,7 @@ def noisy(image, amplitude=20):
 
 
 def ssim_directly(a, b):
-    """SSIM written from the paper's equation 13: explicit windows, explicit weights."""
+    """SSIM by the paper's equation 13, with explicit windows and weights."""
     offsets = np.arange(-5, 6)
     window = np.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * 1.5**2))
     window /= window.sum()
@@ -118,7 +118,7 @@ def test_crop_is_scale_pixels_from_every_side(scale):
 
 
 def test_luma_weights_are_data():
-    # A further protocol is an entry of the table, no code.
+    # A new protocol is an entry of the table and needs no code.
     red = replace(MATLAB, name="red", luma_weights=(255.0, 0.0, 0.0), luma_offset=0.0)
     image = noise(4, 4, 3)
     np.testing.assert_allclose(luma(image, red), image[..., 0], atol=1e-12)

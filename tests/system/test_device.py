@@ -1,4 +1,4 @@
-"""Where a network runs, and how memory is used there."""
+"""Memory layout, and reuse of freed memory."""
 
 import subprocess
 import sys
@@ -44,7 +44,7 @@ def faults():
 
 default = faults()
 keep_freed_memory()
-*_, kept = faults(), faults(), faults()  # it takes some until blocks lie well
+*_, kept = faults(), faults(), faults()  # it takes a few rounds to settle
 print(default, kept)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

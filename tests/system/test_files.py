@@ -86,7 +86,7 @@ def test_what_is_no_regular_file_is_never_replaced(tmp_path):
 
 
 def test_a_killed_process_s_temporary_files_go_with_the_next_writer(tmp_path, monkeypatch):
-    """Those of a process that is at work stay, and so does whatever a user may have there."""
+    """Folders in use stay, and so do files of the user."""
     own = [".my.part-of-thesis.txt", ".srq-tmp-notes.txt", ".hidden/a.txt", ".srq-tmp-mine/a.txt"]
     for name in own:
         (tmp_path / name).parent.mkdir(exist_ok=True)

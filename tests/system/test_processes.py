@@ -1,4 +1,4 @@
-"""Several processes: units with the variables of torchrun set, and torchrun itself."""
+"""Several processes: unit tests with torchrun's variables, and runs of torchrun."""
 
 import json
 import os
@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def place(monkeypatch):
-    """Set torchrun's variables: rank among all, and among those of this machine."""
+    """Set torchrun's variables: the rank among all processes, and on this machine."""
 
     def put(rank, size, local_rank=None, local_size=None):
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
@@ -49,7 +49,7 @@ def place(monkeypatch):
 
 @pytest.fixture
 def joined(monkeypatch):
-    """Pretend that the others have come; gives the backends asked for."""
+    """Pretend that the other processes have joined; return the requested backends."""
     backends = []
     monkeypatch.setattr(
         "torch.distributed.init_process_group", lambda backend, **_: backends.append(backend)
@@ -213,7 +213,7 @@ def test_the_terminal_belongs_to_the_first_process(place, rank):
 def test_eval_in_two_processes_gives_what_one_gives(tiny_model, tmp_path, capsys):
     for index in range(3):
         write_rgb(tmp_path / f"data/Set5/p{index}.png", picture(40, 45 + index, seed=index))
-    write_rgb(tmp_path / "data/Set14/p.png", picture(41, 30, seed=9))  # none for the second process
+    write_rgb(tmp_path / "data/Set14/p.png", picture(41, 30, seed=9))  # the second process has none
     command = ("eval", tiny_model, "--bench", "Set5+Set14", "--data-root", tmp_path / "data")
     app([*map(str, command), "--json", str(tmp_path / "one.json")], standalone_mode=False)
     done = torchrun(*command, "--json", tmp_path / "two.json", "--record")
@@ -230,7 +230,7 @@ def test_upscale_in_two_processes_makes_what_one_makes(tiny_model, tmp_path):
     for index in range(4):
         write_rgb(folder / f"p{index}.png", picture(12, 17 + index, seed=index))
     (folder / "p1.png").write_text("no picture")
-    write_rgb(folder / "p3.webp", picture(12, 17))  # keeps its suffix: p3.png has the name
+    write_rgb(folder / "p3.webp", picture(12, 17))  # keeps its suffix, since p3.png exists
     command = ("upscale", folder, "--model", tiny_model, "-o", out, "--runtime", "torch")
     with pytest.raises(FailedError) as failed:
         app([*map(str, command), "--json", str(tmp_path / "one.json")], standalone_mode=False)

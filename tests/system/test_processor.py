@@ -1,4 +1,4 @@
-"""What is known of the processor."""
+"""Features of the processor."""
 
 import pytest
 

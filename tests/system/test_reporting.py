@@ -1,4 +1,4 @@
-"""What is told of work that goes on."""
+"""Reports of running work."""
 
 import logging
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from sr_quant_cli.system.reporting import Silent, note, progress, reporting, res
 
 
 class Listener:
-    """Keeps what it hears."""
+    """Reporter that stores everything it receives."""
 
     def __init__(self):
         self.heard = []
