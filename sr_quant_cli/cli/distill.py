@@ -22,7 +22,7 @@ from sr_quant_cli.cli.options import (
 
 def distill(
     student: Annotated[
-        Path, typer.Argument(metavar="STUDENT", help="Run folder, or model file with weights.")
+        Path, typer.Argument(metavar="STUDENT", help="Run folder, or model with float weights.")
     ],
     teacher: Annotated[
         Path, typer.Option(metavar="MODEL", help="Model to imitate, of the same scale.")
@@ -43,10 +43,10 @@ def distill(
     data_root: DataRoot = None,
     json: Json = None,
 ) -> None:
-    """Refine a quantized or smaller model to imitate a teacher.
+    """Train a quantized or smaller model to imitate a teacher.
 
-    Outputs are compared with the teacher's, and features where the recipe says. Of a quantized
-    student give the run folder: its packed model cannot be trained.
+    Its outputs are compared with the teacher's, and its features if the recipe says so. Name a
+    quantized student by its run folder, as its packed model cannot be trained.
 
     \b
     Examples:

@@ -115,13 +115,13 @@ RunDir = Annotated[
     Path | None,
     typer.Option(
         "--run",
-        "--run-dir",  # torchrun takes --run for the beginning of an option of its own
+        "--run-dir",  # torchrun takes --run as a prefix of one of its own options
         metavar="DIR",
-        help="Run folder; default: below runs/, by what is made.",
+        help="Run folder; default: below runs/, named after the model.",
     ),
 ]
 Resume = Annotated[
-    str, typer.Option(help="auto: continue what the run folder holds; no: refuse to.")
+    str, typer.Option(help="auto: continue the run in the folder, if any; no: refuse to.")
 ]
 
 
@@ -155,7 +155,9 @@ MaxTime = Annotated[
         metavar="TIME", parser=seconds, help="Save and stop after this long: 90s, 30m, 2h."
     ),
 ]
-TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard's files, too.")]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Also write event files for TensorBoard.")
+]
 Iters = Annotated[
     int | None,
     typer.Option(help="Training steps; the schedule is scaled to them."),

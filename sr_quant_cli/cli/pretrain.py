@@ -23,9 +23,7 @@ def pretrain(
     network: Annotated[
         str,
         typer.Argument(
-            metavar="NETWORK",
-            help="Network to train: carn, edsr, idn, msrresnet, quantsr_c, quantsr_t, rdn, "
-            "srresnet or swinir_light.",
+            metavar="NETWORK", help="Network to train; 'srq recipes networks' lists all."
         ),
     ],
     scale: Annotated[
@@ -41,7 +39,7 @@ def pretrain(
     resume: Resume = "auto",
     init: Annotated[
         Path | None,
-        typer.Option(metavar="MODEL", help="Start from a model of any scale, as x4 from x2."),
+        typer.Option(metavar="MODEL", help="Model of any scale to start from."),
     ] = None,
     max_time: MaxTime = None,
     tensorboard: TensorBoard = False,
@@ -53,8 +51,8 @@ def pretrain(
     """Train a full-precision network.
 
     The run folder holds the resolved recipe, the log (log.jsonl), checkpoints, and at the end
-    model.safetensors: the averaged weights of the best validation. The same command again
-    continues a run that was stopped or killed. 'srq runs show RUN' draws its curves.
+    model.safetensors: the averaged weights with the best validation PSNR. Run the same command
+    again to continue a run that was stopped or killed. 'srq runs show RUN' draws its curves.
 
     \b
     Examples:

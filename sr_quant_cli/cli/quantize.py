@@ -25,23 +25,20 @@ def quantize(
         Path | None,
         typer.Argument(
             metavar="MODEL",
-            help="Full-precision model, or run folder of a stage before; default: the embedded.",
+            help="Full-precision model, or run folder of an earlier stage; default: embedded.",
         ),
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(
-            help="minmax, percentile, dbdc_pac, dobi, 2dquant, pams, daq, ddtb, quantsr, cadyq, "
-            "cabm, adabm or granular_dq."
-        ),
+        typer.Option(metavar="NAME", help="Method; 'srq recipes methods' lists all."),
     ] = None,
     w: Annotated[int | None, typer.Option(help="Bits of weights, 2 to 8.")] = None,
     a: Annotated[int | None, typer.Option(help="Bits of activations, 2 to 8.")] = None,
     placement: Annotated[
         Literal["paper", "full"] | None,
         typer.Option(
-            help="paper: as the method's paper; full: every convolution, to deploy. Another than "
-            "the recipe's takes the place of all that the recipe has in [sites]."
+            help="paper: as in the method's paper; full: every convolution, for deployment. A "
+            "different placement replaces the recipe's whole [sites] table."
         ),
     ] = None,
     recipe: Annotated[
@@ -51,7 +48,7 @@ def quantize(
     overrides: Overrides = None,
     iters: Iters = None,
     scale: Annotated[
-        int | None, typer.Option(help="Of the model: 2, 3 or 4; default: its own, else 4.")
+        int | None, typer.Option(help="Scale of the model: 2, 3 or 4; default: its own, else 4.")
     ] = None,
     data: Photographs = None,
     run_dir: RunDir = None,
@@ -65,11 +62,11 @@ def quantize(
 ) -> None:
     """Quantize a model to 2 to 8 bits.
 
-    Calibrates on training photographs, and trains where the recipe has training steps (--iters 0:
-    calibration alone). The run folder holds what that of pretrain holds; its model.safetensors has
+    Calibrates on training photographs, and then trains if the recipe has training steps (--iters 0:
+    calibration only). The run folder has the files of 'srq pretrain'; its model.safetensors holds
     packed codes, its trainable.safetensors the float weights behind them. Methods that start from a
-    quantized network (cadyq: PAMS at 8 bits; cabm: cadyq) make it first, in a folder below the run
-    folder, unless MODEL is one.
+    quantized network (cadyq: PAMS at 8 bits; cabm: cadyq) make it first, unless MODEL is one. These
+    stages are kept in the folder stages beside the run folder, and all runs share them.
 
     \b
     Examples:

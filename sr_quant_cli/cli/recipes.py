@@ -1,5 +1,6 @@
-"""``srq recipes list|show|copy|fields|methods``."""
+"""``srq recipes list|show|copy|fields|methods|networks``."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from sr_quant_cli.cli.options import Json
 from sr_quant_cli.report.terminal import say
 
 app = typer.Typer(
-    help="Built-in recipes: list, show, copy; reference pages on fields and methods.",
+    help="Built-in recipes: list, show, copy; all methods, networks and fields.",
     rich_markup_mode=None,
 )
 
@@ -26,9 +27,7 @@ def list_recipes(json: Json = None) -> None:
     from sr_quant_cli.system.files import write_json
 
     infos = [load_recipe(name).recipe for name in recipe_names()]
-    width = max(len(info.name) for info in infos)
-    for info in infos:
-        say(f"{info.name:{width}}  {info.description}")
+    _print_names({info.name: info.description for info in infos})
     if json is not None:
         write_json(json, {"recipes": [info.model_dump() for info in infos]})
 
@@ -95,19 +94,26 @@ def fields() -> None:
 
 @app.command()
 def methods(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the pages.")],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="Folder for pages in Markdown.")
+    ] = None,
 ) -> None:
-    """Write a page on every method as Markdown.
+    """List the methods, or write a page on each.
 
-    Each has formulas, variants, sites, recipes and fields.
+    A page has formulas, variants, sites, recipes and fields.
 
     \b
-    Example:
+    Examples:
+      srq recipes methods
       srq recipes methods docs/methods
     """  # noqa: D301 - typer's \b keeps the line breaks
-    from sr_quant_cli.recipe.pages import WRITTEN, method_pages
+    from sr_quant_cli.methods import REGISTRY
+    from sr_quant_cli.recipe.pages import WRITTEN, method_pages, titles
     from sr_quant_cli.system.files import check_own, replacing
 
+    if folder is None:
+        _print_names(titles(REGISTRY))
+        return
     pages = method_pages()
     for name in pages:
         check_own(folder / name, WRITTEN.encode())
@@ -115,3 +121,23 @@ def methods(
         with replacing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     say(folder)
+
+
+@app.command()
+def networks() -> None:
+    """List the networks.
+
+    \b
+    Example:
+      srq recipes networks
+    """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.networks import REGISTRY
+    from sr_quant_cli.recipe.pages import titles
+
+    _print_names(titles(REGISTRY))
+
+
+def _print_names(titles: Mapping[str, str]) -> None:
+    width = max(map(len, titles))
+    for name, title in titles.items():
+        say(f"{name:{width}}  {title}")

@@ -18,9 +18,9 @@ def list_runs(
     ] = Path("runs"),
     json: Json = None,
 ) -> None:
-    """List training runs: how far each has come, loss and PSNR.
+    """List training runs with their progress, loss and PSNR.
 
-    Run folders are found up to three levels below DIR.
+    Run folders are found up to three levels below DIR. The stages that runs share come last.
 
     \b
     Examples:
@@ -49,10 +49,10 @@ def show(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
     json: Json = None,
 ) -> None:
-    """Show a training run, its curves on the terminal and as a PNG file.
+    """Show a training run, with its curves on the terminal and in a PNG file.
 
-    The loss and the validation PSNR are drawn, of a run that is still going, too. RUN/curves.png
-    is replaced by each call; another file only with --overwrite.
+    The curves are the loss and the validation PSNR; the run may still be going. Each call replaces
+    RUN/curves.png, but another file only with --overwrite.
 
     \b
     Examples:

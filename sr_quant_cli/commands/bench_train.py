@@ -42,6 +42,7 @@ from sr_quant_cli.system.device import (
 from sr_quant_cli.system.processes import world
 from sr_quant_cli.system.timing import (
     WARM_UP,
+    Row,
     Variant,
     compare,
     machine,
@@ -54,28 +55,28 @@ from sr_quant_cli.training.objective import Objective, PixelLoss, StudentLoss, n
 from sr_quant_cli.training.run import photographs_of
 
 LOADER_TARGET = 5.0
-"""Percent of a training step that its data may cost."""
+"""Largest share of a training step, in percent, that its data may cost."""
 
 QUANTIZED_TARGET = 2.0
-"""How many times as long as a full-precision step a fake-quantized one may take."""
+"""Largest time of a fake-quantized step, relative to a full-precision one."""
 
 _NO_FOLDER = Path(os.devnull)
 
 
 MakeObjective = Callable[[Network, Any], Objective]
-"""An objective from a fresh network and a recipe of the kind that it needs."""
+"""Makes an objective from a fresh network and a recipe of its kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainRequest:
-    """The options of ``srq bench train``, as given; None: the recipe's.
+class BenchTrainRequest:
+    """Options of ``srq bench train``; None keeps the value of the recipe.
 
     Parameters
     ----------
     recipe
-        None: of the method, else of pretraining.
+        Name or file of the recipe; None: the one of the method, else of pretraining.
     method
-        Time its fake-quantized steps; None: those of pretraining.
+        Method whose fake-quantized steps are timed; None: steps of pretraining.
     patch
         Side of an LR patch.
     steps
@@ -100,18 +101,66 @@ class TrainRequest:
     data_root: Path | None = None
 
 
-def bench_train(request: TrainRequest) -> dict[str, Any]:
-    """Time steps of our training loop beside those of a plain one, data loading included.
+@dataclass(frozen=True)
+class TrainTimings:
+    """Times of the training steps of all variants; the first one is the reference.
 
-    With a method: its fake-quantized steps beside full-precision ones. Nothing is written, but for
+    Attributes
+    ----------
+    recipe
+        The recipe whose steps were timed.
+    data, photographs
+        Name of the training set, and its number of photographs.
+    loader_percent
+        Percent by which a step on photographs takes longer than one on random tensors.
+    quantized_ratio
+        Time of a fake-quantized step relative to a full-precision one; None: nothing is quantized.
+    machine
+        Properties of the machine that times depend on.
+    """
+
+    rows: tuple[Row, ...]
+    recipe: PretrainRecipe | QuantizeRecipe
+    data: str
+    photographs: int
+    machine: dict[str, Any]
+    loader_percent: float | None = None
+    quantized_ratio: float | None = None
+
+    @property
+    def patch(self) -> int:
+        """Side of an LR patch."""
+        return self.recipe.data.patch_hr // self.recipe.network.scale
+
+    def to_json(self) -> dict[str, Any]:
+        """Report: ``rows``, ``loader_percent`` or ``quantized_ratio``, ``work``, ``machine``."""
+        recipe, quantization = self.recipe, {}
+        findings = {
+            "loader_percent": self.loader_percent,
+            "quantized_ratio": self.quantized_ratio,
+        }
+        if isinstance(recipe, QuantizeRecipe):
+            quantization = {"method": recipe.method.model_dump(), **recipe.bits.model_dump()}
+        return {
+            "rows": [asdict(row) for row in self.rows],
+            **{name: value for name, value in findings.items() if value is not None},
+            "work": {
+                **quantization,
+                "network": recipe.network.model_dump(),
+                "batch": recipe.train.batch,
+                "patch": self.patch,
+                "data": self.data,
+                "photographs": self.photographs,
+            },
+            "machine": self.machine,
+        }
+
+
+def bench_train(request: BenchTrainRequest) -> TrainTimings:
+    """Time steps of srq's training loop beside those of a plain one, data loading included.
+
+    With a method, fake-quantized steps are timed beside full-precision ones. Nothing is written but
     decoded photographs in the cache.
-
-    Returns
-    -------
-    The report that ``--json`` writes: ``rows``, the reference first; ``work`` and ``machine``.
-    Without a method ``loader_percent``, by which a step on photographs takes longer than one on
-    random tensors. With one ``quantized_ratio``, how many times as long as a full-precision step
-    the fake-quantized one takes.
 
     Raises
     ------
@@ -127,38 +176,31 @@ def bench_train(request: TrainRequest) -> dict[str, Any]:
     precision = pick_precision(recipe.train.precision, device)
     photographs = photographs_of(recipe, request.data_root)
     store = pack_pairs(photographs.train, recipe.network.scale)
-
-    finding: dict[str, float]
-    quantization: dict[str, Any] = {}
+    quantized = isinstance(recipe, QuantizeRecipe)
     if isinstance(recipe, QuantizeRecipe):
         variants = quantized_variants(recipe, store, device, precision)
-        rows = compare(time_in_turns(variants, request.steps, device))
-        finding = {"quantized_ratio": typical_ratio(rows[1].times, rows[0].times)}
-        quantization = {"method": recipe.method.model_dump(), **recipe.bits.model_dump()}
     else:
         variants = training_variants(recipe, store, device, precision)
-        rows = compare(time_in_turns(variants, request.steps, device))
-        *_, loaded, unloaded = rows
-        finding = {"loader_percent": 100 * (typical_ratio(loaded.times, unloaded.times) - 1)}
-    return {
-        "rows": [asdict(row) for row in rows],
-        **finding,
-        "work": {
-            **quantization,
-            "network": recipe.network.model_dump(),
-            "batch": recipe.train.batch,
-            "patch": recipe.data.patch_hr // recipe.network.scale,
-            "data": photographs.name,
-            "photographs": len(store),
-        },
-        "machine": machine(device),
-    }
+    rows = compare(time_in_turns(variants, request.steps, device))
+    return TrainTimings(
+        tuple(rows),
+        recipe,
+        photographs.name,
+        len(store),
+        machine(device),
+        loader_percent=None if quantized else _percent_more(rows[-2], rows[-1]),
+        quantized_ratio=typical_ratio(rows[1].times, rows[0].times) if quantized else None,
+    )
+
+
+def _percent_more(row: Row, other: Row) -> float:
+    return 100 * (typical_ratio(row.times, other.times) - 1)
 
 
 def training_variants(
     recipe: PretrainRecipe, store: PairStore, device: torch.device, precision: Precision
 ) -> list[Variant]:
-    """Ways to train: plain first; last our loop in the precision, on photographs and without."""
+    """Variants of training: plain, srq in each precision, and the last one on random tensors."""
     ours = partial(_srq_steps, recipe, PixelLoss, store, device)
     precisions: list[Precision] = ["fp32"] if precision == "fp32" else ["fp32", precision]
     return [
@@ -171,9 +213,10 @@ def training_variants(
 def quantized_variants(
     recipe: QuantizeRecipe, store: PairStore, device: torch.device, precision: Precision
 ) -> list[Variant]:
-    """Full precision first; fake-quantized; and this with a teacher, where the recipe has one.
+    """Variants in full precision, fake-quantized, and with a teacher if the recipe has one.
 
-    All are of fresh weights. Phases of the method pass as in a training of that many steps.
+    All start from fresh weights. The method runs through its phases as in a training of that many
+    steps.
     """
 
     def student(network: Network, recipe: QuantizeRecipe) -> Objective:
@@ -197,7 +240,7 @@ def quantized_variants(
 
 
 class RandomBatch:
-    """The same random tensors in every step, instead of photographs."""
+    """Source of batches: the same random tensors in every step."""
 
     def __init__(self, recipe: TrainingRecipe, device: torch.device) -> None:
         def random(side: int) -> Tensor:
@@ -208,12 +251,12 @@ class RandomBatch:
         self._batch = random(hr // recipe.network.scale), random(hr)
 
     def of(self, steps: range) -> Iterator[Batch]:
-        """The batch, for every step."""
+        """Give the batch, once for every step."""
         for _ in steps:
             yield self._batch
 
 
-def _resolve(request: TrainRequest) -> PretrainRecipe | QuantizeRecipe:
+def _resolve(request: BenchTrainRequest) -> PretrainRecipe | QuantizeRecipe:
     changes = options_as_changes(
         {
             "data.train": ("data", request.data),
@@ -255,7 +298,7 @@ def _resolve(request: TrainRequest) -> PretrainRecipe | QuantizeRecipe:
 def _plain_steps(
     recipe: PretrainRecipe, store: PairStore, device: torch.device
 ) -> Generator[None, None, None]:
-    """Train as the papers' code does: NCHW in float32, torch's own Adam, L1, nothing besides."""
+    """Train as the papers' code does: NCHW, float32, Adam of torch, L1 loss, and no more."""
     network = build(recipe.network).to(device).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=recipe.optim.lr)
     sampler = PatchSampler(
@@ -281,9 +324,9 @@ def _srq_steps(
     precision: Precision,
     batches: BatchSource | None = None,
 ) -> Generator[Step, None, None]:
-    """Train as srq's commands do, on other batches where some are given."""
+    """Train as srq's commands do; ``batches`` replaces those of the photographs."""
     objective = make(build(recipe.network), recipe)
-    # Nothing is validated or saved, so that neither pictures nor a folder are needed for it.
+    # Nothing is validated or saved, so no validation pictures and no folder are needed.
     trainer = Trainer(recipe, objective, store, store, _NO_FOLDER, device, precision)
     if batches is not None:
         trainer.batches = batches

@@ -4,12 +4,14 @@ import inspect
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from sr_quant_cli.methods import build, config_class, method_names
 from sr_quant_cli.quant.sites import KINDS, Kind, Operands, Placement
 from sr_quant_cli.recipe.load import load_recipe, recipe_names, recipe_path
 from sr_quant_cli.recipe.reference import field_table, toml
 from sr_quant_cli.recipe.schema import QuantizeRecipe
+from sr_quant_cli.registry import Registry
 
 WRITTEN = "Written by `srq recipes methods`."
 """A line of every page."""
@@ -22,12 +24,22 @@ def method_pages() -> dict[str, str]:
         modules.setdefault(config_class(name).__module__, []).append(name)
     pages, entries = {}, []
     for names in modules.values():
-        text = inspect.getdoc(inspect.getmodule(config_class(names[0]))) or ""
-        title = text.partition("\n")[0].rstrip(".")
-        pages[f"{names[0]}.md"] = _page(title, text.partition("\n")[2], names)
+        title, body = _text(config_class(names[0]))
+        pages[f"{names[0]}.md"] = _page(title, body, names)
         entries.append(f"* [{title}]({names[0]}.md): `--method {'`, `--method '.join(names)}`")
     pages["README.md"] = "\n".join(["# Methods", "", WRITTEN, "", *entries]) + "\n"
     return pages
+
+
+def titles(registry: Registry[Any, Any]) -> dict[str, str]:
+    """First lines of the docstrings of the modules that define the registered classes, by name."""
+    return {name: _text(registry.config_class(name))[0] for name in registry.names()}
+
+
+def _text(config: type) -> tuple[str, str]:
+    """Title and body of the docstring of the module that defines a configuration."""
+    title, _, body = (inspect.getdoc(inspect.getmodule(config)) or "").partition("\n")
+    return title.rstrip("."), body
 
 
 def _page(title: str, text: str, names: list[str]) -> str:

@@ -2,41 +2,40 @@
 
 from typing import Any
 
-from sr_quant_cli.commands.bench_train import LOADER_TARGET, QUANTIZED_TARGET
+from sr_quant_cli.commands.bench_train import LOADER_TARGET, QUANTIZED_TARGET, TrainTimings
 from sr_quant_cli.commands.bench_upscale import UpscaleTimings
 from sr_quant_cli.report.table import print_table
 from sr_quant_cli.report.terminal import say
 
 
-def print_training_times(report: dict[str, Any]) -> None:
-    """Print what ``bench_train`` returned: a row a variant, the loader's part, the machine."""
-    work, where = report["work"], report["machine"]
-    network = work["network"]
-    rows = [
+def print_training_times(timings: TrainTimings) -> None:
+    """Print the times of ``bench_train``: a row for each variant, the finding, the machine."""
+    recipe, rows = timings.recipe, timings.rows
+    cells = [
         (
-            row["variant"],
-            f"{row['median']:.4g}",
-            f"{row['minimum']:.4g}",
-            f"{row['steps_per_second']:.4g}",
-            f"{row['speedup']:.2f}",
+            row.variant,
+            f"{row.median:.4g}",
+            f"{row.minimum:.4g}",
+            f"{row.steps_per_second:.4g}",
+            f"{row.speedup:.2f}",
         )
-        for row in report["rows"]
+        for row in rows
     ]
     headings = ("variant", "median s", "minimum s", "steps/s", "times as fast")
-    print_table(headings, rows, f"Training step, {network['name']} x{network['scale']}")
-    if "quantized_ratio" in report:
+    print_table(headings, cells, f"Training step, {recipe.network.name} x{recipe.network.scale}")
+    if timings.quantized_ratio is not None:
         say(
-            f"a fake-quantized step takes {report['quantized_ratio']:.2f} times as long as a "
+            f"a fake-quantized step takes {timings.quantized_ratio:.2f} times as long as a "
             f"full-precision one (target: at most {QUANTIZED_TARGET:g})"
         )
-    else:
-        say(f"loader: {report['loader_percent']:+.1f} % (target: at most {LOADER_TARGET:g} %)")
+    if timings.loader_percent is not None:
+        say(f"loader: {timings.loader_percent:+.1f} % (target: at most {LOADER_TARGET:g} %)")
     say(
-        f"batch {work['batch']}, LR patch {work['patch']}, {work['photographs']} photographs of "
-        f"{work['data']}; {len(report['rows'][0]['times'])} steps each, in turns; times as fast: "
-        "as the first row"
+        f"batch {recipe.train.batch}, LR patch {timings.patch}, {timings.photographs} photographs "
+        f"of {timings.data}; {len(rows[0].times)} steps each, in turns; times as fast: as the "
+        "first row"
     )
-    _print_machine(where)
+    _print_machine(timings.machine)
 
 
 def print_upscale_times(timings: UpscaleTimings) -> None:

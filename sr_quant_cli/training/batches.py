@@ -1,4 +1,4 @@
-"""Batches of a training run, ready before they are needed."""
+"""Batches of a training run, loaded ahead of their use."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,22 +15,22 @@ Batch = tuple[Tensor, Tensor]
 
 
 class BatchSource(Protocol):
-    """What a training loop takes its batches from."""
+    """Source of the batches of a training loop."""
 
     def of(self, steps: range) -> Iterator[Batch]:
-        """Batches of consecutive steps."""
+        """Give the batches of consecutive steps."""
 
 
 class Batches:
-    """Tensors of any step.
+    """Batches of patches by step.
 
-    On CUDA all decoded photographs lie in the device's memory, where they fit into half of what is
-    free, and patches are cut there. Else a thread cuts the next batch while one is used.
+    On CUDA the decoded photographs are kept in device memory, if they fit into half of what is
+    free, and patches are cropped there. Otherwise a thread crops the next batch in the background.
 
     Parameters
     ----------
     layout
-        Of the tensors in memory.
+        Memory layout of the tensors.
     """
 
     def __init__(
@@ -48,12 +48,12 @@ class Batches:
             self._prefetch = False
 
     def __getitem__(self, step: int) -> Batch:
-        """The batch of one step, made now."""
+        """Make the batch of one step."""
         lr, hr = (to_tensor(pixels, self._device) for pixels in self._patches.batch(step))
         return lr.contiguous(memory_format=self._layout), hr.contiguous(memory_format=self._layout)
 
     def of(self, steps: range) -> Iterator[Batch]:
-        """Batches of consecutive steps."""
+        """Give the batches of consecutive steps."""
         if not self._prefetch:
             yield from map(self.__getitem__, steps)
             return

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: written whole, the newest two and the best kept."""
+"""Checkpoints of a training run, written atomically: the newest two and the best."""
 
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ _KEPT = 2
 
 
 class DamagedError(FailedError):
-    """A file that is no checkpoint, or no longer one."""
+    """A file that is damaged, or is no checkpoint."""
 
 
 class Checkpoints:
-    """The checkpoint files of one run folder.
+    """Checkpoint files of a run folder.
 
-    ``step-00001000.ckpt`` are the newest; ``best.ckpt`` has the highest validation PSNR. Contents
-    are tensors and plain values only, and are loaded as such.
+    ``step-00001000.ckpt`` has the state at a step, ``best.ckpt`` the one with the highest
+    validation PSNR. They hold tensors and plain values only, and loading runs no code.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,11 +29,11 @@ class Checkpoints:
         self.best_path = folder / "best.ckpt"
 
     def files(self) -> list[Path]:
-        """All numbered checkpoints, newest first."""
+        """List the numbered checkpoints, newest first."""
         return sorted(self.folder.glob(CHECKPOINTS), reverse=True)
 
     def save(self, state: dict[str, Any]) -> Path:
-        """Write ``state`` under its step and drop all but the newest two.
+        """Write ``state`` under its step, and delete all but the newest two.
 
         Raises
         ------
@@ -47,18 +47,18 @@ class Checkpoints:
         return path
 
     def save_best(self, state: dict[str, Any]) -> None:
-        """Write ``state`` as the best so far."""
+        """Write ``state`` as the best one so far."""
         _write(self.best_path, state)
 
     def newest(self) -> dict[str, Any] | None:
-        """Load the newest checkpoint that is whole; None when there is none.
+        """Load the newest intact checkpoint; None: there are no checkpoints.
 
-        A damaged one is passed over with a warning.
+        Damaged ones are skipped with a warning.
 
         Raises
         ------
         FailedError
-            All are damaged, or one cannot be read for another reason.
+            All of them are damaged, or one cannot be read for another reason.
         """
         damaged = []
         for path in self.files():
@@ -78,27 +78,27 @@ class Checkpoints:
         return None
 
     def set_aside(self, step: int) -> None:
-        """Rename what is numbered above ``step``: a run that goes on from there never wrote it."""
+        """Rename the checkpoints after ``step``, as a run that continues from there has none."""
         for path in self.files():
             if int(path.stem.removeprefix("step-")) > step:
                 path.rename(path.with_suffix(".damaged"))
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Load one checkpoint on the CPU; no code in it is run.
+    """Load a checkpoint on the CPU, without running code in it.
 
     Raises
     ------
     DamagedError
-        It is none.
+        The file is damaged, or is no checkpoint.
     FailedError
-        It cannot be read, or the memory does not suffice.
+        The file cannot be read, or there is not enough memory.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise FailedError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # a damaged pickle may raise any of many
+    except Exception as error:  # a damaged pickle may raise almost anything
         if out_of_memory(error):
             raise FailedError(f"out of memory: cannot read {path}") from error
         raise DamagedError(f"{path} is damaged") from error
@@ -112,7 +112,7 @@ def _write(path: Path, state: dict[str, Any]) -> None:
         try:
             torch.save(state, file)
         except RuntimeError as error:
-            # torch wraps the system's error: a full disk is to be told as such.
+            # torch hides the error of the system, such as a full disk.
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise

@@ -1,4 +1,4 @@
-"""Noticing that training has gone wrong, and where in the network it began."""
+"""Detection of diverging training, and of the layer where it began."""
 
 import math
 from typing import Any
@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, nn
 
 _WINDOW = 20
-"""Steps whose mean loss is compared: a single batch may be much harder than others."""
+"""Number of steps whose mean loss is compared, as single batches vary."""
 _FACTOR = 20.0
-"""A mean loss this many times the lowest one so far counts as exploded."""
+"""Ratio of a mean loss to the lowest one so far from which it counts as exploded."""
 _GROWTH = 10.0
-"""A layer whose output has grown by this factor is where an explosion began."""
+"""Growth of the output of the layer where an explosion began."""
 
 
 class LossWatch:
-    """Follows the loss of every step.
+    """Monitor of the loss.
 
     >>> watch = LossWatch()
     >>> [watch.exploded(loss) for loss in [2.0] * 40 + [900.0] * 20].index(True)
@@ -28,7 +28,7 @@ class LossWatch:
         self._lowest = math.inf
 
     def exploded(self, loss: float) -> bool:
-        """Take the loss of the next step; tell whether the last window is out of all proportion."""
+        """Take the loss of the next step; return True if the mean of the last window exploded."""
         self._sum += loss
         self._count += 1
         if self._count < _WINDOW:
@@ -41,23 +41,23 @@ class LossWatch:
         return False
 
     def state(self) -> dict[str, Any]:
-        """Plain values for a checkpoint."""
+        """Return plain values for a checkpoint."""
         return {"sum": self._sum, "count": self._count, "lowest": self._lowest}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from what ``state`` returned."""
+        """Continue from the result of ``state``."""
         self._sum, self._count, self._lowest = state["sum"], state["count"], state["lowest"]
 
 
 def first_bad_layer(network: nn.Module, lr: Tensor) -> str:
-    """Name where values stop being finite: a layer's weights, its output, or a gradient.
+    """Name the first weights, output or gradient that is not finite.
 
-    Layers are looked at in the order in which they run, gradients from the last one backwards.
+    Layers are searched in the order in which they run, gradients in reverse order.
 
     Parameters
     ----------
     lr
-        The batch ``[N, 3, H, W]`` on which the loss or a gradient was not finite.
+        Batch ``[N, 3, h, w]`` on which the loss or a gradient was not finite.
     """
     for name, parameter in network.named_parameters():
         if not bool(parameter.isfinite().all()):
@@ -72,9 +72,14 @@ def first_bad_layer(network: nn.Module, lr: Tensor) -> str:
 
 
 def most_grown_layer(network: nn.Module, lr: Tensor, good: dict[str, Tensor] | None) -> str:
-    """Name the first layer whose output has grown tenfold since ``good`` weights, or the most.
+    """Name the first layer whose output has grown tenfold, else the one that has grown most.
 
-    Without good weights: the layer with the largest output.
+    Parameters
+    ----------
+    lr
+        Batch ``[N, 3, h, w]`` on which the loss exploded.
+    good
+        Earlier weights to compare with; None: the layer with the largest output is named.
     """
     now = _magnitudes(network, lr)
     before = dict.fromkeys(now, 1.0)
@@ -92,7 +97,7 @@ def most_grown_layer(network: nn.Module, lr: Tensor, good: dict[str, Tensor] | N
 
 
 def _magnitudes(network: nn.Module, lr: Tensor) -> dict[str, float]:
-    """Root mean square of the output of every layer, in the order in which they run."""
+    """Root mean square of the output of each layer, in the order in which they run."""
     magnitudes: dict[str, float] = {}
     handles = []
 

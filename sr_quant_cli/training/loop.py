@@ -34,29 +34,33 @@ from sr_quant_cli.training.run_folder import VALIDATION_PROTOCOL, RunLog
 from sr_quant_cli.training.schedule import rate_factor
 
 CHECKPOINT_FORMAT = 2
-"""Changes with what ``Trainer.state`` holds."""
+"""Raised whenever ``Trainer.state`` changes."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One training step: its losses, and whether some process asked to stop after it."""
+    """A training step: its losses, averaged over all ranks, and True if a rank asked to stop."""
 
     losses: dict[str, float]
     stop: bool
 
 
 class Trainer:
-    """Trains a network by a recipe; all that a resumed run needs is in its checkpoints.
+    """Training loop of a recipe, with everything that a resumed run needs in its checkpoints.
 
-    Started by ``torchrun``, every process takes its share of each batch and of the validation
-    pictures; the first one alone writes and prints.
+    Under ``torchrun`` every rank takes its share of each batch and of the validation pictures, and
+    rank 0 writes.
 
     Parameters
     ----------
+    recipe
+        Optimizer, schedule, batches and intervals.
     objective
-        Holds the network, which starts from its weights unless ``restore`` is called.
+        Network and losses; training starts from the network's weights unless ``restore`` is called.
     run_dir
         Folder for checkpoints and ``log.jsonl``.
+    tensorboard
+        Also write event files for TensorBoard.
     """
 
     def __init__(
@@ -115,11 +119,11 @@ class Trainer:
 
     @property
     def trained(self) -> Network:
-        """The weights that are validated and kept: the average where there is one."""
+        """The network that is validated and saved: the average of the weights if there is one."""
         return self.network if self.average is None else cast("Network", self.average.module)
 
     def state(self) -> dict[str, Any]:
-        """Everything a resumed run needs."""
+        """Collect everything that a resumed run needs, as plain values and tensors."""
         return {
             "format": CHECKPOINT_FORMAT,
             "version": __version__,
@@ -139,7 +143,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from what ``state`` returned."""
+        """Continue from the result of ``state``."""
         self.network.load_state_dict(state["network"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
@@ -153,14 +157,15 @@ class Trainer:
             torch.cuda.set_rng_state_all(state["random_cuda"])
 
     def run(self, max_seconds: float | None = None) -> None:
-        """Train to the recipe's last step, or until ``max_seconds`` have passed.
+        """Train to the last step of the recipe, or until ``max_seconds`` have passed.
 
-        The state is saved at the end; an interrupt waits for the end of a step and is saved, too.
+        The state is saved at the end. An interrupt takes effect at the end of a step, and the state
+        is saved then, too.
 
         Raises
         ------
         FailedError
-            A loss or gradient is no longer finite, the loss explodes, or a file cannot be written.
+            A loss or gradient is not finite, the loss explodes, or a file cannot be written.
         """
         train = self.recipe.train
         begun = time.monotonic() - self.seconds
@@ -193,12 +198,12 @@ class Trainer:
             interrupts.resume()
 
     def steps(self, wants_stop: Callable[[], bool] = lambda: False) -> Iterator[Step]:
-        """Train from the present step to the recipe's last, one step at a time.
+        """Train from the current step to the last step of the recipe, one step at a time.
 
         Parameters
         ----------
         wants_stop
-            Asked in every step; a yes of any process reaches all of them.
+            Called in every step; if it is True on one rank, all ranks stop.
         """
         for lr, hr in self.batches.of(range(self.step, self.recipe.train.iters)):
             yield self._train_step(lr, hr, wants_stop)
@@ -238,7 +243,7 @@ class Trainer:
         return step
 
     def _check(self, losses: dict[str, float], gradient_norm: float, lr: Tensor) -> None:
-        """Stop before a step that would spoil the weights.
+        """Refuse a step that would ruin the weights.
 
         Raises
         ------
@@ -247,9 +252,9 @@ class Trainer:
         """
         loss = sum(losses.values())
         finite = math.isfinite(loss) and math.isfinite(gradient_norm)
-        # A regularizer comes and goes, as one on bits above those asked for: pictures tell.
-        of_pictures = losses["pixel"] + losses.get("feature", 0.0)
-        if finite and not self._watch.exploded(of_pictures):
+        # Regularizers may set in late, such as one on bit widths: they are no sign of divergence.
+        watched = losses["pixel"] + losses.get("feature", 0.0)
+        if finite and not self._watch.exploded(watched):
             return
         with autocast(self.precision, self.device):
             if finite:
@@ -307,7 +312,7 @@ class Trainer:
 def validation_psnr(
     network: Network, pairs: PairStore, crop_hr: int, device: torch.device
 ) -> float:
-    """Mean luma PSNR in dB (MATLAB protocol) over central crops, in float32.
+    """Measure the mean luma PSNR in dB (MATLAB protocol) over central crops, in float32.
 
     Parameters
     ----------
@@ -333,7 +338,7 @@ def validation_psnr(
 
 
 def _agreed(losses: dict[str, float], stop: bool) -> Step:
-    """Average the losses of all processes, and stop when one of them stops."""
+    """Average the losses over all ranks; stop if one of them stops."""
     size = world().size
     if size == 1:
         return Step(losses, stop)
@@ -353,7 +358,7 @@ def _averaged(network: Network, highest_decay: float) -> AveragedModel | None:
         return None
 
     def average(old: Any, new: Any, count: Tensor | int) -> None:
-        # A constant decay would hold on to the random start for thousands of steps.
+        # With a constant decay the random start would dominate for thousands of steps.
         decay = min(highest_decay, (1 + int(count)) / (10 + int(count)))
         torch._foreach_lerp_(old, new, 1 - decay)
 

@@ -1,11 +1,11 @@
-"""What a training step minimizes, and which parameters it changes."""
+"""Training objectives: losses, and the parameters that they train."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,19 +16,17 @@ from sr_quant_cli.methods.base import Group, Method
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.folding import ComposedEnd
 from sr_quant_cli.recipe.schema import (
-    DepthSection,
     DistillRecipe,
     LossSection,
     QuantizeRecipe,
     TrainingRecipe,
-    TrainSection,
 )
 from sr_quant_cli.system.choices import Depth
 
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters that share a learning rate: the recipe's, times a factor for each step."""
+    """Parameters with a common learning rate, which is multiplied by a factor in each step."""
 
     parameters: list[nn.Parameter]
     lr: float
@@ -36,18 +34,18 @@ class ParameterGroup:
 
 
 @dataclass(frozen=True)
-class Goal:
-    """What the output of a step, 0..1 ``[N, 3, sh, sw]``, and features are compared with."""
+class Target:
+    """Target of a step: a picture ``[N, 3, sh, sw]``, 0..1, and features of the teacher."""
 
     picture: Tensor
     features: dict[str, Tensor] = field(default_factory=dict)
-    """by the paths of the submodules that give them"""
+    """by the path of the submodule whose output they are"""
 
 
 class Objective(nn.Module):
-    """A network and the losses on its output; the unit that is trained, on one process or many.
+    """A network with the losses on its output: the module that is trained, on one rank or many.
 
-    Losses are in float32 on values 0..255, whatever autocast does to the network.
+    Losses are computed in float32 on values 0..255, also under autocast.
     """
 
     may_skip_gradients: ClassVar[bool] = False
@@ -59,68 +57,74 @@ class Objective(nn.Module):
         self.recipe = recipe
 
     def forward(self, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
-        """Named scalar losses, to be summed: LR ``[N, 3, h, w]``, HR ``[N, 3, sh, sw]``, 0..1.
+        """Compute named scalar losses, to be summed, of a batch.
 
-        A network of several depths runs at each that the recipe trains. Losses are those of a depth
-        times its share; the names of those of lower depths end in it. ``distill`` is the distance
-        of their output to that of the full depth.
+        A network with several depths runs at each one that the recipe trains. The losses of a depth
+        are multiplied by its share, and those of lower depths have its name at the end of theirs.
+        ``distill`` is the distance of their output to the one at full depth.
+
+        Parameters
+        ----------
+        lr, hr
+            Pictures ``[N, 3, h, w]`` and ``[N, 3, sh, sw]``, 0..1.
         """
-        goal = self.goal(lr, hr)
-        depth, train = self.recipe.depth, self.recipe.train
+        target = self.target(lr, hr)
+        depth = self.recipe.depth
         total: dict[str, Tensor] = {}
         deepest: Tensor | None = None
-        for name, share in trained_depths(self.network, depth).items():
+        for name, share in trained_depths(self.network, depth.weights).items():
             self.network.set_depth(name)
-            sr, losses = self.losses(lr, goal)
+            sr, losses = self.losses(lr, target)
             if deepest is None:
                 total = {loss: share * value for loss, value in losses.items()}
                 deepest = sr.detach().float()
                 continue
             total |= {f"{loss}_{name}": share * value for loss, value in losses.items()}
             if depth.distill_weight:
-                total[f"distill_{name}"] = depth.distill_weight * pixel_loss(sr, deepest, train)
+                distance = pixel_loss(sr, deepest, self.recipe.train.loss)
+                total[f"distill_{name}"] = depth.distill_weight * distance
         self.network.set_depth("full")
         return total
 
-    def goal(self, lr: Tensor, hr: Tensor) -> Goal:
-        """What the batch is to come to, at every depth."""
-        return Goal(hr)
+    def target(self, lr: Tensor, hr: Tensor) -> Target:
+        """Build the target of a batch, which is the same at every depth."""
+        return Target(hr)
 
     @abstractmethod
-    def losses(self, lr: Tensor, goal: Goal) -> tuple[Tensor, dict[str, Tensor]]:
-        """Output at the network's present depth, and its named losses."""
+    def losses(self, lr: Tensor, target: Target) -> tuple[Tensor, dict[str, Tensor]]:
+        """Run the network at its current depth; return the output and its named losses."""
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """What is trained."""
+        """Group the parameters that are trained."""
         return [ParameterGroup(list(self.network.parameters()), self.recipe.optim.lr)]
 
     def set_phase(self, network: Network, step: int) -> None:
-        """Make a network (this one, or its average) behave as at ``step``."""
+        """Put a network (the trained one, or its average) into the phase of ``step``."""
 
     def after_step(self) -> None:
-        """Bring parameters back into their ranges, after an update."""
+        """Clamp parameters to their ranges after an update."""
 
 
 class PixelLoss(Objective):
     """Mean absolute or squared difference to HR.
 
-    With ``train.compose`` the linear layers at the network's end run as one convolution, and the
-    pixels that this changes, at the border of a patch, are left out.
+    With ``train.compose`` the linear layers at the end of the network run as one convolution. This
+    changes the pixels at the border of a patch, which do not count then.
     """
 
     def __init__(self, network: Network, recipe: TrainingRecipe) -> None:
         super().__init__(network, recipe)
         self._end = ComposedEnd(network) if recipe.train.compose else None
 
-    def goal(self, lr: Tensor, hr: Tensor) -> Goal:
-        """HR, as far as it counts."""
-        return Goal(self._inside(hr))
+    def target(self, lr: Tensor, hr: Tensor) -> Target:
+        """HR, without the border that does not count."""
+        return Target(self._inside(hr))
 
-    def losses(self, lr: Tensor, goal: Goal) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(self, lr: Tensor, target: Target) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss under the name ``pixel``."""
         with self._end.composed() if self._end else nullcontext():
             sr = self._inside(self.network(lr))
-        return sr, {"pixel": pixel_loss(sr, goal.picture, self.recipe.train)}
+        return sr, {"pixel": pixel_loss(sr, target.picture, self.recipe.train.loss)}
 
     def _inside(self, picture: Tensor) -> Tensor:
         border = self._end.border * self.network.scale if self._end else 0
@@ -128,19 +132,19 @@ class PixelLoss(Objective):
 
 
 class StudentLoss(Objective):
-    """Losses of a student: to HR or to a teacher, on outputs and on features.
+    """Losses of a student, on its output and its features, against HR or a teacher.
 
     Parameters
     ----------
     method
-        The one that quantized the student; None: it is float.
+        Method that quantized the student; None: the student is float.
     teacher
-        None where no loss needs it; it loses its surroundings here.
+        None: no loss needs one. Its mirrored surroundings are switched off.
 
     Raises
     ------
     UsageError
-        Features of student and teacher cannot be compared.
+        Student and teacher have different numbers of features.
     """
 
     may_skip_gradients = True
@@ -169,30 +173,30 @@ class StudentLoss(Objective):
             for path in network.features()[kind]
         }
         if teacher is not None:
-            teacher.set_context(0)  # patches stay as they are for the student, too
-        # In a tuple: the teacher is neither trained nor saved nor sent to other processes.
+            teacher.set_context(0)  # as for the student: training patches are not extended
+        # In a tuple, so that the teacher is no submodule: it is not trained, saved or broadcast.
         self._teacher = (teacher,)
 
-    def goal(self, lr: Tensor, hr: Tensor) -> Goal:
-        """HR, or what the teacher makes of LR; its features."""
+    def target(self, lr: Tensor, hr: Tensor) -> Target:
+        """HR or the output of the teacher, and the features of the teacher."""
         (teacher,) = self._teacher
         if teacher is None:
-            return Goal(hr)
+            return Target(hr)
         with torch.no_grad(), features_of(teacher, tuple(self._weights)) as features:
             output = teacher(lr)
-        return Goal(output.float() if self.recipe.loss.target == "teacher" else hr, features)
+        return Target(output.float() if self.recipe.loss.target == "teacher" else hr, features)
 
-    def losses(self, lr: Tensor, goal: Goal) -> tuple[Tensor, dict[str, Tensor]]:
-        """Losses ``pixel`` and ``feature``, and the method's own."""
+    def losses(self, lr: Tensor, target: Target) -> tuple[Tensor, dict[str, Tensor]]:
+        """Losses ``pixel`` and ``feature``, and those of the method."""
         loss = self.recipe.loss
         with features_of(self.network, tuple(self._weights)) as features:
             sr = self.network(lr)
-        losses = {"pixel": loss.pixel * pixel_loss(sr, goal.picture, self.recipe.train)}
+        losses = {"pixel": loss.pixel * pixel_loss(sr, target.picture, self.recipe.train.loss)}
         if self._weights:
             distance = feature_distance(loss)
             losses["feature"] = sum(
                 (
-                    weight * distance(features[path].float(), goal.features[path].float())
+                    weight * distance(features[path].float(), target.features[path].float())
                     for path, weight in self._weights.items()
                 ),
                 start=torch.zeros((), device=lr.device),
@@ -200,7 +204,7 @@ class StudentLoss(Objective):
         return sr, losses | (self._method.regularizers(self.network) if self._method else {})
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """The method's groups, each with its learning rate; those with rate 0 are frozen."""
+        """Groups of the method with their learning rates; those with rate 0 are frozen."""
         method = self._method
         if method is None:
             return super().parameter_groups()
@@ -224,30 +228,33 @@ class StudentLoss(Objective):
         return groups
 
     def set_phase(self, network: Network, step: int) -> None:
-        """The method's phase."""
+        """Set the phase of the method."""
         if self._method:
             self._method.before_step(network, step, self.recipe.train.iters)
 
     def after_step(self) -> None:
-        """The method's care for its ranges."""
+        """Let the method clamp its ranges."""
         if self._method:
             self._method.after_step(self.network)
 
 
-def trained_depths(network: Network, depth: DepthSection) -> dict[Depth, float]:
-    """Depths that a network can run at and the recipe trains, each with the share of its losses.
+def trained_depths(network: Network, weights: Sequence[float]) -> dict[Depth, float]:
+    """Depths of a network that are trained, with the shares of their losses, which sum to 1.
 
-    Shares sum to 1. The full depth comes first.
+    Parameters
+    ----------
+    weights
+        Weights of the losses at full, half and quarter depth; 0: the depth is not trained.
     """
-    pairs = zip(network.depths, depth.weights, strict=False)
-    weights = {name: weight for name, weight in pairs if weight}
-    total = sum(weights.values())
-    return {name: weight / total for name, weight in weights.items()}
+    pairs = zip(network.depths, weights, strict=False)
+    trained = {name: weight for name, weight in pairs if weight}
+    total = sum(trained.values())
+    return {name: weight / total for name, weight in trained.items()}
 
 
-def pixel_loss(sr: Tensor, target: Tensor, train: TrainSection) -> Tensor:
+def pixel_loss(sr: Tensor, target: Tensor, kind: Literal["l1", "l2"]) -> Tensor:
     """Mean absolute (l1) or squared (l2) difference of pictures 0..1, on values 0..255."""
-    measure = F.l1_loss if train.loss == "l1" else F.mse_loss
+    measure = F.l1_loss if kind == "l1" else F.mse_loss
     return measure(sr.float() * 255, target * 255)
 
 
@@ -270,7 +277,7 @@ def attention_distance(student: Tensor, teacher: Tensor) -> Tensor:
 def normalized_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """Feature loss of 2DQuant: mean squared difference of features divided by their L2 norms.
 
-    Norms are per sample, over all of its values.
+    Each norm is taken over all values of a sample.
     """
     a, b = (F.normalize(f.flatten(1), dim=1) for f in (student, teacher))
     return (a - b).square().mean()
@@ -282,7 +289,7 @@ def needs_teacher(loss: LossSection) -> bool:
 
 
 def feature_weights(loss: LossSection) -> dict[str, float]:
-    """Where features are compared, and with which weight."""
+    """Weights of the feature loss by the places where features are compared."""
     weights = {} if loss.feature == "none" else {str(loss.points): loss.feature_weight}
     if loss.block_weight:
         weights["blocks"] = loss.block_weight
@@ -290,13 +297,13 @@ def feature_weights(loss: LossSection) -> dict[str, float]:
 
 
 def feature_distance(loss: LossSection) -> Callable[[Tensor, Tensor], Tensor]:
-    """The distance that a recipe names."""
+    """Distance of features that a recipe names."""
     return attention_distance if loss.feature == "attention" else normalized_distance
 
 
 @contextmanager
 def features_of(network: nn.Module, paths: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
-    """Collect the outputs of submodules that run in the block, by their paths."""
+    """Collect the outputs of submodules by their paths while the block runs."""
     outputs: dict[str, Tensor] = {}
 
     def note(path: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:

@@ -1,6 +1,6 @@
-"""The run folder: one writer at a time, and its log.
+"""Run folders: their files, the lock that keeps out a second writer, and the log.
 
-A run folder holds ``recipe.toml`` (every field), ``log.jsonl``, checkpoints, and at the end
+A run folder holds ``recipe.toml`` with every field, ``log.jsonl``, checkpoints, and at the end
 ``model.safetensors``.
 """
 
@@ -22,9 +22,9 @@ from sr_quant_cli.system.reporting import note
 
 LOG = "log.jsonl"
 CHECKPOINTS = "step-" + "[0-9]" * 8 + ".ckpt"
-"""Pattern of the numbered checkpoints' names."""
+"""Pattern of the names of numbered checkpoints."""
 TRAINABLE = "trainable.safetensors"
-"""Model file beside the packed one in which weights are float, for training to go on."""
+"""Model file with float weights beside the packed one, from which training can continue."""
 STORE = "stages"
 """Folder beside the run folders for the stages that runs share."""
 VALIDATION_PROTOCOL = "matlab"
@@ -118,7 +118,7 @@ def _acquire(lock: BaseFileLock) -> bool:
 
 
 def in_use(folder: Path) -> bool:
-    """Tell whether a run is writing to the folder now."""
+    """Tell if a run is writing to the folder now."""
     if not (folder / _LOCK).is_file():
         return False
     try:
@@ -126,19 +126,19 @@ def in_use(folder: Path) -> bool:
             return False
     except Timeout:
         return True
-    except OSError:  # not ours to write: then no run of ours writes there
+    except OSError:  # no write access, so no run of this user writes there
         return False
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """Entries of a run's log: ``step``, ``seconds``, and ``loss`` with ``lr``, or other values.
+    """Read the entries of a log: ``step``, ``seconds``, and ``loss`` with ``lr`` or other values.
 
-    A last line that a crash has cut off is left out.
+    An incomplete last line, as a crash leaves it, is skipped.
 
     Raises
     ------
     UsageError
-        The file is no such log, or cannot be read.
+        The file is no log, or cannot be read.
     """
     path = folder / LOG
     if not path.is_file():
@@ -166,19 +166,19 @@ def _is_number(*values: Any) -> bool:
 
 
 class RunLog:
-    """Appends to ``log.jsonl``, and to TensorBoard's files where asked.
+    """Writer of ``log.jsonl``, and of event files for TensorBoard.
 
     Parameters
     ----------
     after
-        Step that the run continues from: later entries are dropped, it writes them again.
+        Step from which the run continues; later entries are removed, as it writes them again.
     tensorboard
         Also write event files below ``tensorboard/`` in the folder.
 
     Raises
     ------
     UsageError
-        TensorBoard is asked for and not installed.
+        TensorBoard is not installed.
     """
 
     def __init__(self, folder: Path, *, after: int = 0, tensorboard: bool = False) -> None:
@@ -194,7 +194,7 @@ class RunLog:
         Raises
         ------
         FailedError
-            The disk is full or the folder gone.
+            The disk is full, or the folder is gone.
         """
         try:
             with self._path.open("a", encoding="utf-8") as file:

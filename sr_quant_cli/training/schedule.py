@@ -1,4 +1,4 @@
-"""Learning rate as a function of the step."""
+"""Learning rate schedules, as functions of the step."""
 
 import math
 
@@ -6,7 +6,7 @@ from sr_quant_cli.recipe.schema import ScheduleSection
 
 
 def rate_factor(schedule: ScheduleSection, step: int, iters: int) -> float:
-    """Factor on the learning rate at step ``step`` (from 0) of ``iters``.
+    """Compute the factor on the learning rate at ``step`` (from 0) of ``iters``.
 
     >>> rate_factor(ScheduleSection(kind="step", every=10, gamma=0.5), 25, 100)
     0.25

@@ -8,8 +8,8 @@ import torch
 
 from sr_quant_cli.commands.bench_train import (
     WARM_UP,
+    BenchTrainRequest,
     RandomBatch,
-    TrainRequest,
     Variant,
     bench_train,
     compare,
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def tiny(photographs):
-    return TrainRequest(
+    return BenchTrainRequest(
         network="edsr",
         recipe="pretrain-edsr",
         scale=2,
@@ -43,7 +43,8 @@ def test_every_loop_is_timed_and_nothing_but_the_cache_is_written(tiny, tmp_path
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     before = sorted(tmp_path.rglob("*"))
-    report = bench_train(tiny)
+    timings = bench_train(tiny)
+    report = timings.to_json()
     assert sorted(tmp_path.rglob("*")) == before
     rows = report["rows"]
     assert [row["variant"] for row in rows] == ["plain", "srq fp32", "random tensors"]
@@ -58,7 +59,7 @@ def test_every_loop_is_timed_and_nothing_but_the_cache_is_written(tiny, tmp_path
 
 
 def test_bf16_has_a_row_where_it_is_asked_for(tiny):
-    report = bench_train(replace(tiny, precision="bf16", steps=1))
+    report = bench_train(replace(tiny, precision="bf16", steps=1)).to_json()
     labels = [row["variant"] for row in report["rows"]]
     assert labels == ["plain", "srq fp32", "srq bf16", "random tensors"]
     (loaded,), (unloaded,) = (row["times"] for row in report["rows"][-2:])
@@ -80,7 +81,8 @@ def quantized(tiny, method, **changes):
     ],
 )
 def test_fake_quantized_steps_beside_full_precision(tiny, method, variants, capsys):
-    report = bench_train(quantized(tiny, method, w=4, a=3, placement="full"))
+    timings = bench_train(quantized(tiny, method, w=4, a=3, placement="full"))
+    report = timings.to_json()
     rows = report["rows"]
     assert [row["variant"] for row in rows] == variants
     assert all(len(row["times"]) == 3 for row in rows)
@@ -88,14 +90,14 @@ def test_fake_quantized_steps_beside_full_precision(tiny, method, variants, caps
     work = report["work"]
     assert (work["method"]["name"], work["w"], work["a"], work["batch"]) == (method, 4, 3, 2)
     assert json.loads(json.dumps(report)) == report
-    print_training_times(report)
+    print_training_times(timings)
     ratio = f"takes {report['quantized_ratio']:.2f} times as long as a full-precision one"
     assert ratio in capsys.readouterr().out
 
 
 def test_set_comes_after_the_options_and_the_steps_are_as_many_as_asked_for(tiny):
     overrides = (*tiny.overrides, "train.batch=1", "data.patch_hr=16", "train.iters=1")
-    report = bench_train(replace(tiny, patch=None, overrides=overrides))
+    report = bench_train(replace(tiny, patch=None, overrides=overrides)).to_json()
     assert (report["work"]["batch"], report["work"]["patch"]) == (1, 8)
     assert len(report["rows"][0]["times"]) == 3
 

@@ -16,7 +16,6 @@ from sr_quant_cli.modelfiles.modelfile import Card, load_model, save_model
 from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.recipe.load import load_recipe
-from sr_quant_cli.recipe.schema import DepthSection
 from sr_quant_cli.training.objective import PixelLoss, StudentLoss, trained_depths
 from tests.commands.test_quantize import SMALL as QUANTIZE
 from tests.commands.test_quantize import request as quantize_request
@@ -117,7 +116,7 @@ def test_a_depth_of_weight_0_is_not_run():
 def test_one_depth_has_the_whole_loss():
     for network in (tiny_edsr(), ranked_quantsr_c()):
         weights = [1.0, 1.0, 1.0] if network.depths == ("full",) else [0.3, 0.0, 0.0]
-        assert trained_depths(network, DepthSection(weights=weights)) == {"full": 1.0}
+        assert trained_depths(network, weights) == {"full": 1.0}
 
 
 def test_a_quantized_network_trains_every_parameter_at_three_depths():
