@@ -18,7 +18,7 @@ from sr_quant_cli.networks.folding import fold
 from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.quant.quantizers import Quantizer
-from sr_quant_cli.quant.sites import FULL, Site
+from sr_quant_cli.quant.sites import FULL, Operands, Site
 from sr_quant_cli.runtimes.torch import TorchRuntime
 from tests.helpers import Block, BlockConfig, picture, tiny_block, tiny_edsr
 
@@ -63,6 +63,21 @@ def scaled_edsr():
     network = EDSR(EDSRConfig(scale=2, n_blocks=2, n_feats=8, res_scale=0.3)).eval()
     network.load_state_dict(tiny_edsr().state_dict())
     return network
+
+
+def mixed_edsr():
+    """Make a network with bits of its own at some sites: 2 to 8, and a float input."""
+    sites = {
+        "body.0.conv1": Operands(7, 2, integer=True),
+        "body.0.conv2": Operands(6, 5, integer=True),
+        "body.1.block_in": Operands(4, integer=True),
+        "body.1.conv2": Operands("fp32", 3, integer=True),
+        "body_last": Operands(3, 8, integer=True),
+    }
+    network, method = fold(tiny_edsr()), build(config_class("minmax")())
+    quantize_network(network, method, FULL | sites, Bits(4, 4))
+    method.calibrate(network, [lr_batch(2), lr_batch(2, first=2)])
+    return network.eval()
 
 
 class Transformer(Block):
@@ -130,6 +145,7 @@ NETWORKS = {
     "float": tiny_edsr,
     "full w8a8": lambda: quantize(fold(tiny_edsr()), "minmax", bits=8),
     "full w4a4": lambda: quantize(fold(scaled_edsr()), "minmax", bits=4),
+    "mixed bits": mixed_edsr,
     # Real offsets of inputs and weights at convolutions that pad.
     "offsets": lambda: quantize(tiny_edsr(), "dbdc_pac", "paper"),
     # Shifts before quantization, and an upsampler of two layers.

@@ -45,7 +45,7 @@ def _bake_constants(network: Network) -> None:
             module.weight = nn.Parameter(module.weight_quantizer(module.weight))
             module.weight_quantizer = nn.Identity()
         elif isinstance(module, Quantizer):
-            module.settle()
+            module.bake_constants()
 
 
 @torch.no_grad()

@@ -133,7 +133,7 @@ class Method(ABC):
     def after_step(self, network: Network) -> None:
         """Keep ranges valid after an update."""
         for quantizer in quantizers(network):
-            quantizer.keep_valid()
+            quantizer.clamp_range()
 
     def regularizers(self, network: Network) -> dict[str, Tensor]:
         """Compute additional losses of the current step, by name."""

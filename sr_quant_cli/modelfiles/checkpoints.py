@@ -42,7 +42,7 @@ _ON_255 = (EDSRConfig, RDNConfig, SRResNetConfig)
 
 
 @dataclass(frozen=True)
-class Given:
+class UserHints:
     """What a user says that a file may not.
 
     Parameters
@@ -76,7 +76,7 @@ class Imported(NamedTuple):
     """what neither the file nor the user says, each with the option that does"""
 
 
-def import_checkpoint(path: Path, given: Given | None = None) -> Imported:
+def import_checkpoint(path: Path, hints: UserHints | None = None) -> Imported:
     """Read a checkpoint of another project.
 
     Raises
@@ -84,26 +84,26 @@ def import_checkpoint(path: Path, given: Given | None = None) -> Imported:
     UnknownCheckpointError
         The file cannot be read without running code, or is of no known layout.
     UsageError
-        It does not fit its network, or does not say what ``given`` does not say either.
+        It does not fit its network, or does not say what ``hints`` do not say either.
     """
-    given = given or Given()
+    hints = hints or UserHints()
     tensors = read_tensors(path)
     layout = _layout_of(path, tensors)
-    known = None if layout.tells_scale else given.scale or _scale_in_name(path)
+    known = None if layout.tells_scale else hints.scale or _scale_in_name(path)
     if not layout.tells_scale and known is None:
         raise UsageError(
             f"{path}: the tensors of {layout.source} are the same for every scale; name it with "
-            "--scale"
+            "`scale`"
         )
     found = {
         each.network.scale: each
         for part in _parts(layout, tensors)
-        for each in [_build(path, layout, part, known, given)]
+        for each in [_build(path, layout, part, known, hints)]
     }
-    scale = given.scale or (4 if len(found) > 1 else next(iter(found)))
+    scale = hints.scale or (4 if len(found) > 1 else next(iter(found)))
     if scale not in found:
         held = " and ".join(f"x{scale}" for scale in sorted(found))
-        raise UsageError(f"{path} enlarges by {held}, not by {scale} (--scale)")
+        raise UsageError(f"{path} enlarges by {held}, not by {scale} (`scale`)")
     return found[scale]
 
 
@@ -152,18 +152,18 @@ def _scale_in_name(path: Path) -> int | None:
 
 
 def _build(
-    path: Path, layout: Layout, tensors: Tensors, scale: int | None, given: Given
+    path: Path, layout: Layout, tensors: Tensors, scale: int | None, hints: UserHints
 ) -> Imported:
     assumed: list[str] = []
     try:
         ours = _renamed(layout, tensors)
         _check_colours(ours)
-        config = _with_res_scale(path, layout, layout.config(ours, scale), given, assumed)
+        config = _with_res_scale(path, layout, layout.config(ours, scale), hints, assumed)
         _check_ignored(layout, tensors, config)
-        _to_range(path, layout, tensors, ours, config, given, assumed)
+        _to_range(path, layout, tensors, ours, config, hints, assumed)
         network = build(config)
         said = {key: ours.pop(key) for key in list(ours) if key.endswith(_BITS)}
-        _quantize(path, layout, network, said, given)
+        _quantize(path, layout, network, said, hints)
         _load(layout, network, ours)
     except ValidationError as error:
         detail = "; ".join(f"{e['loc'][-1]}: {in_words(e)}" for e in error.errors() if e["loc"])
@@ -186,17 +186,17 @@ def _check_colours(ours: Tensors) -> None:
 
 
 def _with_res_scale(
-    path: Path, layout: Layout, config: NetworkConfig, given: Given, assumed: list[str]
+    path: Path, layout: Layout, config: NetworkConfig, hints: UserHints, assumed: list[str]
 ) -> NetworkConfig:
     """The configuration with the residual factor that the user says."""
     if not isinstance(config, EDSRConfig):
-        if given.res_scale is not None:
-            raise UsageError(f"--res-scale: {path} ({layout.source}) has no residual factor")
+        if hints.res_scale is not None:
+            raise UsageError(f"{path} ({layout.source}) has no residual factor", field="res_scale")
         return config
-    if given.res_scale is None:
-        assumed.append(f"res_scale {config.res_scale:g} (--res-scale)")
+    if hints.res_scale is None:
+        assumed.append(f"res_scale {config.res_scale:g} (`res_scale`)")
         return config
-    return type(config).model_validate(config.model_dump() | {"res_scale": given.res_scale})
+    return type(config).model_validate(config.model_dump() | {"res_scale": hints.res_scale})
 
 
 def _to_range(
@@ -205,7 +205,7 @@ def _to_range(
     tensors: Tensors,
     ours: Tensors,
     config: NetworkConfig,
-    given: Given,
+    hints: UserHints,
     assumed: list[str],
 ) -> None:
     """Make weights for pictures 0..1 those of a network that works on 0..255."""
@@ -213,13 +213,13 @@ def _to_range(
     # Of SRResNets the mean is there, and not used.
     says = isinstance(config, EDSRConfig) and mean is not None
     if not isinstance(config, _ON_255) or says:
-        if given.range is not None:
-            raise UsageError(f"--range: {path} ({layout.source}) leaves no choice")
+        if hints.range is not None:
+            raise UsageError(f"{path} ({layout.source}) leaves no choice", field="range")
         trained_on_1 = says and mean is not None and bool(mean.abs().max() < 1)
     else:
-        if given.range is None:
-            assumed.append("range 255 (--range)")
-        trained_on_1 = given.range == 1
+        if hints.range is None:
+            assumed.append("range 255 (`range`)")
+        trained_on_1 = hints.range == 1
     if trained_on_1:
         for name, tensor in ours.items():
             if name == "head.weight":
@@ -254,44 +254,49 @@ def _check_ignored(layout: Layout, tensors: Tensors, config: NetworkConfig) -> N
             raise ValueError(f"{key} is not what the network has there")
 
 
-def _quantize(path: Path, layout: Layout, network: Network, said: Tensors, given: Given) -> None:
+def _quantize(
+    path: Path, layout: Layout, network: Network, said: Tensors, hints: UserHints
+) -> None:
     """Put the quantizers in that a checkpoint of a method has."""
-    how = layout.quantized
-    if how is None or (how.on_request and given.method is None):
+    quantized = layout.quantized
+    if quantized is None or (quantized.on_request and hints.method is None):
         for option in ("method", "w", "a"):
-            if getattr(given, option) is not None:
-                asks = " or --method daq" if how else ""
+            if getattr(hints, option) is not None:
+                asks = " or `method` daq" if quantized else ""
                 raise UsageError(
-                    f"--{option}: {path} is {layout.source} in full precision; quantize it with "
-                    f"srq quantize{asks}"
+                    f"{path} is {layout.source} in full precision; quantize it with "
+                    f"srq quantize{asks}",
+                    field=option,
                 )
         return
-    config = how.method(network.config)
-    if given.method not in (None, config.name):
-        raise UsageError(f"--method {given.method}: {path} ({layout.source}) is of {config.name}")
+    config = quantized.method(network.config)
+    if hints.method not in (None, config.name):
+        raise UsageError(
+            f"{path} ({layout.source}) is of {config.name}", field="method", value=hints.method
+        )
     method = build_method(config)
-    placement = method.paper_placement() | how.changes
-    quantize_network(network, method, placement, _bits(path, config, said, given))
+    placement = method.paper_placement() | quantized.changes
+    quantize_network(network, method, placement, _bits(path, config, said, hints))
 
 
-def _bits(path: Path, method: MethodConfig, said: Tensors, given: Given) -> Bits:
+def _bits(path: Path, method: MethodConfig, said: Tensors, hints: UserHints) -> Bits:
     """Those in the file, else those that the user says."""
     bits: dict[str, int] = {}
-    for option, asked in (("w", given.w), ("a", given.a)):
+    for option, asked in (("w", hints.w), ("a", hints.a)):
         found = {
             round(float(tensor))
             for key, tensor in said.items()
             if key.endswith(_WEIGHT_BITS) == (option == "w")
         }
         if len(found) > 1:
-            raise UsageError(f"{path}: its quantizers have several numbers of bits (--{option})")
+            raise UsageError(f"{path}: its quantizers have several numbers of bits (`{option}`)")
         value = found.pop() if found else asked
         if value is None:
             raise UsageError(
-                f"{path}: files of {method.name} do not say their bits; srq import takes --w, --a"
+                f"{path}: files of {method.name} do not say their bits; srq import takes `w`, `a`"
             )
         if asked not in (None, value):
-            raise UsageError(f"--{option} {asked}: {path} is quantized to {value} bits")
+            raise UsageError(f"{path} is quantized to {value} bits", field=option, value=asked)
         bits[option] = value
     return Bits(**bits)
 

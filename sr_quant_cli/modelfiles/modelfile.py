@@ -1,61 +1,44 @@
-"""The one model file: ``.safetensors`` with all that rebuilds the network in its header.
+"""srq's model file: ``.safetensors`` with all that rebuilds the network in its header.
 
-The header's metadata entry ``srq`` is JSON: format version, network name and configuration, the
-range and colour order of input and output, how it was quantized, and the card. A weight on a grid
-is stored as packed codes (``weight_codes``) with first code, origin and step of its grid
-(``weight_quantizer.levels``). ``input_levels`` has a row for the grid of each activation, whatever
-parameters it came from; the header's ``inputs`` names them, in files of format 1 they are in the
-order of the modules. Where a range depends on the input the row is NaN, and the quantizer's own
-state is stored.
+The metadata entry ``srq`` of the header is JSON: format version, network configuration, range and
+colour order of input and output, quantization, and the card. Quantization names the method and the
+bits of every site. Files that name no sites (of format 1, and early ones of format 2) have the
+placement alone, from which the bits follow. ``codes.py`` describes the tensors of quantized layers.
 
-Loading never runs code, and takes a file for a stranger's: the header is validated, no network is
-built that is larger than its tensors can fill, and names, shapes, kinds and values are compared
-before any is used.
+Loading never runs code and trusts no file: the header is validated, a network is never built larger
+than its tensors can fill, and names, shapes, dtypes and values are compared before any is used.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
-from pydantic import Field, ValidationError, field_serializer
+from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sr_quant_cli import __version__
 from sr_quant_cli.errors import FailedError, UsageError, first_line
-from sr_quant_cli.methods import build as build_method
-from sr_quant_cli.methods import config_class as method_config_class
+from sr_quant_cli.modelfiles.codes import CODES, INPUTS, pack_tensors, unpack_tensors
+from sr_quant_cli.modelfiles.quantization import QuantizationHeader
 from sr_quant_cli.networks import build, config_class
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.limits import TooLargeError, at_most, check_tensors
-from sr_quant_cli.passes.apply import quantize_network
-from sr_quant_cli.quant.frozen import FrozenInput, FrozenWeight
-from sr_quant_cli.quant.grids import MAX_BITS, MIN_BITS, decode, encode
-from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear
-from sr_quant_cli.quant.packing import pack, unpack
-from sr_quant_cli.quant.plan import Bits
-from sr_quant_cli.quant.quantizers import Quantizer
-from sr_quant_cli.quant.sites import Kind, Operands
+from sr_quant_cli.passes.apply import apply_plan
+from sr_quant_cli.quant.grids import MIN_BITS
 from sr_quant_cli.strict import Strict, in_words
 from sr_quant_cli.system.files import replacing
 
-_CODES = "weight_codes"
-_LEVELS = "levels"
-_INPUTS = "input_levels"
-
 _ROOM = 2**22
-"""Values that a network may have beside those of its file: tables that are computed."""
+"""Values that a network may have besides those of its file: tables that are computed."""
 
-Width = Annotated[int, Field(ge=MIN_BITS, le=MAX_BITS)]
 Count = Annotated[int, Field(ge=0)]
 
 
 class SetScore(Strict):
-    """PSNR (dB) and SSIM of a model on one benchmark set, with all that makes them comparable."""
+    """PSNR (dB) and SSIM of a model on one benchmark set, with their protocol."""
 
     bench: str
     images: int
@@ -83,7 +66,7 @@ class TrainingRun(Strict):
 
 
 class Card(Strict):
-    """What one should know of a model besides its weights."""
+    """Name, origin, licence, training history and scores of a model."""
 
     name: str = ""
     source: str = ""
@@ -92,23 +75,6 @@ class Card(Strict):
     licence: str = ""
     training: list[TrainingRun] = Field(default_factory=list)
     scores: list[SetScore] = Field(default_factory=list)
-
-
-class QuantizationHeader(Strict):
-    """How a network was quantized, as a model file says it."""
-
-    method: dict[str, Any]
-    w: Width
-    a: Width
-    placement: dict[Kind, Operands]
-
-    @field_serializer("placement")
-    def _what_is_not_float(self, placement: dict[Kind, Operands]) -> dict[Kind, dict[str, Any]]:
-        float_ = asdict(Operands())
-        return {
-            kind: {key: value for key, value in asdict(operands).items() if value != float_[key]}
-            for kind, operands in placement.items()
-        }
 
 
 class Header(Strict):
@@ -141,20 +107,18 @@ def save_model(path: Path, network: Network, card: Card, *, packed: bool = True)
     tensors = {key: value.detach().cpu() for key, value in network.state_dict().items()}
     header = header_of(network, card)
     if packed:
-        for name, _, quantizer in quantized_weights(network):
-            _pack_weight(tensors, name, quantizer)
-        header = header.model_copy(update={"inputs": _pack_inputs(tensors, network)})
+        header = header.model_copy(update={"inputs": pack_tensors(tensors, network)})
     _write(path, tensors, header)
 
 
 def header_of(network: Network, card: Card) -> Header:
-    """What the header of a network's model file says."""
-    how, quantization = network.quantization, None
-    if how is not None:
-        quantization = QuantizationHeader(
-            method=how.method.model_dump(), w=how.bits.w, a=how.bits.a, placement=how.placement
-        )
-    return Header(network=network.config.model_dump(), quantization=quantization, card=card)
+    """Header of a network's model file."""
+    quantization = network.quantization
+    return Header(
+        network=network.config.model_dump(),
+        quantization=None if quantization is None else QuantizationHeader.of(quantization),
+        card=card,
+    )
 
 
 def pack_model(source: Path, target: Path, changes: dict[str, str], *, half: bool) -> None:
@@ -176,7 +140,7 @@ def pack_model(source: Path, target: Path, changes: dict[str, str], *, half: boo
     """
     header, tensors = _read(source)
     if half and header.quantization is not None:
-        raise UsageError(f"--half: {source} is quantized, its weights are codes already")
+        raise UsageError(f"{source} is quantized, its weights are codes already", field="half")
     if half:
         tensors = {
             key: value.half() if value.is_floating_point() else value
@@ -227,7 +191,7 @@ def read_header(path: Path) -> Header:
 
 
 def is_packed(path: Path) -> bool:
-    """Tell whether a model file holds packed codes in the place of float weights.
+    """Tell if a model file holds packed codes in the place of float weights.
 
     Raises
     ------
@@ -236,7 +200,7 @@ def is_packed(path: Path) -> bool:
     """
     read_header(path)
     with safe_open(path, framework="pt") as file:
-        return any(key.endswith(f".{_CODES}") for key in file.keys())  # noqa: SIM118 - no mapping
+        return any(key.endswith(f".{CODES}") for key in file.keys())  # noqa: SIM118 - no mapping
 
 
 def load_model(path: Path) -> tuple[Network, Header]:
@@ -260,122 +224,13 @@ def load_model(path: Path) -> tuple[Network, Header]:
             raise ValueError("far larger than the tensors of the file") from error
     if header.quantization is not None:
         with _misfits(path, "quantization"):
-            _quantize(network, header.quantization)
-            if any(key.endswith(f".{_CODES}") for key in tensors):
-                # Of what is frozen no gate is left, which would have weights of its own.
-                _unpack_inputs(tensors, network, header.inputs)
-                for name, layer, quantizer in quantized_weights(network):
-                    layer.weight_quantizer = _unpack_weight(tensors, name, layer, quantizer.bits)
+            apply_plan(network, *header.quantization.resolve(network))
+            if any(key.endswith(f".{CODES}") for key in tensors):
+                unpack_tensors(tensors, network, header.inputs)
     with _misfits(path, "tensors"):
         _check_fit(network, tensors)
     network.load_state_dict({key: _float(value) for key, value in tensors.items()})
     return network.eval(), header
-
-
-def quantized_weights(
-    network: Network,
-) -> list[tuple[str, QuantConv2d | QuantLinear, Quantizer]]:
-    """Paths, layers and quantizers of a network's quantized weights."""
-    return [
-        (name, module, module.weight_quantizer)
-        for name, module in network.named_modules()
-        if isinstance(module, QuantConv2d | QuantLinear)
-        and isinstance(module.weight_quantizer, Quantizer)
-    ]
-
-
-def _input_quantizers(network: Network) -> list[tuple[str, Quantizer]]:
-    """Paths and quantizers of a network's activations."""
-    of_weights = {id(quantizer) for _, _, quantizer in quantized_weights(network)}
-    return [
-        (name, module)
-        for name, module in network.named_modules()
-        if isinstance(module, Quantizer) and id(module) not in of_weights
-    ]
-
-
-def _pack_weight(tensors: dict[str, Tensor], name: str, quantizer: Quantizer) -> None:
-    """Put codes and their grid in the place of a weight and its quantizer's state."""
-    weight = tensors.pop(f"{name}.weight").float()
-    with torch.no_grad():
-        grid = quantizer.grid(weight)
-    tensors[f"{name}.{_CODES}"] = pack(encode(weight, grid), grid.first, grid.bits)
-    _replace_state(tensors, f"{name}.weight_quantizer", FrozenWeight.of(grid, weight))
-
-
-def _unpack_weight(
-    tensors: dict[str, Tensor], name: str, layer: QuantConv2d | QuantLinear, bits: int
-) -> FrozenWeight:
-    """Undo ``_pack_weight``: put the weight's levels back, and make what knows their grid."""
-    levels = _take(tensors, f"{name}.weight_quantizer.{_LEVELS}", torch.float32)
-    channels = len(layer.weight)
-    if levels.shape not in {(1 + o + s,) for o in (1, channels) for s in (1, channels)}:
-        raise ValueError(f"{name}: levels of shape {list(levels.shape)} for {channels} channels")
-    steps = levels[-channels if len(levels) > 3 else -1 :]
-    _check_grid(name, levels[0], steps)
-    frozen = FrozenWeight(bits, levels, layer.weight)
-    grid = frozen.grid(levels)
-    codes = _take(tensors, f"{name}.{_CODES}", torch.uint8)
-    tensors[f"{name}.weight"] = decode(unpack(codes, layer.weight.shape, grid.first, bits), grid)
-    tensors[f"{name}.weight_quantizer.{_LEVELS}"] = levels
-    return frozen
-
-
-def _pack_inputs(tensors: dict[str, Tensor], network: Network) -> list[str]:
-    """Put the grids of activations, in one table, in the place of their quantizers' states.
-
-    Returns
-    -------
-    Paths of the quantizers, in the order of the rows.
-    """
-    rows = {}
-    for name, quantizer in _input_quantizers(network):
-        with torch.no_grad():
-            grid = quantizer.static_grid()
-        if grid is None or grid.step.ndim or quantizer.shift_before() is not None:
-            rows[name] = torch.full((FrozenInput.SIZE,), torch.nan)
-            continue
-        _replace_state(tensors, name, FrozenInput.of(grid))
-        rows[name] = tensors.pop(f"{name}.{_LEVELS}")
-    if rows:
-        tensors[_INPUTS] = torch.stack(list(rows.values()))
-    return list(rows)
-
-
-def _unpack_inputs(tensors: dict[str, Tensor], network: Network, paths: list[str] | None) -> None:
-    """Undo ``_pack_inputs``."""
-    quantizers = dict(_input_quantizers(network))
-    paths = list(quantizers) if paths is None else paths
-    if sorted(paths) != sorted(quantizers):
-        raise ValueError(f"{len(paths)} ranges of activations are not those of the network's sites")
-    rows = _take(tensors, _INPUTS, torch.float32) if paths else torch.empty(0, FrozenInput.SIZE)
-    if rows.shape != (len(paths), FrozenInput.SIZE):
-        shape = list(rows.shape)
-        raise ValueError(f"{_INPUTS} of shape {shape} for {len(paths)} activations")
-    for row, name in zip(rows, paths, strict=True):
-        if row.isnan().all():
-            continue
-        first, lower, upper, _, step = row
-        _check_grid(name, first, step)
-        if not (row.isfinite().all() and lower < upper):
-            raise ValueError(f"{name}: {row.tolist()} is no range")
-        network.set_submodule(name, FrozenInput(quantizers[name].bits, row))
-        tensors[f"{name}.{_LEVELS}"] = row
-
-
-def _check_grid(name: str, first: Tensor, steps: Tensor) -> None:
-    if first not in torch.arange(-(2**MAX_BITS), 2**MAX_BITS):
-        raise ValueError(f"{name}: {first:g} is no first code of a grid")
-    if not (steps > 0).all():
-        raise ValueError(f"{name}: its grid has a step of {steps.min():g}, steps are above 0")
-
-
-def _take(tensors: dict[str, Tensor], name: str, dtype: torch.dtype) -> Tensor:
-    if name not in tensors:
-        raise ValueError(f"{name} is missing")
-    if tensors[name].dtype != dtype:
-        raise ValueError(f"{name} is {tensors[name].dtype}, must be {dtype}")
-    return tensors.pop(name)
 
 
 def _check_fit(network: Network, tensors: dict[str, Tensor]) -> None:
@@ -412,23 +267,11 @@ def _misfits(path: Path, part: str) -> Iterator[None]:
 
 
 def _room(tensors: dict[str, Tensor]) -> int:
-    """Values that a network of these tensors has at most; a byte of codes holds four of 2 bits."""
+    """Most values that a network of these tensors can have: a byte holds four codes of 2 bits."""
     return sum(
-        value.numel() * (8 // MIN_BITS if key.endswith(f".{_CODES}") else 1)
+        value.numel() * (8 // MIN_BITS if key.endswith(f".{CODES}") else 1)
         for key, value in tensors.items()
     )
-
-
-def _replace_state(tensors: dict[str, Tensor], name: str, frozen: Quantizer) -> None:
-    for key in [key for key in tensors if key.startswith(f"{name}.")]:
-        del tensors[key]
-    for key, value in frozen.state_dict().items():
-        tensors[f"{name}.{key}"] = value.detach().cpu()
-
-
-def _quantize(network: Network, how: QuantizationHeader) -> None:
-    config = method_config_class(str(how.method.get("name"))).model_validate(how.method)
-    quantize_network(network, build_method(config), how.placement, Bits(how.w, how.a))
 
 
 def _float(value: Tensor) -> Tensor:
@@ -442,8 +285,8 @@ def _read(path: Path) -> tuple[Header, dict[str, Tensor]]:
     except (SafetensorError, OSError) as error:
         raise UsageError(f"{path} is no readable srq model file: {first_line(error)}") from error
     with _misfits(path, "tensors"):
-        # Rows of NaN stand for ranges that are elsewhere.
-        check_tensors({key: value for key, value in tensors.items() if key != _INPUTS})
+        # Rows of NaN stand for ranges that are stored elsewhere.
+        check_tensors({key: value for key, value in tensors.items() if key != INPUTS})
     return header, tensors
 
 

@@ -1,4 +1,4 @@
-"""Putting quantizers into a network, taking them out, and counting its operations."""
+"""Putting quantizers into a network, removing them, and counting its operations."""
 
 from dataclasses import replace
 from functools import partial
@@ -11,7 +11,7 @@ from sr_quant_cli.networks import build
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.counting import float_twin
 from sr_quant_cli.networks.layers import MatMul
-from sr_quant_cli.quant.cost import Operation
+from sr_quant_cli.quant.cost import FLOAT_BITS, Operation
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul, QuantTensor
 from sr_quant_cli.quant.plan import Bits, Quantization, SiteBits, plan_sites
 from sr_quant_cli.quant.quantizers import Quantizer
@@ -23,9 +23,6 @@ def quantize_network(
 ) -> list[SiteBits]:
     """Replace the modules at a network's sites by quantized ones, in place.
 
-    A layer whose input was already quantized to the same precision by a tensor site in front of it
-    gets no quantizer of its own.
-
     Returns
     -------
     What every site got, in the order of ``Network.sites``.
@@ -33,65 +30,74 @@ def quantize_network(
     Raises
     ------
     ValueError
-        The placement quantizes nothing of this network, or the method cannot have these bits.
+        The placement quantizes nothing in this network, or the method does not allow these bits.
     """
-    method.check(bits)
-    plan = plan_sites(network.sites(), placement, bits)
-    kinds = dict.fromkeys(entry.site.kind for entry in plan)
-    if all(min(entry.input_bits, entry.weight_bits or 32) == 32 for entry in plan):
-        meant = [kind for kind, operands in placement.items() if operands != Operands()]
+    sites = network.sites()
+    plan = plan_sites(sites, placement, bits, dynamic=method.chooses_bits)
+    kinds = dict.fromkeys(site.kind for site in sites)
+    if not any(entry.quantized for entry in plan):
+        meant = [name for name, operands in placement.items() if operands != Operands()]
         raise ValueError(
             f"the placement quantizes {', '.join(meant) or 'nothing'}; the network's sites are "
             f"{', '.join(kinds)}"
         )
-    for entry in plan:
-        site = entry.site
-        module = network.get_submodule(site.path)
-        operands = placement.get(site.kind, Operands())
-        if entry.input_bits == 32 and entry.weight_bits in (0, 32):
-            continue
-
-        def input_quantizer(
-            site: Site = site, entry: SiteBits = entry, operands: Operands = operands
-        ) -> nn.Module:
-            if entry.input_bits == 32 or entry.given:
-                return nn.Identity()
-            make = method.low_input_quantizer if operands.input == "low" else method.input_quantizer
-            quantizer = make(site, entry.input_bits)
-            if operands.integer:
-                quantizer.put_zero_on_level()
-            return quantizer
-
-        quantized: nn.Module
-        if isinstance(module, MatMul):
-            # A softmax gives the left operand alone.
-            right = replace(site, unsigned=False)
-            quantized = QuantMatMul(input_quantizer(), input_quantizer(right))
-        elif isinstance(module, nn.Conv2d | nn.Linear):
-            weight = (
-                nn.Identity()
-                if entry.weight_bits == 32
-                else method.weight_quantizer(
-                    site, module.weight, entry.weight_bits, per_channel=operands.integer
-                )
-            )
-            quantized = (
-                QuantConv2d(module, weight, input_quantizer())
-                if isinstance(module, nn.Conv2d)
-                else QuantLinear(module, weight, input_quantizer())
-            )
-        else:
-            inner = input_quantizer()
-            quantized = inner if isinstance(inner, nn.Identity) else QuantTensor(inner)
-        network.set_submodule(site.path, quantized)
-    own = {kind: placement[kind] for kind in kinds if kind in placement}
-    network.quantization = Quantization(method.config, own, bits)
-    method.attach(network)
+    known = dict.fromkeys([*kinds, *(site.path for site in sites)])
+    own = {name: placement[name] for name in known if name in placement}
+    apply_plan(network, method, Quantization(method.config, own, bits, tuple(plan)))
     return plan
 
 
+def apply_plan(network: Network, method: Method, quantization: Quantization) -> None:
+    """Put the quantizers of a resolved plan into a network, in place.
+
+    A layer gets no input quantizer where a tensor site in front has quantized its input to the
+    same bits.
+
+    Raises
+    ------
+    ValueError
+        The method does not allow these bits.
+    """
+    method.check(quantization.bits)
+    for entry in quantization.sites:
+        if entry.quantized:
+            module = network.get_submodule(entry.site.path)
+            network.set_submodule(entry.site.path, _quantized(module, method, entry))
+    network.quantization = quantization
+    method.attach(network)
+
+
+def _quantized(module: nn.Module, method: Method, entry: SiteBits) -> nn.Module:
+    """Quantized module for one site."""
+    site = entry.site
+
+    def input_quantizer(site: Site = site) -> nn.Module:
+        if entry.input_bits == FLOAT_BITS or entry.given:
+            return nn.Identity()
+        make = method.low_input_quantizer if entry.dynamic else method.input_quantizer
+        quantizer = make(site, entry.input_bits)
+        if entry.integer:
+            quantizer.require_zero_level()
+        return quantizer
+
+    if isinstance(module, MatMul):
+        # Only the left operand comes from a softmax.
+        return QuantMatMul(input_quantizer(), input_quantizer(replace(site, unsigned=False)))
+    if not isinstance(module, nn.Conv2d | nn.Linear):
+        inner = input_quantizer()
+        return inner if isinstance(inner, nn.Identity) else QuantTensor(inner)
+    weight: nn.Module = nn.Identity()
+    if entry.weight_bits != FLOAT_BITS:
+        weight = method.weight_quantizer(
+            site, module.weight, entry.weight_bits, per_channel=entry.integer
+        )
+    if isinstance(module, nn.Conv2d):
+        return QuantConv2d(module, weight, input_quantizer())
+    return QuantLinear(module, weight, input_quantizer())
+
+
 def without_quantizers(network: Network) -> Network:
-    """The full-precision network with a quantized one's weights, in evaluation mode."""
+    """Full-precision network with the weights of a quantized one, in evaluation mode."""
     plain = build(network.config)
     state = network.state_dict()
     plain.load_state_dict({key: state[key] for key in plain.state_dict()})
@@ -99,11 +105,8 @@ def without_quantizers(network: Network) -> Network:
 
 
 @torch.no_grad()
-def of_three_levels(network: Network) -> list[str]:
-    """Operands of which a symmetric grid makes three levels at 2 bits, once their ranges are found.
-
-    By the kinds of their sites, as ``block weight``.
-    """
+def ternary_operands(network: Network) -> list[str]:
+    """Operands whose calibrated 2-bit symmetric grid is ternary, by kind: ``block weight``."""
     found: dict[str, None] = {}
     for site in network.sites():
         module = network.get_submodule(site.path)
@@ -121,12 +124,12 @@ def of_three_levels(network: Network) -> list[str]:
 def count_operations(network: Network, height: int, width: int) -> list[Operation]:
     """Operations at the sites of a network, float or quantized, for an LR picture of that size.
 
-    Counted by tracing a float twin on meta tensors, nothing is computed. Sites that the network's
+    Counted by tracing a float twin on meta tensors; nothing is computed. Sites that the network's
     depth leaves out have no multiply-accumulates.
     """
-    how = network.quantization
     twin = float_twin(network)
-    plan = plan_sites(twin.sites(), how.placement if how else {}, how.bits if how else Bits(8, 8))
+    quantization = network.quantization
+    plan = quantization.sites if quantization else plan_sites(twin.sites(), {}, Bits(8, 8))
     operations: dict[str, Operation] = {}
 
     def note(path: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -134,7 +137,7 @@ def count_operations(network: Network, height: int, width: int) -> list[Operatio
             macs = output.numel() * module.weight[0].numel()
         else:
             macs = output.numel() * inputs[0].shape[-1]
-        # Some modules are used more than once.
+        # A module may be used more than once.
         operations[path] = replace(operations[path], macs=operations[path].macs + macs)
 
     for entry in plan:

@@ -79,7 +79,7 @@ class MaxScale(Quantizer):
         return super().forward(x)
 
     @torch.no_grad()
-    def keep_valid(self) -> None:
+    def clamp_range(self) -> None:
         """Keep alpha positive."""
         self.alpha.clamp_(min=MIN_WIDTH)
 
@@ -101,18 +101,19 @@ def inherit_scales(network: nn.Module, before: nn.Module) -> None:
     ValueError
         It has none at one of the sites.
     """
+    plan = getattr(before, "quantization", None)
+    given = {entry.site.path: entry.source for entry in plan.sites if entry.given} if plan else {}
+    modules = dict(before.named_modules())
     for path, quantizer in network.named_modules():
         if not isinstance(quantizer, MaxScale):
             continue
-        try:
-            source = before.get_submodule(path)
-        except AttributeError:
-            source = None
+        site, _, operand = path.rpartition(".")
+        # Where the input came quantized, the tensor site in front has the bound.
+        source = modules.get(f"{given.get(site, site)}.{operand}")
         grid = source.static_grid() if isinstance(source, Quantizer) else None
         if isinstance(source, MaxScale):
             quantizer.alpha.data.copy_(source.alpha.data)
         elif grid is not None:
             quantizer.alpha.data.copy_(grid.upper)
         else:
-            site = path.rpartition(".")[0]
             raise ValueError(f"the model to start from is not quantized at {site}")

@@ -49,20 +49,20 @@ class Quantizer(nn.Module):
         """What is added to the input before it is put on the grid; None: nothing."""
         return None
 
-    def put_zero_on_level(self) -> None:
+    def require_zero_level(self) -> None:
         """Take a grid that has zero, which integer kernels pad with, where another is usual."""
 
     def observe(self, x: Tensor) -> None:
         """Take a calibration batch into account; nothing where the range follows from ``x``."""
 
-    def keep_valid(self) -> None:
+    def clamp_range(self) -> None:
         """Keep a learned range valid, after a training step."""
 
     def auxiliary(self) -> list[nn.Parameter]:
         """Parameters that are no range: of a gate, a selector."""
         return []
 
-    def settle(self) -> None:
+    def bake_constants(self) -> None:
         """Make constants of the state that decides what is computed, so that it can be traced."""
         for name, value in list(self.named_buffers(recurse=False)):
             if value.ndim == 0 and not value.is_floating_point():
@@ -123,7 +123,7 @@ class BoundsQuantizer(Quantizer):
         self.upper = nn.Parameter(torch.zeros(shape))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
-    def put_zero_on_level(self) -> None:
+    def require_zero_level(self) -> None:
         """Take ``affine_zero`` in the place of another grid, and ranges that have zero in them."""
         estimate = self._estimate
 
@@ -165,7 +165,7 @@ class BoundsQuantizer(Quantizer):
         return self.grid(self.lower)
 
     @torch.no_grad()
-    def keep_valid(self) -> None:
+    def clamp_range(self) -> None:
         """Keep the upper bound above the lower one, after a training step."""
         self.upper.copy_(above(self.lower, self.upper))
 
@@ -221,7 +221,7 @@ class ScaleQuantizer(Quantizer):
         return self.grid(self.value)
 
     @torch.no_grad()
-    def keep_valid(self) -> None:
+    def clamp_range(self) -> None:
         """Keep the value positive, after a training step."""
         self.value.clamp_(min=MIN_WIDTH)
 

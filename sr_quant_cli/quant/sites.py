@@ -1,11 +1,17 @@
-"""Sites: the places of a network where values may be quantized, and how each is to be.
+"""Sites: the places of a network where values may be quantized.
 
-A network declares its sites; a placement says for each kind of site in which precision its operands
-are; a method says how.
+A network declares its sites. A placement gives the precision of their operands, by the kind of a
+site or by its path. A method makes the quantizers.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from difflib import get_close_matches
+from typing import Annotated, Literal, get_args
+
+from pydantic import PlainValidator
+
+from sr_quant_cli.quant.grids import MAX_BITS, MIN_BITS
 
 Kind = Literal[
     "head",
@@ -48,7 +54,7 @@ KINDS: dict[Kind, str] = {
     "linear": "linear layer of a transformer",
     "matmul": "product of two activations",
 }
-"""What the kinds are, as the networks of the literature have them."""
+"""Kinds of sites, as they occur in the networks of the literature."""
 
 TENSORS = (
     "block_in",
@@ -63,68 +69,128 @@ TENSORS = (
 )
 """Kinds that are a tensor alone: the network has an ``nn.Identity`` there."""
 
-Precision = Literal["fp32", "int8", "low"]
-"""Float, 8 bits, or the bits that are asked for."""
+
+_LONGEST = 100
+"""Characters of a name that are compared with those of sites."""
+
+
+def has_weight(kind: Kind) -> bool:
+    """Tell if sites of a kind have a weight: tensors and products of activations have none."""
+    return kind not in (*TENSORS, "matmul")
+
+
+_Word = Literal["fp32", "int8", "low"]
+PRECISIONS = f"{', '.join(get_args(_Word))}, or {MIN_BITS} to {MAX_BITS} (bits)"
+"""Allowed precisions, in words."""
+
+
+def check_precision(value: object) -> _Word | int:
+    """Give a precision back, or refuse it.
+
+    Raises
+    ------
+    ValueError
+        It is none of ``fp32``, ``int8`` and ``low``, and no whole number from 2 to 8.
+    """
+    if value in get_args(_Word):
+        return value  # type: ignore[return-value]
+    if isinstance(value, int) and MIN_BITS <= value <= MAX_BITS and not isinstance(value, bool):
+        return value
+    raise ValueError(f"must be one of {PRECISIONS}")
+
+
+Precision = Annotated[_Word | int, PlainValidator(check_precision)]
+"""``fp32``: float; ``int8``: 8 bits; ``low``: the run's default bits; or a number of bits."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """One place: the path of a submodule, its kind, and what is known of its input."""
+    """A place where values may be quantized: a submodule, and what is known of its input."""
 
     path: str
     kind: Kind
     channels: int
-    """of its input"""
+    """channels of the input"""
     unsigned: bool = False
-    """its input is never negative, after a ReLU; of a product, the left one, after a softmax"""
+    """the input is never negative (after a ReLU); of a product, the left one (after a softmax)"""
     after_gelu: bool = False
-    """its input is hardly negative, after a GELU"""
+    """the input is hardly negative (after a GELU)"""
     quantized_by: Kind | None = None
-    """kind of the tensor site whose output its input is, where there is one"""
+    """kind of the tensor site whose output the input is: the nearest one before; None: no such
+    site"""
 
 
 @dataclass(frozen=True)
 class Operands:
-    """Precision of the operands at one kind of site; a tensor site has an input alone."""
+    """Precision of the operands of a site; a tensor site has an input alone."""
 
     input: Precision = "fp32"
     weight: Precision = "fp32"
     integer: bool = False
-    """grids that integer kernels take: of a weight, a symmetric one for each output channel; of an
-    input, with zero as a level"""
+    """grids for integer kernels: symmetric per-channel weights, inputs with zero as a level"""
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Feature channels that run from convolutions to convolutions by additions, or through a ReLU.
+    """Feature channels that pass between convolutions by additions alone, or through a ReLU.
 
-    Applying a matrix to them where layers write them, and the inverse to the weights that read
-    them, changes nothing of the output: behind a ReLU, a diagonal one of positive entries.
+    The output does not change when a matrix is applied to the channels where layers write them and
+    its inverse to the weights that read them. Behind a ReLU the matrix must be diagonal and
+    positive.
     """
 
     writers: tuple[str, ...]
-    """Paths of the convolutions whose outputs are added to it."""
+    """Paths of the convolutions whose outputs are added to the stream."""
     readers: tuple[str, ...]
-    """Paths of the convolutions whose input it is."""
+    """Paths of the convolutions that take the stream as input."""
     carriers: tuple[str, ...] = ()
-    """Paths of the modules that pass it on."""
+    """Paths of the modules that pass the stream on."""
     rectified: bool = False
-    """It goes through a ReLU."""
+    """The stream passes through a ReLU."""
 
     @property
     def places(self) -> tuple[str, ...]:
-        """Paths of the modules that see it."""
+        """Paths of the modules that see the stream."""
         return (*self.carriers, *self.readers)
 
 
-Placement = dict[Kind, Operands]
-"""Kinds that are not named stay float."""
+Placement = dict[str, Operands]
+"""Operands by the kind of a site, or by the path of a single one; all other sites stay float."""
+
+
+def operands_at(site: Site, placement: Mapping[str, Operands]) -> Operands:
+    """Operands of a site: those of its path, else those of its kind, else float.
+
+    >>> placement = {"block": Operands(4, 4), "body.3.conv2": Operands(6, 5)}
+    >>> operands_at(Site("body.3.conv2", "block", 64), placement).weight
+    5
+    >>> operands_at(Site("body.2.conv2", "block", 64), placement).weight
+    4
+    """
+    by_kind = placement.get(site.kind, Operands())
+    return by_kind if site.path in KINDS else placement.get(site.path, by_kind)
+
+
+def no_such_site(name: str, sites: Iterable[Site]) -> str:
+    """Error for a name that is neither a site of a network nor the kind of one.
+
+    >>> print(no_such_site("body.1.conv7", [Site("body.1.conv1", "block", 8)]))
+    no such site in this network; did you mean body.1.conv1?
+    >>> print(no_such_site("gate", [Site("body.1.conv1", "block", 8)]))
+    no such site in this network; it has block
+    """
+    sites = list(sites)
+    kinds = dict.fromkeys(site.kind for site in sites)
+    near = get_close_matches(name[:_LONGEST], [*kinds, *(site.path for site in sites)])
+    found = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(kinds)}"
+    return f"no such site in this network; {found}"
+
 
 RESIDUAL_CONVOLUTIONS: Placement = {
     "block_first": Operands("low", "low"),
     "block": Operands("low", "low"),
 }
-"""Both operands of the convolutions of residual blocks, nothing else."""
+"""Both operands of the convolutions in residual blocks, nothing else."""
 
 RESIDUAL_BLOCKS: Placement = {
     **RESIDUAL_CONVOLUTIONS,
@@ -132,7 +198,7 @@ RESIDUAL_BLOCKS: Placement = {
     "block_out": Operands("low"),
     "fusion": Operands("low", "low"),
 }
-"""Their convolutions and the tensors around these, as PAMS and its successors have it."""
+"""Convolutions of residual blocks and the tensors around them (PAMS and its successors)."""
 
 RELEASED_RESIDUAL_BLOCKS: Placement = {
     **RESIDUAL_CONVOLUTIONS,
@@ -141,21 +207,21 @@ RELEASED_RESIDUAL_BLOCKS: Placement = {
     "block_out": Operands("low"),
     "fusion": Operands("low", "low"),
 }
-"""As their released code has it: only the shortcut gets the quantized input of the block."""
+"""The same in the released code: only the shortcut gets the quantized input of the block."""
 
 CONTENT_AWARE_BLOCKS: Placement = {
     **RESIDUAL_CONVOLUTIONS,
     "block_in": Operands("low"),
     "block_out": Operands("int8"),
 }
-"""Their convolutions and the inputs of these, and the outputs of branches at 8 bits (CADyQ)."""
+"""Convolutions of residual blocks and their inputs; outputs of the branches at 8 bits (CADyQ)."""
 
 BLOCKS: Placement = {
     **RESIDUAL_CONVOLUTIONS,
     "linear": Operands("low", "low"),
     "matmul": Operands("low", "low"),
 }
-"""All products inside blocks: of residual blocks the convolutions, of a transformer the rest."""
+"""All products in blocks: convolutions of residual blocks, layers and products of transformers."""
 
 _BODY = Operands("low", "low", integer=True)
 _ENDS = Operands("int8", "int8", integer=True)
@@ -179,5 +245,5 @@ FULL: Placement = {
     "linear": _BODY,
     "matmul": Operands("low", "low", integer=True),
 }
-"""Every convolution on integers: what is deployed. Both sides of an addition have 8 bits, and
-what is carried past layers or enters an activation function that is no part of a kernel."""
+"""Every convolution on integers, for deployment. Both sides of an addition have 8 bits, and so
+have tensors that skip layers or enter an activation function that no kernel includes."""

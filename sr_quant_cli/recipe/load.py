@@ -4,8 +4,9 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, TypeVar, get_args, overload
 
@@ -35,7 +36,7 @@ _BY_NAME: dict[str, tuple[Callable[[str], type[BaseModel]], Callable[[], list[st
 _LARGEST = 2**20
 """Bytes of a recipe file."""
 _DOTS = 1000
-"""Dots in a line: TOML's reader takes minutes for a key of 100,000 parts."""
+"""Most dots in a line: TOML's reader takes minutes for a key of 100,000 parts."""
 _PARTS = 3
 """Parts of the longest key: table, field, operand of a site."""
 _SHOWN = 60
@@ -46,16 +47,17 @@ R = TypeVar("R", bound=TrainingRecipe)
 
 @dataclass(frozen=True)
 class Change:
-    """A field of a recipe that something else than its file sets.
+    """A field of a recipe that an option or another part of srq sets.
 
     Parameters
     ----------
     key
-        Path of the field, as ``train.batch``; or a section, whose table is replaced.
+        Path of the field as TOML has it: ``train.batch`` or ``sites."body.3.conv2".weight``; or a
+        section, whose table is replaced.
     value
-        As TOML has it.
+        Value of the field.
     given
-        What the user typed, which errors begin with: ``--batch 3``.
+        Start of the errors in it: the parameter and the value that the user gave.
     """
 
     key: str
@@ -63,8 +65,26 @@ class Change:
     given: str
 
     @classmethod
+    def of(cls, key: str, value: Any, parameter: str, given: object = None) -> Self:
+        """Change that a parameter asks for.
+
+        Parameters
+        ----------
+        given
+            Value of the parameter, where it is not that of the field.
+
+        Examples
+        --------
+        >>> Change.of("bits.w", 9, "w").given
+        '`w` 9'
+        """
+        return cls(key, value, f"`{parameter}` {value if given is None else given}")
+
+    @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``key=value`` of ``--set``, with a TOML value; one that is none is taken as text.
+        """Read ``key=value``, an entry of the parameter ``overrides``, with a TOML value.
+
+        A value that is no TOML is taken as text.
 
         >>> Change.parse("train.batch=8").value, Change.parse("data.train=my photos").value
         (8, 'my photos')
@@ -72,19 +92,40 @@ class Change:
         Raises
         ------
         UsageError
-            It is no ``key=value``, or a value that no recipe has.
+            The text is no ``key=value``, or has a value that no recipe has.
         """
         key, equals, value = (part.strip() for part in text.partition("="))
-        given = f"--set {_cut(text)}"
-        parts = key.split(".")
-        if not equals or not all(parts) or len(parts) > _PARTS:
-            raise UsageError(f"{given}: must be section.key=value, as train.iters=1000")
+        change = cls.of(key, value, "overrides", _cut(text))
+        if not equals or not 1 <= len(change.parts) <= _PARTS:
+            raise UsageError(
+                f"{change.given}: must be section.key=value, as train.iters=1000 or "
+                f"'sites.\"body.3.conv2\".weight=5'"
+            )
         try:
-            return cls(key, tomllib.loads(f"value = {value}")["value"], given)
+            return replace(change, value=tomllib.loads(f"value = {value}")["value"])
         except tomllib.TOMLDecodeError:
-            return cls(key, value, given)
+            return change
         except (ValueError, RecursionError) as error:
-            raise UsageError(f"{given}: is no value of a recipe") from error
+            raise UsageError(f"{change.given}: is no value of a recipe") from error
+
+    @cached_property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the tables and the field; none where the key is no TOML key.
+
+        >>> Change.of('sites."body.3.conv2".weight', 5, "overrides").parts
+        ('sites', 'body.3.conv2', 'weight')
+        """
+        if self.key.count(".") > _DOTS:
+            return ()
+        try:
+            table: Any = tomllib.loads(f"{self.key} = 0")
+        except (ValueError, RecursionError):
+            return ()
+        parts: list[str] = []
+        while isinstance(table, dict):
+            ((part, table),) = table.items()
+            parts.append(part)
+        return tuple(parts)
 
     def put(self, values: dict[str, Any]) -> None:
         """Change the tables of a recipe.
@@ -92,23 +133,25 @@ class Change:
         Raises
         ------
         UsageError
-            What it is a part of is no table.
+            The field would be inside something that is no table.
         """
-        *sections, last = self.key.split(".")
+        *sections, last = self.parts
         table = values
         for part in sections:
-            table = table.setdefault(part, {})
-            if not isinstance(table, dict):
+            inner = table.setdefault(part, {})
+            if not isinstance(inner, dict):
                 raise UsageError(f"{self.given}: {part} is no section")
+            table = inner
         table[last] = deepcopy(self.value)
 
     def concerns(self, place: str) -> bool:
-        """Whether a path is that of the field, of a part of it, or of what it is a part of."""
-        return f"{place}.".startswith(f"{self.key}.") or f"{self.key}.".startswith(f"{place}.")
+        """Tell if a path is that of the field, of a part of it, or of a table around it."""
+        own = ".".join(self.parts)
+        return f"{place}.".startswith(f"{own}.") or f"{own}.".startswith(f"{place}.")
 
 
 Changes = Iterable[Change | str]
-"""Changes, or the texts of ``--set``."""
+"""Changes, or texts ``key=value`` as of the parameter ``overrides``."""
 
 
 def parse_changes(changes: Changes) -> tuple[Change, ...]:
@@ -123,16 +166,16 @@ def parse_changes(changes: Changes) -> tuple[Change, ...]:
 
 
 def options_as_changes(options: Mapping[str, tuple[str, Any]]) -> list[Change]:
-    """Options of a command as changes, those that were given.
+    """Turn parameters of a command that were given into changes.
 
     Parameters
     ----------
     options
-        By the key of the field: the name of the option, and its value; None: it was not given.
+        By the key of the field: the parameter's name and its value; None: it was not given.
     """
     return [
-        Change(key, value, f"{option} {value}")
-        for key, (option, value) in options.items()
+        Change.of(key, value, parameter)
+        for key, (parameter, value) in options.items()
         if value is not None
     ]
 
@@ -312,8 +355,9 @@ class _Problem:
         change = next((c for c in changes if self.place and c.concerns(self.place)), None)
         if change is None:
             return f"{origin}: {field}{self.what}"
+        key = ".".join(change.parts)
         if change.key in change.given or change.given.endswith(f" {change.value}"):
-            part = self.place.removeprefix(f"{change.key}.") if change.key in self.place else ""
+            part = self.place.removeprefix(f"{key}.") if key in self.place else ""
             named = part and part != self.place and not part.isdecimal()
             field = f"{_cut(part)}: " if named else ""
         return f"{change.given}: {field}{self.what}"

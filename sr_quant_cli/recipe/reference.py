@@ -10,12 +10,16 @@ from pydantic.fields import FieldInfo
 from sr_quant_cli.methods import config_class as method_config_class
 from sr_quant_cli.methods import method_names
 from sr_quant_cli.networks import config_class, network_names
+from sr_quant_cli.quant.sites import KINDS, has_weight
 from sr_quant_cli.recipe.schema import (
     DistillRecipe,
     PretrainRecipe,
     QuantizeRecipe,
     TrainingRecipe,
 )
+from sr_quant_cli.recipe.sites import SitesSection
+
+_PRECISION = '`"fp32"`, `"int8"`, `"low"` or 2 to 8, or a table of these'
 
 _RECIPES: dict[str, type[TrainingRecipe]] = {
     "pretrain": PretrainRecipe,
@@ -70,6 +74,17 @@ def field_table(section: type[BaseModel]) -> Iterator[str]:
         )
         meaning = (field.description or "").replace("\n", " ").replace("|", "\\|")
         yield f"| `{field.alias or name}` | {_type(field)} | {default} | {meaning} |"
+    if section is SitesSection:
+        yield from _site_rows()
+
+
+def _site_rows() -> Iterator[str]:
+    """Rows of the fields that name a kind of site, or a single site."""
+    kinds = {f"`{kind}`": (meaning, has_weight(kind)) for kind, meaning in KINDS.items()}
+    single = "a single site, which `srq info` lists; it takes precedence over its kind"
+    for name, (meaning, weighted) in (kinds | {'`"body.3.conv2"`': (single, True)}).items():
+        operands = "`input` and `weight`" if weighted else "`input`"
+        yield f"| {name} | {_PRECISION} for {operands} | | {meaning} |"
 
 
 def _type(field: FieldInfo) -> str:
@@ -91,10 +106,6 @@ def _type_name(annotation: Any) -> str:
         return _type_name(get_args(annotation)[0])
     if get_origin(annotation) is list:
         return f"list of {_type_name(get_args(annotation)[0])}"
-    if get_origin(annotation) is dict:
-        keys, values = get_args(annotation)
-        operands = " and ".join(f"`{key}`" for key in get_args(keys))
-        return f"{_type_name(values)}, or a table of these for {operands}"
     names = {int: "integer", float: "number", str: "text", bool: "true or false"}
     return names.get(annotation, str(annotation))
 

@@ -1,17 +1,13 @@
 """Recipes as types: every field with its meaning, its range and its default."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     Field,
     SerializeAsAny,
-    SerializerFunctionWrapHandler,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
@@ -21,8 +17,9 @@ from sr_quant_cli.methods import method_names
 from sr_quant_cli.networks import config_class, network_names
 from sr_quant_cli.networks.base import NetworkConfig
 from sr_quant_cli.quant.plan import MethodConfig
-from sr_quant_cli.quant.sites import KINDS, Kind, Operands, Placement, Precision
+from sr_quant_cli.recipe.sites import SitesSection
 from sr_quant_cli.strict import MOST, Strict
+from sr_quant_cli.system.choices import PrecisionChoice
 
 Augmentation = Literal["hflip", "vflip", "transpose"]
 
@@ -79,7 +76,7 @@ class TrainSection(Section):
     """model file of any scale whose weights training starts from; empty: fresh weights"""
     loss: Literal["l1", "l2"] = "l1"
     """pixel loss, on values 0..255"""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: PrecisionChoice = "auto"
     """bf16 autocast or fp32; auto: bf16 where the hardware has it"""
     compose: bool = True
     """run the linear layers at a network's end as one convolution, whose kernel is composed from
@@ -229,93 +226,12 @@ class QuantizeOptimSection(OptimSection):
 
 
 class BitsSection(Section):
-    """``[bits]``: of the operands that the placement makes low-bit."""
+    """``[bits]``: default bit widths, of operands with precision ``low``."""
 
     w: Annotated[int, Field(ge=2, le=8)] = 4
     """bits of weights"""
     a: Annotated[int, Field(ge=2, le=8)] = 4
     """bits of activations"""
-
-
-PlacementName = Literal["paper", "full"]
-
-
-def _operands(*names: str) -> BeforeValidator:
-    """Read a precision for all operands of a kind of site, or a table with one for each."""
-
-    def read(value: Any) -> Any:
-        table = dict.fromkeys(names, value) if isinstance(value, str) else value
-        allowed = get_args(Precision)
-        if (
-            not isinstance(table, dict)
-            or not set(table) <= set(names)
-            or any(precision not in allowed for precision in table.values())
-        ):
-            raise ValueError(
-                f"must be one of {', '.join(allowed)}, or a table with one of these for "
-                f"{' and '.join(names)}{'' if 'weight' in names else ', it has no weight'}"
-            )
-        return table
-
-    return BeforeValidator(read)
-
-
-LayerOperands = Annotated[dict[Literal["input", "weight"], Precision], _operands("input", "weight")]
-TensorOperands = Annotated[dict[Literal["input"], Precision], _operands("input")]
-
-
-class SitesSection(Section):
-    """``[sites]``: where to quantize."""
-
-    placement: PlacementName = "paper"
-    """paper: where the method's paper does; full: every convolution, its ends at 8 bits. The other
-    fields change operands of one kind of site each"""
-    head: LayerOperands = Field(default={}, description=KINDS["head"])
-    block_in: TensorOperands = Field(default={}, description=KINDS["block_in"])
-    skip: TensorOperands = Field(default={}, description=KINDS["skip"])
-    block_first: LayerOperands = Field(default={}, description=KINDS["block_first"])
-    block: LayerOperands = Field(default={}, description=KINDS["block"])
-    block_out: TensorOperands = Field(default={}, description=KINDS["block_out"])
-    body_last: LayerOperands = Field(default={}, description=KINDS["body_last"])
-    body_out: TensorOperands = Field(default={}, description=KINDS["body_out"])
-    long_skip: TensorOperands = Field(default={}, description=KINDS["long_skip"])
-    fusion: LayerOperands = Field(default={}, description=KINDS["fusion"])
-    dense_in: TensorOperands = Field(default={}, description=KINDS["dense_in"])
-    concat_in: TensorOperands = Field(default={}, description=KINDS["concat_in"])
-    act_in: TensorOperands = Field(default={}, description=KINDS["act_in"])
-    upsampler: LayerOperands = Field(default={}, description=KINDS["upsampler"])
-    tail: LayerOperands = Field(default={}, description=KINDS["tail"])
-    residual_out: TensorOperands = Field(default={}, description=KINDS["residual_out"])
-    linear: LayerOperands = Field(default={}, description=KINDS["linear"])
-    matmul: TensorOperands = Field(default={}, description=KINDS["matmul"])
-
-    @model_serializer(mode="wrap")
-    def _what_is_set(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in serialize(self).items() if value}
-
-    def changes(self) -> dict[Kind, dict[str, Precision]]:
-        """Operands of the kinds of sites that are set beside the placement."""
-        return {kind: getattr(self, kind) for kind in KINDS if getattr(self, kind)}
-
-    def change(self, placement: Placement) -> Placement:
-        """A placement with the changes made.
-
-        >>> sites = SitesSection.model_validate({"upsampler": "int8", "block": {"input": "fp32"}})
-        >>> changed = sites.change({"block": Operands("low", "low")})
-        >>> for kind, operands in changed.items():
-        ...     print(kind, operands.input, operands.weight)
-        block fp32 low
-        upsampler int8 int8
-        """
-        changed = dict(placement)
-        for kind, operands in self.changes().items():
-            before = placement.get(kind, Operands())
-            changed[kind] = replace(
-                before,
-                input=operands.get("input", before.input),
-                weight=operands.get("weight", before.weight),
-            )
-        return changed
 
 
 class CalibrationSection(Section):

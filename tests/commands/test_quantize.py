@@ -376,6 +376,7 @@ PREPARED = (
 )
 
 
+@pytest.mark.slow
 def test_prepared_student_resumes_exactly(tiny_model, photographs, tmp_path):
     def run(name, limit=None):
         return request(
@@ -428,6 +429,7 @@ def test_rounding_is_not_compensated_without_found_ranges(tiny_model, photograph
         )
 
 
+@pytest.mark.slow
 def test_published_network_keeps_its_quality_at_8_bits(real_data, tmp_path):
     network, *_ = import_checkpoint(real_data / "checkpoints/edsr_f64b5_fp32_x2.safetensors")
     save_model(tmp_path / "float.safetensors", network, Card())

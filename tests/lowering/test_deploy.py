@@ -42,6 +42,7 @@ MADE = [
     ("float", "float"),
     ("full w8a8", "float"),
     ("full w4a4", "uint8"),
+    ("mixed bits", "float"),
     ("offsets", "float"),
     ("transformer", "float"),
 ]
@@ -68,6 +69,7 @@ def difference(a, b):
     return np.abs(a.astype(int) - b)
 
 
+@pytest.mark.slow
 @each_graph
 def test_graphs_are_valid_and_free_in_height_and_width(which, io):
     model = deployed(which, io).model
@@ -109,9 +111,10 @@ def test_runtimes_give_what_torch_gives(tmp_path, which, io):
         for height, width in ODD:
             lr = picture(height, width, seed=height)
             found = difference(runtime(lr), torch_runtime(lr))
-            # At 4 bits a tie that is rounded the other way changes many pixels.
-            assert found.max() <= (4 if which == "full w4a4" else 1)
-            assert found.mean() <= (0.5 if which == "full w4a4" else 0.15)
+            # At 4 bits and less, a tie that is rounded the other way changes many pixels.
+            few_bits = which in ("full w4a4", "mixed bits")
+            assert found.max() <= (4 if few_bits else 1)
+            assert found.mean() <= (0.5 if few_bits else 0.15)
 
 
 @pytest.mark.parametrize(("which", "io"), MADE[1:3])
@@ -124,6 +127,7 @@ def test_at_the_full_placement_all_kernels_are_integers(tmp_path, which, io):
         assert (kernels.integer, kernels.floating, kernels.float_names) == (7, 0, ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("which", "again"), [("full w8a8", 0), ("full w4a4", 2)])
 def test_codes_are_made_once_of_each_tensor(which, again):
     graph = deployed(which, "uint8").model.graph
@@ -135,6 +139,7 @@ def test_codes_are_made_once_of_each_tensor(which, again):
     assert not any(node.op_type == "Identity" for node in graph.node)
 
 
+@pytest.mark.slow
 def test_shifts_and_shuffles_leave_all_kernels_integer(tmp_path):
     for runtime in runtimes(graph_file(tmp_path, "shifts", "uint8")):
         kernels = runtime.kernels()
@@ -270,6 +275,7 @@ def test_the_network_stays_and_what_was_changed_is_told(monkeypatch):
     assert deploy(simulated, "name", "float", full_range=True).changed is None
 
 
+@pytest.mark.slow
 def test_dynamic_ranges_stay_in_float_and_are_named(tmp_path):
     torch.manual_seed(0)
     small = EDSR(EDSRConfig(scale=2, n_blocks=1, n_feats=4))
@@ -292,6 +298,7 @@ def test_dynamic_ranges_stay_in_float_and_are_named(tmp_path):
             assert found.max() <= 1
 
 
+@pytest.mark.slow
 def test_chosen_gates_stay_in_float_and_the_rest_does_not(tmp_path):
     simulated = quantize(tiny_edsr(), "ddtb", "paper", bits=8)
     gated = simulated.get_submodule("body.1.block_out").input_quantizer

@@ -391,7 +391,9 @@ def test_values_without_meaning_are_refused(config, value):
 @pytest.mark.parametrize("name", ["minmax", "percentile", "cabm", "granular_dq"])
 def test_a_method_without_variants_refuses_them(name):
     assert config_class(name).variants() == ("corrected",)
-    with pytest.raises(UsageError, match=r"^--set method\.variant=code: must be 'corrected'$"):
+    with pytest.raises(
+        UsageError, match=r"^`overrides` method\.variant=code: must be 'corrected'$"
+    ):
         load_recipe(f"{name}-edsr", ["method.variant=code"])
 
 

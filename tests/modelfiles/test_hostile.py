@@ -83,6 +83,35 @@ def test_a_network_that_its_tensors_do_not_fill_is_not_built(tiny_model, claim, 
 
 
 @pytest.mark.parametrize(
+    ("site", "operands", "message"),
+    [
+        ("body.9.conv1", {"input": 4}, "sites.body.9.conv1: no such site in this network; did you"),
+        ("x" * 10_000, {"input": 4}, "x: no such site in this network; it has head, block_in"),
+        ("body.0.conv1", {"input": 0}, "sites.body.0.conv1.input: must be 2 or more"),
+        ("body.0.conv1", {"weight": 99}, "sites.body.0.conv1.weight: must be at most 8"),
+        ("body.0.conv1", {"weight": "5"}, "sites.body.0.conv1.weight: must be a whole number"),
+        ("body.0.conv1", {"bias": 4}, "sites.body.0.conv1.bias: unknown key"),
+        ("body.0.conv1", None, "sites.body.0.conv1: is missing"),
+        ("body.0.block_in", {"weight": 4}, "sites.body.0.block_in.weight: this site has no weight"),
+        (
+            "body.0.conv1",
+            {"input": 4, "dynamic": True},
+            "dynamic: needs a method that chooses bits",
+        ),
+        ("body.0.conv1", {}, "are not those of the network's sites"),
+        ("body.0.conv1", {"input": 4, "weight": 8, "integer": True}, "576 codes of 8 bits"),
+    ],
+)
+def test_every_site_of_a_header_is_looked_at(quantized_model, site, operands, message):
+    header = header_of(quantized_model)
+    header["quantization"]["sites"][site] = operands
+    if operands is None:
+        del header["quantization"]["sites"][site]
+    rewrite(quantized_model, header)
+    refused(quantized_model, message)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"input": "BGR, 0..255"}, "input: must be 'RGB, 0..1, NCHW'"),
@@ -99,9 +128,14 @@ def test_a_network_that_its_tensors_do_not_fill_is_not_built(tiny_model, claim, 
         ({"quantization": {"method": {"name": "none"}}}, "unknown method 'none'"),
         ({"quantization": {"method": {}}}, "unknown method"),
         ({"quantization": {"method": {"name": "minmax", "x": 1}}}, "x: "),
-        ({"quantization": {"placement": {"nowhere": {}}}}, "placement.nowhere"),
-        ({"quantization": {"placement": {"head": {"input": "int9"}}}}, "placement.head.input"),
-        ({"quantization": {"placement": {}}}, "the placement quantizes nothing"),
+        ({"quantization": {"placement": {"nowhere": {}}}}, "placement.nowhere: no such site"),
+        (
+            {"quantization": {"placement": {"head": {"input": "int9"}}}},
+            "placement.head.input: must",
+        ),
+        ({"quantization": {"placement": {"head": {"input": 99}}}}, "placement.head.input: must be"),
+        ({"quantization": {"sites": {}}}, "sites.head: is missing"),
+        ({"quantization": {"sites": None, "placement": {}}}, "no site is quantized"),
         ({"inputs": ["head"]}, "are not those of the network's sites"),
     ],
 )

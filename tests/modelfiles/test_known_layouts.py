@@ -17,7 +17,7 @@ from sr_quant_cli.methods.ddtb import DDTBConfig
 from sr_quant_cli.methods.pams import PAMSConfig
 from sr_quant_cli.methods.quantsr import QuantSRConfig
 from sr_quant_cli.methods.twodquant import TwoDQuantConfig
-from sr_quant_cli.modelfiles.checkpoints import Given, import_checkpoint
+from sr_quant_cli.modelfiles.checkpoints import UserHints, import_checkpoint
 from sr_quant_cli.modelfiles.modelfile import load_model
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.carn import CARNConfig
@@ -76,7 +76,7 @@ def fresh(config, seed=0):
 
 def imported(tmp_path, tensors, name="net.pth", **given):
     torch.save(tensors, tmp_path / name)
-    return import_checkpoint(tmp_path / name, Given(**given))[:2]
+    return import_checkpoint(tmp_path / name, UserHints(**given))[:2]
 
 
 def agrees(found, network, size=(9, 7)):
@@ -305,6 +305,7 @@ def test_outputs_are_those_of_the_checkpoint(tmp_path, make, scale, source):
     assert agrees(found, network)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [luma_idn, cadyq_idn])
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_idn_has_its_scale_from_the_user_or_its_name(tmp_path, make, scale):
@@ -312,7 +313,7 @@ def test_idn_has_its_scale_from_the_user_or_its_name(tmp_path, make, scale):
     assert agrees(imported(tmp_path, tensors, scale=scale)[0], network)
     assert agrees(imported(tmp_path, tensors, f"idn_x{scale}.pth")[0], network)
     assert imported(tmp_path, tensors, f"idn_x{scale}.pth", scale=2)[0].scale == 2
-    with pytest.raises(UsageError, match=r"net\.pth: .* --scale"):
+    with pytest.raises(UsageError, match=r"net\.pth: .* `scale`"):
         imported(tmp_path, tensors)
 
 
@@ -463,10 +464,10 @@ def test_pams(tmp_path, shape):
     assert source == "PAMS EDSR"
     assert found.quantization == network.quantization
     assert agrees(found, network)
-    with pytest.raises(UsageError, match=r"net\.pth: files of pams do not say their bits.*--w"):
+    with pytest.raises(UsageError, match=r"net\.pth: files of pams do not say their bits.*`w`"):
         import_checkpoint(tmp_path / "net.pth")
-    with pytest.raises(UsageError, match="--method ddtb"):
-        import_checkpoint(tmp_path / "net.pth", Given(method="ddtb"))
+    with pytest.raises(UsageError, match="`method` ddtb"):
+        import_checkpoint(tmp_path / "net.pth", UserHints(method="ddtb"))
 
 
 def test_ddtb(tmp_path):
@@ -560,7 +561,7 @@ def test_daq_where_the_user_says_so(tmp_path):
     found, _ = imported(tmp_path, tensors, method="daq", w=4, a=3)
     assert found.quantization == network.quantization
     assert agrees(found, network)
-    with pytest.raises(UsageError, match=r"--w: .* in full precision.* --method daq"):
+    with pytest.raises(UsageError, match=r"`w`: .* in full precision.* `method` daq"):
         imported(tmp_path, tensors, w=4)
 
 
@@ -605,7 +606,7 @@ def test_2dquant_says_its_bits(tmp_path):
     assert source == "2DQuant"
     assert str(found.quantization.bits) == "w3a3"
     assert agrees(found, network)
-    with pytest.raises(UsageError, match=r"--w 4: .* is quantized to 3 bits"):
+    with pytest.raises(UsageError, match=r"`w` 4: .* is quantized to 3 bits"):
         imported(tmp_path, tensors, w=4)
     tensors[next(key for key in tensors if key.endswith("n_bit"))] += 1
     with pytest.raises(UsageError, match="several numbers of bits"):

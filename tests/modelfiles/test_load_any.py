@@ -128,6 +128,7 @@ def test_a_model_file_is_not_imported(tiny_model, tmp_path, srq):
     assert "is an srq model file already" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "scale", "psnr"),
     [("idn_x4.safetensors", 4, 31.82), ("carn_m.pth", 3, 34.06), ("carn_m.pth", 4, 31.88)],

@@ -31,6 +31,7 @@ def squared_error(network, reference, x):
         return float((network(x) - reference(x)).square().mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [tiny_edsr, tiny_block, tiny_carn])
 def test_output_comes_nearer_to_that_of_the_float_network(make):
     network, reference = calibrated(make()), make()

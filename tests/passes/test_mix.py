@@ -21,6 +21,7 @@ def bits_at(network, bits):
     return {entry.site.path: entry.input_bits for entry in plan if not entry.given}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "network",
     [
@@ -52,6 +53,7 @@ def test_influence_on_the_last_convolution_is_that_of_its_weights():
     assert (place.influence - wanted).abs().max() < 0.1 * wanted.diag().mean()
 
 
+@pytest.mark.slow
 def test_output_of_the_quantized_network_comes_nearer():
     network = EDSR(EDSRConfig(scale=2, n_blocks=2, n_feats=16, upsampler="direct")).eval()
     with torch.no_grad():

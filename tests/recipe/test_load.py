@@ -4,15 +4,17 @@ import tomllib
 import pytest
 
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.quant.sites import KINDS, TENSORS
+from sr_quant_cli.networks import build
+from sr_quant_cli.quant.sites import KINDS, Operands, Site, has_weight
 from sr_quant_cli.recipe.load import (
     Change,
     dump_recipe,
     load_recipe,
     recipe_names,
+    recipe_path,
     validate_recipe,
 )
-from sr_quant_cli.recipe.schema import QuantizeRecipe, SitesSection
+from sr_quant_cli.recipe.schema import QuantizeRecipe
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -48,10 +50,10 @@ def test_every_error_is_reported_at_once_with_place_value_and_nearest_name():
             ["train.itres=5", "network.nblocks=3", "train.batch=0", "optim.lr='fast'"],
         )
     assert sorted(str(caught.value).splitlines()) == [
-        "--set network.nblocks=3: unknown key, did you mean network.n_blocks?",
-        "--set optim.lr='fast': must be a number",
-        "--set train.batch=0: must be 1 to 65536",
-        "--set train.itres=5: unknown key, did you mean train.iters?",
+        "`overrides` network.nblocks=3: unknown key, did you mean network.n_blocks?",
+        "`overrides` optim.lr='fast': must be a number",
+        "`overrides` train.batch=0: must be 1 to 65536",
+        "`overrides` train.itres=5: unknown key, did you mean train.iters?",
     ]
 
 
@@ -74,26 +76,41 @@ def test_errors_in_a_file_name_it_its_keys_and_values(tmp_path):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (Change("bits.w", 9, "--w 9"), "--w 9: must be 2 to 8"),
-        (Change("data.patch_hr", 2, "--patch 1"), "--patch 1: data.patch_hr = 2: must be 16 to"),
-        (Change("data.train", 2020, "--data 2020"), "--data 2020: must be text"),
-        ("seed=1", "--set seed=1: unknown key, did you mean recipe.seed?"),
-        ("lr=1", "--set lr=1: unknown key, did you mean data.lr or optim.lr?"),
-        ("tran.batch=1", "--set tran.batch=1: unknown key, did you mean train?"),
-        ("train={foo=1}", "--set train={foo=1}: foo: unknown key, allowed here: batch, "),
-        ("bits.w=9", "--set bits.w=9: must be 2 to 8"),
-        ("data.patch_hr=194", "--set data.patch_hr=194: must be a multiple of the scale 4"),
-        ("network.name=esdr", "--set network.name=esdr: unknown network 'esdr': did you mean"),
-        ("recipe.task=distill", "--set recipe.task=distill: recipe daq-edsr is for 'srq quantize'"),
-        (f"{'a' * 5000}=1", f"--set {'a' * 57}...: {'a' * 57}...: unknown key, allowed here: "),
-        (".".join("a" * 100_000) + "=1", "--set a.a.a"),
-        (f"train.iters={'9' * 5000}", "--set train.iters=9999"),
-        (f"train.iters={'9' * 400}", "--set train.iters=9999"),
-        (f"train.iters={'[' * 5000}", "--set train.iters=[[["),
-        ("optim.betas=[-1, 0.5]", "--set optim.betas=[-1, 0.5]: must be at least 0 and below 1"),
-        ("optim.betas=[0.5]", "--set optim.betas=[0.5]: must have at least 2 entries"),
-        ("network.res_scale=inf", "--set network.res_scale=inf: must be a finite number"),
-        ("network.res_scale=1e308", "--set network.res_scale=1e308: must be above 0 and at most"),
+        (Change.of("bits.w", 9, "w"), "`w` 9: must be 2 to 8"),
+        (Change.of("data.patch_hr", 2, "patch", 1), "`patch` 1: data.patch_hr = 2: must be 16 to"),
+        (Change.of("data.train", 2020, "data"), "`data` 2020: must be text"),
+        ("seed=1", "`overrides` seed=1: unknown key, did you mean recipe.seed?"),
+        ("lr=1", "`overrides` lr=1: unknown key, did you mean data.lr or optim.lr?"),
+        ("tran.batch=1", "`overrides` tran.batch=1: unknown key, did you mean train?"),
+        ("train={foo=1}", "`overrides` train={foo=1}: foo: unknown key, allowed here: batch, "),
+        ("bits.w=9", "`overrides` bits.w=9: must be 2 to 8"),
+        ("data.patch_hr=194", "`overrides` data.patch_hr=194: must be a multiple of the scale 4"),
+        (
+            "network.name=esdr",
+            "`overrides` network.name=esdr: unknown network 'esdr': did you mean",
+        ),
+        (
+            "recipe.task=distill",
+            "`overrides` recipe.task=distill: recipe daq-edsr is for 'srq quantize'",
+        ),
+        (
+            f"{'a' * 5000}=1",
+            f"`overrides` {'a' * 57}...: {'a' * 57}...: unknown key, allowed here: ",
+        ),
+        (".".join("a" * 100_000) + "=1", "`overrides` a.a.a"),
+        (f"train.iters={'9' * 5000}", "`overrides` train.iters=9999"),
+        (f"train.iters={'9' * 400}", "`overrides` train.iters=9999"),
+        (f"train.iters={'[' * 5000}", "`overrides` train.iters=[[["),
+        (
+            "optim.betas=[-1, 0.5]",
+            "`overrides` optim.betas=[-1, 0.5]: must be at least 0 and below 1",
+        ),
+        ("optim.betas=[0.5]", "`overrides` optim.betas=[0.5]: must have at least 2 entries"),
+        ("network.res_scale=inf", "`overrides` network.res_scale=inf: must be a finite number"),
+        (
+            "network.res_scale=1e308",
+            "`overrides` network.res_scale=1e308: must be above 0 and at most",
+        ),
     ],
 )
 def test_an_error_in_a_change_begins_with_what_was_typed(change, line):
@@ -128,15 +145,15 @@ def test_a_file_that_no_reader_of_toml_takes_is_refused_in_one_line(tmp_path, te
 
 def test_the_last_change_of_a_field_counts_and_is_blamed():
     assert load_recipe("daq-edsr", ["bits.w=9", "bits.w=3"], QuantizeRecipe).bits.w == 3
-    with pytest.raises(UsageError, match=r"^--w 1: must be 2 to 8$"):
-        load_recipe("daq-edsr", ["bits.w=3", Change("bits.w", 1, "--w 1")])
+    with pytest.raises(UsageError, match=r"^`w` 1: must be 2 to 8$"):
+        load_recipe("daq-edsr", ["bits.w=3", Change.of("bits.w", 1, "w")])
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("network.name=esdr", "did you mean 'edsr'"),
-        ("network.scale=5", "--set network.scale=5: must be 2, 3 or 4"),
+        ("network.scale=5", "`overrides` network.scale=5: must be 2, 3 or 4"),
         ("data.patch_hr=194", "multiple of the scale"),
         ("optim.lr=nan", "finite"),
         ("train", "section.key=value"),
@@ -152,40 +169,92 @@ def test_single_errors(override, message):
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("sites.upsampler=int8", {"input": "int8", "weight": "int8"}),
-        ("sites.upsampler.weight=low", {"weight": "low"}),
-        ("sites.upsampler={input='fp32', weight='low'}", {"input": "fp32", "weight": "low"}),
+        ("sites.upsampler=int8", {"upsampler": "int8"}),
+        ("sites.upsampler=6", {"upsampler": 6}),
+        ("sites.upsampler.weight=low", {"upsampler": {"weight": "low"}}),
+        ("sites.upsampler={input='fp32', weight=5}", {"upsampler": {"input": "fp32", "weight": 5}}),
+        ('sites."body.3.conv2".weight=5', {"body.3.conv2": {"weight": 5}}),
+        ('sites."body.3.skip"=6', {"body.3.skip": 6}),
+        ("sites={'body.3.conv2'={input=6, weight=5}}", {"body.3.conv2": {"input": 6, "weight": 5}}),
     ],
 )
-def test_a_kind_of_site_takes_one_precision_or_a_table(tmp_path, override, expected):
+def test_kinds_and_paths_of_sites_take_one_precision_or_a_table(tmp_path, override, expected):
     recipe = load_recipe("minmax-edsr", [override], QuantizeRecipe)
-    assert recipe.sites.changes() == {"upsampler": expected}
+    assert recipe.sites.changes() == expected
     (tmp_path / "r.toml").write_text(dump_recipe(recipe))
     assert load_recipe(str(tmp_path / "r.toml")) == recipe
 
 
+def test_sites_in_a_file(tmp_path):
+    text = recipe_path("minmax-edsr").read_text()
+    path = tmp_path / "r.toml"
+    path.write_text(f'{text}\n[sites."body.3.conv2"]\nweight = 5\ninput = 6\n')
+    changes = ['sites."body.3.conv2".weight=8', "sites.head.weight=7"]
+    recipe = load_recipe(str(path), changes, QuantizeRecipe)
+    assert recipe.sites.changes() == {
+        "body.3.conv2": {"weight": 8, "input": 6},
+        "head": {"weight": 7},
+    }
+
+
+def test_a_path_overrides_its_kind_whichever_comes_first():
+    for overrides in (
+        ["block=4", '"body.1.conv2".weight=5'],
+        ['"body.1.conv2".weight=5', "block=4"],
+    ):
+        recipe = load_recipe("minmax-edsr", [f"sites.{o}" for o in overrides], QuantizeRecipe)
+        placement = recipe.sites.change({}, build(recipe.network).sites())
+        assert placement == {"block": Operands(4, 4), "body.1.conv2": Operands(4, 5)}
+
+
 def test_every_kind_of_site_can_be_set():
-    assert set(SitesSection.model_fields) == {"placement", *KINDS}
     for kind in KINDS:
         recipe = load_recipe("minmax-edsr", [f"sites.{kind}=int8"], QuantizeRecipe)
-        (operands,) = recipe.sites.changes().values()
-        assert ("weight" in operands) == (kind not in (*TENSORS, "matmul"))
+        placement = recipe.sites.change({}, [Site("layer", kind, 8)])
+        assert placement == {kind: Operands("int8", "int8" if has_weight(kind) else "fp32")}
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("sites.upsampler=int4", r": must be one of fp32, int8, low, or"),
+        (
+            "sites.upsampler=int4",
+            r": must be one of fp32, int8, low, or 2 to 8 \(bits\), or a table",
+        ),
+        ("sites.upsampler=9", r": must be one of fp32, int8, low, or 2 to 8"),
+        ("sites.upsampler=true", r": must be one of fp32, int8, low, or 2 to 8"),
         ("sites.upsampler.bias=low", r": .* for input and weight$"),
         ("sites.upsampler.input=['low']", r": must be one of"),
-        ("sites.skip.weight=low", r": .* for input, it has no weight$"),
-        ("sites.matmul.weight=low", r": .* it has no weight$"),
-        ("sites.upsamplr=int8", r": unknown key, did you mean sites\.upsampler\?$"),
+        ("sites.skip.weight=low", r": sites of this kind have an input alone$"),
+        ("sites.matmul.weight=5", r": sites of this kind have an input alone$"),
+        ('sites."body.3.conv2".weight=1', r": must be one of fp32"),
+        ("sites.body={3={conv2={weight=5}}}", r": .*; paths of sites are quoted, as sites\."),
+        ("sites.body.3.conv2.weight=5", r": must be section\.key=value, as .*'sites\.\"body\.3\."),
+        ('sites."body.3.conv2=5', r": must be section\.key=value"),
     ],
 )
 def test_nonsense_at_a_site_is_told_in_one_line(override, message):
-    with pytest.raises(UsageError, match=f"^--set {re.escape(override)}{message}") as refused:
+    with pytest.raises(UsageError, match=f"^`overrides` {re.escape(override)}{message}") as refused:
         load_recipe("minmax-edsr", [override])
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            'sites."body.3.conv9"=5',
+            'sites."body.3.conv9": no such site in this network; did you mean body.3.conv2 or ',
+        ),
+        ("sites.upsamplr=int8", "sites.upsamplr: no such site in this network; did you mean ups"),
+        ("sites.linear=5", "sites.linear: no such site in this network; it has head, block_in, "),
+        ('sites."body.3.skip".weight=5', 'sites."body.3.skip".weight: sites of this kind have an'),
+    ],
+)
+def test_a_site_that_the_network_does_not_have(override, message):
+    recipe = load_recipe("minmax-edsr", [override], QuantizeRecipe)
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}") as refused:
+        recipe.sites.change({}, build(recipe.network).sites())
     assert "\n" not in str(refused.value)
 
 

@@ -1,0 +1,129 @@
+"""``[sites]`` of a recipe: where a network is quantized, and to how many bits."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, PlainValidator, model_validator
+
+from sr_quant_cli.errors import UsageError
+from sr_quant_cli.quant.sites import (
+    KINDS,
+    PRECISIONS,
+    Operands,
+    Placement,
+    Precision,
+    Site,
+    check_precision,
+    has_weight,
+    no_such_site,
+)
+from sr_quant_cli.strict import Strict
+
+PlacementName = Literal["paper", "full"]
+
+
+_OPERANDS = ("input", "weight")
+
+
+def _operands(value: Any) -> Precision | dict[str, Precision]:
+    """Read a precision for all operands of a site, or a table with one for each."""
+    try:
+        if not isinstance(value, dict):
+            return check_precision(value)
+        if not value.keys() - set(_OPERANDS):
+            return {name: check_precision(each) for name, each in value.items()}
+    except ValueError:
+        pass
+    nested = isinstance(value, dict) and any(isinstance(each, dict) for each in value.values())
+    raise ValueError(
+        f"must be one of {PRECISIONS}, or a table with one of these for {' and '.join(_OPERANDS)}"
+        + ('; paths of sites are quoted, as sites."body.3.conv2"' if nested else "")
+    )
+
+
+SiteOperands = Annotated[Precision | dict[str, Precision], PlainValidator(_operands)]
+
+
+class SitesSection(Strict):
+    """``[sites]``: where to quantize, and to how many bits.
+
+    All keys but ``placement`` are kinds of sites, or paths of single sites.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, SiteOperands] = Field(init=False)
+
+    placement: PlacementName = "paper"
+    """paper: where the method's paper does; full: every convolution, its ends at 8 bits. The other
+    fields change the operands of one kind of site each, or those of a single site"""
+
+    @model_validator(mode="after")
+    def _weights_exist(self) -> Self:
+        for kind in KINDS:
+            operands = self.changes().get(kind)
+            if isinstance(operands, dict) and "weight" in operands and not has_weight(kind):
+                raise ValueError(f"{kind}.weight: {_NO_WEIGHT}")
+        return self
+
+    def changes(self) -> dict[str, Precision | dict[str, Precision]]:
+        """Operands of kinds and paths of sites that are set besides the placement."""
+        return self.__pydantic_extra__
+
+    def change(self, placement: Placement, sites: Sequence[Site]) -> Placement:
+        """Apply the changes to a placement.
+
+        Parameters
+        ----------
+        sites
+            All sites of the network.
+
+        Raises
+        ------
+        UsageError
+            The network has no such site, or the site has no weight.
+
+        Examples
+        --------
+        >>> sites = [Site("up", "upsampler", 8), *(Site(f"body.{i}", "block", 8) for i in (0, 1))]
+        >>> section = SitesSection.model_validate(
+        ...     {"body.1": {"input": 6}, "upsampler": "int8", "block": {"weight": 5}}
+        ... )
+        >>> changed = section.change({"block": Operands("low", "low")}, sites)
+        >>> for name, operands in changed.items():
+        ...     print(name, operands.input, operands.weight)
+        block low 5
+        upsampler int8 int8
+        body.1 6 5
+        """
+        kinds = {site.path: site.kind for site in sites}
+        kinds |= {site.kind: site.kind for site in sites}
+        changed = dict(placement)
+        for name in sorted(self.changes(), key=lambda name: name not in KINDS):
+            if name not in kinds:
+                raise UsageError(f"sites.{quoted(name)}: {no_such_site(name, sites)}")
+            operands, weighted = self.changes()[name], has_weight(kinds[name])
+            if not isinstance(operands, dict):
+                operands = dict.fromkeys(_OPERANDS if weighted else ("input",), operands)
+            elif "weight" in operands and not weighted:
+                raise UsageError(f"sites.{quoted(name)}.weight: {_NO_WEIGHT}")
+            before = changed.get(kinds[name], Operands())
+            changed[name] = replace(
+                before,
+                input=operands.get("input", before.input),
+                weight=operands.get("weight", before.weight),
+            )
+        return changed
+
+
+_NO_WEIGHT = "sites of this kind have an input alone"
+
+
+def quoted(key: str) -> str:
+    """Part of a key as TOML has it: a path with dots is quoted.
+
+    >>> print(quoted("upsampler"), quoted("body.3.conv2"))
+    upsampler "body.3.conv2"
+    """
+    return key if re.fullmatch(r"[\w-]+", key) else f'"{key}"'
