@@ -93,9 +93,10 @@ def find_origin(request: QuantizeRequest) -> Origin:
     UsageError
         Unknown method, recipe or key, or a model that is not usable.
     """
-    model = request.model or _embedded(request)
+    recipe = requested_recipe(request)
+    model = request.model or _embedded(recipe, request.scale)
     if model is None:
-        training = pretrain.plan(_pretrain_stage(request))
+        training = pretrain.plan(_pretrain_stage(request, recipe))
         network = training.recipe.network.model_dump()
         return Origin(network, training.name, False, training)
     source = identify(model, request.scale)
@@ -199,9 +200,9 @@ def _files(pairs: Any) -> list[Any]:
     return [[p.name, s.st_size, s.st_mtime_ns] for p, s in zip(files, stats, strict=True)]
 
 
-def _embedded(request: QuantizeRequest) -> Path | None:
-    """Embedded model that a request without a model starts from; None: one is trained first."""
-    origin, network, scale = requested_recipe(request), "edsr", request.scale
+def _embedded(origin: str, scale: int | None) -> Path | None:
+    """Embedded model that the recipe ``origin`` starts from; None: one is trained first."""
+    network = "edsr"
     if origin in recipe_names() or Path(origin).is_file():
         recipe = load_recipe(origin, (), QuantizeRecipe)
         if recipe.before.pretrain:
@@ -209,9 +210,8 @@ def _embedded(request: QuantizeRequest) -> Path | None:
     return full_precision_model(scale or 4) if network == "edsr" else None
 
 
-def _pretrain_stage(request: QuantizeRequest) -> pretrain.PretrainRequest:
-    """Request for the full-precision network that a recipe starts from."""
-    origin = requested_recipe(request)
+def _pretrain_stage(request: QuantizeRequest, origin: str) -> pretrain.PretrainRequest:
+    """Request for the full-precision network that the recipe ``origin`` starts from."""
     recipe = load_recipe(origin, changes_of(request, origin), QuantizeRecipe)
     hyper = recipe.network.model_dump(exclude={"name", "scale"})
     return pretrain.PretrainRequest(

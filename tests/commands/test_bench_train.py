@@ -71,6 +71,7 @@ def quantized(tiny, method, **changes):
     return replace(tiny, recipe=None, method=method, overrides=overrides, **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "variants"),
     [
@@ -143,23 +144,24 @@ def test_the_random_batch_has_the_shape_of_the_loaders_batches():
     assert (lr.shape, hr.shape) == ((2, 3, 12, 12), (2, 3, 24, 24))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"network": "esdr"}, "did you mean 'edsr'"),
         ({"scale": 7}, "^`scale` 7: must"),
-        ({"batch": 0}, "^--batch 0: must be 1 to 65536$"),
-        ({"batch": 10**20}, "^--batch 100000000000000000000: must be 1 to 65536$"),
-        ({"patch": 4}, r"^--patch 4: data\.patch_hr = 8: must be 16 to 65536$"),
-        ({"patch": 10**20}, r"^--patch 1\d*: data\.patch_hr = 2\d*: must be 16 to 65536$"),
-        ({"steps": 10**20, "recipe": None, "method": "pams"}, r"^--steps 1\d*: train\.iters = "),
+        ({"batch": 0}, "^`batch` 0: must be 1 to 65536$"),
+        ({"batch": 10**20}, "^`batch` 100000000000000000000: must be 1 to 65536$"),
+        ({"patch": 4}, r"^`patch` 4: data\.patch_hr = 8: must be 16 to 65536$"),
+        ({"patch": 10**20}, r"^`patch` 1\d*: data\.patch_hr = 2\d*: must be 16 to 65536$"),
+        ({"steps": 10**20, "recipe": None, "method": "pams"}, r"^`steps` 1\d*: train\.iters = "),
         ({"patch": 999}, "smaller than a patch"),
         ({"data": "nowhere"}, "no training pictures"),
         ({"device": "tpu"}, "^`device` tpu: "),
         ({"recipe": "minmax-edsr"}, "srq quantize"),
         ({"w": 4}, "^`w` 4: needs `method`$"),
         ({"recipe": None, "method": "pasm"}, "did you mean 'pams'"),
-        ({"recipe": None, "method": "pams", "w": 9}, "^--w 9: must be 2 to 8$"),
+        ({"recipe": None, "method": "pams", "w": 9}, "^`w` 9: must be 2 to 8$"),
         ({"recipe": "pams-edsr", "method": "daq"}, "is for pams on edsr, not for daq on edsr"),
         ({"recipe": "pretrain-edsr", "method": "daq"}, "is for 'srq pretrain'"),
         ({"overrides": ("train.itres=1",)}, r"did you mean train\.iters\?"),

@@ -144,7 +144,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_refused_and_nothing_changes(
         assert {path: path.read_bytes() for path in run.iterdir()} == before
     for path in run.glob("*.ckpt"):
         path.unlink()
-    assert pretrain(request(photographs, run))["complete"]
+    assert pretrain(request(photographs, run)).complete
 
 
 def test_a_run_goes_on_before_a_damaged_checkpoint_and_keeps_what_it_writes(photographs, tmp_path):
@@ -169,14 +169,14 @@ def test_a_damaged_best_checkpoint_is_named(photographs, tmp_path):
     assert "\n" not in str(told.value)
     assert (run / "model.safetensors").read_bytes() == model
     (run / "best.ckpt").unlink()
-    assert pretrain(request(photographs, run))["complete"]
+    assert pretrain(request(photographs, run)).complete
 
 
 def test_a_finished_run_of_more_steps_is_done(photographs, tmp_path, capsys):
     run = tmp_path / "run"
     pretrain(request(photographs, run))
     capsys.readouterr()
-    assert pretrain(request(photographs, run, "train.iters=6"))["complete"]
+    assert pretrain(request(photographs, run, "train.iters=6")).complete
     out = capsys.readouterr().out
     assert "done already: step 12, asked for are 6, best validation " in out
     assert "run the same command again" not in out

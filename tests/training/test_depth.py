@@ -146,6 +146,7 @@ def test_features_are_compared_at_every_depth():
     assert len(runs) == 1
 
 
+@pytest.mark.slow
 def test_a_run_learns_at_every_depth(photographs, tmp_path):
     pretrain(request(photographs, tmp_path / "run", "train.iters=40"))
     log = [entry for entry in entries(tmp_path / "run") if "loss" in entry]
@@ -154,6 +155,7 @@ def test_a_run_learns_at_every_depth(photographs, tmp_path):
     assert sorted(weights(tmp_path / "run")["ranks"].tolist()) == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_resumed_equals_uninterrupted(photographs, tmp_path):
     steady = ("schedule.kind=constant",)
     pretrain(request(photographs, tmp_path / "whole", *steady))
@@ -162,6 +164,7 @@ def test_resumed_equals_uninterrupted(photographs, tmp_path):
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
+@pytest.mark.slow
 def test_quantized_training_resumes_exactly(unranked_model, photographs, tmp_path):
     def run(folder, limit=None):
         quantize(
@@ -236,6 +239,7 @@ def test_a_quantized_student_of_three_depths_is_distilled(ranked_model, photogra
     assert {"pixel", "pixel_half", "pixel_quarter"} <= log.keys()
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(photographs, tmp_path):
     four = ("train.batch=4", "train.log_every=1", "train.iters=6", "optim.lr=1e-4")
     pretrain(request(photographs, tmp_path / "one", *four))

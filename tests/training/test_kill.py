@@ -42,6 +42,7 @@ def assert_like(run, reference):
     )
 
 
+@pytest.mark.slow
 def test_runs_killed_at_random_moments_end_with_the_same_weights(processes, photographs, tmp_path):
     begun = time.monotonic()
     whole = child(processes, request(photographs, tmp_path / "whole", *LONG))
@@ -124,6 +125,7 @@ def command(photographs, run, *overrides):
     ]
 
 
+@pytest.mark.slow
 def test_a_second_run_is_kept_out_and_sigterm_saves(photographs, tmp_path):
     run = tmp_path / "run"
     long = command(photographs, run, "train.iters=1000000")
@@ -144,6 +146,7 @@ def test_a_second_run_is_kept_out_and_sigterm_saves(photographs, tmp_path):
     assert list(run.glob("step-*.ckpt"))
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_keeps_the_last_checkpoint(photographs, tmp_path):
     run = tmp_path / "run"
     assert subprocess.run(command(photographs, run), check=False).returncode == 0

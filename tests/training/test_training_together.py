@@ -10,6 +10,8 @@ from sr_quant_cli.commands.pretrain import pretrain
 from tests.commands.test_quantize import SMALL as QUANTIZE
 from tests.training.runs import SMALL, entries, request, weights
 
+pytestmark = pytest.mark.slow
+
 FOUR = ("train.batch=4", "train.log_every=1", "train.iters=10", "optim.lr=1e-4")
 
 
