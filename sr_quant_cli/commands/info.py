@@ -14,7 +14,6 @@ from sr_quant_cli.networks.counting import count_macs, float_twin
 from sr_quant_cli.passes.apply import count_operations
 from sr_quant_cli.quant.cost import bitops, operand_shares, operation_ratio, storage_bytes
 from sr_quant_cli.quant.dynamic import dynamic_quantizers
-from sr_quant_cli.quant.plan import plan_sites
 from sr_quant_cli.system.choices import Depth
 
 
@@ -66,6 +65,8 @@ class QuantizationInfo:
     storage_bytes_counted: float
     operations_saved_counted: float
     sites: tuple[SiteInfo, ...]
+    exceptions: tuple[str, ...]
+    """paths of the sites whose bits differ from those of their kind"""
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,7 @@ def _quantization(
                 weight_bits=entry.weight_bits,
                 mac_share_counted=round(macs.get(entry.site.path, 0) / total, 5),
             )
-            for entry in plan_sites(plain.sites(), quantization.placement, quantization.bits)
+            for entry in quantization.sites
         ),
+        exceptions=tuple(entry.site.path for entry in quantization.exceptions()),
     )

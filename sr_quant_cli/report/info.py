@@ -60,6 +60,8 @@ def _print_quantization(quantization: QuantizationInfo) -> None:
         ),
         "papers' storage": f"{quantization.storage_bytes_counted:,.0f} bytes (counted)",
     }
+    if quantization.exceptions:
+        lines["own bits"] = f"{', '.join(quantization.exceptions)}; other sites as their kind"
     _print_lines(lines)
     rows = [
         (

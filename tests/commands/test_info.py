@@ -1,11 +1,17 @@
 from math import prod
 
 import pytest
+import torch
 
 from sr_quant_cli.commands.info import InfoRequest, info
-from sr_quant_cli.modelfiles.modelfile import load_model
+from sr_quant_cli.methods import build, config_class
+from sr_quant_cli.modelfiles.modelfile import Card, load_model, save_model
 from sr_quant_cli.modelfiles.named import embedded_model
+from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.layers import QuantConv2d
+from sr_quant_cli.quant.plan import Bits
+from sr_quant_cli.quant.sites import RESIDUAL_CONVOLUTIONS, Operands
+from tests.helpers import tiny_edsr
 
 
 @pytest.fixture(scope="module")
@@ -32,3 +38,19 @@ def test_storage_is_counted_of_what_the_network_has(folded):
     assert told["parameters"] == weights + biases
     assert told["quantization"]["storage_bytes_counted"] == weights + 4 * biases
     assert told["quantization"]["operations_saved_counted"] == 0.75
+
+
+def test_sites_with_bits_of_their_own_are_named(srq, tmp_path):
+    network, method = tiny_edsr(), build(config_class("minmax")())
+    sites = {"body.1.conv2": Operands(6, 5), "body.0.conv1": Operands("low", "low")}
+    quantize_network(network, method, RESIDUAL_CONVOLUTIONS | sites, Bits(4, 4))
+    method.calibrate(network, [torch.rand(1, 3, 12, 12)])
+    save_model(tmp_path / "q.safetensors", network, Card())
+    quantization = info(InfoRequest(tmp_path / "q.safetensors")).quantization
+    assert quantization.exceptions == ("body.1.conv2",)
+    bits = {site.path: (site.input_bits, site.weight_bits) for site in quantization.sites}
+    assert (bits["body.1.conv1"], bits["body.1.conv2"]) == ((4, 4), (6, 5))
+    _, out, _ = srq("info", tmp_path / "q.safetensors")
+    assert "own bits:        body.1.conv2; other sites as their kind\n" in out
+    _, out, _ = srq("info", embedded_model(4))
+    assert "own bits" not in out
