@@ -12,7 +12,7 @@ from sr_quant_cli.modelfiles.modelfile import Card, save_model
 from sr_quant_cli.modelfiles.named import identify
 from sr_quant_cli.runtimes.torch import TorchRuntime
 from sr_quant_cli.system.files import check_outputs
-from sr_quant_cli.system.reporting import result, warn
+from sr_quant_cli.system.reporting import note, result, warn
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class ImportedModel:
 def import_model(request: ImportRequest) -> ImportedModel:
     """Read a checkpoint of another project, and write it as a model file.
 
-    The file, and what was assumed of the checkpoint, are reported as results. A model that is worse
-    than bicubic on a sample picture gives a warning.
+    The file is reported as a result, assumptions about the checkpoint as a note. A model that is
+    worse than bicubic on a sample picture gives a warning.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def import_model(request: ImportRequest) -> ImportedModel:
     described = f"{network.config.name} x{network.scale} {method}".rstrip()
     result(f"{checkpoint} ({source}) -> {path}  {described}")
     if assumed:
-        result(f"assumed: {', '.join(assumed)}")
+        note(f"assumed: {', '.join(assumed)}")
     psnr, bicubic = beside_bicubic(TorchRuntime(network, torch.device("cpu")), network.scale)
     if psnr < bicubic:
         causes = [*assumed, "the scale"] if request.hints.scale is not None else assumed

@@ -77,6 +77,7 @@ class Upscale:
         return sorted(path.name for path in self.out.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
 @pytest.mark.parametrize("delay", [0.0, 0.05, 0.15])
 def test_an_interrupt_is_never_lost_in_a_folder(place, tmp_path, number, delay):
@@ -93,6 +94,7 @@ def test_an_interrupt_is_never_lost_in_a_folder(place, tmp_path, number, delay):
     assert all(decodes(upscale.out / name) for name in made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
 @pytest.mark.parametrize("times", [1, 3])
 def test_an_interrupt_ends_an_encoder_at_work(place, tmp_path, number, times):
@@ -102,12 +104,15 @@ def test_an_interrupt_ends_an_encoder_at_work(place, tmp_path, number, times):
         upscale.send(number)
         time.sleep(0.01)
     code, out, err = upscale.end()
-    # A later one may come when Python is ending, and has taken its handlers away.
-    assert (code, err.strip()) == (CODES[number], "") or (times > 1 and code == -number)
+    # A later one may come when Python is ending: in a destructor, or after its handlers are gone.
+    assert (code, err.strip()) == (CODES[number], "") or (
+        times > 1 and code in (CODES[number], -number)
+    )
     assert out == ""
     assert upscale.files() == []
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_nothing_that_the_next_one_keeps(place, tmp_path):
     upscale = Upscale(place, "large.png", tmp_path / "out")
     upscale.wait_for(".srq-tmp-*/large_x4.png")
