@@ -28,6 +28,8 @@ from sr_quant_cli.modelfiles.named import MODEL, identify
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.recipe.schema import QuantizeRecipe
+from sr_quant_cli.system.device import pick_device
+from sr_quant_cli.system.processes import process_group
 from sr_quant_cli.system.reporting import warn
 from sr_quant_cli.training.objective import Objective, StudentLoss, needs_teacher
 from sr_quant_cli.training.run import Start, TrainingJob, TrainingResult, locate, run_job
@@ -65,18 +67,19 @@ def quantize(request: QuantizeRequest) -> TrainingResult:
         return run_stage(job, left, folder.parent / STORE, folder.joinpath(*names))
 
     model = origin.model
-    if isinstance(model, TrainingJob):
-        made = stage(model, "pretrain")
-        if not made.complete:
-            return made
-        model = made.model
     methods = [recipe.method.name for recipe in recipes[:-1]]
-    for index, before in enumerate(requests[:-1]):
-        made = stage(plan(before, model), *reversed(methods[index:]))
-        if not made.complete:
-            return made
-        model = made.model
-    return run_job(plan(request, model), replace(_time_left(request, begun), run_dir=folder))
+    with process_group(pick_device(request.device)):
+        if isinstance(model, TrainingJob):
+            made = stage(model, "pretrain")
+            if not made.complete:
+                return made
+            model = made.model
+        for index, before in enumerate(requests[:-1]):
+            made = stage(plan(before, model), *reversed(methods[index:]))
+            if not made.complete:
+                return made
+            model = made.model
+        return run_job(plan(request, model), replace(_time_left(request, begun), run_dir=folder))
 
 
 def plan(request: QuantizeRequest, model: Path) -> TrainingJob[QuantizeRecipe]:

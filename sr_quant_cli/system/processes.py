@@ -57,7 +57,8 @@ def thread_limit(count: int | None) -> int | None:
 def process_group(device: "torch.device | None" = None) -> Iterator[World]:
     """Join the other processes during the block, by gloo, or by NCCL on a CUDA device.
 
-    A process reports its own error, and torchrun ends the others.
+    A block within such a block changes nothing: torchrun's processes can meet only once. A process
+    reports its own error, and torchrun ends the others.
 
     Raises
     ------
@@ -70,6 +71,9 @@ def process_group(device: "torch.device | None" = None) -> Iterator[World]:
         return
     from torch import cuda, distributed
 
+    if distributed.is_initialized():
+        yield here
+        return
     backend = "gloo"
     if device is not None and device.type == "cuda":
         backend = "nccl"

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sr_quant_cli.commands.pretrain import pretrain
+from sr_quant_cli.modelfiles.modelfile import read_header
 from tests.commands.test_quantize import SMALL as QUANTIZE
 from tests.training.runs import SMALL, entries, request, weights
 
@@ -56,28 +57,37 @@ def test_a_batch_that_cannot_be_shared_is_refused_once(photographs, tmp_path):
     )
 
 
-def test_quantized_networks_train_together(photographs, tmp_path, tiny_model):
-    # Gates and bounds get no gradient in the phases that leave them out.
+def quantize_together(model, photographs, run, *options):
     sets = [word for value in QUANTIZE for word in ("--set", value)]
-    ended = subprocess.run(
+    return subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", "2", "-m", "sr_quant_cli", "quantize", str(tiny_model)),
-            *("--method", "ddtb", "--w", "4", "--a", "4", "--iters", "24"),
-            *("--data", str(photographs), "--run-dir", str(tmp_path / "run")),
-            *(
-                "--device",
-                "cpu",
-                "--threads",
-                "1",
-                *sets,
-                *("--set", "method.statistics=0.1", "--set", "method.gates_from=0.5"),
-            ),
+            *("--nproc-per-node", "2", "-m", "sr_quant_cli", "quantize", str(model)),
+            *("--data", str(photographs), "--run-dir", str(run)),
+            *("--device", "cpu", "--threads", "1", *sets, *options),
         ],
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_quantized_networks_train_together(photographs, tmp_path, tiny_model):
+    # Gates and bounds get no gradient in the phases that leave them out.
+    phases = ("--set", "method.statistics=0.1", "--set", "method.gates_from=0.5")
+    options = ("--method", "ddtb", "--w", "4", "--a", "4", "--iters", "24", *phases)
+    ended = quantize_together(tiny_model, photographs, tmp_path / "run", *options)
     assert ended.returncode == 0, ended.stderr
     steps = [entry["step"] for entry in entries(tmp_path / "run") if "loss" in entry]
     assert steps[-1] == 24
+
+
+def test_stages_and_run_train_together(photographs, tmp_path, tiny_model):
+    options = ("--method", "cadyq", "--set", "train.iters=10")
+    ended = quantize_together(tiny_model, photographs, tmp_path / "run", *options)
+    assert ended.returncode == 0, ended.stderr
+    (stage,) = (tmp_path / "stages").iterdir()
+    header = read_header(tmp_path / "run/model.safetensors")
+    assert header.card.training[-1].started_from == stage.name
+    assert [run.steps for run in header.card.training] == [1, 10]
+    assert ended.stderr.count(f"starts from {stage}") == 1
