@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,41 @@ def test_sites_that_are_set_are_saved_with_the_model(tiny_model, photographs, tm
     assert network.upsampler[0].input_quantizer.bits == 8
     assert isinstance(network.body[0].conv1.input_quantizer, nn.Identity)
     assert network.body[0].conv1.weight_quantizer.bits == 3
+
+
+def test_a_site_with_bits_of_its_own_stays_so_when_a_run_goes_on(tiny_model, photographs, tmp_path):
+    sites = ('sites."body.1.conv2".weight=5', 'sites."body.1.conv2".input=6')
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    first = request(tiny_model, photographs, whole, *sites, method="pams", iters=20)
+    quantize(first)
+    for limit in (0.001, None):
+        quantize(replace(first, run_dir=halves, max_time=limit))
+    recipe = load_recipe(str(halves / "recipe.toml"), (), QuantizeRecipe)
+    assert recipe.sites.changes() == {"body.1.conv2": {"weight": 5, "input": 6}}
+    network, header = load_model(halves / "model.safetensors")
+    entry = header.quantization.sites["body.1.conv2"]
+    assert (entry.input, entry.weight) == (6, 5)
+    assert network.body[1].conv2.weight_quantizer.bits == 5
+    assert equal(weights(halves), weights(whole))
+
+
+@pytest.mark.parametrize(
+    ("site", "message"),
+    [
+        (
+            '"body.1.conv9"=5',
+            r'sites\."body\.1\.conv9": no such site .*; did you mean body\.1\.conv2',
+        ),
+        ('"body.1.skip".weight=5', r'sites\."body\.1\.skip"\.weight: .* have an input alone'),
+        ("linear=5", r"sites\.linear: no such site in this network; it has head"),
+    ],
+)
+def test_a_site_that_is_not_there_ends_a_run_before_it_begins(
+    tiny_model, photographs, tmp_path, site, message
+):
+    with pytest.raises(UsageError, match=message):
+        quantize(request(tiny_model, photographs, tmp_path / "run", f"sites.{site}"))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("placement", "wanted"), [("paper", "fp32"), ("full", "low")])

@@ -243,6 +243,21 @@ def test_a_wait_ends_with_the_time(tiny_model, photographs, tmp_path):
         quantize(limited)
 
 
+def test_a_fixed_site_has_its_bits_in_every_stage(tiny_model, photographs, tmp_path):
+    sites = ('sites."body.0.conv2".input=6', 'sites."body.1.conv1".input=8')
+    quantize(wanted(tiny_model, photographs, tmp_path / "run", *sites))
+    (stage,) = stages(tmp_path)
+    before = read_header(stage / "model.safetensors").quantization.sites
+    assert (before["body.0.conv2"].input, before["body.1.conv2"].input) == (6, 8)
+    network, header = load_model(tmp_path / "run/model.safetensors")
+    assert list(dynamic_quantizers(network)) == [
+        *("body.0.block_in", "body.1.block_in", "body.1.conv2")
+    ]
+    found = header.quantization.sites
+    assert (found["body.0.conv2"].input, found["body.0.conv2"].dynamic) == (6, False)
+    assert (found["body.1.conv2"].input, found["body.1.conv2"].dynamic) == (8, True)
+
+
 def test_a_network_that_is_not_embedded_is_trained_first(photographs, tmp_path):
     small = ("network.scale=2", "network.n_blocks=1", "network.n_feats=8", "data.patch_hr=24")
     recipe = "cadyq-srresnet"
