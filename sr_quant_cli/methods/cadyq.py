@@ -8,14 +8,15 @@ the patch and the standard deviations of the layer's input:
     d = standard deviation of every channel of the layer's input, over its pixels
     p = softmax(W (s, d) + c),    k = argmax p
     x_hat = Q_k(x)                forward
-          = sum_k p_k Q_k(x)      for gradients of p
+          = sum_k p_k Q_k(x)      for all gradients
     bits  = b_k                   forward
-          = sum_k p_k b_k         for gradients of p
+          = sum_k p_k b_k         for all gradients
 
-W starts at 1 and c at 0, except for the candidate of the bits asked for, where c is 1: every layer
-begins with these bits. The teacher is the same network at 8 bits by PAMS, and the student starts
-from it. The loss is L1 to HR, 1000 times the attention transfer in front of the upsampler, 100
-times the one behind every block, and a loss on the bits,
+Every bound thus learns in each step, weighted by the probability of its candidate. W starts at 1
+and c at 0, except for the candidate of the bits asked for, where c is 1: every layer begins with
+these bits. The teacher is the same network at 8 bits by PAMS, and the student starts from it. The
+loss is L1 to HR, 1000 times the attention transfer in front of the upsampler, 100 times the one
+behind the last convolution of every branch, and a loss on the bits,
 
     w_bits * sum over samples and layers of  bits / SG(sum_k p_k b_k)
 
@@ -117,8 +118,7 @@ class Selectors(BitProvider):
         widths = p.new_tensor(self.candidates)
         soft = p @ widths
         self.soft.append(soft)
-        chosen = nn.functional.one_hot(made.index, len(self.candidates)).to(p.dtype)
-        return Choice(made.bits + (soft - soft.detach()), made.index, chosen + (p - p.detach()))
+        return Choice(made.bits + (soft - soft.detach()), made.index, p)
 
     def bit_loss(self) -> Tensor:
         """Sum chosen bits over detached soft bits, for all samples and layers, weighted."""

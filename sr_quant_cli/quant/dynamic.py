@@ -26,9 +26,8 @@ class Choice:
     """``[N]``, float32; with a gradient where the provider learns"""
     index: Tensor
     """``[N]``, int64: which candidate that is"""
-    shares: Tensor | None = None
-    """``[N, K]``: 1 for the candidate that was chosen, 0 for the others, with the gradient of the
-    probabilities; None: the choice does not learn"""
+    probabilities: Tensor | None = None
+    """probabilities of the candidates, ``[N, K]``; None: the choice does not learn"""
 
 
 class BitProvider(nn.Module):
@@ -147,7 +146,8 @@ class DynamicQuantizer(Quantizer):
 class Scales(DynamicQuantizer, MaxScale):
     """A trainable bound ``alpha`` of both signs for every candidate width (CADyQ).
 
-    While the choice learns, all candidates are computed and mixed by their shares; else one alone.
+    While the choice learns, the output has the values of the chosen candidate and the gradients of
+    the mixture ``sum_k p_k Q_k(x)``. Otherwise only the chosen candidate is computed.
 
     Examples
     --------
@@ -187,19 +187,21 @@ class Scales(DynamicQuantizer, MaxScale):
         return self.reach(grid)
 
     def quantized(self, x: Tensor) -> Tensor:
-        """Values on the grid that is chosen, or a mixture."""
+        """Quantize to the chosen grids, with gradients of the mixture while the choice learns."""
         if self.mode != "quantize":
             return super().quantized(x)
         choice = self.provider[0].choice(self.layer, x)
-        if choice.shares is None:
+        if choice.probabilities is None:
             return fake_quantize(x, self.grid_for(choice), self.rule)
-        mixed = torch.zeros_like(x, dtype=torch.float32)
-        for bits, alpha, share in zip(
-            self.candidates, self.alpha, choice.shares.unbind(1), strict=True
+        with torch.no_grad():
+            chosen = fake_quantize(x, self.grid_for(choice), self.rule)
+        mixture = torch.zeros_like(chosen)
+        for bits, alpha, p in zip(
+            self.candidates, self.alpha, choice.probabilities.unbind(1), strict=True
         ):
-            level = fake_quantize(x, self.reach(sym_narrow(alpha, bits)), self.rule)
-            mixed = mixed + share.view(-1, 1, 1, 1) * level
-        return mixed
+            candidate = fake_quantize(x, self.reach(sym_narrow(alpha, bits)), self.rule)
+            mixture = mixture + p.view(-1, 1, 1, 1) * candidate
+        return chosen + (mixture - mixture.detach())
 
 
 def attach(network: nn.Module, provider: BitProvider) -> None:

@@ -103,6 +103,29 @@ def test_the_weight_of_the_bits_rises():
     assert found == [1.0, 2.5, 4.0]
 
 
+def test_gradients_as_the_authors_measured_them():
+    """Values of ``BitSelector`` in Cheeun/CADyQ, commit 5ca4344, on the same tensors."""
+    selectors = Selectors(CADyQConfig(), {"a": 2}, 8)
+    selectors.gradients = torch.tensor([[0.1, 0.2], [0.4, 0.3]])
+    selector = selectors.layers["a"]
+    selector.weight.data.copy_(torch.arange(12.0).view(3, 4).sin() / 2)
+    selector.bias.data.copy_(torch.tensor([0.3, -0.2, 0.1]))
+    quantizer = Scales(8, (4, 6, 8))
+    quantizer.alpha.data.copy_(torch.tensor([1.0, 1.5, 2.0]))
+    quantizer.layer, quantizer.provider = "a", (selectors,)
+    x = (3 * torch.arange(24.0).view(2, 2, 3, 2).cos()).requires_grad_()
+    (quantizer(x) * torch.arange(24.0).view_as(x).mul(0.7).sin()).sum().backward()
+    assert quantizer.alpha.grad.tolist() == pytest.approx(
+        [0.0244522, -0.1193170, 0.0103539], rel=1e-4
+    )
+    assert x.grad.flatten()[:6].tolist() == pytest.approx(
+        [0, 0.0206948, 0.2081427, 0, 0.0107611, -0.3507832], rel=1e-4, abs=1e-6
+    )
+    assert selector.bias.grad.tolist() == pytest.approx(
+        [0.0446919, -0.0492453, 0.0045546], rel=1e-3
+    )
+
+
 @pytest.mark.parametrize("variant", ["corrected", "code"])
 def test_bounds_go_on_from_the_8_bit_network(variant):
     before, pams = tiny_edsr(), PAMS(PAMSConfig())

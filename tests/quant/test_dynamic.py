@@ -34,12 +34,12 @@ class ByBrightness(BitProvider):
         return self.of_index((self.index + layer.endswith("conv2")).clamp(max=2))
 
 
-class Mixed(BitProvider):
-    """Gives shares that were set from outside."""
+class Learning(BitProvider):
+    """Chooses the most probable candidate, with probabilities that were set from outside."""
 
     def choose(self, layer, x):
-        made = self.of_index(self.shares.argmax(1))
-        return Choice(made.bits, made.index, self.shares)
+        made = self.of_index(self.p.argmax(1))
+        return Choice(made.bits, made.index, self.p)
 
 
 def scales(provider):
@@ -67,26 +67,30 @@ def test_one_candidate_for_each_sample(x):
         assert len(y[n].unique()) <= 2 ** WIDTHS[n] - 1
 
 
-def test_shares_choose_forward_and_get_the_gradient_of_all_candidates(x):
-    provider = Mixed(WIDTHS)
-    provider.shares = torch.eye(3).requires_grad_()
-    quantizer = scales(provider)
+def test_all_candidates_learn_though_one_is_chosen(x):
+    provider = Learning(WIDTHS)
+    provider.p = torch.tensor([[0.5, 0.2, 0.3], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]]).requires_grad_()
+    quantizer, x = scales(provider), x.requires_grad_()
     weight = torch.randn_like(x)
     y = quantizer(x)
     for n in range(3):
         assert torch.equal(y[n], level(x, n)[n])
     (y * weight).sum().backward()
     expected = torch.stack([(weight * level(x, k)).sum((1, 2, 3)) for k in range(3)], 1)
-    assert torch.allclose(provider.shares.grad, expected, rtol=1e-4)
-    # A bound learns from the samples that chose it: clipped values, less the rounding error.
+    assert torch.allclose(provider.p.grad, expected, rtol=1e-4)
+    # The gradients are those of the mixture: of clipped values, less the rounding error.
+    to_x = torch.zeros_like(x)
     for k, alpha in enumerate((3.0, 2.0, 1.0)):
-        own, g, rounded = x[k], weight[k], level(x, k)[k]
-        inside = own.abs() < alpha
-        slope = torch.where(inside, (rounded - own) / alpha, own.sign())
-        assert quantizer.alpha.grad[k].item() == pytest.approx((g * slope).sum().item(), rel=1e-3)
+        p = provider.p.detach()[:, k].view(3, 1, 1, 1)
+        inside = x.abs() < alpha
+        slope = torch.where(inside, (level(x, k) - x) / alpha, x.sign())
+        expected = (weight * p * slope).sum().item()
+        assert quantizer.alpha.grad[k].item() == pytest.approx(expected, rel=1e-3)
+        to_x += weight * p * inside
+    assert torch.allclose(x.grad, to_x, atol=1e-6)
 
 
-def test_gradients_without_shares_are_those_of_single_samples(x):
+def test_gradients_of_fixed_choices_are_those_of_single_samples(x):
     provider = ByBrightness(WIDTHS)
     pictures = torch.tensor([0.9, 0.1, 0.9]).view(3, 1, 1, 1).expand(3, 3, 2, 2)
     together = scales(provider)
