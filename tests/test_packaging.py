@@ -47,6 +47,7 @@ def installed(distributions, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_an_installed_wheel_runs_elsewhere(installed, tmp_path):
     write_rgb(tmp_path / "a.png", picture(9, 7))
     srq = ("-m", "sr_quant_cli")
@@ -63,6 +64,7 @@ def test_an_installed_wheel_runs_elsewhere(installed, tmp_path):
         assert read_rgb(tmp_path / f"a_x{scale}.png").shape == (9 * scale, 7 * scale, 3)
 
 
+@pytest.mark.slow
 def test_the_source_distribution_can_be_built_and_tested(distributions):
     (archive,) = distributions.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
@@ -81,10 +83,12 @@ def test_the_source_distribution_can_be_built_and_tested(distributions):
         assert needed in names
 
 
+@pytest.mark.slow
 def test_the_wheel_carries_type_information(installed):
     assert (installed / "sr_quant_cli/py.typed").is_file()
 
 
+@pytest.mark.slow
 def test_the_version_is_written_once(installed):
     (metadata,) = installed.glob("sr_quant_cli-*.dist-info/METADATA")
     assert f"\nVersion: {__version__}\n" in metadata.read_text()

@@ -10,7 +10,7 @@ from sr_quant_cli.cli.options import Json
 from sr_quant_cli.report.terminal import say
 
 app = typer.Typer(
-    help="Built-in recipes: list, show, copy; all methods, networks and fields.",
+    help="Built-in recipes: list, show, copy; methods, networks, fields.",
     rich_markup_mode=None,
 )
 

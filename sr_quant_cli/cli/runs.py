@@ -49,7 +49,7 @@ def show(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
     json: Json = None,
 ) -> None:
-    """Show a training run, with its curves on the terminal and in a PNG file.
+    """Show a training run and draw its curves, also as a picture.
 
     The curves are the loss and the validation PSNR; the run may still be going. Each call replaces
     RUN/curves.png, but another file only with --overwrite.

@@ -264,6 +264,7 @@ def test_data_check_names_what_is_missing(srq, tmp_path):
     assert "manga109.org" in err
 
 
+@pytest.mark.slow
 def test_a_terminated_training_is_saved_and_goes_on(tmp_path):
     command = [
         *(sys.executable, "-m", "sr_quant_cli", "pretrain", "edsr", "--scale", "2"),

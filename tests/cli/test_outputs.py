@@ -138,6 +138,7 @@ def test_built_in_recipes_alone_are_copied(srq, place):
     assert not Path("copy.toml").exists()
 
 
+@pytest.mark.slow
 def test_pages_of_methods_replace_such_pages_alone(srq, place):
     Path("README.md").write_text("# My project\n")
     before = contents()

@@ -46,6 +46,7 @@ def evaluate(srq, data, report, *arguments):
     return out, json.loads(report.read_text())
 
 
+@pytest.mark.slow
 def test_eval_of_patches_shows_average_bits_and_bit_operations(
     srq, dynamic_model, tiny_model, data, tmp_path
 ):

@@ -45,6 +45,7 @@ def test_a_reader_that_is_gone_is_told_in_one_line():
     assert ended.stderr == "srq: error: cannot write to standard output: Broken pipe\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not FULL.exists(), reason="no device here that is always full")
 def test_an_error_that_cannot_be_told_keeps_its_exit_code():
     with FULL.open("w") as full:
@@ -52,6 +53,7 @@ def test_an_error_that_cannot_be_told_keeps_its_exit_code():
         assert run("data", "get", "nothing", stdout=full, stderr=full).returncode == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [0, 1, 2])
 def test_a_closed_stream_stops_nothing(tmp_path, stream):
     report = tmp_path / "r.json"
@@ -62,6 +64,7 @@ def test_a_closed_stream_stops_nothing(tmp_path, stream):
     assert run("data", "get", "nothing", close=stream).returncode == 2
 
 
+@pytest.mark.slow
 def test_names_that_the_encoding_does_not_have_are_spelled_out(tiny_model, tmp_path):
     copy = tmp_path / "größe-模型.safetensors"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}

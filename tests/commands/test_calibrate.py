@@ -31,6 +31,7 @@ def full_state(run):
     return network.state_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "changes", "overrides"),
     [
@@ -50,6 +51,7 @@ def test_the_command_calibrates_by_the_function(
     assert equal(made.student.state_dict(), full_state(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_the_network_that_is_given_stays_as_it_is():
     network = tiny_edsr()
     before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -63,6 +65,7 @@ def test_the_network_that_is_given_stays_as_it_is():
         assert torch.allclose(made.teacher(lr), network(lr), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_prepared_networks_take_the_state_of_calibrated_ones():
     wanted = recipe("2dquant-edsr", *PREPARED)
     made = calibrate(tiny_edsr(), wanted, lr_batches())

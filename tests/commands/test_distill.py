@@ -38,6 +38,7 @@ def losses(run):
     return [entry for entry in entries(run) if "loss" in entry]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["minmax", "pams"])
 def test_a_quantized_student_comes_nearer_to_its_teacher(tiny_model, photographs, tmp_path, method):
     iters = {"minmax": 0, "pams": 2}[method]

@@ -173,6 +173,7 @@ def test_export_writes_a_checked_graph_and_says_what_was_found(srq, model, tmp_p
     assert np.array_equal(read_rgb(tmp_path / "a_x2.png"), runtime(picture(15, 11)))
 
 
+@pytest.mark.slow
 def test_the_default_output_is_named_after_the_model(srq, model, tmp_path, monkeypatch, traced):
     monkeypatch.chdir(tmp_path)
     code, _, err = srq("export", model, "--threads", 1)
@@ -210,6 +211,7 @@ def test_options_reach_the_graph(srq, tmp_path, monkeypatch):
     assert 0 <= batch.min() < batch.max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".onnx", ".xml", ".ONNX"])
 def test_existing_files_are_replaced_only_when_asked(srq, model, tmp_path, traced, suffix):
     target = tmp_path / f"g{suffix}"
@@ -228,6 +230,7 @@ def test_existing_files_are_replaced_only_when_asked(srq, model, tmp_path, trace
     assert traits_of(target).name == "full w4a4"
 
 
+@pytest.mark.slow
 def test_a_graph_that_loses_too_much_is_not_written(srq, model, tmp_path, monkeypatch, traced):
     def poor(_model, runtime, _scale, _changed):
         checks = [PictureCheck(n, "9x9", 9, 40.0, 30.0, None, psnr) for n, psnr in losses]
@@ -267,6 +270,7 @@ def test_float_kernels_where_integers_were_meant_are_refused(
         assert files(tmp_path) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_", ["onnx", "openvino"])
 def test_real_offsets_are_exported_with_some_kernels_in_float(srq, tmp_path, monkeypatch, format_):
     monkeypatch.setattr(
@@ -287,6 +291,7 @@ def test_real_offsets_are_exported_with_some_kernels_in_float(srq, tmp_path, mon
     assert traits_of(target) == deployed("offsets", "float").traits
 
 
+@pytest.mark.slow
 def test_layers_that_give_floats_may_run_in_float(srq, tmp_path):
     """ONNX Runtime has no kernel from integers to floats."""
     made, method = tiny_edsr(), build(config_class("minmax")())
@@ -300,6 +305,7 @@ def test_layers_that_give_floats_may_run_in_float(srq, tmp_path):
     assert target.is_file()
 
 
+@pytest.mark.slow
 def test_a_network_whose_output_is_no_number_is_not_exported(srq, tmp_path):
     made = tiny_edsr()
     with torch.no_grad():
@@ -314,6 +320,7 @@ def test_a_network_whose_output_is_no_number_is_not_exported(srq, tmp_path):
     assert not target.exists()
 
 
+@pytest.mark.slow
 def test_a_depth_that_leaves_out_blocks_is_exported_on_integers(srq, tmp_path):
     deep = quantize(fold(ranked_quantsr_c(n_blocks=2)), "minmax", bits=8)
     save_model(tmp_path / "d.safetensors", deep, Card(name="deep"))
@@ -334,7 +341,10 @@ def test_a_depth_that_leaves_out_blocks_is_exported_on_integers(srq, tmp_path):
 
 
 WRONG = [
-    (["export", "MODEL", "-o", "g.xml"], "--output g.xml: --format onnx is written to a .onnx file"),
+    (
+        ["export", "MODEL", "-o", "g.xml"],
+        "--output g.xml: --format onnx is written to a .onnx file",
+    ),
     (["export", "MODEL", "--format", "openvino", "-o", "g.onnx"], "is written to a .xml file"),
     (["export", "MODEL", "-o", "g"], "is written to a .onnx file"),
     (["export", "MODEL", "--format", "tflite"], "--format"),
@@ -407,6 +417,7 @@ def test_metadata_that_make_no_sense_are_refused_in_a_line(srq, tmp_path):
         assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_srq_s_graphs_run_in_tiles_as_on_the_whole_picture(srq, tmp_path):
     made = deployed("full w8a8", "float")
     path = tmp_path / "g.onnx"
@@ -425,6 +436,7 @@ def test_srq_s_graphs_run_in_tiles_as_on_the_whole_picture(srq, tmp_path):
     assert (whole != tiled).mean() < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_pictures_too_small_for_a_folded_graph_are_refused(srq, tmp_path, runtime):
     path = graph_file(tmp_path, "float", "float")

@@ -19,6 +19,7 @@ from tests.helpers import tiny_edsr
 from tests.training.runs import entries, equal, request, weights
 
 
+@pytest.mark.slow
 def test_a_run_learns_and_leaves_all_that_is_promised(photographs, tmp_path):
     ended = pretrain(request(photographs, tmp_path / "run", "train.iters=60"))
     log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]

@@ -105,6 +105,7 @@ def published(recipe):
     return load_recipe(recipe).train.iters
 
 
+@pytest.mark.slow
 def test_what_decides_the_weights_of_a_stage_decides_its_folder(tiny_model, photographs, tmp_path):
     def folders(*overrides, model=tiny_model, data=photographs, **changes):
         quantize(wanted(model, data, tmp_path / f"{time.monotonic_ns()}", *overrides, **changes))
@@ -123,6 +124,7 @@ def test_what_decides_the_weights_of_a_stage_decides_its_folder(tiny_model, phot
     assert len(folders(data=moved)) == 4
 
 
+@pytest.mark.slow
 def test_interrupted_stages_go_on(tiny_model, photographs, tmp_path):
     long = "train.iters=20"
     quantize(wanted(tiny_model, photographs, tmp_path / "whole/run", long))
@@ -196,6 +198,7 @@ def start(processes, tmp_path):
     return start
 
 
+@pytest.mark.slow
 def test_a_killed_stage_is_gone_on_with_by_another_run(tiny_model, photographs, tmp_path, start):
     def cabm(run):
         return wanted(tiny_model, photographs, run, "train.checkpoint_every=2", method="cabm")
@@ -212,6 +215,7 @@ def test_a_killed_stage_is_gone_on_with_by_another_run(tiny_model, photographs, 
     assert equal(weights(tmp_path / "parts/b"), weights(tmp_path / "whole/b"))
 
 
+@pytest.mark.slow
 def test_two_runs_that_need_one_stage_at_once(tiny_model, photographs, tmp_path, start):
     quantize(wanted(tiny_model, photographs, tmp_path / "alone/run"))
     (name,) = [path.name for path in stages(tmp_path / "alone")]

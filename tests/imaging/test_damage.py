@@ -124,6 +124,7 @@ def test_a_strip_whose_checksum_was_changed_alone_is_seen(tmp_path):
         read_rgb(place(tmp_path, "tif", bytes(whole)))
 
 
+@pytest.mark.slow
 def test_commands_refuse_a_cut_picture(tmp_path, srq, tiny_model):
     """A truncated, uncompressed TIFF with its directory first looks complete to decoders."""
     whole = FILES["tif"]()

@@ -17,7 +17,7 @@ from tests.helpers import picture
 SUFFIXES = [suffix for suffixes in READABLE.values() for suffix in suffixes]
 LOSSY = {".jpg", ".jpeg", ".jpe", ".jfif", ".avif"}
 GREY = {".pgm", ".pbm"}
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs/upscaling.md"
 
 
 def smooth(height=24, width=33):
@@ -60,8 +60,8 @@ def test_every_promised_suffix_is_read_in_a_folder(tmp_path, suffix):
     assert np.abs(read - pixels).max() <= (12 if suffix in LOSSY else 0)
 
 
-def test_the_readme_names_every_format():
-    text = README.read_text(encoding="utf-8")
+def test_the_page_names_every_format():
+    text = PAGE.read_text(encoding="utf-8")
     assert [name for name in READABLE if name not in text] == []
 
 

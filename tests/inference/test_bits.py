@@ -41,6 +41,7 @@ def quantized(network, placement=None, bits=4, method="pams"):
     return network
 
 
+@pytest.mark.slow
 def test_the_published_figure_of_the_unquantized_edsr():
     cost = BitMeter(build(EDSRConfig(scale=4))).cost([whole(270, 480)])
     assert cost.fab == 32

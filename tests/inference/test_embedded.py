@@ -10,6 +10,8 @@ from sr_quant_cli.metrics import get_protocol, score
 from sr_quant_cli.system.resources import models_dir
 from tests.helpers import open_path
 
+pytestmark = pytest.mark.slow
+
 GOLDEN = {
     "edsr-baseline-x2": 34.250,
     "edsr-baseline-x2-w8a8": 34.207,

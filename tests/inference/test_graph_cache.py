@@ -73,6 +73,7 @@ def expected(lr):
     return TorchRuntime(lowered, CPU)(lr).astype(int)
 
 
+@pytest.mark.slow
 def test_a_prepared_folder_has_graph_traits_and_what_the_model_reaches(kept):
     assert sorted(p.name for p in kept.prepared.folder.iterdir() if p.suffix) == [
         "graph.onnx",
@@ -86,6 +87,7 @@ def test_a_prepared_folder_has_graph_traits_and_what_the_model_reaches(kept):
     assert kept.prepared.psnr == pytest.approx(10 * np.log10(255**2 / error.mean()), abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["auto", "onnxruntime", "openvino"])
 def test_prepared_graphs_upscale_without_torch(cache, tmp_path, runtime):
     before = state(cache.prepared.folder)
@@ -126,6 +128,7 @@ def test_prepared_graphs_upscale_without_torch(cache, tmp_path, runtime):
     assert np.abs(found - expected(picture(21, 17))).mean() <= 0.5
 
 
+@pytest.mark.slow
 def test_runtimes_agree(cache):
     lr = picture(21, 17)
     wanted = TorchRuntime(deepcopy(network("full w4a4")), CPU)(lr)
@@ -138,6 +141,7 @@ def test_runtimes_agree(cache):
         assert np.abs(upscaler(lr).astype(int) - expected(lr)).max() <= 4
 
 
+@pytest.mark.slow
 def test_a_second_open_prepares_nothing_a_changed_file_does(tmp_path, traced, capsys):
     model = tmp_path / "m.safetensors"
     save_model(model, ranked_quantsr_c(), Card(name="deep"))
@@ -163,6 +167,7 @@ def test_a_second_open_prepares_nothing_a_changed_file_does(tmp_path, traced, ca
     assert len(traced) == 3
 
 
+@pytest.mark.slow
 def test_another_version_or_processor_prepares_anew(tiny_model, traced, monkeypatch):
     folders = {prepare(identify(tiny_model)).folder}
     for package in ("torch", "onnx", "onnxscript", "onnxruntime", "openvino"):
@@ -176,6 +181,7 @@ def test_another_version_or_processor_prepares_anew(tiny_model, traced, monkeypa
     assert len(folders) == len(traced) == 8
 
 
+@pytest.mark.slow
 def test_the_sources_of_all_that_makes_a_graph_are_looked_at():
     """``MAKERS`` names every room that making a graph imports, and no other."""
     code = (
@@ -208,6 +214,7 @@ def test_the_fingerprint_is_of_names_and_contents(tmp_path, monkeypatch):
     assert len(set(found)) == 4
 
 
+@pytest.mark.slow
 def test_weights_keep_8_bits_where_the_processor_adds_in_32(tmp_path, monkeypatch):
     path = tmp_path / "full.safetensors"
     save_model(path, network("full w8a8"), Card(name="full"))
@@ -239,6 +246,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["model.json", "graph.onnx"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_is_damaged_is_made_anew(tiny_model, traced, capsys, file, damage):
@@ -332,6 +340,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_sent_and_nothing_written_outside_the_cache(tmp_path, tiny_model):
     """Both runtimes run, since they are timed against each other."""
     home, temporary, pictures = (tmp_path / name for name in ("home", "temporary", "pictures"))
@@ -395,6 +404,7 @@ def kept_float(tmp_path_factory):
     return SimpleNamespace(model=model, cache=folder / "cache")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_pictures_smaller_than_a_graph_takes_are_enlarged_too(kept_float, monkeypatch, runtime):
     monkeypatch.setenv("SRQ_CACHE", str(kept_float.cache))

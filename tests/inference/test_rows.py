@@ -88,6 +88,7 @@ def test_what_has_no_rows_and_rows_that_are_not_there():
         at_row(dynamic("granular_dq"), 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LISTED)
 def test_rows_come_down_to_integers(name):
     network = at_row(dynamic(name, "full"), 1)
@@ -99,6 +100,7 @@ def test_a_network_whose_zero_points_follow_the_picture_is_no_graph():
         deploy(dynamic("adabm"), "dynamic", "float")
 
 
+@pytest.mark.slow
 def test_bits_are_fixed_by_calibration():
     fixed = deploy(dynamic("cabm"), "dynamic", "float", calibration=[lr_batch()])
     assert fixed.changed is not None
@@ -118,6 +120,7 @@ def model(tmp_path):
 opened = partial(open_path, precision="fp32", threads=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LISTED)
 def test_patches_run_on_the_graphs_of_their_rows(model, name):
     path, patches = model(name), Patches(16, 16)
@@ -137,6 +140,7 @@ def test_patches_run_on_the_graphs_of_their_rows(model, name):
     assert difference.mean() < 0.02
 
 
+@pytest.mark.slow
 def test_a_network_of_fixed_bits_runs_on_one_graph(tiny_model):
     lr, patches = rough(), Patches(16, 16)
     outputs = [
@@ -146,6 +150,7 @@ def test_a_network_of_fixed_bits_runs_on_one_graph(tiny_model):
     assert abs(outputs[0].astype(int) - outputs[1].astype(int)).max() <= 1
 
 
+@pytest.mark.slow
 def test_export_of_a_row_and_counted_bits(srq, model, tmp_path):
     code, _, err = srq("export", model("adabm"), "-o", tmp_path / "x.onnx")
     assert (code, "choose a --row" in err) == (1, True)

@@ -26,6 +26,8 @@ from tests.inference.test_rows import rough
 from tests.lowered import CPU, lr_batch
 from tests.networks.test_every_network import made
 
+pytestmark = pytest.mark.slow
+
 NETWORKS = {"edsr": "", "srresnet": "", "msrresnet": "", "carn": "m", "idn": "", "rdn": ""}
 """Forms of the networks in ``tests/tiny.py``, by name."""
 

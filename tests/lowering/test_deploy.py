@@ -87,6 +87,7 @@ def test_graphs_are_valid_and_free_in_height_and_width(which, io):
     assert [opset.version for opset in model.opset_import if not opset.domain] == [18]
 
 
+@pytest.mark.slow
 @each_graph
 def test_a_graph_is_the_lowered_network(tmp_path, which, io):
     graph = as_written(graph_file(tmp_path, which, io))
@@ -190,6 +191,7 @@ class Brighter(Transformer):
         return nn.functional.interpolate(x, scale_factor=2.0) * 1.3 - 0.1013
 
 
+@pytest.mark.slow
 def test_8_bit_outputs_are_rounded_and_clipped(tmp_path):
     path = tmp_path / "brighter.onnx"
     save_graph(deploy(Brighter(BlockConfig(scale=2)), "brighter", "uint8").model, path)
@@ -232,6 +234,7 @@ def test_a_graph_of_others_says_nothing(tmp_path):
             traits_of(tmp_path / name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("which", "io"), MADE[:3])
 def test_openvino_s_files_are_the_onnx_graph(tmp_path, which, io):
     ours = OpenVinoRuntime(graph_file(tmp_path, which, io), 1, "fp32")

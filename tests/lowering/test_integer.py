@@ -58,6 +58,7 @@ def bounds(bits, lower, upper, to_grid=affine_real):
     return quantizer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 @pytest.mark.parametrize("placement", ["paper", "full"])
 @pytest.mark.parametrize("name", STATIC)
@@ -85,6 +86,7 @@ def test_every_layer_equals_its_simulation(name, placement, bits):
     assert found == sum(None not in site.inputs and len(site.inputs) for site in spec.sites)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["paper", "full"])
 @pytest.mark.parametrize("name", STATIC)
 @torch.no_grad()
@@ -139,6 +141,7 @@ CONVOLUTIONS = {
 RANGES = {"around 0": (-1.13, 1.9), "above 0": (0.77, 3.1), "below 0": (-4.0, -1.7)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["one range", "a range each", "plain codes"])
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("given", RANGES.values(), ids=RANGES.keys())

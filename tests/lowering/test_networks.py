@@ -41,6 +41,7 @@ def test_what_makes_kernels_fusable_changes_no_output(name, form):
     assert off.max() <= 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "form"), GRAPHS)
 def test_all_kernels_are_integers(tmp_path, name, form):
     network = quantized(name, form)
@@ -90,6 +91,7 @@ def test_codes_without_an_opposite_keep_their_normalization():
     assert isinstance(lowered.body[0].norm2, nn.Identity)
 
 
+@pytest.mark.slow
 def test_pixels_of_a_step_of_one_are_integers_in_openvino(tmp_path):
     network = quantized("idn")
     head = network.head.conv.input_quantizer

@@ -2,6 +2,7 @@
 
 import re
 from copy import deepcopy
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -42,6 +43,7 @@ def fresh(network):
     return made.eval()
 
 
+@cache
 def kinds_of(network):
     return {site.kind for site in fresh(network).sites()}
 
@@ -80,13 +82,18 @@ COMBINATIONS = [
 ]
 
 
+def slow_beside(network):
+    """Mark cases that EDSR stands for in the subset without slow tests."""
+    return () if network == "edsr" else pytest.mark.slow
+
+
 def each(combinations, argument, values, enough):
     """Parametrize combinations by all values of an argument, or by one where that is enough.
 
     ``enough`` is this value by placement, for networks that are not ``THOROUGH``.
     """
     cases = [
-        (*combination, value)
+        pytest.param(*combination, value, marks=slow_beside(combination[1]))
         for combination in combinations
         for value in values
         if combination[1] in THOROUGH or value == enough[combination[2]]
@@ -199,13 +206,19 @@ def test_where_a_paper_has_nothing_to_quantize_the_sites_that_are_there_are_told
 
 @pytest.mark.parametrize("name", CONTENT_AWARE)
 def test_bits_do_not_follow_the_picture_where_no_input_is_a_map(name):
-    for placement, message in (("paper", "quantizes block"), ("full", "is a map")):
+    for placement, message in (("paper", "quantizes block"), ("full", "no feature map")):
         with pytest.raises(ValueError, match=message):
             quantized(name, "block", placement, 8)
 
 
 @pytest.mark.parametrize("packed", [True, False])
-@pytest.mark.parametrize(("name", "network"), sorted({c[:2] for c in COMBINATIONS}))
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [
+        pytest.param(name, network, marks=slow_beside(network))
+        for name, network in sorted({combination[:2] for combination in COMBINATIONS})
+    ],
+)
 def test_a_tensor_too_few_or_too_many_is_refused(tmp_path, name, network, packed):
     student, _ = quantized(name, network, "full", 3)
     path = tmp_path / "q.safetensors"
@@ -293,7 +306,13 @@ def depends_on_its_batch(name, network, variant):
         return not torch.equal(student(alone)[:1], student(company)[:1])
 
 
-@pytest.mark.parametrize("network", [*THOROUGH, "quantsr_c", "rdn", "idn", "swinir_light"])
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(network, marks=slow_beside(network))
+        for network in (*THOROUGH, "quantsr_c", "rdn", "idn", "swinir_light")
+    ],
+)
 def test_samples_depend_on_their_batch_only_where_the_papers_code_has_it(network):
     found = {
         (name, variant)

@@ -259,6 +259,7 @@ def test_a_saved_network_gives_equal_outputs(tmp_path, variant, steps, packed):
     assert sum(bool(q.dynamic & q.applied) for q in activations(loaded)) == (1 if steps == 9 else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("constant", [0.0, 0.5])
 def test_dead_channels_and_constant_pictures_give_numbers(variant, constant):

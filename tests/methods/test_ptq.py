@@ -166,6 +166,7 @@ def test_every_bound_gets_a_gradient(name, make):
         assert (parameter.grad != 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_training_repairs_ranges_that_are_too_wide(name):
     network, method = quantized(CONFIGS[name]), build(CONFIGS[name])

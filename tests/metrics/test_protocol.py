@@ -162,8 +162,8 @@ def bicubic_figures(root, name, scale, protocol):
         ("Set5", 2, 33.66, 0.9299),
         ("Set5", 3, 30.39, 0.8682),
         ("Set5", 4, 28.42, 0.8104),
-        ("B100", 2, 29.56, 0.8431),
-        ("B100", 4, 25.96, 0.6675),
+        pytest.param("B100", 2, 29.56, 0.8431, marks=pytest.mark.slow),
+        pytest.param("B100", 4, 25.96, 0.6675, marks=pytest.mark.slow),
     ],
 )
 def test_bicubic_row_of_the_papers(real_data, name, scale, published_psnr, published_ssim):
@@ -172,6 +172,7 @@ def test_bicubic_row_of_the_papers(real_data, name, scale, published_psnr, publi
     assert ssim_mean == pytest.approx(published_ssim, abs=0.001)
 
 
+@pytest.mark.slow
 def test_bicubic_row_of_set14_and_its_grey_picture(real_data):
     # Papers print 26.00 or 26.10: the bicubic figures of 2014 measured bridge.png as it is, 0..255;
     # as three channels its luma spans 219 levels, 20 log10(255 / 219) dB more on one of 14.

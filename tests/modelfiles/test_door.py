@@ -26,6 +26,7 @@ def looks(monkeypatch, tiny_model):
     return counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["torch", "onnxruntime"])
 def test_eval_looks_at_a_model_once(srq, looks, tiny_model, tmp_path, runtime):
     write_rgb(tmp_path / "data/Set5/HR/a.png", picture(40, 40))
@@ -34,6 +35,7 @@ def test_eval_looks_at_a_model_once(srq, looks, tiny_model, tmp_path, runtime):
     assert looks == {"identified": 1, "header": 1}
 
 
+@pytest.mark.slow
 def test_upscale_looks_at_a_model_once(srq, looks, tiny_model, tmp_path):
     write_rgb(tmp_path / "a.png", picture(12, 17))
     command = ("upscale", tmp_path / "a.png", "--model", tiny_model, "--overwrite")

@@ -55,6 +55,7 @@ def test_parameters_are_those_of_the_published_network(scale, parameters):
     assert sum(tables) == 32_400
 
 
+@pytest.mark.slow
 def test_multiply_accumulates_are_those_of_layers_and_products():
     network = build(SwinIRConfig(scale=4))
     # A pixel is multiplied with all weights, and in each of 24 layers twice with 64 others of 60
@@ -202,6 +203,7 @@ def test_receptive_radius_covers_all_that_a_pixel_depends_on(layers):
     assert reached == radius
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width", "tile"), [(37, 53, 16), (41, 23, 6), (29, 60, 29)])
 @pytest.mark.parametrize("bits", [None, 8])
 def test_tiles_join_to_the_whole_picture_on_odd_sizes(height, width, tile, bits):
@@ -317,12 +319,14 @@ def assert_equal_pictures(runtime, reference):
         assert (ours != theirs).mean() <= 0.01
 
 
+@pytest.mark.slow
 def test_its_graph_enlarges_pictures_of_any_size_as_torch_does(tmp_path):
     runtimes, reference = graphs_and_reference(tiny_swinir(layers=[2], heads=[2]), tmp_path)
     for runtime in runtimes:
         assert_equal_pictures(runtime, reference)
 
 
+@pytest.mark.slow
 def test_linear_layers_and_products_are_integer_kernels(tmp_path):
     network = tiny_swinir(layers=[1], heads=[2])
     method = build_method(MinMaxConfig())

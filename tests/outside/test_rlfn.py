@@ -79,6 +79,7 @@ def test_tracing_enters_its_blocks():
     assert ("body.0.fusion", "body.0.attention.reduce") not in found  # it is multiplied, too
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["paper", "full"])
 @pytest.mark.parametrize("method", ["lsq", "minmax"])
 def test_every_layer_comes_down_to_integers(method, placement):
@@ -90,6 +91,7 @@ def test_every_layer_comes_down_to_integers(method, placement):
     assert not made.all_integer
 
 
+@pytest.mark.slow
 def test_each_command_takes_it(srq, photographs, tmp_path):
     shared = ["--data", photographs, "--threads", 1, "--device", "cpu"]
     trained, quantized = tmp_path / "trained", tmp_path / "quantized"

@@ -130,6 +130,7 @@ def test_calibration_sees_float_values_at_every_site():
     assert quantizer.upper.item() == seen.max().item()
 
 
+@pytest.mark.slow
 def test_operations_are_counted_with_their_bits():
     network = quantized("pams", Bits(2, 3))
     operations = {op.name: op for op in count_operations(network, 10, 20)}

@@ -49,6 +49,7 @@ def swinir_light(bits):
     ]
 
 
+@pytest.mark.slow
 def test_bitops_of_the_unquantized_network_are_those_published(edsr):
     operations, _ = with_blocks_at(32, edsr)
     assert bitops(operations) == 2 * 32 * 32 * count_macs(edsr, LR_HEIGHT, LR_WIDTH)

@@ -80,6 +80,7 @@ def test_state(make_run, expected, files):
         assert read_run(folder).state == "running"
 
 
+@pytest.mark.slow
 def test_a_stopped_run_continues_from_its_newest_checkpoint(make_run, srq):
     out = srq("runs", "show", make_run("a", iters=900, saved=[100, 200]))
     assert "300 of 900" in out
@@ -189,6 +190,7 @@ def test_a_loss_over_more_than_a_decade_is_drawn_logarithmically(make_run, srq):
     assert "16.4┤" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["losses", "psnrs"])
 def test_a_curve_without_values_is_told(make_run, srq, missing):
     folder = make_run("a", **{missing: {}})

@@ -55,6 +55,7 @@ def test_upscale_and_eval_run_a_registered_runtime(srq, toy, tiny_model, tmp_pat
         assert [row["runtime"] for row in rows] == [None, "toy"]
 
 
+@pytest.mark.slow
 def test_bench_times_a_registered_runtime(srq, toy, tiny_model, tmp_path):
     code, out, err = srq(
         *("bench", tiny_model, "--size", "16x16", "--runs", 1, "--threads", 1),
@@ -66,6 +67,7 @@ def test_bench_times_a_registered_runtime(srq, toy, tiny_model, tmp_path):
     assert "toy fp32" in out
 
 
+@pytest.mark.slow
 def test_a_registered_runtime_races(toy, tiny_model):
     prepared = prepare(identify(tiny_model))
     chosen = choose(prepared, "fp32")

@@ -121,6 +121,7 @@ def test_no_output_is_an_error(tmp_path, monkeypatch):
         run(picture(9, 14))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_want_of_memory_is_told_as_such(tmp_path, runtime):
     """Runs in a process that may take only a little more memory."""

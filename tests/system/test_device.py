@@ -20,6 +20,7 @@ def test_layout_follows_the_processor(monkeypatch, avx512):
     assert training_layout(torch.device("cuda")) == torch.channels_last
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_another_layout(photographs, tmp_path, monkeypatch):
     for name, first, second in (("one", True, True), ("two", True, False)):
         for avx512, iters in ((first, 4), (second, 8)):
@@ -30,6 +31,7 @@ def test_a_run_goes_on_in_another_layout(photographs, tmp_path, monkeypatch):
         torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc is told to")
 def test_freed_memory_is_used_again():
     code = """

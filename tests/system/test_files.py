@@ -122,6 +122,7 @@ def test_a_killed_process_s_temporary_files_go_with_the_next_writer(tmp_path, mo
     assert not (tmp_path / "a.txt").exists()
 
 
+@pytest.mark.slow
 def test_sweeping_leaves_writers_of_this_process_alone(tmp_path):
     stop = threading.Event()
 

@@ -210,6 +210,7 @@ def test_the_terminal_belongs_to_the_first_process(place, rank):
     assert f"srq: error: {'process 1 of 2: ' if rank else ''}wrong" in shown
 
 
+@pytest.mark.slow
 def test_eval_in_two_processes_gives_what_one_gives(tiny_model, tmp_path, capsys):
     for index in range(3):
         write_rgb(tmp_path / f"data/Set5/p{index}.png", picture(40, 45 + index, seed=index))
@@ -225,6 +226,7 @@ def test_eval_in_two_processes_gives_what_one_gives(tiny_model, tmp_path, capsys
     assert [score.images for score in read_header(tiny_model).card.scores] == [3, 1]
 
 
+@pytest.mark.slow
 def test_upscale_in_two_processes_makes_what_one_makes(tiny_model, tmp_path):
     folder, out = tmp_path / "in", tmp_path / "out"
     for index in range(4):
@@ -250,6 +252,7 @@ def test_upscale_in_two_processes_makes_what_one_makes(tiny_model, tmp_path):
         assert sum(told in line for line in lines) == 1
 
 
+@pytest.mark.slow
 def test_an_error_that_one_process_meets_ends_all(tiny_model, tmp_path):
     for index in range(3):
         write_rgb(tmp_path / f"data/Set5/p{index}.png", picture(40, 40, seed=index))
@@ -268,6 +271,7 @@ def test_an_error_that_one_process_meets_ends_all(tiny_model, tmp_path):
     assert not (tmp_path / "e.json").exists()
 
 
+@pytest.mark.slow
 def test_an_error_that_all_meet_is_told_once():
     done = torchrun("upscale")
     assert done.returncode == 1

@@ -66,6 +66,7 @@ def test_runs_killed_at_random_moments_end_with_the_same_weights(processes, phot
         run = tmp_path / f"run after {kills} kills"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment", ["in save", "in fsync", "after fsync", "in rename", "after rename"]
 )
