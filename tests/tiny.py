@@ -9,7 +9,7 @@ _TRANSFORMER = {"embed_dim": 8, "layers": [2], "heads": [2], "window": 4}
 
 NETWORKS = {
     "carn": {"": {"n_feats": 8}, "m": {"n_feats": 8, "groups": 4, "shared": True}},
-    "edsr": {"": _CONVOLUTIONAL},
+    "edsr": {"": _CONVOLUTIONAL, "luma": {**_CONVOLUTIONAL, "luma": True}},
     "idn": {
         "": {"n_blocks": 1, "n_feats": 16},
         "luma": {"n_blocks": 1, "n_feats": 16, "luma": True},

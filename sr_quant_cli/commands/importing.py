@@ -84,7 +84,7 @@ def import_model(request: ImportRequest) -> ImportedModel:
         raise UsageError(f"{path} exists; use `overwrite` to replace it")
     if checkpoint.exists() and identify(checkpoint).is_model_file:
         raise UsageError(f"{checkpoint} is an srq model file already")
-    network, source, assumed = import_checkpoint(checkpoint, request.hints)
+    network, source, assumed, stated = import_checkpoint(checkpoint, request.hints)
     card = Card(name=request.name or checkpoint.stem, licence=request.licence, source=source)
     save_model(path, network, card)
     quantization = network.quantization
@@ -95,7 +95,7 @@ def import_model(request: ImportRequest) -> ImportedModel:
         note(f"assumed: {', '.join(assumed)}")
     psnr, bicubic = beside_bicubic(TorchRuntime(network, torch.device("cpu")), network.scale)
     if psnr < bicubic:
-        causes = [*assumed, "the scale"] if request.hints.scale is not None else assumed
+        causes = (*assumed, *stated)
         because = f"is {' or '.join(causes)} the reason?" if causes else "was it ever trained?"
         warn(
             f"{path} is worse than bicubic on a sample picture ({psnr:.2f} dB against "

@@ -1,13 +1,12 @@
-"""Checkpoints of other projects: which network a file holds, and how it becomes one of srq's.
+"""Checkpoints of other projects, and their conversion to networks of srq.
 
-A file belongs to the layout that knows every one of its keys. Loading is strict in
-both directions: a key that the layout does not know, a tensor that the network lacks or the file
-does, another shape, unequal copies of one tensor or another mean than the network has are errors.
-What a file does not say is assumed, and told.
+A file belongs to the layout that knows all of its keys. Loading is strict in both directions:
+unknown keys, tensors missing in the file or in the network, wrong shapes, unequal copies of one
+tensor and a wrong mean are errors. What a file does not contain is assumed, and reported.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -33,30 +32,30 @@ ONNX_EXPORT = (
     "torch.onnx.export(model.eval(), torch.rand(1, 3, 48, 48), 'model.onnx', input_names=['x'], "
     "dynamic_axes={'x': {2: 'h', 3: 'w'}})"
 )
-"""What makes a graph of a network that srq has no layout for; ``model`` takes RGB 0..1."""
+"""Code that exports a network without a known layout; ``model`` takes RGB 0..1."""
 
 _BITS = ".bits"
 _WEIGHT_BITS = ".weight_quantizer.bits"
 _ON_255 = (EDSRConfig, RDNConfig, SRResNetConfig)
-"""Networks that work on 0..255, whose projects have an option for another range."""
+"""Networks that work on 0..255, and whose projects have an option for another range."""
 
 
 @dataclass(frozen=True)
 class UserHints:
-    """What a user says that a file may not.
+    """Facts from the user that a file may not contain.
 
     Parameters
     ----------
     scale
-        Of those that the file holds; None: the only one, else 4.
+        Scale to take from a file with several; None: the only one, else 4.
     method
-        That quantized the network.
+        Method that quantized the network.
     w, a
         Bits of weights and activations.
     res_scale
         Factor on the residual branches of an EDSR; None: as published.
     range
-        Largest value of the pictures that it was trained on; None: the file's, else 255.
+        Largest value of the training pictures; None: the file's, else 255.
     """
 
     scale: int | None = None
@@ -68,12 +67,26 @@ class UserHints:
 
 
 class Imported(NamedTuple):
-    """A network in evaluation mode, and what its checkpoint was taken for."""
+    """Network in evaluation mode, and the project that its checkpoint comes from."""
 
     network: Network
     source: str
     assumed: tuple[str, ...] = ()
-    """what neither the file nor the user says, each with the option that does"""
+    """values that neither the file nor the user gives, each with the parameter that sets it"""
+    stated: tuple[str, ...] = ()
+    """what the user alone says, likewise"""
+
+
+@dataclass(frozen=True)
+class _Unconfirmed:
+    """Values that a file does not confirm: see ``Imported``."""
+
+    assumed: list[str] = field(default_factory=list)
+    stated: list[str] = field(default_factory=list)
+
+    def add(self, option: str, value: float, *, stated: bool) -> None:
+        """Note the value of an option."""
+        (self.stated if stated else self.assumed).append(f"{option} {value:g} (`{option}`)")
 
 
 def import_checkpoint(path: Path, hints: UserHints | None = None) -> Imported:
@@ -82,9 +95,9 @@ def import_checkpoint(path: Path, hints: UserHints | None = None) -> Imported:
     Raises
     ------
     UnknownCheckpointError
-        The file cannot be read without running code, or is of no known layout.
+        The file cannot be read without running code, or its layout is unknown.
     UsageError
-        It does not fit its network, or does not say what ``hints`` do not say either.
+        The file does not fit its network, or lacks a value that ``hints`` do not give either.
     """
     hints = hints or UserHints()
     tensors = read_tensors(path)
@@ -132,7 +145,7 @@ def _layout_of(path: Path, tensors: Tensors) -> Layout:
 
 
 def _parts(layout: Layout, tensors: Tensors) -> list[Tensors]:
-    """The tensors of a file, for each scale that it holds."""
+    """Tensors of each scale in a file."""
 
     def branch(key: str) -> str | None:
         match = re.match(layout.branches, key) if layout.branches else None
@@ -146,7 +159,7 @@ def _parts(layout: Layout, tensors: Tensors) -> list[Tensors]:
 
 
 def _scale_in_name(path: Path) -> int | None:
-    """The scale in a file's name, as in ``idn_x3.pth``, if there is one and no more."""
+    """Scale in a file's name, as in ``idn_x3.pth``, if there is exactly one."""
     found = set(re.findall(r"(?<![a-z0-9])x([234])(?![0-9])", path.stem.lower()))
     return int(found.pop()) if len(found) == 1 else None
 
@@ -154,13 +167,15 @@ def _scale_in_name(path: Path) -> int | None:
 def _build(
     path: Path, layout: Layout, tensors: Tensors, scale: int | None, hints: UserHints
 ) -> Imported:
-    assumed: list[str] = []
+    unconfirmed = _Unconfirmed()
+    if scale is not None:
+        unconfirmed.add("scale", scale, stated=hints.scale is not None)
     try:
         ours = _renamed(layout, tensors)
-        _check_colours(ours)
-        config = _with_res_scale(path, layout, layout.config(ours, scale), hints, assumed)
+        config = _with_res_scale(path, layout, layout.config(ours, scale), hints, unconfirmed)
+        _check_colours(ours, config, unconfirmed)
         _check_ignored(layout, tensors, config)
-        _to_range(path, layout, tensors, ours, config, hints, assumed)
+        _to_range(path, layout, tensors, ours, config, hints, unconfirmed)
         network = build(config)
         said = {key: ours.pop(key) for key in list(ours) if key.endswith(_BITS)}
         _quantize(path, layout, network, said, hints)
@@ -173,30 +188,40 @@ def _build(
     except (RuntimeError, ValueError) as error:
         raise UsageError(f"{path}, of {layout.source}: {first_line(error)}") from error
     except (TypeError, IndexError, ArithmeticError, AssertionError) as error:
-        what = "its tensors have not the shapes that those of this network have"
+        what = "its tensors do not have the shapes of this network's"
         raise UsageError(f"{path}, of {layout.source}: {what}") from error
-    return Imported(network.eval(), layout.source, tuple(assumed))
+    return Imported(
+        network.eval(), layout.source, tuple(unconfirmed.assumed), tuple(unconfirmed.stated)
+    )
 
 
-def _check_colours(ours: Tensors) -> None:
-    """Refuse networks of grey or other pictures than RGB, which would not fit shape by shape."""
+def _check_colours(ours: Tensors, config: NetworkConfig, unconfirmed: _Unconfirmed) -> None:
+    """Refuse other pictures than RGB, and those of one channel where srq's network has three."""
     head = ours.get("head.weight")
-    if head is not None and head.ndim == 4 and head.shape[1] != 3:
-        raise ValueError(f"takes pictures of {head.shape[1]} channels; srq's take RGB")
+    channels = config.channels if isinstance(config, EDSRConfig) else 3
+    if head is not None and head.ndim == 4 and head.shape[1] != channels:
+        raise ValueError(f"takes pictures of {head.shape[1]} channels; srq takes RGB")
+    if channels == 1:
+        unconfirmed.assumed.append("its one channel is luma of 16 to 235")
 
 
 def _with_res_scale(
-    path: Path, layout: Layout, config: NetworkConfig, hints: UserHints, assumed: list[str]
+    path: Path,
+    layout: Layout,
+    config: NetworkConfig,
+    hints: UserHints,
+    unconfirmed: _Unconfirmed,
 ) -> NetworkConfig:
-    """The configuration with the residual factor that the user says."""
+    """Set the residual factor of a configuration as the user says."""
     if not isinstance(config, EDSRConfig):
         if hints.res_scale is not None:
             raise UsageError(f"{path} ({layout.source}) has no residual factor", field="res_scale")
         return config
-    if hints.res_scale is None:
-        assumed.append(f"res_scale {config.res_scale:g} (`res_scale`)")
-        return config
-    return type(config).model_validate(config.model_dump() | {"res_scale": hints.res_scale})
+    if hints.res_scale is not None:
+        changes = {"res_scale": hints.res_scale}
+        config = type(config).model_validate(config.model_dump() | changes)
+    unconfirmed.add("res_scale", config.res_scale, stated=hints.res_scale is not None)
+    return config
 
 
 def _to_range(
@@ -206,19 +231,18 @@ def _to_range(
     ours: Tensors,
     config: NetworkConfig,
     hints: UserHints,
-    assumed: list[str],
+    unconfirmed: _Unconfirmed,
 ) -> None:
-    """Make weights for pictures 0..1 those of a network that works on 0..255."""
+    """Turn weights for pictures 0..1 into those of a network that works on 0..255."""
     mean = tensors.get("sub_mean.bias")
-    # Of SRResNets the mean is there, and not used.
+    # Files of SRResNets have a mean that is not used.
     says = isinstance(config, EDSRConfig) and mean is not None
     if not isinstance(config, _ON_255) or says:
         if hints.range is not None:
             raise UsageError(f"{path} ({layout.source}) leaves no choice", field="range")
         trained_on_1 = says and mean is not None and bool(mean.abs().max() < 1)
     else:
-        if hints.range is None:
-            assumed.append("range 255 (`range`)")
+        unconfirmed.add("range", hints.range or RANGE, stated=hints.range is not None)
         trained_on_1 = hints.range == 1
     if trained_on_1:
         for name, tensor in ours.items():
@@ -229,7 +253,7 @@ def _to_range(
 
 
 def _renamed(layout: Layout, tensors: Tensors) -> Tensors:
-    """The tensors that are kept, under srq's names."""
+    """Tensors that are kept, under srq's names."""
     ours: Tensors = {}
     for key, tensor in tensors.items():
         if layout.check(key):
@@ -251,13 +275,13 @@ def _check_ignored(layout: Layout, tensors: Tensors, config: NetworkConfig) -> N
     for key, tensor in tensors.items():
         check = layout.check(key)
         if check and not check(tensor, config):
-            raise ValueError(f"{key} is not what the network has there")
+            raise ValueError(f"{key} differs from the constant of the network")
 
 
 def _quantize(
     path: Path, layout: Layout, network: Network, said: Tensors, hints: UserHints
 ) -> None:
-    """Put the quantizers in that a checkpoint of a method has."""
+    """Insert the quantizers of a method's checkpoint."""
     quantized = layout.quantized
     if quantized is None or (quantized.on_request and hints.method is None):
         for option in ("method", "w", "a"):
@@ -280,7 +304,7 @@ def _quantize(
 
 
 def _bits(path: Path, method: MethodConfig, said: Tensors, hints: UserHints) -> Bits:
-    """Those in the file, else those that the user says."""
+    """Bits in the file, else those from the user."""
     bits: dict[str, int] = {}
     for option, asked in (("w", hints.w), ("a", hints.a)):
         found = {
@@ -289,11 +313,11 @@ def _bits(path: Path, method: MethodConfig, said: Tensors, hints: UserHints) -> 
             if key.endswith(_WEIGHT_BITS) == (option == "w")
         }
         if len(found) > 1:
-            raise UsageError(f"{path}: its quantizers have several numbers of bits (`{option}`)")
+            raise UsageError(f"{path}: its quantizers have several bit widths (`{option}`)")
         value = found.pop() if found else asked
         if value is None:
             raise UsageError(
-                f"{path}: files of {method.name} do not say their bits; srq import takes `w`, `a`"
+                f"{path}: files of {method.name} do not hold their bits; srq import takes `w`, `a`"
             )
         if asked not in (None, value):
             raise UsageError(f"{path} is quantized to {value} bits", field=option, value=asked)
@@ -309,7 +333,7 @@ def _load(layout: Layout, network: Network, ours: Tensors) -> None:
         for pattern, adapt in layout.adapted.items():
             if re.fullmatch(pattern, name):
                 tensor = adapt(tensor, network.config)
-        # Scalars are [] or [1], the weights of a 1x1 convolution may be those of a linear layer.
+        # Scalars are [] or [1], and a 1x1 convolution may be stored as a linear layer.
         if tensor.squeeze().shape != state[name].squeeze().shape:
             there, here = list(tensor.shape), list(state[name].shape)
             raise ValueError(f"{name} is {there}, in this {network.config.name} {here}")
@@ -320,5 +344,5 @@ def _load(layout: Layout, network: Network, ours: Tensors) -> None:
                 raise KeyError(f"{name} (srq's name)")
             ours[name] = torch.full_like(tensor, layout.supplied[kind])
         if name.endswith(".batches") and not ours[name]:
-            raise ValueError(f"the range of {name.removesuffix('.batches')} was never found")
+            raise ValueError(f"the range of {name.removesuffix('.batches')} was not calibrated")
     network.load_state_dict(ours)

@@ -30,16 +30,16 @@ Names = dict[str, str | tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Quantized:
-    """How a network was quantized whose tensors have a layout.
+    """Quantization of the networks that a layout describes.
 
     Parameters
     ----------
     method
-        Configuration of the method, by that of the network.
+        Function from the network's configuration to the method's.
     changes
-        Kinds of sites that are quantized otherwise than by the method's placement.
+        Sites, by kind, that differ from the method's placement.
     on_request
-        Nothing in a file tells it from one in full precision: only if the user names the method.
+        The file looks like one in full precision: quantize only if the user names the method.
     """
 
     method: Callable[[NetworkConfig], MethodConfig]
@@ -49,31 +49,31 @@ class Quantized:
 
 @dataclass(frozen=True)
 class Layout:
-    """How one project names the tensors of one network.
+    """Names that one project gives to the tensors of one network.
 
     Parameters
     ----------
     source
-        Shown to the user.
+        Name of the project and network, for the user.
     names
-        Regular expressions of whole keys, or of all before their last dot, and what replaces them;
-        several names: the rows are split equally among them. Of a name that ends in ``.bits`` the
-        value is the number of bits of the quantizer there.
+        Regular expressions for whole keys, or for the part before the last dot, with their
+        replacements. With several replacements, the rows are split equally among them. A name that
+        ends in ``.bits`` holds the bit width of the quantizer there.
     config
-        Configuration of a network from its tensors under srq's names, and the scale if it is known.
+        Function from the tensors under srq's names, and the scale if known, to a configuration.
     ignored
-        Regular expressions of whole keys that are not kept, and whether a tensor is as it must be.
+        Regular expressions for whole keys that are dropped, with a check of the tensor.
     supplied
-        What a file need not hold, by the last part of srq's names.
+        Values of tensors that a file may lack, by the last part of srq's names.
     adapted
-        Regular expressions of srq's names, and what makes of a tensor what it is here.
+        Regular expressions for srq's names, with a function that adapts the tensor.
     quantized
-        None: in full precision.
+        Quantization; None: full precision.
     branches
-        Regular expression of the beginnings of keys, with the scale as its group, that exist once
-        for each scale in the file.
+        Regular expression for prefixes of keys that exist once for each scale in the file; its
+        group is the scale.
     tells_scale
-        The tensors say the scale.
+        The scale follows from the tensors.
     """
 
     source: str
@@ -87,7 +87,7 @@ class Layout:
     tells_scale: bool = True
 
     def rename(self, key: str) -> tuple[str, ...] | None:
-        """A key under srq's names; None: it is of another layout."""
+        """Names that srq has for a key; None: the key is unknown."""
         module, dot, kind = key.rpartition(".")
         for known, rest in ((key, ""), (module, dot + kind)):
             for pattern, names in self.names.items():
@@ -97,7 +97,7 @@ class Layout:
         return None
 
     def check(self, key: str) -> Check | None:
-        """What a tensor that is not kept must be; None: it is kept, or of another layout."""
+        """Check of a tensor that is dropped; None: it is kept, or unknown."""
         for pattern, check in self.ignored.items():
             if re.fullmatch(pattern, key):
                 return check
@@ -105,28 +105,29 @@ class Layout:
 
 
 def _count(tensors: Tensors, pattern: str) -> int:
-    """How many different groups a pattern finds at the beginnings of the keys."""
+    """Number of different groups that a pattern finds at the start of the keys."""
     return len({match[1] for key in tensors if (match := re.match(pattern, key))})
 
 
 def _scale(tensors: Tensors, pattern: str, n_feats: int) -> int:
-    """Scale of convolutions in front of PixelShuffles to ``n_feats`` features; 0: of none."""
+    """Scale of the convolutions before PixelShuffles to ``n_feats`` features; 0: there are none."""
     shuffles = [tensor for key, tensor in tensors.items() if re.fullmatch(pattern, key)]
     factor = {4: 2, 9: 3}.get(len(shuffles[0]) // n_feats, 0) if shuffles else 0
     return int(factor ** len(shuffles)) if shuffles else 0
 
 
 def edsr(tensors: Tensors, _: int | None = None) -> EDSRConfig:
-    """EDSR of its tensors under srq's names; direct where nothing shuffles in front of the tail."""
-    n_feats = len(tensors["head.weight"])
+    """Configuration of an EDSR; direct upsampler if nothing shuffles before the tail."""
+    n_feats, channels = tensors["head.weight"].shape[:2]
     shuffles = any(key.startswith("upsampler.") for key in tensors)
     scale = _scale(tensors, r"upsampler\.\d\.weight", n_feats)
     return EDSRConfig.model_validate(
         {
-            "scale": scale if shuffles else math.isqrt(len(tensors["tail.0.weight"]) // 3),
+            "scale": scale if shuffles else math.isqrt(len(tensors["tail.0.weight"]) // channels),
             "n_blocks": _count(tensors, r"body\.(\d+)"),
             "n_feats": n_feats,
-            # No file says it: as the published networks have it, unless the user does.
+            "luma": channels == 1,
+            # Not in the file: that of the published networks, unless the user names it.
             "res_scale": 0.1 if n_feats == 256 else 1.0,
             "upsampler": "shuffle" if shuffles else "direct",
             "mean_shift": shuffles,
@@ -135,13 +136,13 @@ def edsr(tensors: Tensors, _: int | None = None) -> EDSRConfig:
 
 
 def quantsr_c(tensors: Tensors, _: int | None = None) -> QuantSRCConfig:
-    """QuantSR-C as released: an EDSR's tensors, one block too many at lower depths."""
+    """Configuration of QuantSR-C as released: one block too many at lower depths."""
     values = edsr(tensors).model_dump() | {"name": "quantsr_c", "variant": "code"}
     return QuantSRCConfig.model_validate(values)
 
 
 def msrresnet(tensors: Tensors, _: int | None) -> MSRResNetConfig:
-    """MSRResNet of its tensors."""
+    """Configuration of an MSRResNet."""
     n_feats = len(tensors["head.weight"])
     scale = _scale(tensors, r"upsampler\.\d\.conv\.weight", n_feats)
     values = {"scale": scale, "n_blocks": _count(tensors, r"body\.(\d+)"), "n_feats": n_feats}
@@ -149,7 +150,7 @@ def msrresnet(tensors: Tensors, _: int | None) -> MSRResNetConfig:
 
 
 def rdn(tensors: Tensors, _: int | None) -> RDNConfig:
-    """RDN of its tensors."""
+    """Configuration of an RDN."""
     growth = len(tensors["body.0.layers.0.conv.weight"])
     return RDNConfig.model_validate(
         {
@@ -163,7 +164,7 @@ def rdn(tensors: Tensors, _: int | None) -> RDNConfig:
 
 
 def srresnet(activation: str, tensors: Tensors, _: int | None) -> SRResNetConfig:
-    """SRResNet of its tensors, and the activation function of its blocks."""
+    """Configuration of an SRResNet with the given activation in its blocks."""
     n_feats = len(tensors["head.weight"])
     return SRResNetConfig.model_validate(
         {
@@ -176,7 +177,7 @@ def srresnet(activation: str, tensors: Tensors, _: int | None) -> SRResNetConfig
 
 
 def carn(tensors: Tensors, _: int | None) -> CARNConfig:
-    """CARN, or CARN-M where blocks are grouped and shared."""
+    """Configuration of a CARN, or of a CARN-M, whose blocks are grouped and shared."""
     n_feats = len(tensors["head.weight"])
     return CARNConfig.model_validate(
         {
@@ -189,7 +190,7 @@ def carn(tensors: Tensors, _: int | None) -> CARNConfig:
 
 
 def idn(tensors: Tensors, scale: int | None) -> IDNConfig:
-    """IDN of its tensors: the original where it has one channel, else CADyQ's."""
+    """Configuration of an IDN: the original if it has one channel, else CADyQ's."""
     luma = tensors["tail.weight"].shape[1] == 1
     return IDNConfig.model_validate(
         {
@@ -203,7 +204,7 @@ def idn(tensors: Tensors, scale: int | None) -> IDNConfig:
 
 
 def swinir(padding: str, tensors: Tensors, _: int | None) -> SwinIRConfig:
-    """SwinIR of its tensors, and how pictures are padded to windows."""
+    """Configuration of a SwinIR with the given padding to whole windows."""
     embed_dim = len(tensors["head.weight"])
     groups = range(_count(tensors, r"body\.(\d+)"))
     table = "body.{}.layers.0.attention.position.table"
@@ -221,7 +222,7 @@ def swinir(padding: str, tensors: Tensors, _: int | None) -> SwinIRConfig:
 
 
 def _is(expected: tuple[Tensor, ...], tensor: Tensor, _: NetworkConfig) -> bool:
-    """Whether it is one of the tensors, as far as its type holds them."""
+    """True for one of the expected tensors, within the precision of its dtype."""
     tolerance = torch.finfo(tensor.dtype).eps if tensor.is_floating_point() else 0.0
     return any(
         tensor.shape == each.shape
@@ -231,23 +232,23 @@ def _is(expected: tuple[Tensor, ...], tensor: Tensor, _: NetworkConfig) -> bool:
 
 
 def is_scalar(tensor: Tensor, _: NetworkConfig) -> bool:
-    """Whether it is one number, ``[]`` or ``[1]``."""
+    """True for a single number, ``[]`` or ``[1]``."""
     return tensor.numel() == 1
 
 
 def is_unused(_tensor: Tensor, _: NetworkConfig) -> bool:
-    """Whatever it is: nothing there reads it."""
+    """Accept any tensor: the project's code does not use it."""
     return True
 
 
 def is_position_index(tensor: Tensor, config: NetworkConfig) -> bool:
-    """Whether it has the row of SwinIR's bias table for each pair of pixels."""
+    """True for SwinIR's index of the bias table for each pair of pixels."""
     assert isinstance(config, SwinIRConfig)
     return torch.equal(tensor, PositionBias(config.window, 1).index)
 
 
 def is_shift_mask(tensor: Tensor, config: NetworkConfig) -> bool:
-    """Whether it is SwinIR's mask for some square picture."""
+    """True for SwinIR's attention mask of some square picture."""
     assert isinstance(config, SwinIRConfig)
     side = config.window * math.isqrt(len(tensor))
     mask = shift_mask(side, side, config.window, tensor.device).squeeze(1)
@@ -255,31 +256,31 @@ def is_shift_mask(tensor: Tensor, config: NetworkConfig) -> bool:
 
 
 def last_quarter_first(rows: Tensor, _: NetworkConfig) -> Tensor:
-    """Bring the last quarter of the output channels to the front."""
+    """Move the last quarter of the output channels to the front."""
     return rows.roll(len(rows) // 4, 0)
 
 
 def before_res_scale(bound: Tensor, config: NetworkConfig) -> Tensor:
-    """A bound of a branch that is quantized behind its factor there, and in front of it here."""
+    """Bound of a branch that the project quantizes after the residual factor, and srq before it."""
     assert isinstance(config, EDSRConfig)
     return bound / config.res_scale
 
 
 def of_unscaled(weight: Tensor, config: NetworkConfig) -> Tensor:
-    """A weight on a branch, likewise."""
+    """Weight of a branch, likewise."""
     assert isinstance(config, EDSRConfig)
     return weight * config.res_scale
 
 
 def mean_shifts(weight: str, *ranges: float) -> dict[str, Check]:
-    """The layers that subtract and add DIV2K's mean.
+    """Checks of the layers that subtract and add DIV2K's mean.
 
     Parameters
     ----------
     weight
-        What their keys end with.
+        Infix of their keys.
     ranges
-        Of the pictures that a network may have been trained on.
+        Largest values of the pictures that a network may have been trained on.
     """
     mean, eye = torch.tensor(DIV2K_MEAN), torch.eye(3).view(3, 3, 1, 1)
     return {

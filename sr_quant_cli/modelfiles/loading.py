@@ -36,7 +36,7 @@ def load(source: Source, depth: Depth = "full") -> "tuple[Network, Header]":
         network, header = load_model(source.path)
         check_enlargement(name_of(source, header), network.scale, source.scale)
     else:
-        network, project, assumed = import_checkpoint(source.path, UserHints(scale=source.scale))
+        network, project, assumed, _ = import_checkpoint(source.path, UserHints(scale=source.scale))
         note_source(source.path, project, network.scale, assumed)
         header = header_of(network, Card(name=source.path.stem, source=project))
     try:

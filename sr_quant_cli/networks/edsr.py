@@ -1,5 +1,8 @@
 """EDSR: enhanced deep residual networks for single image super-resolution.
 
+With ``luma`` the network has one channel, as ``n_colors = 1`` in other projects: it enlarges BT.601
+luma, and chroma is enlarged by MATLAB's bicubic kernel.
+
 References
 ----------
 .. [1] B. Lim, S. Son, H. Kim, S. Nah, K. M. Lee, "Enhanced Deep Residual Networks for Single
@@ -15,11 +18,14 @@ from torch import Tensor, nn
 from sr_quant_cli.networks.base import Network, NetworkConfig
 from sr_quant_cli.networks.layers import (
     DIV2K_MEAN,
+    LUMA_TO_RGB,
     RANGE,
     Denormalize,
+    Luma,
     ScaledBranch,
     Upsampler,
     conv3x3,
+    enlarge_bicubic,
     residual_block_sites,
 )
 from sr_quant_cli.quant.sites import Site, Stream
@@ -44,6 +50,13 @@ class EDSRConfig(NetworkConfig):
     """shuffle: PixelShuffles to HR features and a tail; direct: one PixelShuffle to RGB"""
     mean_shift: bool = True
     """subtract DIV2K's mean colour from the input and add it to the output"""
+    luma: bool = False
+    """true: enlarge luma (16 to 235 of 255) alone and without a mean, chroma by bicubic"""
+
+    @property
+    def channels(self) -> int:
+        """Channels of the network's input and output."""
+        return 1 if self.luma else 3
 
 
 class ResidualBlock(ScaledBranch):
@@ -78,15 +91,18 @@ class EDSR(Network):
     """
 
     scale_dependent = ("upsampler.", "tail.")
+    branch_end = "conv2"
     mean: Tensor
 
     def __init__(self, config: EDSRConfig) -> None:
         super().__init__(config)
         self.config: EDSRConfig = config
         n_feats = config.n_feats
-        mean = torch.tensor(DIV2K_MEAN) * config.mean_shift
-        self.register_buffer("mean", mean.view(3, 1, 1), persistent=False)
-        self.head = conv3x3(3, n_feats)
+        shifted = config.mean_shift and not config.luma
+        mean = torch.tensor(DIV2K_MEAN) if shifted else torch.zeros(config.channels)
+        self.register_buffer("mean", mean.view(-1, 1, 1), persistent=False)
+        self.luma = Luma()
+        self.head = conv3x3(config.channels, n_feats)
         self.body = nn.Sequential(
             *(ResidualBlock(n_feats, config.res_scale) for _ in range(config.n_blocks))
         )
@@ -97,10 +113,10 @@ class EDSR(Network):
         self.upsampler: Upsampler | nn.Identity = nn.Identity()
         if config.upsampler == "shuffle":
             self.upsampler = Upsampler(n_feats, config.scale)
-            self.tail: nn.Module = conv3x3(n_feats, 3)
+            self.tail: nn.Module = conv3x3(n_feats, config.channels)
         else:
-            rgb = conv3x3(n_feats, 3 * config.scale**2)
-            self.tail = nn.Sequential(rgb, nn.PixelShuffle(config.scale))
+            last = conv3x3(n_feats, config.channels * config.scale**2)
+            self.tail = nn.Sequential(last, nn.PixelShuffle(config.scale))
         self.denormalize = Denormalize(RANGE, self.mean)
 
     def declared_sites(self) -> tuple[Site, ...]:
@@ -117,7 +133,7 @@ class EDSR(Network):
             ends = [Site(f"upsampler.{i}", "upsampler", n_feats) for i in convolutions]
             ends.append(Site("tail", "tail", n_feats))
         return (
-            Site("head", "head", 3),
+            Site("head", "head", self.config.channels),
             *blocks,
             Site("body_last", "body_last", n_feats),
             Site("body_out", "body_out", n_feats),
@@ -159,8 +175,12 @@ class EDSR(Network):
 
     def enlarge(self, x: Tensor) -> Tensor:
         """Enlarge a batch: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""
-        shallow = self.head((x - self.mean) * RANGE)
+        given = self.luma(x) if self.config.luma else x
+        shallow = self.head((given - self.mean) * RANGE)
         deep = self.body_out(self.body_last(self.body(shallow))) + self.long_skip(shallow)
         enlarged = self.tail(self.upsampler(self.before_upsampler(deep)))
         y: Tensor = self.denormalize(enlarged)
+        if self.config.luma:
+            bicubic = enlarge_bicubic(x, self.scale)
+            y = bicubic + (y - self.luma(bicubic)) * LUMA_TO_RGB
         return y

@@ -24,7 +24,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_quant_cli.networks.base import Network, NetworkConfig
-from sr_quant_cli.networks.layers import RANGE, Denormalize, conv3x3, enlarge_bicubic
+from sr_quant_cli.networks.layers import (
+    LUMA_TO_RGB,
+    RANGE,
+    Denormalize,
+    Luma,
+    conv3x3,
+    enlarge_bicubic,
+)
 from sr_quant_cli.quant.sites import Kind, Site
 from sr_quant_cli.strict import MOST, Size
 
@@ -36,9 +43,6 @@ _KERNEL = 17
 
 _PARTS = 4
 """A block sets aside one part in so many; inside, its width differs by as much."""
-
-LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
-"""Weights of RGB (0..1) in luma (16/255..235/255), without the offset."""
 
 
 class IDNConfig(NetworkConfig):
@@ -112,14 +116,14 @@ class IDN(Network):
     """
 
     scale_dependent = ("tail.",)
-    luma: Tensor
+    branch_end = "lower.2"
 
     def __init__(self, config: IDNConfig) -> None:
         super().__init__(config)
         self.config: IDNConfig = config
         n, scale = config.n_feats, config.scale
         channels = 1 if config.luma else 3
-        self.register_buffer("luma", torch.tensor(LUMA).view(3, 1, 1), persistent=False)
+        self.luma = Luma()
         self.head, self.head2 = LeakyConv(conv3x3(channels, n)), LeakyConv(conv3x3(n, n))
         self.body = nn.Sequential(
             *(
@@ -177,14 +181,14 @@ class IDN(Network):
 
     def enlarge(self, x: Tensor) -> Tensor:
         """Enlarge a batch: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""
-        given = (x * self.luma).sum(1, keepdim=True) + 16 / 255 if self.config.luma else x * RANGE
+        given = self.luma(x) if self.config.luma else x * RANGE
         deep = self.before_upsampler(self.body(self.head2(self.head(given))))
         residual = self.residual_out(self.tail(deep))
         if self.config.luma:
             enlarged = enlarge_bicubic(x, self.scale)
             # The shifted centre gives a few pixels more. Luma changes all colours alike.
             residual = residual[:, :, : enlarged.shape[2], : enlarged.shape[3]]
-            enlarged = enlarged + residual * (255 / 219)
+            enlarged = enlarged + residual * LUMA_TO_RGB
         else:
             enlarged = residual + F.interpolate(given, scale_factor=self.scale, mode="bicubic")
         y: Tensor = self.denormalize(enlarged)

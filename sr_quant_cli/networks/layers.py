@@ -16,12 +16,38 @@ DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 RANGE = 255.0
 """Factor of networks that work on 0..255 inside; their input and output are 0..1."""
 
+LUMA_WEIGHTS = (65.481, 128.553, 24.966)
+"""Weights of RGB (0..1) in BT.601 luma (16..235), without the offset of 16."""
+
 
 def conv3x3(
     in_channels: int, out_channels: int, *, groups: int = 1, bias: bool = True
 ) -> nn.Conv2d:
     """Make a 3x3 convolution whose zero padding keeps the size."""
     return nn.Conv2d(in_channels, out_channels, 3, padding=1, groups=groups, bias=bias)
+
+
+class Luma(nn.Module):
+    """BT.601 luma: RGB 0..1 ``[N, 3, H, W]`` -> 16/255..235/255 ``[N, 1, H, W]``.
+
+    >>> Luma()(torch.ones(1, 3, 1, 1)).mul(255).round().item()
+    235.0
+    """
+
+    weights: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        weights = torch.tensor(LUMA_WEIGHTS).view(3, 1, 1) / 255
+        self.register_buffer("weights", weights, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """RGB 0..1 ``[N, 3, H, W]`` -> luma ``[N, 1, H, W]``."""
+        return (x * self.weights).sum(1, keepdim=True) + 16 / 255
+
+
+LUMA_TO_RGB = 255 / 219
+"""Change of all three colours for a change of luma by 1."""
 
 
 @torch.library.custom_op("srq::enlarge_bicubic", mutates_args=())

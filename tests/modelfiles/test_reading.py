@@ -20,7 +20,7 @@ from sr_quant_cli.networks.layers import DIV2K_MEAN, RANGE
 from sr_quant_cli.networks.rdn import RDNConfig
 from tests.helpers import nearest_onnx, open_path, picture, tiny_edsr
 from tests.modelfiles.test_checkpoints import basicsr, edsr_pytorch
-from tests.modelfiles.test_known_layouts import rdn
+from tests.modelfiles.test_known_layouts import luma_idn, rdn
 
 
 def saved(tmp_path, content, name="net.pth"):
@@ -64,7 +64,7 @@ def test_other_types_of_floats_are_read(tmp_path, dtype):
     found = import_checkpoint(saved(tmp_path, tensors)).network
     assert torch.equal(found.state_dict()["head.weight"], tensors["head.0.weight"].float())
     tensors["sub_mean.bias"] = tensors["sub_mean.bias"] * 1.02
-    refused(saved(tmp_path, tensors), "sub_mean.bias is not what the network has there")
+    refused(saved(tmp_path, tensors), "sub_mean.bias differs from the constant of the network")
 
 
 def on_range_1(network):
@@ -99,8 +99,21 @@ def test_what_no_file_says_is_assumed_told_and_an_option(tmp_path):
     assert import_checkpoint(path).assumed == ("res_scale 1 (`res_scale`)", "range 255 (`range`)")
     found = import_checkpoint(path, UserHints(res_scale=0.25, range=1))
     assert found.assumed == ()
+    assert found.stated == ("res_scale 0.25 (`res_scale`)", "range 1 (`range`)")
     x = torch.rand(1, 3, 9, 7)
     assert torch.allclose(found.network(x), network(x), atol=1e-5)
+
+
+def test_a_scale_that_only_the_name_says_is_told(srq, tmp_path):
+    _, tensors = luma_idn(3)
+    path = saved(tmp_path, tensors, "idn_x3.pth")
+    assert import_checkpoint(path).assumed == ("scale 3 (`scale`)",)
+    model = tmp_path / "m.safetensors"
+    code, _, err = srq("import", path, "-o", model, "--scale", 2)
+    assert code == 0
+    assert "assumed" not in err
+    assert f"{model} is worse than bicubic on a sample picture (" in err
+    assert err.endswith("is scale 2 (--scale) the reason?\n")
 
 
 def test_a_range_and_a_factor_are_refused_where_there_is_no_choice(tmp_path):
@@ -117,10 +130,24 @@ def test_a_range_and_a_factor_are_refused_where_there_is_no_choice(tmp_path):
     assert isinstance(import_checkpoint(path, UserHints(range=1)).network.config, RDNConfig)
 
 
-def test_a_network_of_one_channel_is_refused_as_such(tmp_path):
+@pytest.mark.parametrize("layout", [basicsr, edsr_pytorch])
+def test_an_edsr_of_one_channel_enlarges_luma(tmp_path, layout):
+    torch.manual_seed(0)
+    network = build(EDSRConfig(scale=2, n_blocks=2, n_feats=8, luma=True)).eval()
+    found = import_checkpoint(saved(tmp_path, layout(network)))
+    assert found.network.config == network.config
+    assert "its one channel is luma of 16 to 235" in found.assumed
+    x = torch.rand(1, 3, 9, 7)
+    assert torch.equal(found.network(x), network(x))
+
+
+def test_networks_of_other_channels_are_refused_as_such(tmp_path):
     tensors = edsr_pytorch(tiny_edsr())
-    tensors["head.0.weight"] = tensors["head.0.weight"][:, :1].clone()
-    refused(saved(tmp_path, tensors), "takes pictures of 1 channels; srq's take RGB")
+    tensors["head.0.weight"] = tensors["head.0.weight"][:, :2].clone()
+    refused(saved(tmp_path, tensors), "takes pictures of 2 channels; srq takes RGB")
+    _, tensors = rdn(2)
+    tensors["SFENet1.weight"] = tensors["SFENet1.weight"][:, :1].clone()
+    refused(saved(tmp_path, tensors), "takes pictures of 1 channels; srq takes RGB")
 
 
 def test_unequal_copies_of_a_tensor_are_refused(tmp_path):
@@ -244,8 +271,8 @@ def test_commands_that_need_a_model_say_what_a_graph_is(srq, tmp_path, command):
     code, out, err = srq(command, graph, *more)
     assert (code, out) == (2, "")
     assert err == (
-        f"srq: error: {graph} is a graph; srq upscale and srq eval run it, here name the model "
-        "that it was made of\n"
+        f"srq: error: {graph} is a graph, for srq upscale and srq eval; here, name the model "
+        "that it was made from\n"
     )
 
 
@@ -285,7 +312,7 @@ def test_an_import_worse_than_bicubic_says_so_and_names_the_options(srq, tmp_pat
     )
     assert code == 0
     assert "assumed" not in err
-    assert "was it ever trained?" in err
+    assert "is res_scale 0.5 (--res-scale) or range 1 (--range) the reason?" in err
     network, header = load_model(model)
     assert network.config.res_scale == 0.5
     assert (header.card.source, header.card.data) == ("BasicSR EDSR", "")

@@ -4,7 +4,7 @@ import torch
 from sr_quant_cli.networks import build, network_names, register
 from sr_quant_cli.networks.counting import count_macs
 from sr_quant_cli.networks.edsr import EDSR, EDSRConfig
-from sr_quant_cli.networks.layers import DIV2K_MEAN
+from sr_quant_cli.networks.layers import DIV2K_MEAN, enlarge_bicubic
 from tests.helpers import tiny_edsr
 
 
@@ -13,6 +13,7 @@ def test_baseline_has_the_published_parameter_count(scale, parameters):
     assert build(EDSRConfig(scale=scale)).parameter_count() == parameters
 
 
+@pytest.mark.slow
 def test_full_network_has_the_published_parameter_count():
     config = EDSRConfig(scale=4, n_blocks=32, n_feats=256, res_scale=0.1)
     with torch.device("meta"):
@@ -41,6 +42,25 @@ def test_mean_and_range_surround_the_network():
     expected = torch.tensor(DIV2K_MEAN).view(3, 1, 1) + 0.1
     output = network(torch.rand(1, 3, 4, 4))[0]
     assert torch.allclose(output, expected.expand_as(output))
+
+
+def test_luma_is_enlarged_by_the_network_and_chroma_by_bicubic():
+    network = build(EDSRConfig(scale=2, n_blocks=1, n_feats=4, luma=True)).eval()
+    seen = []
+    network.head.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0]))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        network.tail.bias.fill_(100.0)
+    x = torch.rand(1, 3, 6, 5)
+    output = network(x)
+    weights = torch.tensor([65.481, 128.553, 24.966]).view(3, 1, 1)
+    assert torch.allclose(seen[0][0, 0], (x[0] * weights).sum(0) + 16, atol=1e-3)
+    # Luma is what the network says, and the differences of the colours are bicubic.
+    assert torch.allclose((output[0] * weights).sum(0) + 16, torch.tensor(100.0), atol=1e-3)
+    bicubic = enlarge_bicubic(x, 2)
+    difference = (output - bicubic)[0]
+    assert torch.allclose(difference, difference[:1].expand(3, -1, -1), atol=1e-6)
 
 
 def test_residual_branch_is_scaled():
