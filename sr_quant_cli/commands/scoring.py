@@ -5,15 +5,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sr_quant_cli.data.benchmark import BenchmarkSet, Pair
+from sr_quant_cli.data.sr_folder import SrFolder
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.imaging.formats import picture_files
 from sr_quant_cli.imaging.io import read_rgb, thumbnail
 from sr_quant_cli.inference.bitmap import draw_bit_map
 from sr_quant_cli.inference.tiles import OnTile, TileResult
@@ -99,36 +99,17 @@ def model_candidate(upscaler: Upscaler, bit_maps: Path | None = None) -> Candida
 
 
 def folder_candidate(folder: Path) -> Candidate:
-    """Row of pictures upscaled elsewhere: ``DIR/SET/NAME.png`` or ``DIR/NAME.png``.
+    """Row of pictures upscaled elsewhere, with the names that ``SrFolder`` knows.
 
     Raises
     ------
     UsageError
         There is no such folder; later, if a picture of a set is missing in it.
     """
-    if not folder.is_dir():
-        raise UsageError("no such folder", field="sr_dir", value=folder)
-
-    @cache
-    def files_of(place: Path) -> dict[str, Path]:
-        return {path.stem: path for path in picture_files(place)}
-
-    def find(bench: BenchmarkSet, pair: Pair, _lr: Pixels, _on_tile: OnTile) -> Pixels:
-        inside = folder / bench.name
-        place = inside if inside.is_dir() else folder
-        files = files_of(place)
-        stems = dict.fromkeys([pair.name, pair.hr.stem, (pair.lr or pair.hr).stem])
-        endings = ("", f"_x{bench.scale}", f"x{bench.scale}", "_SR")
-        for spelling in (stem + ending for ending in endings for stem in stems):
-            if spelling in files:
-                return read_rgb(files[spelling])
-        raise UsageError(
-            f"{place} has no picture of {pair.name} ({bench.name}); its name may be one of "
-            f"{', '.join(stems)}, followed by nothing or {', '.join(endings[1:])}",
-            field="sr_dir",
-        )
-
-    return Candidate(folder.name, find)
+    results = SrFolder(folder)
+    return Candidate(
+        folder.name, lambda bench, pair, _lr, _on_tile: read_rgb(results.find(bench, pair))
+    )
 
 
 def score_candidates(
