@@ -22,7 +22,7 @@ _LEVELS = "levels"
 
 
 def pack_tensors(tensors: dict[str, Tensor], network: Network) -> list[str]:
-    """Put codes and grids in the place of weights and ranges, in a state of a network.
+    """Replace weights and ranges in a network's state by codes and grids.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def pack_tensors(tensors: dict[str, Tensor], network: Network) -> list[str]:
 
 
 def unpack_tensors(tensors: dict[str, Tensor], network: Network, inputs: list[str] | None) -> None:
-    """Undo ``pack_tensors``: weights get their levels back, and the network frozen quantizers.
+    """Undo ``pack_tensors``: restore the weights' levels, and freeze the network's quantizers.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def unpack_tensors(tensors: dict[str, Tensor], network: Network, inputs: list[st
     Raises
     ------
     ValueError
-        A tensor is missing, or is none that ``pack_tensors`` makes for this network.
+        A tensor is missing, or does not fit this network.
     """
     # Frozen inputs come first: frozen gates have no weights of their own.
     _unpack_inputs(tensors, network, inputs)
@@ -73,7 +73,7 @@ def _input_quantizers(network: Network) -> list[tuple[str, Quantizer]]:
 
 
 def _pack_weight(tensors: dict[str, Tensor], name: str, quantizer: Quantizer) -> None:
-    """Put codes and their grid in the place of a weight and its quantizer's state."""
+    """Replace a weight and its quantizer's state by codes and their grid."""
     weight = tensors.pop(f"{name}.weight").float()
     with torch.no_grad():
         grid = quantizer.grid(weight)
@@ -84,7 +84,7 @@ def _pack_weight(tensors: dict[str, Tensor], name: str, quantizer: Quantizer) ->
 def _unpack_weight(
     tensors: dict[str, Tensor], name: str, layer: QuantConv2d | QuantLinear, bits: int
 ) -> FrozenWeight:
-    """Undo ``_pack_weight``: put the weight's levels back, and make what knows their grid."""
+    """Undo ``_pack_weight``: restore the weight's levels, and return their quantizer."""
     levels = _take(tensors, f"{name}.weight_quantizer.{_LEVELS}", torch.float32)
     channels = len(layer.weight)
     if levels.shape not in {(1 + o + s,) for o in (1, channels) for s in (1, channels)}:
@@ -100,7 +100,7 @@ def _unpack_weight(
 
 
 def _pack_inputs(tensors: dict[str, Tensor], network: Network) -> list[str]:
-    """Put the grids of activations, in one table, in the place of their quantizers' states.
+    """Replace the states of the activations' quantizers by one table of grids.
 
     Returns
     -------

@@ -1,34 +1,34 @@
-"""How other projects name the tensors of networks: data to read checkpoints by.
+"""Known layouts: the names that other projects give to the tensors of networks.
 
-Where two keys have one name here their tensors must be equal: projects store a PReLU or quantizer
-that several blocks share under each of its paths.
+Tensors of keys with the same name here must be equal: projects store a PReLU or quantizer that
+several blocks share under each of its paths.
 
 ===========================  ====================================================================
-source                       network, and what is known of it
+source                       network, and remarks
 ===========================  ====================================================================
 EDSR-PyTorch                 EDSR; also full-precision models of PAMS, DDTB and CADyQ
 BasicSR EDSR                 EDSR, input 0..1
 MLCommons mobile EDSR        EDSR with a direct upsampler, without a mean
 BasicSR MSRResNet            MSRResNet
-RDN, RDN x4                  RDN, of all projects; with ``--method daq`` as DAQ quantizes it
-DAQ EDSR, DAQ SRResNet       float weights; with ``--method daq`` as DAQ quantizes them
+RDN, RDN x4                  RDN of all projects; for ``method`` daq quantized by DAQ
+DAQ EDSR, DAQ SRResNet       float weights; for ``method`` daq quantized by DAQ
 CADyQ SRResNet               one PReLU for head and blocks
 DDTB SRResNet                a PReLU in each block, full precision or quantized
 CARN-pytorch                 CARN and CARN-M, of one scale or x2, x3, x4 in one file; CADyQ's CARN
 IDN (luma)                   the original IDN
-CADyQ IDN                    RGB; of the features before a split it takes out the last quarter
+CADyQ IDN                    RGB; takes out the last quarter of the features at a split
 SwinIR                       SwinIR with ``pixelshuffledirect``
 2DQuant                      SwinIR, quantized; its bits are in the file
-PAMS EDSR, DDTB EDSR         quantized; the first convolution of a block gets float features
-PAMS RDN, DDTB RDN           quantized; concatenations carry on what is quantized
-QuantSR-C                    quantized; the ranks of blocks are in the code, so full depth alone
+PAMS EDSR, DDTB EDSR         quantized; first convolutions of blocks get float features
+PAMS RDN, DDTB RDN           quantized; concatenations carry quantized features
+QuantSR-C                    quantized; full depth only, as block ranks are in the code
 ===========================  ====================================================================
 
-Scales, sizes and attention heads are read off shapes. Not in a file are EDSR's residual factor (0.1
-where there are 256 features, as published), the range of pictures that a network without a mean was
-trained on (255), the scale of an IDN, the padding of SwinIR (BasicSR's
-for full precision, the authors' for 2DQuant) and DAQ's ``qq`` (8 for 256 features, else 4). Layers
-of CADyQ's full-precision IDN are numbered as in its code: without the selectors in between.
+Scales, sizes and attention heads follow from shapes. Files do not contain EDSR's residual factor
+(0.1 with 256 features, as published), the range of the training pictures of a network without a
+mean (255), the scale of an IDN, the padding of SwinIR (BasicSR's for full precision, the authors'
+for 2DQuant) and DAQ's ``qq`` (8 with 256 features, else 4). CADyQ's full-precision IDN numbers its
+layers as in the code, without the selectors.
 """
 
 from collections.abc import Iterator
@@ -67,7 +67,7 @@ _BASICSR_EDSR: Names = {
     r"conv_last": "tail",
 }
 
-# The second quantizer of a block is registered twice, once between its layers.
+# A block registers its second quantizer twice, once between its layers.
 _ACTIVATIONS = {
     r"body\.(\d+)\.quant_act1": r"body.\1.skip.input_quantizer",
     r"body\.(\d+)\.(?:quant_act2|body\.2)": r"body.\1.conv2.input_quantizer",
@@ -103,7 +103,7 @@ _BRANCH: dict[str, Adapt] = {
 }
 
 _DDTB_STATE: dict[str, float] = {
-    # Published networks were trained to the end, where chosen gates are applied.
+    # Published networks were trained to the end, when chosen gates are active.
     **{"batches": 1, "applied": 1, "seen": 0, "means": 0, "squares": 0},
     "num_batches_tracked": 0,
 }
@@ -122,7 +122,7 @@ _RDN_ENDS: dict[str, Names] = {
     " x4": {r"UPNet\.([02])": r"upsampler.\1", r"UPNet\.4": "tail"},
 }
 
-# A quantizer of a block's first layer is there, and never called.
+# A block's first layer has a quantizer that is never called.
 _RDN_UNUSED = r"RDBs\.\d+\.convs\.0\.act"
 _RDN_QUANTIZER = r"(RDBs\.\d+\.(act[12]|convs\.\d+\.act)|act)"
 _RDN_ACTIVATIONS = {
@@ -144,7 +144,7 @@ _RDN_PLACEMENT: Placement = {
 
 
 def _rdn(source: str, quantizers: Names | None = None, **known: Any) -> Iterator[Layout]:
-    """Of x2 and x3, and of x4, whose ends are numbered otherwise."""
+    """Layouts for x2 and x3, and for x4, which numbers its end differently."""
     for scale, ends in _RDN_ENDS.items():
         names = {**_RDN, **ends, **(quantizers or {})}
         yield Layout(f"{source}{scale}", names, layouts.rdn, **known)
@@ -448,10 +448,10 @@ LAYOUTS = (
         quantized=Quantized(lambda _: QuantSRConfig(variant="code")),
     ),
 )
-"""Layouts that are known, in the order in which they are tried."""
+"""Known layouts, in the order in which they are tried."""
 
 REFUSED = {
     r".*\b(bitsel\d|classify\d|net_small|quant_bit\d)\..*": "CADyQ's bit selectors",
     r"conv_before_upsample\..*|conv_up[12]\..*": "a SwinIR upsampler other than pixelshuffledirect",
 }
-"""Regular expressions of keys of what srq does not have."""
+"""Regular expressions for keys of networks that srq does not have."""

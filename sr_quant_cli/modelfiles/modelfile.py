@@ -250,7 +250,7 @@ def _check_fit(network: Network, tensors: dict[str, Tensor]) -> None:
         ):
             raise ValueError(f"{name} is {tensor.dtype}, in this {kind} {here[name].dtype}")
         if name.endswith(".batches") and not tensor:
-            raise ValueError(f"the range of {name.removesuffix('.batches')} was never found")
+            raise ValueError(f"the range of {name.removesuffix('.batches')} was not calibrated")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Tensors out of checkpoint files: no code in them is run, and memory goes by the file's size."""
+"""Tensors of checkpoint files: none of their code is run, and memory is bounded by their size."""
 
 import re
 import warnings
@@ -26,10 +26,10 @@ WRAPPERS = (
     "netG",
     "generator",
 )
-"""Keys under which projects keep the weights, the best first."""
+"""Keys under which projects store weights, in order of preference."""
 
 PREFIXES = re.compile(r"^(?:(?:module|model|net|netG|_orig_mod)\.)+")
-"""What wrappers of a network put in front of the names of its tensors."""
+"""Prefixes that wrappers of a network add to the names of its tensors."""
 
 READS = (
     "srq reads its own model files and PyTorch's checkpoints (.pt, .pth, .ckpt, .safetensors); "
@@ -39,33 +39,33 @@ READS = (
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
 _MAGIC = {
     b"version https://git-lfs": "a Git LFS pointer; 'git lfs pull' gets the file itself",
-    b"7767517": "a network of ncnn; convert the model that it was made of to ONNX",
+    b"7767517": "a network of ncnn; convert the model that it was made from to ONNX",
     b"\x89HDF": "an HDF5 file, as Keras writes; convert it to ONNX",
     b"\x1f\x8b": "a gzip archive; unpack it",
     b"7z\xbc\xaf": "a 7-Zip archive; unpack it",
     b"%PDF": "a PDF document",
     **dict.fromkeys(_PICTURES, "a picture"),
 }
-"""How files begin, and what they are."""
+"""Kinds of files by their first bytes."""
 _TFLITE = "a TensorFlow Lite graph; convert it to ONNX"
-_GRAPH = "a graph; srq upscale and srq eval run it, here name the model that it was made of"
+_GRAPH = "a graph, for srq upscale and srq eval; here, name the model that it was made from"
 _SUFFIXES = {
     ".onnx": _GRAPH,
     ".tflite": _TFLITE,
     ".pb": "a TensorFlow graph; convert it to ONNX",
     ".mlmodel": "a network of Core ML; convert it to ONNX",
-    ".engine": "an engine of TensorRT; name the model that it was built of",
+    ".engine": "an engine of TensorRT; name the model that it was built from",
 }
 _BEGINNING = 512
-"""Bytes that tell what a file is."""
+"""Bytes that are read to recognize a file."""
 
 
 class UnknownCheckpointError(UsageError):
-    """The file is nothing that can be read, or of no known layout."""
+    """A file that cannot be read, or whose layout is unknown."""
 
 
 class _PassedOver:
-    """Stands for an object beside the weights that srq has no use for, as a scalar of NumPy."""
+    """Substitute for objects beside the weights that srq does not use, such as NumPy scalars."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -79,11 +79,11 @@ _BESIDE: list[Any] = [
     for core in ("numpy.core", "numpy._core")
     for name in (f"{core}.multiarray.scalar", f"{core}.multiarray._reconstruct")
 ] + [(_PassedOver, name) for name in ("numpy.dtype", "numpy.ndarray", "argparse.Namespace")]
-"""Classes and functions of pickles that a stranger's file may name: nothing of them is called."""
+"""Names that pickles may contain; they are replaced, so that none of them is called."""
 
 
 def describe_file(path: Path) -> str:
-    """What a file is that holds no tensors; empty: it may hold some."""
+    """Kind of a file that holds no tensors; empty if it may hold some."""
     with path.open("rb") as file:
         begin = file.read(_BEGINNING)
     if not begin:
@@ -109,7 +109,7 @@ def _describe_zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except Exception:  # a damaged archive may raise any of many
+    except Exception:  # a damaged archive may raise any exception
         return "cut short or damaged"
     names = [entry.filename for entry in entries]
     if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
@@ -117,19 +117,19 @@ def _describe_zip(path: Path) -> str:
     if not any(name.endswith("/data.pkl") for name in names):
         return "a ZIP archive; unpack it"
     if sum(entry.file_size for entry in entries) > path.stat().st_size:
-        return "compressed, as PyTorch does not write; unpack and save it anew"
+        return "compressed, which PyTorch does not write; unpack it and save it again"
     return ""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a checkpoint, out of the dictionaries and without the prefixes of wrappers.
+    """Read the tensors of a checkpoint, without the dictionaries and prefixes of wrappers.
 
     Raises
     ------
     UnknownCheckpointError
-        It is no such file, or cannot be read without running code.
+        The file is no checkpoint, or cannot be read without running code.
     UsageError
-        It is not there, or holds something else than plain tensors of finite numbers.
+        The file is missing, too large, or holds values that are not finite.
     """
     if not path.is_file():
         raise UsageError(f"no such checkpoint: {path}")
@@ -150,7 +150,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         except ValueError as error:
             raise UsageError(f"{path}: {error}") from error
         if name in tensors and not torch.equal(tensors[name], tensor):
-            raise UsageError(f"{path}: {key} differs from another tensor of the name {name}")
+            raise UsageError(f"{path}: {key} differs from another tensor named {name}")
         tensors[name] = tensor
     if not tensors:
         found = ", ".join(str(key)[:40] for key in list(state)[:5]) or "nothing"
@@ -165,7 +165,7 @@ def _load(path: Path) -> Any:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_BESIDE):
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle may raise any of many
+    except Exception as error:  # a damaged pickle may raise any exception
         needed = re.search(r"GLOBAL (\S+)", str(error))
         why = "cannot be read without running code: it asks for " + needed[1] if needed else ""
         raise UnknownCheckpointError(
@@ -174,7 +174,7 @@ def _load(path: Path) -> Any:
 
 
 def _unwrapped(loaded: Any) -> Mapping[Any, Any]:
-    """The innermost dictionary of those that projects wrap weights in."""
+    """Innermost dictionary of those that projects wrap weights in."""
     while isinstance(loaded, Mapping):
         inner = [loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), Mapping)]
         deeper = next((each for each in inner if each), None)

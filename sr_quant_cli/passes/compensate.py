@@ -1,16 +1,16 @@
 """Rounding weights so that errors cancel in a layer's output, and correcting biases.
 
-Rounding every weight to its nearest level minimizes the error of the weights. What counts is the
-error of the layer's output ``w x + c``, where inputs ``x`` are correlated and quantized themselves.
-With the float layer's output ``y`` on its own float inputs, and mean squares over calibration data,
+Rounding every weight to its nearest level minimizes the error of the weights. The error that counts
+is that of the output ``w x + c``, whose inputs ``x`` are correlated, and quantized themselves. With
+the float layer's output ``y`` for float inputs, and mean squares over calibration data,
 
     minimize  mean (w x + c - y)^2 + damping |w - w0|^2
 
-over levels ``w`` and biases ``c``. Without the levels this is linear least squares. Weights are
-then rounded one after the other, and the error of each is made up for, as well as can be, by those
-not rounded yet and by the bias, which is never rounded (GPTQ [1]_). Layers are taken in the order
-in which they are computed, so that each makes up for what went wrong before it. One that is used
-several times is fitted on all of its inputs.
+over levels ``w`` and biases ``c``. Without rounding this is linear least squares. Weights are then
+rounded one by one. The remaining weights and the bias, which is never rounded, compensate for each
+rounding error as far as they can (GPTQ [1]_). Layers are processed in the order of computation, so
+each one also compensates for the errors before it. A layer that is used several times is fitted on
+all of its inputs.
 
 References
 ----------
@@ -37,19 +37,19 @@ POSITIONS = 20_000
 """Output pixels, or tokens, that a layer is fitted on."""
 
 DAMPING = 1e-4
-"""Weight of staying at the float weights, as a share of the inputs' mean square."""
+"""Weight of the distance to the float weights, relative to the mean square of the inputs."""
 
 
 @torch.no_grad()
 def compensate(network: Network, reference: Network, batches: Sequence[Tensor]) -> None:
-    """Round the weights of a calibrated network so that its layers' outputs stay, in place.
+    """Round the weights of a calibrated network to preserve its layers' outputs, in place.
 
-    Layers whose range of weights follows from the weights are left as they are.
+    Layers whose weight range follows from the weights are left unchanged.
 
     Parameters
     ----------
     network
-        Quantized, its ranges found.
+        Quantized and calibrated network.
     reference
         The same network in float.
     batches
@@ -58,7 +58,7 @@ def compensate(network: Network, reference: Network, batches: Sequence[Tensor]) 
     Raises
     ------
     ValueError
-        No layer has a range that was found.
+        No layer has a calibrated weight range.
     """
     network.eval()
     uses = _uses(network, batches[0][:1])
@@ -82,7 +82,7 @@ def compensate(network: Network, reference: Network, batches: Sequence[Tensor]) 
 
 
 def _fit(layer: QuantConv2d | QuantLinear, grid: Grid, x: Tensor, x0: Tensor) -> None:
-    """Give a layer rounded weights and a bias, from its operands ``[groups, pixels, n]``."""
+    """Fit a layer's rounded weights and bias to its operands ``[groups, pixels, n]``."""
     per_group = len(layer.weight) // len(x)
     for group, (seen, seen0) in enumerate(zip(x, x0, strict=True)):
         rows = slice(group * per_group, (group + 1) * per_group)
@@ -94,7 +94,7 @@ def _fit(layer: QuantConv2d | QuantLinear, grid: Grid, x: Tensor, x0: Tensor) ->
         count = layer.weight[0].numel()
         square = seen.T @ seen / len(seen)
         damping = torch.zeros_like(square[0])
-        # Of a layer that only ever sees zeros the weights stay.
+        # The lower limit keeps the weights of a layer whose inputs are all zero.
         damping[:count] = (DAMPING * square.diag()[:count].mean()).clamp_min(1e-12)
         square.diagonal().add_(damping)
         target = start @ (seen0.T @ seen) / len(seen) + damping * start
@@ -106,7 +106,7 @@ def _fit(layer: QuantConv2d | QuantLinear, grid: Grid, x: Tensor, x0: Tensor) ->
 
 
 def _round(best: Tensor, square: Tensor, grid: Grid, count: int) -> Tensor:
-    """Round ``count`` columns to levels, and move the others to where the error is least [1]_.
+    """Round ``count`` columns to levels, adjusting the others to minimize the error [1]_.
 
     Columns whose inputs have the largest mean square are rounded first.
 
@@ -119,7 +119,7 @@ def _round(best: Tensor, square: Tensor, grid: Grid, count: int) -> Tensor:
 
     Examples
     --------
-    Two inputs that are always equal: rounding 0.4 down is made up for by rounding 1.4 up.
+    Two inputs that are always equal: rounding 1.4 up compensates for rounding 0.4 down.
 
     >>> square = torch.ones(2, 2, dtype=torch.float64) + 1e-6 * torch.eye(2)
     >>> best = torch.tensor([[0.4, 1.4]], dtype=torch.float64)
@@ -141,7 +141,7 @@ def _round(best: Tensor, square: Tensor, grid: Grid, count: int) -> Tensor:
 
 
 def _rows(grid: Grid, rows: slice) -> Grid:
-    """Grid of some output channels, in one dimension."""
+    """Grid of some output channels, flattened."""
 
     def part(value: Tensor) -> Tensor:
         return value.flatten()[rows] if value.numel() > 1 else value.flatten()
@@ -151,14 +151,14 @@ def _rows(grid: Grid, rows: slice) -> Grid:
 
 
 def _operands(layer: QuantConv2d | QuantLinear, inputs: Iterable[Tensor], share: int) -> Tensor:
-    """Values ``[groups, pixels, n]`` at places that depend on the inputs' shapes alone."""
+    """Operands ``[groups, pixels, n]`` at random places that depend on the inputs' shapes alone."""
     random = torch.Generator().manual_seed(0)
     drawn = [layer.operands(x, share, random) for x in inputs]
     return torch.cat(drawn, dim=1)
 
 
 def _uses(network: Network, pictures: Tensor) -> Counter[str]:
-    """How often each layer with a site is computed: CARN-M's blocks share their layers."""
+    """Count the uses of each site's module: blocks of CARN-M share their layers."""
     uses = Counter[str]()
 
     def count(path: str, _layer: nn.Module, _inputs: tuple[Tensor, ...]) -> None:
@@ -175,11 +175,11 @@ def _uses(network: Network, pictures: Tensor) -> Counter[str]:
 
 
 class _Reached(Exception):  # noqa: N818 - no error
-    """The layer whose inputs are wanted was reached for the last time: the rest is left out."""
+    """Signal that the layer was reached for the last time, which ends the forward pass."""
 
 
 def _inputs(network: Network, path: str, batches: Sequence[Tensor], uses: int) -> Iterator[Tensor]:
-    """Inputs of a layer that is used so often, batch by batch."""
+    """Inputs of a layer with that many uses, batch by batch."""
     inputs: list[Tensor] = []
 
     def stop(_layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:

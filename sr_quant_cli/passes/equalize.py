@@ -1,9 +1,9 @@
-"""Equal ranges for the channels of a stream, so that one range serves all of them.
+"""Cross-layer equalization: equal ranges for the channels of a stream, so that one range fits all.
 
-Activations have one range for a whole tensor: a channel of small values is then left with few
-levels. Where channels run through a network by additions alone, or from one convolution through a
-ReLU to the next, each may be scaled as one likes. The float network stays the same; after it, all
-channels reach equally far (cross-layer equalization [1]_, by activations).
+Activations have per-tensor ranges, which leave few levels to a channel with small values. Channels
+that pass through additions alone, or from one convolution through a ReLU to the next, may be scaled
+freely without changing the float network. Afterwards all channels have equal ranges (cross-layer
+equalization [1]_, by activations).
 
 References
 ----------
@@ -21,15 +21,15 @@ from sr_quant_cli.networks.base import Network
 from sr_quant_cli.quant.sites import Stream
 
 SMALLEST = 1e-3
-"""Reach of a channel, as a share of the largest one's, below which it is taken for this."""
+"""Smallest reach of a channel, as a share of the largest one."""
 
 
 @torch.no_grad()
 def equalize(network: Network, batches: Iterable[Tensor]) -> None:
     """Scale the channels of a float network's streams, in place.
 
-    The reach of a channel at a layer that reads a stream is its largest magnitude there, as a
-    share of the largest channel's; the largest reach of all these layers becomes 1.
+    The reach of a channel at a layer that reads the stream is its largest magnitude there, relative
+    to the largest channel. Its maximum over these layers becomes 1.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def equalize(network: Network, batches: Iterable[Tensor]) -> None:
 
 @torch.no_grad()
 def transform(network: Network, stream: Stream, matrix: Tensor) -> None:
-    """Apply a matrix ``[C, C]`` where a stream is written, its inverse where it is read."""
+    """Apply a matrix ``[C, C]`` to the writers of a stream, and its inverse to the readers."""
     matrix = matrix.double()
     inverse = torch.linalg.inv(matrix)
     for path in stream.writers:

@@ -1,8 +1,8 @@
-"""Static ranges in the place of those that follow from the picture at run time.
+"""Static ranges instead of ranges that follow from the picture at run time.
 
-Integer kernels want ranges that are known beforehand. What a dynamic range is on calibration
-pictures, on average, stands in for it: for each channel the mean of its bounds over samples, and
-for the whole tensor the widest of these. It is another network, with another PSNR.
+Integer kernels need ranges in advance. A dynamic range is replaced by its average on calibration
+pictures: the mean of the bounds over samples for each channel, and the widest of these for the
+tensor. The result is a different network, with a different PSNR.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from sr_quant_cli.quant.quantizers import Quantizer
 
 
 class _Seen:
-    """Bounds of one quantizer: sums over samples, for each channel where each has its own."""
+    """Bounds of one quantizer, summed over samples, per channel if it has per-channel ranges."""
 
     def __init__(self) -> None:
         self.lower = self.upper = torch.zeros(())
@@ -29,7 +29,7 @@ class _Seen:
         shape = (len(x), *grid.lower.shape[1:])
         upper = grid.upper
         if upper.isinf().any():
-            # Levels without end reach as far as the values do.
+            # An unlimited grid extends as far as the values.
             shared = [d for d in range(x.ndim) if upper.shape[d] == 1]
             upper = torch.minimum(upper, x.amax(shared, keepdim=True))
         self.lower = self.lower + grid.lower.expand(shape).sum(0)
@@ -39,7 +39,7 @@ class _Seen:
 
 @torch.no_grad()
 def fix_ranges(network: Network, batches: Iterable[Tensor]) -> int:
-    """Give a network static ranges, in place; ranges that are static already stay.
+    """Replace the dynamic ranges of a network by static ones, in place.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def fix_ranges(network: Network, batches: Iterable[Tensor]) -> int:
 
     Returns
     -------
-    How many were changed.
+    Number of replaced ranges.
     """
     dynamic = {path: quantizer for path, quantizer in _inputs(network) if _is_dynamic(quantizer)}
     seen = {path: _Seen() for path in dynamic}

@@ -1,16 +1,16 @@
-"""Mixing the channels of a residual stream so that rounding them disturbs the output least.
+"""Mixing the channels of a residual stream, to minimize the effect of rounding on the output.
 
-A stream is read and written by convolutions and otherwise only added to, so that any invertible
-matrix may be applied to its channels where it is written, and the inverse where it is read: the
-float network stays the same (as rotations of language models use it [1]_). What changes is the
-error of quantization. Where the stream is quantized to b bits, at a place p with features ``x``,
+A stream is written and read by convolutions and otherwise only added to. Any invertible matrix may
+be applied to its channels where it is written, and the inverse where it is read, without changing
+the float network (rotations of language models use this [1]_). The quantization error does change.
+At a place p where the stream is quantized to b bits, with features ``x``,
 
     error of the output  ~  reach(A x)^2 / (2^b - 1)^2 * trace(A^-T G A^-1),
 
-with the largest magnitude ``reach`` of any channel and ``G``, the mean outer product of the
-output's derivatives by ``x``. The sum over all places is minimized over ``A`` by Adam, from a
-random rotation. Two gains are in it: values that reach far in some channels spread over all, and
-what the output hardly depends on is written small.
+where ``reach`` is the largest magnitude of any channel, and ``G`` the mean outer product of the
+output's derivatives with respect to ``x``. Adam minimizes the sum over all places, starting from a
+random rotation. This gains twice: large values in some channels spread over all of them, and
+directions that the output hardly depends on get small values.
 
 References
 ----------
@@ -29,24 +29,24 @@ from sr_quant_cli.networks.base import Network
 from sr_quant_cli.passes.equalize import transform
 
 STEPS = 300
-"""Of Adam."""
+"""Steps of Adam."""
 
 RATE = 5e-4
-"""Its learning rate for 64 channels; as entries of a rotation, it falls with their square root."""
+"""Learning rate for 64 channels; like entries of a rotation, it falls with their square root."""
 
 NORM = 16
-"""The reach is taken as a mean of this power, which has derivatives for every value."""
+"""Power of the mean that approximates the reach, so that every value has a gradient."""
 
 SAMPLES = 4096
-"""Pixels that are looked at of a place; of each picture, half are those of the largest values."""
+"""Pixels sampled at a place; half of them are those with the largest values of a picture."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """What is known of a place at which the stream is quantized."""
+    """Samples and sensitivity at a place where the stream is quantized."""
 
     samples: Tensor
-    """Features of some pixels, float32 ``[n, C]``."""
+    """Features of sampled pixels, float32 ``[n, C]``."""
     influence: Tensor
     """``G / (2^b - 1)^2``, float32 ``[C, C]``."""
 
@@ -59,13 +59,12 @@ def mix(network: Network, batches: Iterable[Tensor], bits: Mapping[str, int]) ->
     batches
         LR pictures ``[N, 3, h, w]``, 0..1.
     bits
-        At which the inputs of the network's sites are going to be quantized, by their paths; 32, or
-        no entry: nothing is quantized there.
+        Bits of the inputs at the network's sites, by path; 32, or no entry: not quantized.
 
     Raises
     ------
     ValueError
-        The network has no such stream, or nothing of it is going to be quantized.
+        The network has no residual stream, or none of it will be quantized.
     """
     stream = next((stream for stream in network.streams() if not stream.rectified), None)
     if stream is None:
@@ -74,22 +73,22 @@ def mix(network: Network, batches: Iterable[Tensor], bits: Mapping[str, int]) ->
         )
     low = {path: bits[path] for path in stream.places if bits.get(path, 32) < 32}
     if not low:
-        raise ValueError("nothing of the residual stream is quantized")
+        raise ValueError("the residual stream is not quantized anywhere")
     network.eval()
     transform(network, stream, _best(_look(network, batches, low)))
 
 
 def _look(network: Network, batches: Iterable[Tensor], bits: Mapping[str, int]) -> list[Place]:
-    """Features at places, and how the output depends on each of them alone.
+    """Features at places, and the sensitivity of the output to each of them alone.
 
-    The mean of ``G`` over random signs of the output's derivative is that over all its pixels.
+    With random signs for the output's pixels, the mean of ``G`` is that over all of them.
     """
     features: dict[str, list[Tensor]] = {path: [] for path in bits}
     influence: dict[str, Tensor] = {}
     pixels: dict[str, Tensor] = {}
 
     def branch_off(path: str, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-        # A tensor of its own: what else becomes of the stream is no part of its derivative.
+        # A separate tensor, so that other uses of the stream do not enter its derivative.
         pixels[path] = inputs[0].clone()
         return pixels[path]
 
@@ -117,14 +116,14 @@ def _look(network: Network, batches: Iterable[Tensor], bits: Mapping[str, int]) 
 
 
 def _draw(features: Tensor, half: int, random: torch.Generator) -> Tensor:
-    """Pixels of ``[n, C]``: ``half`` by their largest value, as many by chance."""
+    """Sample pixels of ``[n, C]``: ``half`` by largest value, as many at random."""
     largest = features.abs().amax(1).topk(min(half, len(features))).indices
     drawn = torch.randint(0, len(features), (half,), generator=random)
     return features[torch.cat([largest, drawn])]
 
 
 def _best(places: list[Place]) -> Tensor:
-    """The matrix of least error, float32 ``[C, C]``."""
+    """Matrix with the least error, float32 ``[C, C]``."""
     channels = places[0].samples.shape[1]
     random = torch.randn(channels, channels, generator=torch.Generator().manual_seed(0))
     matrix: Tensor = torch.linalg.qr(random)[0].requires_grad_()
@@ -140,7 +139,7 @@ def _best(places: list[Place]) -> Tensor:
 
 
 def _error(matrix: Tensor, place: Place) -> Tensor:
-    """What quantizing the mixed features of a place does to the output, but for a factor."""
+    """Error of the output due to quantizing a place, up to a factor."""
     mixed = (place.samples @ matrix.T).abs()
     largest = mixed.detach().amax()
     reach = largest * (mixed / largest).pow(NORM).mean() ** (1 / NORM)

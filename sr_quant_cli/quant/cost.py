@@ -1,11 +1,11 @@
-"""Counted costs: what a quantized network would save where hardware gains from every bit.
+"""Counted costs: what a quantized network would save on hardware that gains from every bit.
 
 Nothing here is measured: common integer kernels are no faster with 2-bit codes than with 8-bit
-ones. The figures are those that papers report. Operations are those of convolutions, linear layers
-and matrix products alone, without biases, activations, norms and residual additions.
+ones. Papers report these figures. Only convolutions, linear layers and matrix products count, not
+biases, activations, norms and residual additions.
 
-Multiply-accumulates are those of one picture, whose size must be reported with them. Examples are
-EDSR-baseline x4 to 1920x1080 pixels with its residual blocks at 4 bits, the rest in float.
+Multiply-accumulates are those of one picture, whose size must be reported with them. The examples
+are EDSR-baseline x4, 1920x1080 output pixels, with residual blocks at 4 bits and the rest in float.
 
 References
 ----------
@@ -24,19 +24,19 @@ FLOAT_BITS = 32
 
 @dataclass(frozen=True)
 class Operation:
-    """One convolution, linear layer or matrix product as it is counted.
+    """Counted convolution, linear layer or matrix product.
 
     Attributes
     ----------
     name
-        What it is called in the network.
+        Path of the module in the network.
     macs
-        Multiply-accumulates for the picture size that is reported.
+        Multiply-accumulates for the reported picture size.
     weights
-        Values of its weight; 0 for a product of activations, and where another operation of the
-        list has counted the same weight.
+        Number of weights; 0 for a product of activations, and for a weight that another operation
+        of the list has counted.
     weight_bits, input_bits
-        2 to 8, or 32 where float. Of a product of activations they are its two operands.
+        2 to 8, or 32 for float; for a product of activations, those of its two operands.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Shares:
-    """Shares of multiply-accumulates by their operands; they sum to 1.
+    """Shares of multiply-accumulates by the precision of their operands; they sum to 1.
 
     Attributes
     ----------
@@ -68,11 +68,11 @@ class Shares:
 def bitops(operations: Iterable[Operation]) -> int:
     """Bit operations: ``2 * macs * weight_bits * input_bits``, summed.
 
-    A multiplication and an addition are two operations, each as costly as the product of the
-    operands' bits, with 32 for float. The unquantized EDSR-baseline x4 then has 526.4 T at
-    1920x1080 pixels of output, where CADyQ and its successors print 527.0 T [1]_. Papers that count
-    a multiply-accumulate once print half of that. What is printed for quantized networks does not
-    follow from the formula: 101.9 T for 8-bit PAMS, where residual blocks at 8 bits give 232.8 T.
+    Multiplication and addition are two operations. Each costs the product of the operands' bits,
+    with 32 for float. The unquantized EDSR-baseline x4 has 526.4 T at 1920x1080 output pixels;
+    CADyQ and its successors print 527.0 T [1]_. Papers that count a multiply-accumulate once print
+    half of that. The printed figures of quantized networks do not follow from the formula: 101.9 T
+    for 8-bit PAMS, while residual blocks at 8 bits give 232.8 T.
 
     >>> blocks = Operation("blocks", 152_882_380_800, 1_179_648, 4, 4)
     >>> rest = Operation("rest", 104_136_192_000, 335_232, 32, 32)
@@ -83,17 +83,17 @@ def bitops(operations: Iterable[Operation]) -> int:
 
 
 def storage_bytes(operations: Iterable[Operation], other_values: int) -> float:
-    """Bytes of the parameters: weights at their bits, the rest as float32.
+    """Bytes of the parameters: weights at their bit widths, the rest as float32.
 
-    The count behind the sizes of PAMS [2]_ and 2DQuant [3]_: no steps, bounds or headers, and
-    nothing rounded up to whole bytes.
+    PAMS [2]_ and 2DQuant [3]_ count like this: no steps, bounds or headers, and no rounding up to
+    whole bytes.
 
     Parameters
     ----------
     operations
-        All that have weights.
+        All operations with weights.
     other_values
-        Parameters that no operation's weight holds: biases, norms, embeddings.
+        Parameters that are no weights of operations: biases, norms, embeddings.
 
     Examples
     --------
@@ -107,11 +107,11 @@ def storage_bytes(operations: Iterable[Operation], other_values: int) -> float:
 
 
 def operation_ratio(operations: Sequence[Operation]) -> float:
-    """Share of operations that is saved in theory, 0..1: one of ``b`` bits costs ``b / 32``.
+    """Theoretical share of saved operations, 0..1: an operation at ``b`` bits costs ``b / 32``.
 
-    The rule of 2DQuant [3]_, who print its reciprocal form ``1 / (1 - saved)`` as a speed-up.
-    Papers state it for operands of equal bits; here ``b`` is the wider of the two, so that nothing
-    is saved where either is float.
+    2DQuant's rule [3]_, which is printed as a speed-up of ``1 / (1 - saved)``. Papers state it for
+    operands of equal widths. Here ``b`` is the wider operand, so nothing is saved if either one is
+    float.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def operation_ratio(operations: Sequence[Operation]) -> float:
 
 
 def operand_shares(operations: Sequence[Operation]) -> Shares:
-    """Sort multiply-accumulates by what a processor must be able to multiply.
+    """Share of multiply-accumulates by the widest operand.
 
     Raises
     ------

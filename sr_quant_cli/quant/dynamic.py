@@ -1,8 +1,8 @@
-"""Bit-widths that follow the picture: who chooses them, and quantizers that obey.
+"""Bit widths that follow the picture: bit providers, and quantizers of the chosen widths.
 
-A bit provider is one module of a network. It looks at the pictures of a batch before the network
-runs, and then chooses a width for every sample at every dynamic input, in the order in which these
-are computed; it keeps what it chose last.
+A bit provider is a module of a network. It looks at the pictures of a batch before the network
+runs, then chooses a width for every sample at every dynamic input, in the order of computation. It
+keeps its latest choices.
 """
 
 from abc import abstractmethod
@@ -20,18 +20,18 @@ from sr_quant_cli.quant.quantizers import Quantizer
 
 @dataclass(frozen=True)
 class Choice:
-    """Widths of one layer's input, one for each sample."""
+    """Chosen bit widths of one layer's input, one for each sample."""
 
     bits: Tensor
-    """``[N]``, float32; with a gradient where the provider learns"""
+    """``[N]``, float32; with a gradient if the provider learns"""
     index: Tensor
-    """``[N]``, int64: which candidate that is"""
+    """``[N]``, int64: index of the candidate"""
     probabilities: Tensor | None = None
     """probabilities of the candidates, ``[N, K]``; None: the choice does not learn"""
 
 
 class BitProvider(nn.Module):
-    """Chooses widths for every sample of a batch.
+    """Chooser of bit widths for every sample of a batch.
 
     Parameters
     ----------
@@ -50,17 +50,17 @@ class BitProvider(nn.Module):
         super().__init__()
         self.candidates = candidates
         self.choices: dict[str, Choice] = {}
-        """of the batch that ran last, by the paths of the dynamic inputs; a further use of one has
-        ``#`` and its number behind the path"""
+        """Choices for the latest batch, by the paths of the dynamic inputs. The second use of an
+        input has the key ``path#2``, and so on."""
 
     def begin(self, picture: Tensor) -> None:
-        """Take in the LR batch ``[N, 3, h, w]``, 0..1, that the network is about to enlarge."""
+        """Look at the LR batch ``[N, 3, h, w]``, 0..1, that the network is about to enlarge."""
         self.choices = {}
         with torch.autocast(picture.device.type, enabled=False):
             self.look(picture.float())
 
     def choice(self, layer: str, x: Tensor) -> Choice:
-        """Choose for a layer's input ``[N, C, H, W]``, and note it."""
+        """Choose for a layer's input ``[N, C, H, W]``, and keep the choice."""
         with torch.autocast(x.device.type, enabled=False):
             made = self.choose(layer, x)
         uses = len(self._uses(layer))
@@ -68,13 +68,13 @@ class BitProvider(nn.Module):
         return made
 
     def latest(self, layer: str) -> Choice:
-        """What was chosen at the latest use of a dynamic input."""
+        """Choice at the latest use of a dynamic input."""
         return self.choices[self._uses(layer)[-1]]
 
     def chosen(self) -> Tensor:
-        """Widths of the latest batch: ``[N, L]``, a column for each use of a dynamic input.
+        """Widths for the latest batch: ``[N, L]``, a column for each use of a dynamic input.
 
-        Columns are in the order of ``inputs``, without those that the network's depth leaves out.
+        Columns are in the order of ``inputs``, without inputs that the network's depth leaves out.
         """
         used = [name for layer in self.inputs for name in self._uses(layer)]
         return torch.stack([self.choices[name].bits.detach() for name in used], dim=1)
@@ -83,39 +83,38 @@ class BitProvider(nn.Module):
         return [name for name in self.choices if name.partition("#")[0] == layer]
 
     def look(self, picture: Tensor) -> None:
-        """Find what choices depend on besides the layer's input; nothing by default."""
+        """Prepare what choices depend on besides the layer's input; nothing by default."""
 
     @abstractmethod
     def choose(self, layer: str, x: Tensor) -> Choice:
         """Choose for a layer's input ``[N, C, H, W]``."""
 
     def of_index(self, index: Tensor) -> Choice:
-        """The choice of candidates by their index ``[N]``."""
+        """Choice of the candidates with the indices ``[N]``."""
         widths = torch.tensor(self.candidates, dtype=torch.float32, device=index.device)
         return Choice(widths[index], index)
 
 
 class ListedProvider(BitProvider):
-    """Chooses by the picture alone, for all layers at once, among a few rows of bits.
+    """Chooser among a few rows of bits, by the picture alone, for all layers at once.
 
-    A network with one row is one of fixed bits (``at_row``), which comes down to integers as others
-    do.
+    A network at one row has fixed bits (``at_row``), and is lowered to integers as any other.
 
     Attributes
     ----------
     row
-        Of the pictures of the batch that runs, int64 ``[N]``; set by ``look``.
+        Rows of the pictures in the current batch, int64 ``[N]``; set by ``look``.
     """
 
     row: Tensor
 
     @abstractmethod
     def rows(self) -> Tensor:
-        """Bits, int64 ``[R, L]``: a column for each dynamic input, in the order of the network."""
+        """Table of bits, int64 ``[R, L]``: a column for each dynamic input, as in ``inputs``."""
 
 
 class DynamicQuantizer(Quantizer):
-    """A quantizer of an activation ``[N, C, H, W]`` whose width differs from sample to sample.
+    """Quantizer of an activation ``[N, C, H, W]`` with a bit width for each sample.
 
     ``provider`` is set by ``attach``; the quantizer does not own it.
     """
@@ -125,7 +124,7 @@ class DynamicQuantizer(Quantizer):
 
     @abstractmethod
     def grid_at(self, bits: int) -> Grid:
-        """Grid of one of the candidates, a single range."""
+        """Grid of one candidate, with a single range."""
 
     def symmetric_grids(self) -> tuple[Grid, ...]:
         """Grids of the candidates, if all are symmetric around zero; empty if they are not.
@@ -136,10 +135,10 @@ class DynamicQuantizer(Quantizer):
 
     @abstractmethod
     def grid_for(self, choice: Choice) -> Grid:
-        """Grid with a range ``[N, 1, 1, 1]`` for each sample."""
+        """Grid with ranges ``[N, 1, 1, 1]``, one for each sample."""
 
     def grid(self, x: Tensor) -> Grid:
-        """Grid of the widths that are chosen for ``x``."""
+        """Grid of the widths chosen for ``x``."""
         return self.grid_for(self.provider[0].choice(self.layer, x))
 
 
@@ -171,7 +170,7 @@ class Scales(DynamicQuantizer, MaxScale):
         """None: it depends on the choice."""
 
     def grid_at(self, bits: int) -> Grid:
-        """The symmetric grid of a candidate."""
+        """Symmetric grid of a candidate."""
         return sym_narrow(self.alpha[self.candidates.index(bits)], bits)
 
     def symmetric_grids(self) -> tuple[Grid, ...]:
@@ -179,7 +178,7 @@ class Scales(DynamicQuantizer, MaxScale):
         return tuple(map(self.grid_at, self.candidates))
 
     def grid_for(self, choice: Choice) -> Grid:
-        """The symmetric grid of each sample's candidate."""
+        """Symmetric grid of each sample's candidate."""
         alpha = self.alpha.clamp_min(MIN_WIDTH)[choice.index].view(-1, 1, 1, 1)
         step = alpha / (2 ** (choice.bits - 1) - 1).view(-1, 1, 1, 1)
         last = 2 ** (max(self.candidates) - 1) - 1
@@ -205,16 +204,16 @@ class Scales(DynamicQuantizer, MaxScale):
 
 
 def attach(network: nn.Module, provider: BitProvider) -> None:
-    """Give a quantized network its bit provider, and every dynamic quantizer the way to it.
+    """Connect a quantized network and its dynamic quantizers to a bit provider.
 
     Raises
     ------
     ValueError
-        It has no dynamic quantizer.
+        The network has no dynamic quantizer.
     """
     dynamic = dynamic_quantizers(network)
     if not dynamic:
-        raise ValueError("no input that the placement quantizes is a map, whose bits could follow")
+        raise ValueError("the placement quantizes no feature map whose bits could be chosen")
     for path, quantizer in dynamic.items():
         quantizer.layer, quantizer.provider = path, (provider,)
     provider.inputs = tuple(dynamic)
@@ -233,5 +232,5 @@ def dynamic_quantizers(network: nn.Module) -> dict[str, DynamicQuantizer]:
 
 def _begin(network: nn.Module, inputs: tuple[Any, ...]) -> None:
     provider = network.bit_provider
-    if isinstance(provider, BitProvider):  # else it was fixed at a row
+    if isinstance(provider, BitProvider):  # otherwise the network was fixed at a row
         provider.begin(inputs[0])

@@ -1,6 +1,6 @@
-"""Fake quantization: values on a grid in the forward pass, a chosen gradient in the backward pass.
+"""Fake quantization: rounding to a grid forwards, a chosen gradient backwards.
 
-The rules (the published methods use no other):
+Published methods use these rules:
 
 ========  ===============  ==============================  ====================================
 rule      papers           gradient of the input           gradient of the bounds
@@ -8,15 +8,18 @@ rule      papers           gradient of the input           gradient of the bound
 ``ste``   DAQ              1, on clipped values too        none
 ``half``  PAMS, DDTB       1 inside, 0 outside, 1/2 on a   share of clipped values, less the
                            bound, as min and max give it   rounding error over the width
-``clip``  2DQuant,         1 inside and on a bound, 0      as above, with ties in full
-          DBDC+PaC         outside
+``clip``  2DQuant          1 inside and on a bound, 0      as above, with ties in full
+                           outside
+``clamp`` AdaBM,           as ``clip``                     as above, without ties, as
+          DBDC+PaC                                         ``torch.clamp`` gives it
 ``tanh``  QuantSR          slope of a soft staircase       LSQ's, with the same slope
                            inside, 0 outside
 ========  ===============  ==============================  ====================================
 
 With ``e = (clip(x) - x_hat) / (u - l)`` the gradient of the upper bound is ``1[x >= u] - e`` and of
-the lower one ``1[x <= l] + e``. For ``u = Qp * step`` and ``l = Qn * step`` this is LSQ's gradient
-of the step, for ``u = -l = alpha`` PAMS's of ``alpha``: every trainable range is composed of it.
+the lower one ``1[x <= l] + e``; for ``clamp`` with ``>`` and ``<``. For ``u = Qp * step`` and
+``l = Qn * step`` this is LSQ's gradient of the step, for ``u = -l = alpha`` PAMS's of ``alpha``:
+every trainable range reduces to these two.
 """
 
 import math
@@ -29,13 +32,13 @@ from torch.autograd.function import once_differentiable
 
 from sr_quant_cli.quant.grids import Grid, quantize
 
-Rule = Literal["ste", "half", "clip", "tanh"]
+Rule = Literal["ste", "half", "clip", "clamp", "tanh"]
 
 
 def fake_quantize(x: Tensor, grid: Grid, rule: Rule) -> Tensor:
     """Put values on a grid: any floating type -> float32 of the same shape.
 
-    Computed in float32, inside autocast, too. Gradients reach ``x`` and the bounds of the grid.
+    Computed in float32, also under autocast. Gradients reach ``x`` and the bounds of the grid.
 
     >>> from sr_quant_cli.quant.grids import affine_real
     >>> x = torch.tensor([-2.0, 0.4, 1.3, 5.0], requires_grad=True)
@@ -57,18 +60,18 @@ def fake_quantize(x: Tensor, grid: Grid, rule: Rule) -> Tensor:
 
 
 def scale_gradient(grid: Grid, factor: float) -> Grid:
-    """The same grid; the gradient of its range is multiplied by ``factor`` (LSQ)."""
+    """Multiply the gradient of a grid's range by ``factor`` (LSQ); the grid stays the same."""
 
     def scaled(bound: Tensor) -> Tensor:
         value = bound.detach()
         return value + (bound - value) * factor
 
-    # Scaled where the gradient enters, so that the step keeps its very last bit.
+    # Scaled at the bounds, so that the step stays the same to the last bit.
     return replace(grid, lower=scaled(grid.lower), upper=scaled(grid.upper))
 
 
 class _FakeQuantize(torch.autograd.Function):
-    """Few passes over the feature map, in place: each costs as much as the arithmetic in it."""
+    """In-place passes over the feature map, as few as possible: memory traffic dominates."""
 
     @staticmethod
     def forward(
@@ -91,7 +94,7 @@ class _FakeQuantize(torch.autograd.Function):
         inside = g - input_above
         inside -= input_below
         if ctx.rule == "tanh":
-            # Of the step: R(v) - slope * v, on values that are not clipped.
+            # Gradient of the step: R(v) - slope * v, for values that are not clipped.
             rounded = (y - ctx.grid.origin).mul_(inside)
             inside *= _tanh_slope(x, ctx.grid)
             error = (x - ctx.grid.origin).mul_(inside).sub_(rounded)
@@ -104,9 +107,12 @@ class _FakeQuantize(torch.autograd.Function):
 def _beyond(
     g: Tensor, x: Tensor, bound: Tensor, rule: Rule, compare: tuple[Any, Any]
 ) -> tuple[Tensor, Tensor]:
-    """Part of the gradient ``g`` that values beyond a bound take from the input, and give to it."""
-    # Masks as float32: mixing types takes a pass several times as long.
-    strict, closed = (how(x, bound, out=torch.empty_like(x)) for how in compare)
+    """Gradient that values beyond a bound take from the input, and the sum that the bound gets."""
+    # Float32 masks: a pass that mixes dtypes takes several times as long.
+    strict, closed = (test(x, bound, out=torch.empty_like(x)) for test in compare)
+    if rule == "clamp":
+        beyond = strict.mul_(g)
+        return beyond, beyond.sum_to_size(bound.shape)
     if rule == "half":
         both = strict.add_(closed).mul_(0.5).mul_(g)
         return both, both.sum_to_size(bound.shape)

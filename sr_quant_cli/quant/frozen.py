@@ -1,4 +1,4 @@
-"""Ranges that change no more: those of model files and of networks for graphs."""
+"""Quantizers with constant grids: those of model files, and of networks that become graphs."""
 
 import torch
 from torch import Tensor
@@ -9,15 +9,13 @@ from sr_quant_cli.quant.ranges import range_shape
 
 
 class FrozenWeight(Quantizer):
-    """Stands in for a weight's quantizer where the weight already lies on its grid.
-
-    It knows the grid, so that codes can be read off again, and changes nothing.
+    """Quantizer of a weight that already lies on its grid: it changes nothing, and knows the codes.
 
     Parameters
     ----------
     levels
-        First code, origin and step, float32, one after the other: one of each, or a step, or an
-        origin and a step, for every output channel of the weight.
+        First code, origin and step, float32, concatenated. The step, or origin and step, may have
+        a value for each output channel of the weight.
     weight
         ``[C, ...]``
     """
@@ -39,7 +37,7 @@ class FrozenWeight(Quantizer):
         return FrozenWeight(grid.bits, torch.cat([first, origin, grid.step.flatten()]), weight)
 
     def grid(self, x: Tensor) -> Grid:
-        """The grid that the weight lies on, whatever ``x`` is."""
+        """Grid that the weight lies on; independent of ``x``."""
         first, last = int(self.levels[0]), int(self.levels[0]) + 2**self.bits - 1
         values = self.levels[1:]
         steps = self._shape[0] if len(values) > 2 else 1
@@ -50,12 +48,12 @@ class FrozenWeight(Quantizer):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x`` itself."""
+        """Return ``x`` itself."""
         return x
 
 
 class FrozenInput(Quantizer):
-    """A range of an activation that changes no more.
+    """Quantizer of an activation with a constant range.
 
     Parameters
     ----------
@@ -72,17 +70,17 @@ class FrozenInput(Quantizer):
 
     @staticmethod
     def of(grid: Grid) -> "FrozenInput":
-        """Keep a grid that has one range."""
+        """Keep a grid with a single range."""
         first = torch.full_like(grid.step, grid.first)
         values = torch.stack([first, grid.lower, grid.upper, grid.origin, grid.step])
         return FrozenInput(grid.bits, values)
 
     def grid(self, x: Tensor) -> Grid:
-        """The grid, whatever ``x`` is."""
+        """Constant grid; independent of ``x``."""
         _, lower, upper, origin, step = self.levels
         first = int(self.levels[0])
         return Grid(step, origin, lower, upper, first, first + 2**self.bits - 1, self.bits)
 
     def static_grid(self) -> Grid:
-        """The grid."""
+        """Constant grid."""
         return self.grid(self.levels)

@@ -1,7 +1,7 @@
-"""Uniform grids: from a range and a number of bits to levels.
+"""Uniform grids: from a range and a bit width to levels.
 
 Every grid of the literature is ``step * k + origin`` with an integer code ``k`` between two limits.
-They differ in whether zero is a level, and in what the range means.
+They differ in the meaning of the range, and in whether zero is a level.
 
 ==============  ==============================================  ============  ==================
 function        codes ``k``                                     origin        zero is a level
@@ -10,12 +10,13 @@ sym_narrow      -(2^(b-1) - 1) .. 2^(b-1) - 1                   0             ye
 sym_full        -2^(b-1) .. 2^(b-1) - 1                         0             yes
 unsigned        0 .. 2^b - 1                                    0             yes
 affine_int      2^b codes around an integer zero point          step * z      if it is in range
+affine_zero     the same, the range widened to include zero     step * z      yes
 affine_real     0 .. 2^b - 1                                    lower bound   no, in general
 midrise         -2^(b-1) .. 2^(b-1) - 1                         step / 2      never
 ==============  ==============================================  ============  ==================
 
-Bounds are tensors that broadcast against what is quantized: a scalar for one range per tensor,
-``[C, 1, 1, 1]`` for one per output channel. Gradients reach them through ``Grid``'s tensors.
+Bounds are tensors that broadcast against the quantized tensor: a scalar for a per-tensor range,
+``[C, 1, 1, 1]`` for a per-channel one. Gradients reach them through the tensors of ``Grid``.
 """
 
 from dataclasses import dataclass
@@ -25,16 +26,16 @@ from torch import Tensor
 
 MIN_BITS, MAX_BITS = 2, 8
 MIN_WIDTH = 1e-8
-"""Smallest range: a dead channel has none, and its constant is kept."""
+"""Smallest width of a range: dead channels have none, and keep their constant."""
 MIN_RELATIVE_WIDTH = 2.0**-16
-"""Smallest range over its lower bound: below, float32 has no room for 2^8 levels."""
+"""Smallest width relative to the lower bound: below it, float32 cannot hold 2^8 levels."""
 
 
 @dataclass(frozen=True)
 class Grid:
     """Levels ``step * k + origin`` for ``first <= k <= last``; values are clipped to the bounds.
 
-    ``lower`` and ``upper`` are the bounds of clipping, which need not be levels.
+    ``lower`` and ``upper`` are the clipping bounds, which need not be levels.
     """
 
     step: Tensor
@@ -47,12 +48,12 @@ class Grid:
 
 
 def check_bits(bits: int) -> int:
-    """Give back ``bits``.
+    """Return ``bits``.
 
     Raises
     ------
     ValueError
-        It is not between 2 and 8.
+        ``bits`` is not between 2 and 8.
     """
     if not MIN_BITS <= bits <= MAX_BITS:
         raise ValueError(f"{bits} bits: must be {MIN_BITS} to {MAX_BITS}")
@@ -60,7 +61,7 @@ def check_bits(bits: int) -> int:
 
 
 def sym_narrow(alpha: Tensor, bits: int) -> Grid:
-    """Symmetric without the lowest code: ``[-alpha, alpha]`` in ``2^b - 1`` levels (PAMS).
+    """Symmetric grid without the lowest code: ``2^b - 1`` levels in ``[-alpha, alpha]`` (PAMS).
 
     >>> levels(sym_narrow(torch.tensor(6.0), 3)).tolist()
     [-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0]
@@ -72,7 +73,7 @@ def sym_narrow(alpha: Tensor, bits: int) -> Grid:
 
 
 def sym_full(step: Tensor, bits: int) -> Grid:
-    """Symmetric with all codes, by its step (LSQ, QuantSR).
+    """Symmetric grid with all codes, given by its step (LSQ, QuantSR).
 
     >>> levels(sym_full(torch.tensor(0.5), 3)).tolist()
     [-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5]
@@ -85,7 +86,7 @@ def sym_full(step: Tensor, bits: int) -> Grid:
 
 
 def unsigned(step: Tensor, bits: int) -> Grid:
-    """From zero upwards, by its step: for values after ReLU.
+    """Grid from zero upwards, given by its step: for values after a ReLU.
 
     >>> levels(unsigned(torch.tensor(0.5), 2)).tolist()
     [0.0, 0.5, 1.0, 1.5]
@@ -97,16 +98,16 @@ def unsigned(step: Tensor, bits: int) -> Grid:
 
 
 def above(lower: Tensor, upper: Tensor) -> Tensor:
-    """``upper``, but so far above ``lower`` that there is a grid between them."""
+    """Raise ``upper`` where it is too close to ``lower`` for a grid to fit between them."""
     width = (lower.abs() * MIN_RELATIVE_WIDTH).clamp_min(MIN_WIDTH)
     return torch.maximum(upper, lower + width)
 
 
 def affine_int(lower: Tensor, upper: Tensor, bits: int) -> Grid:
-    """A range with an integer zero point ``z = R(lower / step)`` (DDTB).
+    """Grid of a range, with an integer zero point ``z = R(lower / step)`` (DDTB).
 
-    Codes of values in the range are ``z .. z + 2^b - 1``; they are counted from ``z`` here, so that
-    the origin is ``step * z``: a multiple of the step, and zero a level wherever it is in range.
+    Codes in the paper are ``z .. z + 2^b - 1``. They are counted from ``z`` here, so the origin is
+    ``step * z``, a multiple of the step, and zero is a level if it lies in the range.
 
     >>> levels(affine_int(torch.tensor(-1.0), torch.tensor(5.0), 2)).tolist()
     [0.0, 2.0, 4.0, 6.0]
@@ -121,7 +122,7 @@ def affine_int(lower: Tensor, upper: Tensor, bits: int) -> Grid:
 
 
 def affine_zero(lower: Tensor, upper: Tensor, bits: int) -> Grid:
-    """A range with an integer zero point that is widened to zero where that lies outside.
+    """Grid with an integer zero point of a range that is widened to include zero.
 
     >>> levels(affine_zero(torch.tensor(1.0), torch.tensor(6.0), 2)).tolist()
     [0.0, 2.0, 4.0, 6.0]
@@ -130,7 +131,7 @@ def affine_zero(lower: Tensor, upper: Tensor, bits: int) -> Grid:
 
 
 def affine_real(lower: Tensor, upper: Tensor, bits: int) -> Grid:
-    """A range with its lower bound as the first level (2DQuant, DBDC+PaC, MinMax).
+    """Grid of a range whose lower bound is the first level (2DQuant, DBDC+PaC, MinMax).
 
     >>> levels(affine_real(torch.tensor(-1.0), torch.tensor(5.0), 2)).tolist()
     [-1.0, 1.0, 3.0, 5.0]
@@ -141,7 +142,7 @@ def affine_real(lower: Tensor, upper: Tensor, bits: int) -> Grid:
 
 
 def midrise(step: Tensor, bits: int) -> Grid:
-    """Odd multiples of half a step, around zero (DAQ).
+    """Grid of the odd multiples of half a step, around zero (DAQ).
 
     >>> levels(midrise(torch.tensor(2.0), 2)).tolist()
     [-3.0, -1.0, 1.0, 3.0]
@@ -159,17 +160,17 @@ def levels(grid: Grid) -> Tensor:
 
 
 def encode(x: Tensor, grid: Grid) -> Tensor:
-    """Integer codes of the nearest levels, halves to even: float32 ``x`` -> int16."""
+    """Integer codes of the nearest levels, ties to even: float32 ``x`` -> int16."""
     return _rounded(x, grid).to(torch.int16)
 
 
 def decode(codes: Tensor, grid: Grid) -> Tensor:
-    """Levels of integer codes, bit for bit those of ``quantize``."""
+    """Levels of integer codes, bit for bit as ``quantize`` gives them."""
     return codes.to(grid.step.dtype).mul_(grid.step).add_(grid.origin)
 
 
 def quantize(x: Tensor, grid: Grid) -> Tensor:
-    """Round to the nearest level: ``step * k + origin``, float32, without a gradient.
+    """Round to the nearest level, ``step * k + origin``: float32, without a gradient.
 
     >>> x = torch.tensor([-9.0, -0.9, 0.0, 1.0, 2.9])
     >>> quantize(x, sym_narrow(torch.tensor(3.0), 3)).tolist()
@@ -179,6 +180,6 @@ def quantize(x: Tensor, grid: Grid) -> Tensor:
 
 
 def _rounded(x: Tensor, grid: Grid) -> Tensor:
-    # In place after the first copy: a pass over a feature map costs as much as the arithmetic.
+    # In place after the first copy: memory traffic costs as much as the arithmetic.
     codes = torch.clamp(x, grid.lower, grid.upper).sub_(grid.origin).div_(grid.step).round_()
     return codes.clamp_(grid.first, grid.last)

@@ -1,4 +1,4 @@
-"""Layers whose operands are quantized."""
+"""Layers with quantized operands."""
 
 import torch
 from torch import Tensor, nn
@@ -6,14 +6,14 @@ from torch.nn import functional as F
 
 
 class QuantConv2d(nn.Module):
-    """A convolution on a quantized input and a quantized weight; the bias stays float.
+    """Convolution with quantized input and weight; the bias stays float.
 
     Parameters
     ----------
     conv
-        Its weight ``[Cout, Cin / groups, kh, kw]`` and bias are taken over, not copied.
+        Convolution whose weight ``[Cout, Cin / groups, kh, kw]`` and bias are shared, not copied.
     weight_quantizer, input_quantizer
-        ``nn.Identity`` where an operand stays as it is.
+        ``nn.Identity`` for a float operand.
     """
 
     weight: Tensor
@@ -34,9 +34,9 @@ class QuantConv2d(nn.Module):
         return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
     def operands(self, x: Tensor, count: int, random: torch.Generator) -> Tensor:
-        """What single weights are multiplied with at some output pixels, drawn by lot.
+        """Input windows of randomly drawn output pixels, as columns of a matrix product.
 
-        ``[N, Cin, H, W]`` -> ``[groups, pixels, Cin / groups * kh * kw]``; padding must be numbers.
+        ``[N, Cin, H, W]`` -> ``[groups, pixels, Cin / groups * kh * kw]``; padding must be numeric.
         """
         (kh, kw), (sh, sw), (dh, dw) = self.weight.shape[2:], self.stride, self.dilation
         ph, pw = (int(p) for p in self.padding)
@@ -49,7 +49,7 @@ class QuantConv2d(nn.Module):
 
 
 class QuantLinear(nn.Module):
-    """A linear layer on a quantized input and a quantized weight ``[out, in]``."""
+    """Linear layer with quantized input and weight ``[out, in]``."""
 
     weight: Tensor
     weight_quantizer: nn.Module
@@ -66,10 +66,7 @@ class QuantLinear(nn.Module):
         return F.linear(self.input_quantizer(x), self.weight_quantizer(self.weight), self.bias)
 
     def operands(self, x: Tensor, count: int, random: torch.Generator) -> Tensor:
-        """What single weights are multiplied with for some vectors, drawn by lot.
-
-        ``[..., in]`` -> ``[1, vectors, in]``
-        """
+        """Randomly drawn input vectors: ``[..., in]`` -> ``[1, vectors, in]``."""
         rows = x.flatten(0, -2)
         return rows[torch.randint(len(rows), (count,), generator=random)][None]
 
@@ -88,7 +85,7 @@ class QuantMatMul(nn.Module):
 
 
 class QuantTensor(nn.Module):
-    """A tensor that is quantized in passing: a shortcut, the output of a branch."""
+    """Quantized tensor between layers: a shortcut, the output of a branch."""
 
     def __init__(self, input_quantizer: nn.Module) -> None:
         super().__init__()

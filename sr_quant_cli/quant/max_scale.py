@@ -1,4 +1,4 @@
-"""A trainable bound of both signs (PAMS), and what changes it from outside."""
+"""PAMS's trainable symmetric bound, and functions that change it from outside."""
 
 from dataclasses import replace
 
@@ -10,14 +10,14 @@ from sr_quant_cli.quant.quantizers import Quantizer, quantizers
 from sr_quant_cli.system.processes import average_processes
 
 BEYOND = 2**16
-"""Factor on a range that clips nothing then. A power of two: a bound's gradient stays as it is."""
+"""Factor on a range, so that nothing is clipped; a power of two keeps the bound's gradient."""
 
 
 class MaxScale(Quantizer):
-    """A trainable bound of both signs (PAMS).
+    """Trainable symmetric bound ``alpha`` (PAMS).
 
-    While it follows the data, ``alpha`` is the mean over the samples of a batch of their largest
-    absolute values, and nothing is clipped: codes go on beyond ``q``.
+    While the quantizer follows the data, ``alpha`` is the mean over a batch of the samples' largest
+    absolute values. Nothing is clipped then: codes extend beyond ``q``.
 
     Examples
     --------
@@ -44,7 +44,7 @@ class MaxScale(Quantizer):
 
     @property
     def following(self) -> bool:
-        """Whether alpha follows the data in the present forward pass."""
+        """True if alpha follows the data in this forward pass."""
         return self.follows and self.training and self.mode == "quantize"
 
     def observe(self, x: Tensor) -> None:
@@ -52,18 +52,18 @@ class MaxScale(Quantizer):
         self.alpha.data.copy_(x.abs().amax(tuple(range(1, x.ndim))).mean())
 
     def reach(self, grid: Grid) -> Grid:
-        """The grid, which goes on beyond its bounds while alpha follows the data."""
+        """Extend a grid beyond its bounds while alpha follows the data."""
         if not self.following:
             return grid
         wide = {name: BEYOND * getattr(grid, name) for name in ("lower", "upper", "first", "last")}
         return replace(grid, **wide)
 
     def grid(self, x: Tensor) -> Grid:
-        """The symmetric grid up to ``alpha``."""
+        """Symmetric grid up to ``alpha``."""
         return self.reach(sym_narrow(self.alpha, self.bits))
 
     def static_grid(self) -> Grid | None:
-        """The grid up to ``alpha``."""
+        """Symmetric grid up to ``alpha``."""
         return sym_narrow(self.alpha, self.bits)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ class MaxScale(Quantizer):
         return self.quantized(x)
 
     def quantized(self, x: Tensor) -> Tensor:
-        """Values on the present grid."""
+        """Quantize on the current grid."""
         return super().forward(x)
 
     @torch.no_grad()
@@ -85,21 +85,21 @@ class MaxScale(Quantizer):
 
 
 def follow(network: nn.Module, *, follows: bool) -> None:
-    """Let all maximum scales follow the data, or not."""
+    """Make all ``MaxScale`` quantizers of a network follow the data, or not."""
     for quantizer in quantizers(network):
         if isinstance(quantizer, MaxScale):
             quantizer.follows = follows
 
 
 def inherit_scales(network: nn.Module, before: nn.Module) -> None:
-    """Copy the bounds of maximum scales from a network that has them at the same sites.
+    """Copy the bounds of ``MaxScale`` quantizers from a network quantized at the same sites.
 
-    A single bound goes to all candidates.
+    A single bound is copied to all candidate bit widths.
 
     Raises
     ------
     ValueError
-        It has none at one of the sites.
+        The network ``before`` has no bound at one of the sites.
     """
     plan = getattr(before, "quantization", None)
     given = {entry.site.path: entry.source for entry in plan.sites if entry.given} if plan else {}
@@ -108,7 +108,7 @@ def inherit_scales(network: nn.Module, before: nn.Module) -> None:
         if not isinstance(quantizer, MaxScale):
             continue
         site, _, operand = path.rpartition(".")
-        # Where the input came quantized, the tensor site in front has the bound.
+        # The bound of an input that was quantized before is that of the tensor site in front.
         source = modules.get(f"{given.get(site, site)}.{operand}")
         grid = source.static_grid() if isinstance(source, Quantizer) else None
         if isinstance(source, MaxScale):

@@ -1,9 +1,8 @@
-"""Dense bit packing of integer codes: 2 to 8 bits a code, without gaps.
+"""Dense bit packing of integer codes: 2 to 8 bits per code, without gaps.
 
-Codes are stored as their distance from the lowest code of their grid. The distances follow each
-other in one stream of bits, lowest bit first, and the stream fills each byte from its lowest bit
-upwards; only the last byte is padded, with zeros. ``n`` codes of ``b`` bits take
-``ceil(n * b / 8)`` bytes.
+Codes are stored as offsets from the lowest code of their grid, in one bit stream, lowest bit first.
+The stream fills each byte from its lowest bit upwards, and zeros pad the last byte. ``n`` codes of
+``b`` bits take ``ceil(n * b / 8)`` bytes.
 """
 
 import math
@@ -42,7 +41,7 @@ def pack(codes: Tensor, first: int, bits: int) -> Tensor:
     ['11100001', '00000001']
     """
     check_bits(bits)
-    # Wider than int16, in which a stray code's distance could wrap round and pass for a good one.
+    # int16 could overflow, and the offset of a wrong code would pass for a valid one.
     distances = codes.flatten().cpu().numpy().astype(np.int32) - first
     if (distances >> bits).any():
         raise ValueError(
@@ -60,7 +59,7 @@ def unpack(packed: Tensor, shape: Sequence[int], first: int, bits: int) -> Tenso
     Parameters
     ----------
     packed
-        What ``pack`` gave.
+        Result of ``pack``.
     shape
         Shape of the codes.
     first
@@ -71,7 +70,7 @@ def unpack(packed: Tensor, shape: Sequence[int], first: int, bits: int) -> Tenso
     Raises
     ------
     ValueError
-        ``packed`` is not as long as that many codes are, or ``bits`` is not between 2 and 8.
+        ``packed`` has the wrong length, or ``bits`` is not between 2 and 8.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What bit providers see of a picture and of a layer's input: one number, or a few, a sample.
+"""Statistics of a picture, or of a layer's input, that bit providers choose by.
 
 ==================  ==================================================  =======================
 function            gives                                               used by
@@ -9,8 +9,7 @@ entropy             of the distribution of grey values                  Granular
 deviations          standard deviation of every channel                 CADyQ
 ==================  ==================================================  =======================
 
-Pictures are RGB 0..1, float32 ``[N, 3, H, W]``; what is smaller than a kernel is extended by its
-border.
+Pictures are RGB 0..1, float32 ``[N, 3, H, W]``. Their borders are replicated for the kernels.
 """
 
 import math
@@ -20,14 +19,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 GREY = (0.299, 0.587, 0.114)
-"""Of RGB in grey (ITU-R BT.601)."""
+"""Weights of RGB in the luma (ITU-R BT.601)."""
 
 ENTROPY_BINS, ENTROPY_WIDTH = 32, 0.0255
-"""Points on 0..1 at which a density is estimated, and the deviation of its kernel (Granular-DQ)."""
+"""Points on 0..1 where the density is estimated, and deviation of its kernel (Granular-DQ)."""
 
 
 def grey(picture: Tensor) -> Tensor:
-    """``[N, 3, H, W]`` -> ``[N, 1, H, W]``."""
+    """Luma of a picture: ``[N, 3, H, W]`` -> ``[N, 1, H, W]``."""
     return (picture * picture.new_tensor(GREY).view(3, 1, 1)).sum(1, keepdim=True)
 
 
@@ -42,7 +41,7 @@ def sobel_gradients(picture: Tensor, *, magnitude: bool = False) -> Tensor:
     Parameters
     ----------
     magnitude
-        Give the mean length of the slope, ``[N, 1]``, in the place of ``[N, 2]``.
+        Return the mean length of the gradient, ``[N, 1]``, instead of ``[N, 2]``.
     """
     across = picture.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
     kernels = torch.stack([across, across.T])[:, None]
@@ -84,7 +83,7 @@ def entropy(picture: Tensor) -> Tensor:
 def deviations(x: Tensor) -> Tensor:
     """Unbiased standard deviation of every channel over its pixels: ``[N, C, H, W]`` -> ``[N, C]``.
 
-    Of a single pixel 0.
+    0 for a single pixel.
     """
     if math.prod(x.shape[2:]) == 1:
         return torch.zeros_like(x[:, :, 0, 0])

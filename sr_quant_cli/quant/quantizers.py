@@ -1,7 +1,7 @@
 """Quantizers: modules that put one tensor on a grid.
 
-A quantizer is a grid with a range and a rule for its gradient. Where the range comes from is what
-methods differ in: they derive their own quantizers from these and state ``grid``.
+A quantizer combines a grid, a range and a gradient rule. Methods differ in where the range comes
+from: they derive their own quantizers from these and define ``grid``.
 """
 
 from abc import abstractmethod
@@ -22,13 +22,13 @@ Mode = Literal["quantize", "observe", "off"]
 class Quantizer(nn.Module):
     """Fake-quantizes its input: any floating type -> float32 of the same shape.
 
-    In mode ``observe`` the input is looked at and given back as it is, ``off``: given back.
-    The mode is set from outside and is no part of the state.
+    Mode ``observe`` looks at the input and returns it unchanged; mode ``off`` only returns it. The
+    mode is set from outside and is not part of the state.
 
     Raises
     ------
     ValueError
-        The bits are not between 2 and 8.
+        ``bits`` is not between 2 and 8.
     """
 
     def __init__(self, bits: int, rule: Rule) -> None:
@@ -39,38 +39,38 @@ class Quantizer(nn.Module):
 
     @abstractmethod
     def grid(self, x: Tensor) -> Grid:
-        """Grid for a float32 tensor; of a static quantizer it does not depend on ``x``."""
+        """Grid for a float32 tensor; for a static quantizer it is independent of ``x``."""
 
     def static_grid(self) -> Grid | None:
-        """The grid of whatever comes; None where it depends on the input."""
+        """Grid for any input; None if the grid depends on the input."""
         return None
 
     def shift_before(self) -> Tensor | None:
-        """What is added to the input before it is put on the grid; None: nothing."""
+        """Shift added to the input before quantization; None: no shift."""
         return None
 
     def require_zero_level(self) -> None:
-        """Take a grid that has zero, which integer kernels pad with, where another is usual."""
+        """Use a grid with zero as a level: integer kernels pad with zero."""
 
     def observe(self, x: Tensor) -> None:
-        """Take a calibration batch into account; nothing where the range follows from ``x``."""
+        """Update the range from a calibration batch; nothing if the range follows from ``x``."""
 
     def clamp_range(self) -> None:
         """Keep a learned range valid, after a training step."""
 
     def auxiliary(self) -> list[nn.Parameter]:
-        """Parameters that are no range: of a gate, a selector."""
+        """Parameters that are not ranges: those of gates and selectors."""
         return []
 
     def bake_constants(self) -> None:
-        """Make constants of the state that decides what is computed, so that it can be traced."""
+        """Turn state that decides the control flow into constants, so that tracing works."""
         for name, value in list(self.named_buffers(recurse=False)):
             if value.ndim == 0 and not value.is_floating_point():
                 delattr(self, name)
                 setattr(self, name, value.item())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Values on the grid, or ``x`` itself while the mode is not ``quantize``."""
+        """Quantize ``x``; return it unchanged if the mode is not ``quantize``."""
         if self.mode == "quantize":
             return fake_quantize(x, self.grid(x), self.rule)
         if self.mode == "observe":
@@ -84,10 +84,10 @@ class Quantizer(nn.Module):
 
 
 class BoundsQuantizer(Quantizer):
-    """A static range ``[lower, upper]``, found from data and possibly learned.
+    """Quantizer with a static range ``[lower, upper]``, calibrated and possibly learned.
 
-    Whether the range was found is part of the state: a fresh model never takes a test picture for
-    calibration data.
+    The state records whether the range was calibrated, so a fresh model never calibrates on a test
+    picture.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ class BoundsQuantizer(Quantizer):
     shape
         Shape of each bound: ``()``, or ``(C, 1, 1, 1)`` for one per output channel.
     average
-        Bounds of several batches: their mean, or (False) the widest.
+        Combine batches by the mean of their bounds; False: by the widest bounds.
     """
 
     lower: nn.Parameter
@@ -124,7 +124,7 @@ class BoundsQuantizer(Quantizer):
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def require_zero_level(self) -> None:
-        """Take ``affine_zero`` in the place of another grid, and ranges that have zero in them."""
+        """Use ``affine_zero`` instead of another grid, and ranges that include zero."""
         estimate = self._estimate
 
         def with_zero(x: Tensor) -> Bounds:
@@ -134,7 +134,7 @@ class BoundsQuantizer(Quantizer):
         self._to_grid, self._estimate = affine_zero, with_zero
 
     def observe(self, x: Tensor) -> None:
-        """Take the bounds of one batch, or of a weight, into the range."""
+        """Update the range with the bounds of one batch, or of a weight."""
         lower, upper = self._estimate(x)
         seen = int(self.batches)
         if seen and self._average:
@@ -149,19 +149,19 @@ class BoundsQuantizer(Quantizer):
         self.batches.add_(1)
 
     def grid(self, x: Tensor) -> Grid:
-        """The range on its grid.
+        """Grid of the range.
 
         Raises
         ------
         RuntimeError
-            No range was found yet.
+            The range was not calibrated.
         """
         if not self.batches:
-            raise RuntimeError("the range of a quantizer was never found: calibrate first")
+            raise RuntimeError("the range of a quantizer is missing: calibrate first")
         return self._to_grid(self.lower, self.upper, self.bits)
 
     def static_grid(self) -> Grid | None:
-        """The range on its grid."""
+        """Grid of the range."""
         return self.grid(self.lower)
 
     @torch.no_grad()
@@ -171,14 +171,14 @@ class BoundsQuantizer(Quantizer):
 
 
 class ScaleQuantizer(Quantizer):
-    """A static range given by one positive value: a bound ``alpha``, or a step.
+    """Quantizer with a static range given by one positive value: a bound ``alpha``, or a step.
 
     Parameters
     ----------
     to_grid
         ``sym_narrow`` (of alpha), ``sym_full`` or ``unsigned`` (of a step).
     estimate
-        The value for one observed tensor; several batches are averaged.
+        Value for one observed tensor; batches are averaged.
     """
 
     value: nn.Parameter
@@ -199,25 +199,25 @@ class ScaleQuantizer(Quantizer):
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def observe(self, x: Tensor) -> None:
-        """Take the value of one batch, or of a weight, into the average."""
+        """Update the average with the value of one batch, or of a weight."""
         new = self._estimate(x)
         self.value.data.add_((new - self.value) / (int(self.batches) + 1))
         self.batches.add_(1)
 
     def grid(self, x: Tensor) -> Grid:
-        """The range on its grid.
+        """Grid of the range.
 
         Raises
         ------
         RuntimeError
-            No range was found yet.
+            The range was not calibrated.
         """
         if not self.batches:
-            raise RuntimeError("the range of a quantizer was never found: calibrate first")
+            raise RuntimeError("the range of a quantizer is missing: calibrate first")
         return self._to_grid(self.value, self.bits)
 
     def static_grid(self) -> Grid | None:
-        """The range on its grid."""
+        """Grid of the range."""
         return self.grid(self.value)
 
     @torch.no_grad()
@@ -229,7 +229,7 @@ class ScaleQuantizer(Quantizer):
 def channel_scale(
     bits: int, rule: Rule, estimate: Callable[[Tensor], Tensor], weight: Tensor
 ) -> ScaleQuantizer:
-    """Quantizer of a weight with one bound for both sides of zero of each output channel.
+    """Quantizer of a weight with a symmetric bound for each output channel.
 
     ``estimate`` gives the bounds ``[C, 1, 1, 1]`` of a weight ``[C, Cin, kh, kw]``.
     """
@@ -237,7 +237,7 @@ def channel_scale(
 
 
 class WeightRangeQuantizer(Quantizer):
-    """A range that is computed from the tensor itself each time: for weights.
+    """Quantizer of a weight whose range is computed from the weight in every pass.
 
     Parameters
     ----------
@@ -250,13 +250,13 @@ class WeightRangeQuantizer(Quantizer):
         self._grid_of = grid_of
 
     def grid(self, x: Tensor) -> Grid:
-        """The grid of this tensor."""
+        """Grid of this tensor."""
         with torch.no_grad():
             return self._grid_of(x.float(), self.bits)
 
 
 def largest_weight(bits: int, *, per_channel: bool = False) -> WeightRangeQuantizer:
-    """``sym_narrow`` of a weight up to its largest absolute value now, of each output channel."""
+    """Quantizer on ``sym_narrow`` up to the largest magnitude, of the weight or of each channel."""
     dim = 0 if per_channel else None
     return WeightRangeQuantizer(
         bits, "ste", lambda w, b: sym_narrow(max_abs(w, dim) + MIN_WIDTH, b)
@@ -276,7 +276,7 @@ def set_mode(network: nn.Module, mode: Mode) -> None:
 
 @torch.no_grad()
 def observe(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Show weights and calibration batches to all quantizers, every operand in float.
+    """Calibrate all quantizers on weights and LR batches, with every operand in float.
 
     Parameters
     ----------

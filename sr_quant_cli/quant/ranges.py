@@ -1,4 +1,4 @@
-"""Ranges of tensors: what a grid should cover, found from the data.
+"""Ranges of tensors, found from the data.
 
 =================  ====================  ==================================================
 function           gives                 used by
@@ -14,9 +14,9 @@ lsq_step           step                  LSQ (ICLR 2020), QuantSR (NeurIPS 2023)
 gaussian_step      step                  DAQ (WACV 2022)
 =================  ====================  ==================================================
 
-Tensors are float32 and no gradient goes through. ``dim`` is the dimension that has a range for each
-index, ``None`` a single range for the tensor; the result has the size of ``x`` in ``dim`` and 1
-elsewhere, or no dimension: 0 gives ``[C, 1, 1, 1]`` for a weight ``[C, Cin, kh, kw]``.
+Tensors are float32, and no gradient passes through. ``dim`` is the dimension with a range for each
+index; ``None`` gives a single range. The result has the size of ``x`` in ``dim`` and 1 elsewhere:
+``dim=0`` gives ``[C, 1, 1, 1]`` for a weight ``[C, Cin, kh, kw]``.
 """
 
 import math
@@ -34,10 +34,10 @@ Bounds = tuple[Tensor, Tensor]
 """Lower and upper bound."""
 
 _GAUSSIAN_STEP = (1.596, 0.996, 0.586, 0.335, 0.188, 0.104, 0.057, 0.031)
-"""For 1 to 8 bits: step of the mid-rise grid with the least squared error on N(0, 1)."""
+"""Steps of the mid-rise grids with the least squared error on N(0, 1), for 1 to 8 bits."""
 
 _PIECE = 2**20
-"""Levels to compare at once in a search: bounds its memory, to about 100 MB."""
+"""Levels compared at once in a search: limits its memory to about 100 MB."""
 
 
 @torch.no_grad()
@@ -103,9 +103,9 @@ def percentile(x: Tensor, percent: float, dim: int | None = None) -> Bounds:
 def histogram_clip(x: Tensor, dropped: float, bins: int = 2048) -> Bounds:
     """Bounds without the thin ends of the histogram (DBDC).
 
-    Of the two outermost bins the one with fewer values is dropped, again and again, as long as no
-    more than ``dropped`` of all values are lost. Of two equal bins the upper one is dropped: after
-    a ReLU the lower bound is exact. What the paper does with either is not known.
+    The outermost bin with fewer values is dropped, repeatedly, as long as no more than ``dropped``
+    of all values are lost. If both have as many, the upper one is dropped, since the lower bound is
+    exact after a ReLU. The paper does not say how it breaks ties.
 
     >>> x = torch.tensor([0.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 3.0, 3.0, 8.0])
     >>> [bound.item() for bound in histogram_clip(x, 0.2, bins=8)]
@@ -114,9 +114,9 @@ def histogram_clip(x: Tensor, dropped: float, bins: int = 2048) -> Bounds:
     Parameters
     ----------
     x
-        Any shape; one range for all of it.
+        Any shape; all of it has one range.
     dropped
-        Share of the values, from 0 to below 1; the released code: 5e-4 at 4 bits, 1e-5 at 8.
+        Share of the values, 0 or more and below 1; the released code has 5e-4 at 4 bits, 1e-5 at 8.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def search_two_sided(x: Tensor, bits: int, candidates: int = 100, dim: int | Non
     """Bounds with the least squared error on ``affine_real``, for bell-shaped values (DOBI).
 
     Candidate ``i`` of ``K`` is ``[min + i d, max - i d]`` with ``d = (max - min) / 2K``: both
-    bounds move together. Of equal errors the widest range is taken.
+    bounds move together. The widest range wins a tie.
 
     >>> x = torch.tensor([-4.0] + [-1.0, 1.0] * 50 + [4.0])
     >>> lower, upper = search_two_sided(x, 2, candidates=8)
@@ -157,11 +157,10 @@ def search_two_sided(x: Tensor, bits: int, candidates: int = 100, dim: int | Non
 def search_one_sided(
     x: Tensor, bits: int, candidates: int = 100, dim: int | None = None, reach: float = 1.0
 ) -> Bounds:
-    """Bounds with the least squared error on ``affine_real``, the lower one being the minimum.
+    """Bounds with the least squared error on ``affine_real``, with the minimum as the lower one.
 
-    For values that heap up at the lower end, after softmax and GELU (DOBI). Candidate ``i`` of
-    ``K`` is ``[min, max - i d]`` with ``d = reach (max - min) / K``. Of equal errors the widest
-    range is taken.
+    For values that cluster at the lower end, after softmax and GELU (DOBI). Candidate ``i`` of
+    ``K`` is ``[min, max - i d]`` with ``d = reach (max - min) / K``. The widest range wins a tie.
 
     >>> x = torch.tensor([0.0, 1.0, 2.0, 3.0] * 10 + [4.0])
     >>> lower, upper = search_one_sided(x, 2, candidates=8)
@@ -171,8 +170,8 @@ def search_one_sided(
     Parameters
     ----------
     reach
-        Share of the range over which upper bounds are tried: all of it, as in the released code
-        (which never calls this); 0.5: its upper half alone, as in the paper.
+        Share of the range over which upper bounds are tried: 1 for all of it, as in the released
+        code (which never calls this); 0.5 for the upper half, as in the paper.
     """
     return _search_bounds(x, bits, candidates, dim, (0.0, reach))
 
@@ -188,7 +187,7 @@ def search_scale(
 ) -> Tensor:
     """Scale with the least squared error, among ``start i / K`` for ``i = 1 .. K``.
 
-    Of equal errors the largest scale is taken.
+    The largest scale wins a tie.
 
     >>> from sr_quant_cli.quant.grids import sym_narrow
     >>> x = torch.tensor([-1.0, 0.0, 1.0] * 10 + [2.0])
@@ -198,10 +197,10 @@ def search_scale(
     Parameters
     ----------
     grid_of
-        ``sym_narrow`` (of its bound), ``sym_full``, ``unsigned`` or ``midrise`` (of their step);
+        ``sym_narrow`` (takes a bound), ``sym_full``, ``unsigned`` or ``midrise`` (take a step);
         called once, with all candidates ``[R, K]`` of all ranges.
     start
-        Largest scale, in the shape of the result: say ``max_abs(x, dim)`` for ``sym_narrow``.
+        Largest scale, in the shape of the result: ``max_abs(x, dim)`` for ``sym_narrow``.
     """
     rows, shape = _rows(x, dim)
     parts = torch.arange(candidates, 0, -1, device=x.device)
@@ -211,7 +210,7 @@ def search_scale(
 
 @torch.no_grad()
 def lsq_step(x: Tensor, last: int, dim: int | None = None) -> Tensor:
-    """First step of LSQ: ``2 mean|x| / sqrt(last)``, ``last`` being the largest code.
+    """Initial step of LSQ: ``2 mean|x| / sqrt(last)``, where ``last`` is the largest code.
 
     >>> lsq_step(torch.tensor([-3.0, 1.0, 0.0, 4.0]), last=16).item()
     1.0
@@ -222,7 +221,7 @@ def lsq_step(x: Tensor, last: int, dim: int | None = None) -> Tensor:
 
 @torch.no_grad()
 def gaussian_step(deviation: Tensor, bits: int, table: Literal["optimal", "daq"]) -> Tensor:
-    """Step of a mid-rise grid for Gaussian values of a standard deviation (DAQ, its table).
+    """Step of a mid-rise grid for Gaussian values of a given standard deviation (DAQ's table).
 
     ``optimal`` is the step of least squared error, within 0.1% of that error. DAQ's released code
     looks up one entry too early, and takes the optimum of one bit less (``daq``): at 2, 3 and 4
@@ -235,7 +234,7 @@ def gaussian_step(deviation: Tensor, bits: int, table: Literal["optimal", "daq"]
     Parameters
     ----------
     deviation
-        Any shape; that of the result.
+        Any shape, which the result shares.
     """
     return deviation * _GAUSSIAN_STEP[check_bits(bits) - (1 if table == "optimal" else 2)]
 
@@ -254,7 +253,7 @@ def range_shape(x: Tensor, dim: int | None) -> tuple[int, ...]:
 
 
 def _rows(x: Tensor, dim: int | None) -> tuple[Tensor, tuple[int, ...]]:
-    """Values of each range in a row ``[R, n]``, and the shape of a result for the ``R`` rows."""
+    """Values of each range as rows ``[R, n]``, and the shape of the result for these rows."""
     shape = range_shape(x, dim)
     if dim is None:
         return x.reshape(1, -1), shape
@@ -264,7 +263,7 @@ def _rows(x: Tensor, dim: int | None) -> tuple[Tensor, tuple[int, ...]]:
 def _sorted(x: Tensor) -> Tensor:
     """Values in ascending order along the last dimension."""
     if x.device.type == "cpu":
-        # Many times as fast as torch's, which sorts indices along.
+        # Many times faster than torch, which sorts indices, too.
         return torch.from_numpy(np.sort(x.detach().numpy()))
     return x.sort().values
 
@@ -272,7 +271,7 @@ def _sorted(x: Tensor) -> Tensor:
 def _search_bounds(
     x: Tensor, bits: int, candidates: int, dim: int | None, moves: tuple[float, float]
 ) -> Bounds:
-    """Best of ``candidates`` ranges; ``moves``: shares of the width that the bounds travel."""
+    """Best of ``candidates`` ranges; ``moves`` are the shares of the width that bounds move by."""
     rows, shape = _rows(x, dim)
     lower, upper = rows.aminmax(dim=1, keepdim=True)
     steps = torch.arange(candidates, device=x.device) * ((upper - lower) / candidates)
@@ -290,14 +289,15 @@ def _best(rows: Tensor, grids: Grid) -> Tensor:
 
 
 def _gain(rows: Tensor, level: Tensor) -> Tensor:
-    """What grids save of the sum of squares, ``[R, K]``, for rows ``[R, n]``, levels ``[R, K, L]``.
+    """Reduction of the sum of squares ``[R, K]`` for rows ``[R, n]`` and levels ``[R, K, L]``.
 
-    Of sorted values, those next to a level are neighbours. With their number ``n`` and sum ``s``,
-    from running sums, their error is ``sum (x - m)^2 = sum x^2 - m (2 s - m n)`` for the level
-    ``m``: exact, and a grid costs a search for its borders instead of a pass over the values.
+    In sorted order, the values nearest to a level are contiguous. With their number ``n`` and sum
+    ``s``, from cumulative sums, the error of a level ``m`` is
+    ``sum (x - m)^2 = sum x^2 - m (2 s - m n)``. This is exact, and a grid costs a binary search
+    instead of a pass over the values.
     """
     ordered = _sorted(rows)
-    # Around the mean and in float64: what differs between grids is a small part of the sums.
+    # Around the mean and in float64: grids differ by a small part of the sums.
     mean = rows.mean(dim=1, keepdim=True, dtype=torch.float64)
     sums = pad(ordered.sub(mean), (1, 0)).cumsum_(dim=1)
     middle = (level[..., 1:] + level[..., :-1]) / 2

@@ -1,4 +1,4 @@
-"""Reading recipes: file or built-in name, changes of fields, and every error at once."""
+"""Reading recipes: files and built-in names, changes of fields, and all errors at once."""
 
 import re
 import tomllib
@@ -31,16 +31,16 @@ _BY_NAME: dict[str, tuple[Callable[[str], type[BaseModel]], Callable[[], list[st
     "network": (config_class, network_names),
     "method": (method_config_class, method_names),
 }
-"""Tables whose fields depend on their name: what finds them, and the names."""
+"""Tables whose fields depend on their name: functions for the class and for the names."""
 
 _LARGEST = 2**20
-"""Bytes of a recipe file."""
+"""Largest size of a recipe file, in bytes."""
 _DOTS = 1000
 """Most dots in a line: TOML's reader takes minutes for a key of 100,000 parts."""
 _PARTS = 3
 """Parts of the longest key: table, field, operand of a site."""
 _SHOWN = 60
-"""Characters that errors show of what was typed."""
+"""Characters of the user's text that errors show."""
 
 R = TypeVar("R", bound=TrainingRecipe)
 
@@ -186,7 +186,7 @@ def recipe_names() -> list[str]:
 
 
 def recipe_path(name_or_file: str) -> Path:
-    """Find a recipe: a path (with a slash or ``.toml``) or the name of a built-in one.
+    """Find a recipe by its path (with a slash or ``.toml``) or its built-in name.
 
     Raises
     ------
@@ -204,7 +204,7 @@ def recipe_path(name_or_file: str) -> Path:
 
 
 def origin_of(name_or_file: str) -> str:
-    """What errors in a recipe begin with: its file, or the name of a built-in one.
+    """Start of the errors in a recipe: its file, or the name of a built-in one.
 
     >>> origin_of("my.toml"), origin_of("daq-edsr")
     ('my.toml', 'recipe daq-edsr')
@@ -224,15 +224,15 @@ def load_recipe(
     Parameters
     ----------
     changes
-        In the order in which they are made.
+        Changes to apply, in order.
     kind
-        Kind of recipe that is needed.
+        Required kind of recipe.
 
     Raises
     ------
     UsageError
-        With a line for every error: what the user typed, or the file and key path; what is allowed,
-        nearest name. Or the recipe is for another command.
+        The recipe has errors (one line each: the user's text, or file and key path; what is
+        allowed, nearest name), or is for another command.
     """
     path = recipe_path(name_or_file)
     origin = origin_of(name_or_file)
@@ -252,25 +252,25 @@ def load_recipe(
 def validate_recipe(
     values: dict[str, Any], origin: str, changes: Iterable[Change] = ()
 ) -> TrainingRecipe:
-    """Turn plain values into a recipe of the kind that its task says.
+    """Validate plain values as a recipe of the kind that the task names.
 
     Parameters
     ----------
     origin
-        Where the values are from, which errors begin with.
+        Source of the values, which errors begin with.
     changes
-        Those that were made; errors in them begin with what the user typed.
+        Changes that were applied; errors in them begin with the user's text.
 
     Raises
     ------
     UsageError
-        With a line for every error.
+        The values have errors, one line each.
     """
     model = _kind_of(values)
     sections = _sections(model, values)
     problems: list[_Problem] = []
     for name in _BY_NAME.keys() & sections.keys():
-        # Validated here as well as inside the recipe, to report all errors together.
+        # Also validated inside the recipe; here, so that all errors are reported together.
         try:
             sections[name].model_validate(values[name])
         except ValidationError as error:
@@ -290,7 +290,7 @@ def validate_recipe(
 
 
 def dump_recipe(recipe: TrainingRecipe) -> str:
-    """Write a recipe with every field as TOML that ``load_recipe`` reads back."""
+    """Write all fields of a recipe as TOML, for ``load_recipe``."""
     return tomli_w.dumps(recipe.model_dump(by_alias=True))
 
 
@@ -314,19 +314,19 @@ def _read(path: Path, origin: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{origin}: not a readable TOML file: {first_line(error)}") from error
     except (ValueError, RecursionError) as error:
-        what = "tables or lists in too many others, or a number of thousands of digits"
+        what = "too deeply nested, or a number of thousands of digits"
         raise UsageError(f"{origin}: not a readable TOML file: {what}") from error
 
 
 def _kind_of(values: Mapping[str, Any]) -> type[TrainingRecipe]:
-    """Class of a recipe by its task; that of pretraining where it names none."""
+    """Class of a recipe by its task; that of pretraining if it names none."""
     info = values.get("recipe")
     task = info.get("task") if isinstance(info, dict) else None
     return _KINDS.get(task, PretrainRecipe) if isinstance(task, str) else PretrainRecipe
 
 
 def _sections(model: type[TrainingRecipe], values: Mapping[str, Any]) -> dict[str, type[BaseModel]]:
-    """Types of the tables of a recipe; of those that depend on their name, where it is known."""
+    """Types of a recipe's tables, without those that depend on an unknown name."""
     found = {}
     for name, field in model.model_fields.items():
         cls = field.annotation
@@ -343,14 +343,14 @@ def _sections(model: type[TrainingRecipe], values: Mapping[str, Any]) -> dict[st
 
 @dataclass(frozen=True)
 class _Problem:
-    """An error in a recipe: path and value of the field, where there is one, and what is wrong."""
+    """Error in a recipe: path and value of the field, if there is one, and what is wrong."""
 
     place: str
     value: str
     what: str
 
     def line(self, origin: str, changes: Iterable[Change]) -> str:
-        """Tell the user, by what was typed if a change is to blame; the first in question is it."""
+        """Format the error. The first change that concerns the field is blamed for it."""
         field = f"{_cut(self.place)}{self.value and f' = {self.value}'}: " if self.place else ""
         change = next((c for c in changes if self.place and c.concerns(self.place)), None)
         if change is None:
@@ -371,7 +371,7 @@ def _problem(
     if error["type"] == "extra_forbidden":
         return _Problem(place, "", f"{in_words(error)}{_hint(path, sections)}")
     what = in_words(error, _limits(path, sections))
-    # What a check of several fields says names one of them.
+    # Messages of checks of several fields begin with the name of one of them.
     if match := re.fullmatch(r"([a-z]\w*(?:\.\w+)*)(?: = (\S+))?: (.+)", what):
         name, value, what = match.groups(default="")
         inside = not path or name.partition(".")[0] == path[0]
@@ -385,7 +385,7 @@ def _problem(
 
 
 def _hint(path: list[str], sections: Mapping[str, type[BaseModel]]) -> str:
-    """The nearest keys to one that is unknown; else those of its table."""
+    """Nearest keys to an unknown one, else the keys of its table."""
     keys = {
         name: [field.alias or key for key, field in section.model_fields.items()]
         for name, section in sections.items()
@@ -400,7 +400,7 @@ def _hint(path: list[str], sections: Mapping[str, type[BaseModel]]) -> str:
 
 
 def _limits(path: list[str], sections: Mapping[str, type[BaseModel]]) -> Iterable[Any]:
-    """Constraints of a field, or of the entries of a list."""
+    """Constraints of a field, or of a list's entries."""
     if len(path) < 2 or path[0] not in sections:
         return ()
     field = sections[path[0]].model_fields.get(path[1])
@@ -411,5 +411,5 @@ def _limits(path: list[str], sections: Mapping[str, type[BaseModel]]) -> Iterabl
 
 
 def _cut(text: str) -> str:
-    """A text that may be long, for a line on the terminal."""
+    """Shorten a text for a line on the terminal."""
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."

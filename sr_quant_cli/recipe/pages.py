@@ -1,4 +1,4 @@
-"""The page of every method: its module's docstring, and what objects and recipes say of it."""
+"""Pages of methods: the module's docstring, the placements, and the built-in recipes."""
 
 import inspect
 import re
@@ -14,11 +14,11 @@ from sr_quant_cli.recipe.schema import QuantizeRecipe
 from sr_quant_cli.registry import Registry
 
 WRITTEN = "Written by `srq recipes methods`."
-"""A line of every page."""
+"""Line at the top of every page."""
 
 
 def method_pages() -> dict[str, str]:
-    """Markdown by file name: a page for every module of methods, and ``README.md``, their list."""
+    """Markdown by file name: a page for each module of methods, and ``README.md``, a list."""
     modules: dict[str, list[str]] = {}
     for name in method_names():
         modules.setdefault(config_class(name).__module__, []).append(name)
@@ -63,7 +63,7 @@ def _page(title: str, text: str, names: list[str]) -> str:
 
 
 def _placements(name: str) -> Iterator[str]:
-    """A row for each kind of site, a column for each placement that differs."""
+    """Table with a row for each kind of site and a column for each different placement."""
     columns: dict[str, Placement] = {}
     for variant in config_class(name).variants():
         placement = build(config_class(name)(name=name, variant=variant)).paper_placement()
@@ -74,11 +74,12 @@ def _placements(name: str) -> Iterator[str]:
             columns[f"{same}, {variant}"] = columns.pop(same)
     if len(columns) == 1:
         columns["all variants"] = columns.popitem()[1]
-    yield "`--placement paper`. Kinds of sites that are not named stay float, and a network need"
-    yield "not have all that are. `--placement full` is alike for all methods: every convolution,"
-    yield "with a symmetric grid for each output channel of its weight."
+    yield "With `--placement paper`. Other kinds of sites stay float, and a network may lack some"
+    yield "of these. `--placement full` is the same for all methods: every convolution, with"
+    yield "symmetric per-channel weights. [Recipes](../recipes.md) change kinds and single sites in"
+    yield "`[sites]`."
     yield ""
-    yield f"| site | what | {' | '.join(columns)} |"
+    yield f"| site | meaning | {' | '.join(columns)} |"
     yield f"| --- | --- | {' | '.join('---' for _ in columns)} |"
     for kind, what in KINDS.items():
         if any(kind in placement for placement in columns.values()):
@@ -94,7 +95,7 @@ def _operands(kind: Kind, placement: Placement) -> str:
 
 
 def _recipes(names: list[str]) -> Iterator[str]:
-    """A row for each field that a built-in recipe of the methods sets, a column for each recipe."""
+    """Table of the fields that built-in recipes set, with a column for each recipe."""
     columns: dict[str, dict[str, str]] = {}
     for recipe_name in recipe_names():
         recipe = load_recipe(recipe_name)
@@ -115,7 +116,7 @@ def _recipes(names: list[str]) -> Iterator[str]:
 
 
 def _markdown(lines: Iterable[str]) -> Iterator[str]:
-    """Numpydoc text as Markdown: literals, simple tables, references.
+    """Convert numpydoc text to Markdown: literals, simple tables, references.
 
     >>> rule = "====  ====="
     >>> list(_markdown([rule, "bits  what", rule, "2     ``a``", "      b", rule, "See [1]_."]))

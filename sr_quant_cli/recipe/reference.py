@@ -1,4 +1,4 @@
-"""The reference of all recipe fields, generated from the schema."""
+"""Reference of all recipe fields, generated from the schema."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -29,13 +29,13 @@ _RECIPES: dict[str, type[TrainingRecipe]] = {
 
 
 def reference() -> str:
-    """All tables and fields of all kinds of recipes, as a Markdown page."""
+    """Markdown page with all tables and fields of all kinds of recipes."""
     parts = [
         "# Recipe fields",
         "",
-        "Written by `srq recipes fields`. A recipe is a TOML file; what it leaves out has the",
-        "default given here. Unknown fields and wrong types are errors. `--set table.field=value`",
-        "changes one field.",
+        "Written by `srq recipes fields`. A recipe is a TOML file; fields that it leaves out have",
+        "the defaults given here. Unknown fields and wrong types are errors. `--set",
+        "table.field=value` changes a field.",
     ]
     seen: dict[type[BaseModel], str] = {}
     for task, recipe in _RECIPES.items():
@@ -63,7 +63,7 @@ def reference() -> str:
 
 
 def field_table(section: type[BaseModel]) -> Iterator[str]:
-    """Rows of a Markdown table with every field of a section."""
+    """Rows of a Markdown table with all fields of a section."""
     yield "| field | type | default | meaning |"
     yield "| --- | --- | --- | --- |"
     for name, field in section.model_fields.items():
@@ -111,7 +111,7 @@ def _type_name(annotation: Any) -> str:
 
 
 def toml(value: Any) -> str:
-    """Write a value as in a recipe."""
+    """Format a value as in a recipe."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):

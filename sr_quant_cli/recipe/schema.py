@@ -1,4 +1,4 @@
-"""Recipes as types: every field with its meaning, its range and its default."""
+"""Recipes as types: all fields with their meaning, range and default."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
@@ -26,17 +26,17 @@ Augmentation = Literal["hflip", "vflip", "transpose"]
 
 MOST_STEPS = 10**9
 Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
-"""A number of steps, or what it is counted in."""
+"""Number of steps."""
 Patches = Annotated[int, Field(ge=1, le=MOST)]
-"""A number of patches."""
+"""Number of patches."""
 
 
 class Section(Strict):
-    """A table of a recipe."""
+    """Table of a recipe."""
 
 
 class RecipeInfo(Section):
-    """``[recipe]``: what the file is."""
+    """``[recipe]``: name and purpose of the file."""
 
     name: str
     """unique name"""
@@ -45,20 +45,20 @@ class RecipeInfo(Section):
     description: str = ""
     """one line"""
     reference: str = ""
-    """paper or place that the values come from"""
+    """paper, or other source of the values"""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """weights, data order and augmentation follow from it"""
+    """seed of weights, data order and augmentation"""
 
 
 class DataSection(Section):
-    """``[data]``: photographs to train on."""
+    """``[data]``: training photographs."""
 
     train: str = "DIV2K"
     """DIV2K, Flickr2K, sample, or a folder"""
     validation: list[str] = Field(default_factory=list)
-    """glob patterns of files held out; empty: the set's own validation part, else one in fifty"""
+    """glob patterns of held-out files; empty: the set's own validation part, else one in fifty"""
     lr: Literal["auto", "bicubic", "folder"] = "auto"
-    """LR from LR_bicubic/X{scale} beside HR, or made by bicubic; auto: the folder where it is"""
+    """LR from LR_bicubic/X{scale} beside HR, or by bicubic; auto: the folder if there is one"""
     patch_hr: Annotated[int, Field(ge=16, le=MOST)] = 192
     """side of an HR patch in pixels, a multiple of the scale"""
     augment: list[Augmentation] = Field(default=["hflip", "vflip", "transpose"])
@@ -66,21 +66,21 @@ class DataSection(Section):
 
 
 class TrainSection(Section):
-    """``[train]``: length, batch and arithmetic."""
+    """``[train]``: length, batch size and arithmetic."""
 
     iters: Steps = 300_000
     """optimizer steps"""
     batch: Patches = 16
-    """patches a step"""
+    """patches per step"""
     init: str = ""
-    """model file of any scale whose weights training starts from; empty: fresh weights"""
+    """model file, of any scale, with the initial weights; empty: random weights"""
     loss: Literal["l1", "l2"] = "l1"
     """pixel loss, on values 0..255"""
     precision: PrecisionChoice = "auto"
-    """bf16 autocast or fp32; auto: bf16 where the hardware has it"""
+    """bf16 autocast or fp32; auto: bf16 if the hardware supports it"""
     compose: bool = True
-    """run the linear layers at a network's end as one convolution, whose kernel is composed from
-    their weights in every step (pretrain); the outermost pixels of a patch are left out"""
+    """run the linear layers at the end of a network as one convolution, whose kernel is composed
+    from their weights in every step (pretrain); the border pixels of patches are not used"""
     grad_clip: Annotated[float, Field(ge=0)] = 0.0
     """largest gradient norm; 0: no clipping"""
     log_every: Steps = 100
@@ -99,23 +99,23 @@ class OptimSection(Section):
     betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
         default=[0.9, 0.999], min_length=2, max_length=2
     )
-    """decay of the two moments"""
+    """decay rates of the two moments"""
     eps: Annotated[float, Field(gt=0)] = 1e-8
     """added to the denominator"""
 
 
 class ScheduleSection(Section):
-    """``[schedule]``: learning rate over time."""
+    """``[schedule]``: learning rate over the steps."""
 
     kind: Literal["step", "milestones", "cosine", "constant"] = "step"
-    """step: times gamma every so many steps; milestones: times gamma at given steps; cosine: down
+    """step: times gamma at regular intervals; milestones: times gamma at given steps; cosine: down
     to the final factor at the last step"""
     every: Steps = 200_000
     """steps between decays (step)"""
     at: list[Steps] = Field(default=[])
-    """steps at which it decays (milestones)"""
+    """steps of the decays (milestones)"""
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """factor of a decay (step, milestones)"""
+    """factor of each decay (step, milestones)"""
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
     """factor on the learning rate at the end (cosine)"""
     warmup: Annotated[int, Field(ge=0, le=MOST_STEPS)] = 0
@@ -123,46 +123,46 @@ class ScheduleSection(Section):
 
 
 class EmaSection(Section):
-    """``[ema]``: exponential moving average of the weights, which is what is validated and kept."""
+    """``[ema]``: exponential moving average of the weights, which is validated and saved."""
 
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """weight of the old average; it rises as (1 + step) / (10 + step) up to this; 0: no average"""
 
 
 class ValidationSection(Section):
-    """``[validation]``: PSNR on held-out photographs, by which the best checkpoint is chosen."""
+    """``[validation]``: PSNR on held-out photographs, which selects the best checkpoint."""
 
     every: Steps = 1000
     """steps between validations"""
     crop_hr: Annotated[int, Field(ge=0, le=MOST)] = 512
-    """side of the central HR crop that is scored; 0: the whole picture"""
+    """side of the central HR crop that is scored, in pixels; 0: the whole picture"""
     max_images: Patches = 10
-    """photographs at most"""
+    """largest number of photographs"""
 
 
 class DepthSection(Section):
-    """``[depth]``: of networks that run at several depths; each batch trains all of them."""
+    """``[depth]``: for networks that run at several depths; each batch trains all of them."""
 
     weights: list[float] = Field(default=[1.0, 1.0, 1.0], min_length=3, max_length=3)
-    """of the losses at full, half and quarter depth, relative to their sum; 0: it is not trained"""
+    """relative weights of the losses at full, half and quarter depth; 0: not trained"""
     distill_weight: Annotated[float, Field(ge=0)] = 1e-4
-    """weight of the distance of lower depths' output to the full one's, as the pixel loss has it"""
+    """weight of the distance between the outputs at lower and full depth, as a pixel loss"""
 
     @field_validator("weights")
     @classmethod
     def _full_depth_is_trained(cls, weights: list[float]) -> list[float]:
         if min(weights) < 0 or weights[0] == 0:
-            raise ValueError("must be 0 or more, that of full depth more than 0")
+            raise ValueError("must be 0 or more, and above 0 for full depth")
         return weights
 
     @property
     def includes_lower(self) -> bool:
-        """A depth below the full one is trained."""
+        """True if a lower depth is trained, too."""
         return any(self.weights[1:])
 
 
 class TrainingRecipe(Section):
-    """What every recipe of a command that trains has."""
+    """Fields of all recipes."""
 
     schema_: Annotated[Literal[1], Field(alias="schema")] = 1
     """version of the recipe format"""
@@ -177,7 +177,7 @@ class TrainingRecipe(Section):
     validation: ValidationSection = ValidationSection()
 
     def patch_at(self, scale: int) -> int:
-        """HR side of a patch at another scale: what counts is the LR side."""
+        """HR side of a patch at another scale, for the same LR side."""
         return self.data.patch_hr // self.network.scale * scale
 
     @field_validator("network", mode="before")
@@ -213,16 +213,16 @@ class QuantizeTrainSection(TrainSection):
 
 
 class QuantizeOptimSection(OptimSection):
-    """``[optim]`` of a quantized network: a learning rate for each group of parameters."""
+    """``[optim]`` of a quantized network: learning rates of the groups of parameters."""
 
     lr: Annotated[float, Field(ge=0)] = 1e-4
-    """of the network's weights; 0: they are not trained"""
+    """learning rate of the network's weights; 0: not trained"""
     lr_bounds: Annotated[float, Field(ge=0)] = 1e-2
-    """of the ranges of activations; 0: they stay as calibrated"""
+    """learning rate of activation ranges; 0: they stay as calibrated"""
     lr_weight_bounds: Annotated[float, Field(ge=0)] = 1e-2
-    """of the ranges of weights, where they are learned"""
+    """learning rate of weight ranges, if they are learned"""
     lr_auxiliary: Annotated[float, Field(ge=0)] = 1e-4
-    """of gates and selectors"""
+    """learning rate of gates and selectors"""
 
 
 class BitsSection(Section):
@@ -235,48 +235,53 @@ class BitsSection(Section):
 
 
 class CalibrationSection(Section):
-    """``[calibration]``: LR pictures that ranges are found on before any training."""
+    """``[calibration]``: LR patches that ranges are found on, before any training."""
 
     images: Patches = 32
-    """patches, drawn from the training photographs"""
+    """number of patches, drawn from the training photographs"""
     patch_lr: Annotated[int, Field(ge=8, le=MOST)] = 64
     """side of a patch in LR pixels"""
     batch: Patches = 32
-    """patches at once"""
+    """patches per batch"""
     colours: bool = False
-    """for every 32 patches also flat ones of black, grey, white and the six pure colours"""
+    """for every 32 patches, also flat ones in black, grey, white and the six pure colours"""
     fold: bool = False
-    """first fold the linear layers behind the body; pictures then get mirrored surroundings"""
+    """first fold the linear layers after the body; pictures are then padded by mirroring"""
     equalize: bool = False
-    """first scale channels of features to equal ranges; the float network stays"""
+    """first scale feature channels to equal ranges, without changing the float network"""
     mix: bool = False
-    """then mix those of the residual stream so that rounding them disturbs the output least"""
+    """then mix the channels of the residual stream, to minimize the effect of rounding"""
     compensate: bool = False
-    """round weights so that errors cancel in the output of each layer (GPTQ), and correct biases"""
+    """round weights so that errors cancel in each layer's output (GPTQ), and correct biases"""
 
 
 class QuantizeEmaSection(EmaSection):
-    """``[ema]`` of a quantized network: the papers keep the weights themselves."""
+    """``[ema]`` of a quantized network; the papers use none."""
 
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """weight of the old average; it rises as (1 + step) / (10 + step) up to this; 0: no average"""
 
 
 class LossSection(Section):
-    """``[loss]``: what training minimizes beside the pixel loss of ``[train]``."""
+    """``[loss]``: losses of training, besides the kind of pixel loss in ``[train]``."""
 
     target: Literal["hr", "teacher"] = "hr"
-    """what the output is compared with; the teacher is the full-precision model"""
+    """target of the output; the teacher is the full-precision model"""
     pixel: Annotated[float, Field(ge=0)] = 1.0
     """weight of the pixel loss, on values 0..255"""
-    feature: Literal["none", "attention", "normalized"] = "none"
-    """attention: PAMS's attention transfer; normalized: distance of normalized features"""
+    feature: Literal["none", "attention", "normalized", "normalized_l2", "energy"] = "none"
+    """attention: PAMS's attention transfer; normalized: mean squared difference of features over
+    their norms (2DQuant); normalized_l2: L2 distance of features over their norms (AdaBM); energy:
+    L2 distance of squared features over their norms (QuantSR)"""
     feature_weight: Annotated[float, Field(ge=0)] = 0.0
     """weight of the feature loss"""
     points: Literal["pre_upsampler", "blocks"] = "pre_upsampler"
     """where features are compared"""
+    reduction: Literal["sum", "mean"] = "sum"
+    """sum or mean of the distances at all blocks"""
     block_weight: Annotated[float, Field(ge=0)] = 0.0
-    """weight of the same distance behind every block, beside that at pre_upsampler"""
+    """weight of the same distance behind the last convolution of every block's branch, in addition
+    to the one at pre_upsampler"""
 
     @model_validator(mode="after")
     def _blocks_once(self) -> Self:
@@ -288,7 +293,7 @@ class LossSection(Section):
 
 
 class TeacherSection(Section):
-    """``[teacher]``: the model that is imitated."""
+    """``[teacher]``: model that the student imitates."""
 
     model: str = ""
     """model file; given with --teacher"""
@@ -304,12 +309,12 @@ class DistillRecipe(TrainingRecipe):
 
 
 class BeforeSection(Section):
-    """``[before]``: stages that make what the method starts from, where no model is given."""
+    """``[before]``: stages that make the model to start from, if none is given."""
 
     pretrain: str = ""
-    """recipe of the full-precision network; empty: the embedded one, or a model that is given"""
+    """recipe of the full-precision network; empty: the embedded one, or a given model"""
     quantize: str = ""
-    """recipe of the quantized network that it starts from; empty: the full-precision one"""
+    """recipe of the quantized network to start from; empty: the full-precision one"""
     w: Annotated[int, Field(ge=2, le=8)] = 8
     """bits of weights of that network"""
     a: Annotated[int, Field(ge=2, le=8)] = 8
@@ -338,7 +343,7 @@ class QuantizeRecipe(TrainingRecipe):
 def _by_name(
     value: Any, base: type[BaseModel], find: Callable[[str], type[BaseModel]], names: list[str]
 ) -> Any:
-    """Validate a table by the class that its ``name`` stands for."""
+    """Validate a table by the class of its ``name``."""
     if isinstance(value, base):
         return value
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):

@@ -28,7 +28,7 @@ _OPERANDS = ("input", "weight")
 
 
 def _operands(value: Any) -> Precision | dict[str, Precision]:
-    """Read a precision for all operands of a site, or a table with one for each."""
+    """Read a precision for all operands of a site, or a table of precisions by operand."""
     try:
         if not isinstance(value, dict):
             return check_precision(value)
@@ -56,8 +56,8 @@ class SitesSection(Strict):
     __pydantic_extra__: dict[str, SiteOperands] = Field(init=False)
 
     placement: PlacementName = "paper"
-    """paper: where the method's paper does; full: every convolution, its ends at 8 bits. The other
-    fields change the operands of one kind of site each, or those of a single site"""
+    """paper: the sites of the method's paper; full: every convolution, with 8 bits at both ends of
+    the network. The other fields change one kind of site each, or a single site"""
 
     @model_validator(mode="after")
     def _weights_exist(self) -> Self:
@@ -68,7 +68,7 @@ class SitesSection(Strict):
         return self
 
     def changes(self) -> dict[str, Precision | dict[str, Precision]]:
-        """Operands of kinds and paths of sites that are set besides the placement."""
+        """Changes to the placement, by kind or path of a site."""
         return self.__pydantic_extra__
 
     def change(self, placement: Placement, sites: Sequence[Site]) -> Placement:
@@ -121,7 +121,7 @@ _NO_WEIGHT = "sites of this kind have an input alone"
 
 
 def quoted(key: str) -> str:
-    """Part of a key as TOML has it: a path with dots is quoted.
+    """Quote a part of a TOML key if it needs quotes, as paths do.
 
     >>> print(quoted("upsampler"), quoted("body.3.conv2"))
     upsampler "body.3.conv2"

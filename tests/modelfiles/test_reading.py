@@ -241,10 +241,10 @@ FILES = [
     (lambda d: a_file(d, "a.pb", b"\n\x0c\n\x04"), "is a TensorFlow graph"),
     (
         lambda d: a_file(d, "a.xml", b'<?xml version="1.0"?>\n<net name="a">'),
-        "is a graph; srq upscale",
+        "is a graph, for srq upscale",
     ),
     (lambda d: a_file(d, "a.bin", bytes(range(256))), "damaged, cut short, or no checkpoint"),
-    (lambda d: nearest_onnx(d / "a.onnx"), "is a graph; srq upscale and srq eval run it"),
+    (lambda d: nearest_onnx(d / "a.onnx"), "is a graph, for srq upscale and srq eval; here"),
     (a_script, "is TorchScript"),
     (a_zip, "is a ZIP archive"),
     (lambda d: a_zip(d, compressed=True), "is compressed"),

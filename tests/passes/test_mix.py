@@ -79,5 +79,5 @@ def test_what_cannot_be_mixed_is_refused():
     with pytest.raises(ValueError, match="no residual stream"):
         mix(tiny_block(), [pictures()], {})
     network = tiny_edsr()
-    with pytest.raises(ValueError, match="nothing of the residual stream"):
+    with pytest.raises(ValueError, match="the residual stream is not quantized"):
         mix(network, [pictures()], bits_at(network, 8) | dict.fromkeys(bits_at(network, 8), 32))

@@ -142,13 +142,15 @@ def test_straight_through_passes_clipped_values_too():
     assert x.grad.tolist() == [1.0, 1.0, 1.0]
 
 
-@pytest.mark.parametrize(("rule", "tie"), [("half", 0.5), ("clip", 1.0)])
-def test_ties_at_a_bound(rule, tie):
+@pytest.mark.parametrize(
+    ("rule", "tie", "to_bound"), [("half", 0.5, 0.5), ("clip", 1.0, 1.0), ("clamp", 1.0, 0.0)]
+)
+def test_ties_at_a_bound(rule, tie, to_bound):
     x = torch.tensor([0.0, 3.0, 1.0], requires_grad=True)
     lower, upper = torch.tensor(0.0, requires_grad=True), torch.tensor(3.0, requires_grad=True)
     fake_quantize(x, affine_real(lower, upper, 2), rule).sum().backward()
     assert x.grad.tolist() == [tie, tie, 1.0]
-    assert (lower.grad.item(), upper.grad.item()) == (tie, tie)
+    assert (lower.grad.item(), upper.grad.item()) == (to_bound, to_bound)
 
 
 def test_one_range_per_output_channel():
