@@ -198,3 +198,55 @@ def test_real_sets(real_data):
     lr, hr = bridge.load(4)
     assert hr.shape == (lr.shape[0] * 4, lr.shape[1] * 4, 3)
     assert (hr[..., 0] == hr[..., 2]).all()
+
+
+@pytest.mark.parametrize(
+    ("hr", "lr"),
+    [
+        ("HR/baby", "LR_bicubic/X4/babyx4"),
+        ("GTmod12/baby", "LRbicx4/baby"),
+        ("HR/baby", "LR/X4/baby"),
+        ("HR/baby", "LR/x4/babyx4"),
+        ("HR/baby", "LR/baby"),
+        ("image_SRF_4/baby_SRF_4_HR", "image_SRF_4/baby_SRF_4_LR"),
+    ],
+)
+def test_folders_as_other_projects_lay_them_out(tmp_path, hr, lr):
+    home = tmp_path / "Set5"
+    picture(home / f"{hr}.png", 18, 17)
+    pixels = picture(home / f"{lr}.png", 4, 4, seed=1)
+    if hr.startswith("image"):
+        picture(home / "image_SRF_4/baby_SRF_4_bicubic.png", 18, 17)
+    found = find_set("Set5", 4, tmp_path)
+    assert (found.lr_origin, [pair.name for pair in found.pairs]) == ("folder", ["baby"])
+    np.testing.assert_array_equal(found.pairs[0].load(4)[0], pixels)
+
+
+def test_an_lr_folder_of_another_scale_is_told(tmp_path, monkeypatch):
+    picture(tmp_path / "Set5/HR/baby.png", 18, 17)
+    picture(tmp_path / "Set5/LR/baby.png", 4, 4)
+    told = []
+    monkeypatch.setattr("sr_quant_cli.data.benchmark.note", told.append)
+    assert find_set("Set5", 4, tmp_path).lr_origin == "folder"
+    assert told == []
+    assert find_set("Set5", 2, tmp_path).lr_origin == "bicubic"
+    assert told == [f"{tmp_path / 'Set5/LR'} is not used: baby.png is not 1/2 of baby.png"]
+
+
+def test_the_layouts_are_named_where_there_are_no_pictures(tmp_path):
+    (tmp_path / "Set5/original").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"no pictures in .*Set5; .* HR, GTmod12, image_SRF_4$"):
+        find_set("Set5", 4, tmp_path)
+
+
+def test_the_validation_part_of_div2k_is_a_bench(tmp_path):
+    with pytest.raises(UsageError, match=r"DIV2K_valid_HR; get them with 'srq data get DIV2K_val"):
+        find_set("DIV2K", 4, tmp_path)
+    picture(tmp_path / "DIV2K/DIV2K_train_HR/0001.png", 16, 16)
+    picture(tmp_path / "DIV2K/DIV2K_valid_HR/0801.png", 16, 16)
+    picture(tmp_path / "DIV2K/DIV2K_valid_LR_bicubic/X4/0801x4.png", 4, 4)
+    (name,) = parse_sets("div2k")
+    found = find_set(name, 4, tmp_path)
+    assert (found.name, found.lr_origin) == ("DIV2K", "folder")
+    assert [pair.name for pair in found.pairs] == ["0801"]
+    assert find_set(name, 2, tmp_path).lr_origin == "bicubic"
