@@ -104,7 +104,10 @@ def train(
     ] = 10,
     data: Annotated[
         str,
-        typer.Option(metavar="DIR|NAME", help="Folder of photographs, DIV2K, Flickr2K or sample."),
+        typer.Option(
+            metavar="DIR|NAME",
+            help="Folder, DIV2K, Flickr2K, DF2K, sample, or several: DIV2K+Flickr2K.",
+        ),
     ] = "sample",
     recipe: Annotated[
         str | None,

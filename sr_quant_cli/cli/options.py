@@ -105,7 +105,10 @@ DataRoot = Annotated[
 # Of the commands that train.
 Photographs = Annotated[
     str | None,
-    typer.Option(metavar="DIR|NAME", help="Folder of photographs, DIV2K, Flickr2K or sample."),
+    typer.Option(
+        metavar="DIR|NAME",
+        help="Folder, DIV2K, Flickr2K, DF2K, sample, or several: DIV2K+Flickr2K.",
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,

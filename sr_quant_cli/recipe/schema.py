@@ -54,7 +54,7 @@ class DataSection(Section):
     """``[data]``: training photographs."""
 
     train: str = "DIV2K"
-    """DIV2K, Flickr2K, sample, or a folder"""
+    """DIV2K, Flickr2K, DF2K, sample, several of them joined by +, or a folder"""
     validation: list[str] = Field(default_factory=list)
     """glob patterns of held-out files; empty: the set's own validation part, else one in fifty"""
     lr: Literal["auto", "bicubic", "folder"] = "auto"

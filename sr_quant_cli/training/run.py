@@ -234,9 +234,9 @@ def _run(
         trainer.restore(state)
     processes = f", {world().size} processes" if world().size > 1 else ""
     result(
-        f"{recipe.recipe.task} {job.name} on {len(train)} photographs of {photographs.name}, "
-        f"validated on {len(validation)}; {device}, {precision}{processes}; "
-        f"step {trainer.step} of {recipe.train.iters}; {run_dir}"
+        f"{recipe.recipe.task} {job.name} on {len(train)} photographs of {photographs.name} "
+        f"({photographs.lr_origin}), validated on {len(validation)}; "
+        f"{device}, {precision}{processes}; step {trainer.step} of {recipe.train.iters}; {run_dir}"
     )
 
     trainer.run(limit)

@@ -6,7 +6,7 @@ import torch
 
 from sr_quant_cli.data.benchmark import Pair
 from sr_quant_cli.data.bicubic import downscale
-from sr_quant_cli.data.photographs import find_photographs
+from sr_quant_cli.data.photographs import find_photographs, is_named_set
 from sr_quant_cli.data.sampler import DevicePatches, PatchSampler
 from sr_quant_cli.data.store import pack_pairs
 from sr_quant_cli.errors import UsageError
@@ -174,6 +174,58 @@ def test_div2k_is_validated_on_its_own_part(tmp_path, photographs):
     found = find_photographs("DIV2K", 2, root=tmp_path)
     assert len(found.train) == len(found.validation) == 6
     assert found.name == "DIV2K"
+
+
+@pytest.fixture
+def df2k(tmp_path):
+    for folder, count in (("DIV2K/DIV2K_train_HR", 3), ("DIV2K/DIV2K_valid_HR", 2)):
+        for index in range(count):
+            write_rgb(tmp_path / folder / f"{index:04}.png", picture(24, 24))
+    for index in range(4):
+        write_rgb(tmp_path / f"Flickr2K/Flickr2K_HR/{index:06}.png", picture(24, 24))
+        write_rgb(tmp_path / f"Flickr2K/Flickr2K_LR_bicubic/X2/{index:06}x2.png", picture(12, 12))
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["DIV2K+Flickr2K", "flickr2k + div2k", "DF2K"])
+def test_several_sets_are_validated_on_what_one_holds_out(df2k, name):
+    found = find_photographs(name, 2, root=df2k)
+    assert is_named_set(name)
+    assert (len(found.train), len(found.validation)) == (7, 2)
+    assert found.name in ("DIV2K+Flickr2K", "Flickr2K+DIV2K", "DF2K")
+    assert found.lr_origin == "LR of 3 made by bicubic, the others from files"
+    split = find_photographs(name, 2, root=df2k, validation=["000000.png"])
+    assert [pair.name for pair in split.validation] == ["000000"]
+
+
+def test_df2k_in_one_folder(tmp_path):
+    for index in range(5):
+        write_rgb(tmp_path / f"DF2K/HR/{index}.png", picture(24, 24))
+        write_rgb(tmp_path / f"DF2K/LR_bicubic/X4/{index}x4.png", picture(6, 6))
+    found = find_photographs("DF2K", 4, root=tmp_path)
+    assert (found.name, len(found.train), len(found.validation)) == ("DF2K", 4, 1)
+    assert found.lr_origin == "LR from files"
+
+
+def test_what_is_missing_of_several_sets_is_named(df2k):
+    shutil.rmtree(df2k / "Flickr2K")
+    with pytest.raises(UsageError, match="Flickr2K_HR: get them with 'srq data get Flickr2K'"):
+        find_photographs("DF2K", 2, root=df2k)
+    assert not is_named_set("DIV2K+photos")
+
+
+@pytest.mark.parametrize("inside", ["", "HR"])
+def test_an_own_lr_folder_beside_hr_is_used_or_told(tmp_path, monkeypatch, inside):
+    told = []
+    monkeypatch.setattr("sr_quant_cli.data.benchmark.note", told.append)
+    for index in range(3):
+        write_rgb(tmp_path / f"mine/HR/{index}.png", picture(24, 24))
+        write_rgb(tmp_path / f"mine/LR/{index}.png", picture(12, 12))
+    found = find_photographs(str(tmp_path / "mine" / inside), 2)
+    assert (found.name, found.lr_origin, told) == ("mine", "LR from files", [])
+    found = find_photographs(str(tmp_path / "mine" / inside), 3)
+    assert found.lr_origin == "LR made by bicubic"
+    assert told == [f"{tmp_path / 'mine/LR'} is not used: 0.png is not 1/3 of 0.png"]
 
 
 def test_sample_photographs_are_real_and_apart():
