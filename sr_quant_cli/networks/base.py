@@ -50,6 +50,8 @@ class Network(nn.Module):
     """Prefixes of the parameters whose shape or meaning changes with the scale."""
     body_path: ClassVar[str] = "body"
     """Path of the module whose children are the blocks, for ``features``."""
+    branch_end: ClassVar[str] = ""
+    """Path, inside a block, of the module that ends its branch; empty: the block itself."""
     pre_upsampler_path: ClassVar[str] = "before_upsampler"
     """Path of the module that passes on the feature map in front of the upsampler."""
 
@@ -116,12 +118,16 @@ class Network(nn.Module):
         """Paths of the submodules at whose outputs a student is compared with its teacher.
 
         ``pre_upsampler`` is the feature map in front of the upsampler, ``blocks`` the output of
-        every block of the body. Both follow from ``pre_upsampler_path`` and ``body_path``.
+        every block of the body, ``branches`` the output of the last convolution of its branch, in
+        front of normalization, scaling and shortcut. They follow from ``pre_upsampler_path``,
+        ``body_path`` and ``branch_end``.
         """
-        blocks = self.get_submodule(self.body_path).named_children()
+        children = self.get_submodule(self.body_path).named_children()
+        blocks = tuple(f"{self.body_path}.{name}" for name, _ in children)
         return {
             "pre_upsampler": (self.pre_upsampler_path,),
-            "blocks": tuple(f"{self.body_path}.{name}" for name, _ in blocks),
+            "blocks": blocks,
+            "branches": tuple(f"{block}.{self.branch_end}".rstrip(".") for block in blocks),
         }
 
     def streams(self) -> tuple[Stream, ...]:

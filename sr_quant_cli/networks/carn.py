@@ -180,9 +180,18 @@ class CARN(Network):
         )
 
     def features(self) -> dict[str, tuple[str, ...]]:
-        """Input of the upsampler and output of every inner cascade."""
-        blocks = tuple(f"body.units.{index}" for index in range(_UNITS))
-        return {"pre_upsampler": ("before_upsampler",), "blocks": blocks}
+        """Input of the upsampler, outputs of inner cascades, and of the last convolutions of units.
+
+        A unit that is used three times gives three features.
+        """
+        cascades = tuple(f"body.units.{index}" for index in range(_UNITS))
+        last = "conv3" if self.config.groups > 1 else "conv2"
+        units = range(1 if self.config.shared else _UNITS)
+        return {
+            "pre_upsampler": ("before_upsampler",),
+            "blocks": cascades,
+            "branches": tuple(f"{path}.units.{unit}.{last}" for path in cascades for unit in units),
+        }
 
     @property
     def receptive_radius(self) -> int:

@@ -53,6 +53,7 @@ class MSRResNet(Network):
     """
 
     scale_dependent = ("upsampler.", "last.", "tail.")
+    branch_end = "conv2"
 
     def __init__(self, config: MSRResNetConfig) -> None:
         super().__init__(config)

@@ -81,6 +81,7 @@ class RDN(Network):
     """
 
     scale_dependent = ("upsampler.", "tail.")
+    branch_end = "fusion"
 
     def __init__(self, config: RDNConfig) -> None:
         super().__init__(config)

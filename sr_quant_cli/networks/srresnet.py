@@ -88,6 +88,7 @@ class SRResNet(Network):
     """
 
     scale_dependent = ("upsampler.", "tail.")
+    branch_end = "conv2"
 
     def __init__(self, config: SRResNetConfig) -> None:
         super().__init__(config)

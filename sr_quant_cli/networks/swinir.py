@@ -292,6 +292,7 @@ class SwinIR(Network):
     """
 
     scale_dependent = ("tail.",)
+    branch_end = "conv"
     group: ClassVar[type[ResidualGroup]] = ResidualGroup
     """class of a residual group"""
     mean: Tensor

@@ -38,8 +38,8 @@ class Target:
     """Target of a step: a picture ``[N, 3, sh, sw]``, 0..1, and features of the teacher."""
 
     picture: Tensor
-    features: dict[str, Tensor] = field(default_factory=dict)
-    """by the path of the submodule whose output they are"""
+    features: dict[str, list[Tensor]] = field(default_factory=dict)
+    """outputs of submodules, by their paths; several if one is used several times"""
 
 
 class Objective(nn.Module):
@@ -195,9 +195,11 @@ class StudentLoss(Objective):
         if self._weights:
             distance = feature_distance(loss)
             losses["feature"] = sum(
+            # Blocks that are left out at this depth have no features.
                 (
-                    weight * distance(features[path].float(), target.features[path].float())
-                    for path, weight in self._weights.items()
+                    self._weights[path] * distance(student.float(), teacher.float())
+                    for path, outputs in features.items()
+                    for student, teacher in zip(outputs, target.features[path], strict=True)
                 ),
                 start=torch.zeros((), device=lr.device),
             )
@@ -292,7 +294,7 @@ def feature_weights(loss: LossSection) -> dict[str, float]:
     """Weights of the feature loss by the places where features are compared."""
     weights = {} if loss.feature == "none" else {str(loss.points): loss.feature_weight}
     if loss.block_weight:
-        weights["blocks"] = loss.block_weight
+        weights["branches"] = loss.block_weight
     return weights
 
 
@@ -302,12 +304,12 @@ def feature_distance(loss: LossSection) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 @contextmanager
-def features_of(network: nn.Module, paths: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
+def features_of(network: nn.Module, paths: tuple[str, ...]) -> Iterator[dict[str, list[Tensor]]]:
     """Collect the outputs of submodules by their paths while the block runs."""
-    outputs: dict[str, Tensor] = {}
+    outputs: dict[str, list[Tensor]] = {}
 
     def note(path: str, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        outputs[path] = output
+        outputs.setdefault(path, []).append(output)
 
     handles = [
         network.get_submodule(path).register_forward_hook(partial(note, path)) for path in paths

@@ -8,12 +8,17 @@ import torch
 from sr_quant_cli.methods.cadyq import CADyQ, CADyQConfig, Selectors
 from sr_quant_cli.methods.pams import PAMS, PAMSConfig
 from sr_quant_cli.networks import build
+from sr_quant_cli.networks.carn import CARNConfig
 from sr_quant_cli.networks.edsr import EDSRConfig
+from sr_quant_cli.networks.idn import IDNConfig
+from sr_quant_cli.networks.srresnet import SRResNetConfig
 from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.dynamic import Scales, dynamic_quantizers
 from sr_quant_cli.quant.max_scale import MaxScale
 from sr_quant_cli.quant.pictures import deviations, sobel_gradients
 from sr_quant_cli.quant.plan import Bits
+from sr_quant_cli.recipe.load import load_recipe
+from sr_quant_cli.training.objective import StudentLoss, features_of
 from tests.helpers import tiny_edsr
 
 
@@ -92,6 +97,53 @@ def test_the_loss_on_bits_by_hand():
     expected = 1e-4 * 3 * p * (torch.tensor([4.0, 6.0, 8.0]) - 6) / 6
     for selector in provider.layers.values():
         assert torch.allclose(selector.bias.grad, expected, rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("config", "paths", "ends"),
+    [
+        (EDSRConfig(), 16, "conv2"),
+        (SRResNetConfig(activation="shared"), 16, "conv2"),
+        (CARNConfig(), 9, "conv2"),
+        (IDNConfig(compressed_act=False), 4, "lower.2"),
+    ],
+)
+def test_the_teacher_is_imitated_behind_the_last_convolution_of_every_branch(config, paths, ends):
+    branches = build(config).features()["branches"]
+    assert len(set(branches)) == paths
+    assert all(path.endswith(ends) for path in branches)
+
+
+@pytest.mark.parametrize("config", [CARNConfig(n_feats=8), CARNConfig(n_feats=8, shared=True)])
+def test_every_unit_counts_though_units_share_their_weights(config):
+    network = build(config)
+    with features_of(network, network.features()["branches"]) as features, torch.no_grad():
+        network(lr_batch())
+    assert sum(map(len, features.values())) == 9
+
+
+def test_the_loss_behind_branches_by_hand():
+    recipe = load_recipe(
+        "cadyq-edsr", ["network.scale=2", "loss.pixel=0.0", "loss.feature_weight=0.0"]
+    )
+    config = EDSRConfig(scale=2, n_blocks=2, n_feats=4, res_scale=0.5)
+    network, teacher = build(config), build(config)
+    objective = StudentLoss(network, recipe, None, teacher)
+    lr = lr_batch()
+    with torch.no_grad():
+        loss = objective(lr, torch.rand(3, 3, 20, 24))["feature"]
+        expected = 0
+        maps = []
+        for each in (network, teacher):
+            x, found = each.head((lr - each.mean) * 255), []
+            for block in each.body:
+                branch = block.conv2(block.conv1(x).relu())
+                x = x + 0.5 * branch
+                found.append(torch.nn.functional.normalize((branch**2).mean(1).flatten(1)))
+            maps.append(found)
+        for ours, theirs in zip(*maps, strict=True):
+            expected += 100 * ((ours - theirs) ** 2).mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_the_weight_of_the_bits_rises():
