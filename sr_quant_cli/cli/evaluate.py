@@ -31,13 +31,16 @@ def evaluate(
     bench: Annotated[
         str,
         typer.Option(
-            help="Sets, joined by +: Set5, Set14, B100, Urban100, Manga109, Test2K, Test4K, Test8K."
+            help="Sets, joined by +: Set5, Set14, B100, Urban100, Manga109, Test2K, Test4K, "
+            "Test8K, DIV2K (0801 to 0900), or own folders."
         ),
     ] = "Set5+Set14+B100+Urban100",
     scale: Annotated[
         int | None, typer.Option(help="2, 3 or 4; default: the models' own, else 4.")
     ] = None,
-    protocol: Annotated[str, typer.Option(help="matlab or basicsr.")] = "matlab",
+    protocol: Annotated[
+        str, typer.Option(help="matlab, basicsr, rgb, div2k, daq or cadyq: see docs/measuring.md.")
+    ] = "matlab",
     sr_dir: Annotated[
         list[Path] | None,
         typer.Option(metavar="DIR", help="Pictures upscaled elsewhere: one more row; repeatable."),
@@ -68,9 +71,9 @@ def evaluate(
 ) -> None:
     """Measure models on benchmark sets.
 
-    PSNR and SSIM on luma under a named protocol, with bicubic in the first row. With --patchwise,
-    and for models whose bits follow the picture, also feature average bits (FAB) and bit
-    operations.
+    PSNR and SSIM under a named protocol, on luma by default, with bicubic in the first row. With
+    --patchwise, and for models whose bits follow the picture, also feature average bits (FAB) and
+    bit operations.
 
     \b
     Examples:

@@ -121,7 +121,7 @@ class Evaluation:
             "srq": __version__,
             "protocol": self.protocol.name,
             "protocol_summary": self.protocol.summary,
-            "border": self.scale,
+            "border": self.protocol.border(self.scale),
             "scale": self.scale,
             "patches": None if self.patches is None else asdict(self.patches),
             "sets": {
@@ -190,7 +190,7 @@ def set_scores(evaluation: Evaluation, label: str) -> list[SetScore]:
             images=len(result.pictures),
             scale=evaluation.scale,
             protocol=evaluation.protocol.name,
-            border=evaluation.scale,
+            border=evaluation.protocol.border(evaluation.scale),
             lr=result.lr_origin,
             psnr=round(result.psnr, 4),
             ssim=round(result.ssim, 5),

@@ -2,6 +2,7 @@
 
 from sr_quant_cli.metrics.protocol import (
     PROTOCOLS,
+    Luma,
     Protocol,
     Score,
     get_protocol,
@@ -14,6 +15,7 @@ from sr_quant_cli.metrics.protocol import (
 
 __all__ = [
     "PROTOCOLS",
+    "Luma",
     "Protocol",
     "Score",
     "get_protocol",

@@ -1,9 +1,9 @@
-"""PSNR and SSIM as super-resolution papers report them: on luma, borders cropped, 8-bit pictures.
+"""PSNR and SSIM as super-resolution papers report them, on 8-bit pictures with cropped borders.
 
 A score means something only together with its protocol. Papers differ in the luma formula, its
-precision and the SSIM window; :data:`PROTOCOLS` lists the supported protocols. They have in common
-that SR is rounded to uint8 before it is measured, that ``scale`` pixels are cropped from every
-side, and that the score of a set is the mean over its pictures.
+precision, the SSIM window and the border; :data:`PROTOCOLS` lists the supported protocols. They
+have in common that SR is rounded to uint8 before it is measured, and that the score of a set is the
+mean over its pictures.
 
 References
 ----------
@@ -12,6 +12,7 @@ References
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,25 @@ STRIP = 2**21
 
 
 @dataclass(frozen=True)
+class Luma:
+    """A luma formula.
+
+    Attributes
+    ----------
+    weights
+        Weights of red, green and blue in 0..1; the weighted sum is in units of 1/255.
+    offset
+        Added to the weighted sum.
+    dtype
+        Type in which the picture and its luma, both in 0..1, are stored.
+    """
+
+    weights: tuple[float, float, float]
+    offset: float
+    dtype: type[np.floating] = np.float64
+
+
+@dataclass(frozen=True)
 class Protocol:
     """A way to measure SR against HR.
 
@@ -35,19 +55,25 @@ class Protocol:
         Key in :data:`PROTOCOLS`.
     summary
         One line for reports that describes the steps of the measurement.
-    luma_weights
-        Weights of red, green and blue in 0..1; the weighted sum is in units of 1/255.
-    luma_offset
-        Added to the weighted sum.
-    luma_dtype
-        Type in which the picture and its luma, both in 0..1, are stored.
+    psnr_luma, ssim_luma
+        Luma that is measured; None: the three colours, with the mean of their SSIM.
+    ssim_window
+        ``inside``: only windows that lie inside the cropped picture count; ``repeated``: windows
+        around all of its pixels, with its edge pixels repeated.
+    more_border
+        Pixels that are cropped from every side in addition to ``scale``.
     """
 
     name: str
     summary: str
-    luma_weights: tuple[float, float, float]
-    luma_offset: float
-    luma_dtype: type[np.floating]
+    psnr_luma: Luma | None
+    ssim_luma: Luma | None
+    ssim_window: Literal["inside", "repeated"] = "inside"
+    more_border: int = 0
+
+    def border(self, scale: int) -> int:
+        """Width of the cropped border in HR pixels."""
+        return scale + self.more_border
 
 
 @dataclass(frozen=True)
@@ -60,6 +86,11 @@ class Score:
     """PSNR of the border that is cropped for the other two, dB"""
 
 
+_MATLAB = Luma((65.481, 128.553, 24.966), 16.0)
+_BASICSR = Luma(_MATLAB.weights, 16.0, np.float32)
+_EDSR = Luma((65.738 * 255 / 256, 129.057 * 255 / 256, 25.064 * 255 / 256), 0.0)
+_CADYQ = Luma((65.738, 129.057, 25.064), 16.0)
+
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
@@ -67,21 +98,49 @@ PROTOCOLS = {
             "matlab",
             "8-bit RGB, border of scale pixels cropped, BT.601 luma in float64, "
             "SSIM by an 11x11 Gaussian window inside the picture",
-            (65.481, 128.553, 24.966),
-            16.0,
-            np.float64,
+            _MATLAB,
+            _MATLAB,
         ),
         Protocol(
             "basicsr",
             "8-bit RGB, border of scale pixels cropped, BT.601 luma through float32, "
             "SSIM by an 11x11 Gaussian window inside the picture",
-            (65.481, 128.553, 24.966),
-            16.0,
-            np.float32,
+            _BASICSR,
+            _BASICSR,
+        ),
+        Protocol(
+            "rgb",
+            "8-bit RGB, border of scale pixels cropped, PSNR over all colours, "
+            "mean SSIM of the colours by an 11x11 Gaussian window inside the picture",
+            None,
+            None,
+        ),
+        Protocol(
+            "div2k",
+            "8-bit RGB, border of scale + 6 pixels cropped, PSNR over all colours as EDSR-PyTorch "
+            "scores DIV2K, mean SSIM of the colours by an 11x11 Gaussian window inside the picture",
+            None,
+            None,
+            more_border=6,
+        ),
+        Protocol(
+            "daq",
+            "8-bit RGB, border of scale pixels cropped, EDSR-PyTorch's luma (weights / 256, no "
+            "offset), SSIM by an 11x11 Gaussian window with edge pixels repeated, as DAQ and AdaBM",
+            _EDSR,
+            _EDSR,
+            "repeated",
+        ),
+        Protocol(
+            "cadyq",
+            "8-bit RGB, border of scale pixels cropped, PSNR on EDSR-PyTorch's luma (weights / "
+            "256), SSIM on weights / 255 + 16 by an 11x11 Gaussian window inside the picture",
+            _EDSR,
+            _CADYQ,
         ),
     )
 }
-"""Protocols by name. Their scores agree to the printed digits; ``matlab`` is the default."""
+"""Protocols by name; ``matlab`` is the default. It and ``basicsr`` agree to the printed digits."""
 
 
 def get_protocol(name: str) -> Protocol:
@@ -97,16 +156,27 @@ def get_protocol(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
-def luma(rgb: NDArray[np.uint8], protocol: Protocol) -> NDArray[np.float64]:
-    """Compute luma, 16..235: uint8 ``[H, W, 3]`` to float64 ``[H, W]``, not rounded.
+def luma(rgb: NDArray[np.uint8], formula: Luma) -> NDArray[np.float64]:
+    """Compute luma in units of 1/255: uint8 ``[H, W, 3]`` to float64 ``[H, W]``, not rounded.
 
-    >>> luma(np.array([[[255, 255, 255], [0, 0, 0], [255, 0, 0]]], np.uint8), PROTOCOLS["matlab"])
+    >>> bt601 = PROTOCOLS["matlab"].psnr_luma
+    >>> luma(np.array([[[255, 255, 255], [0, 0, 0], [255, 0, 0]]], np.uint8), bt601)
     array([[235.   ,  16.   ,  81.481]])
     """
-    unit = rgb.astype(protocol.luma_dtype) / protocol.luma_dtype(255)
-    weighted = np.dot(unit, protocol.luma_weights) + protocol.luma_offset
-    held = (weighted / 255).astype(protocol.luma_dtype) * protocol.luma_dtype(255)
+    unit = rgb.astype(formula.dtype) / formula.dtype(255)
+    weighted = np.dot(unit, formula.weights) + formula.offset
+    held = (weighted / 255).astype(formula.dtype) * formula.dtype(255)
     return np.asarray(held, dtype=np.float64)
+
+
+def planes(rgb: NDArray[np.uint8], formula: Luma | None) -> list[NDArray[np.float64]]:
+    """Split a picture into what is measured: its luma, or its three colours.
+
+    uint8 ``[H, W, 3]`` to float64 ``[H, W]`` each, 0..255.
+    """
+    if formula is not None:
+        return [luma(rgb, formula)]
+    return [rgb[..., channel].astype(np.float64) for channel in range(3)]
 
 
 def psnr(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
@@ -163,7 +233,7 @@ def score(sr: NDArray[np.uint8], hr: NDArray[np.uint8], scale: int, protocol: Pr
     sr, hr
         uint8 ``[H, W, 3]``, RGB, of one shape.
     scale
-        Upscaling factor; as many pixels are cropped from every side.
+        Upscaling factor, on which the cropped border depends.
     protocol
         Protocol to measure by.
 
@@ -179,18 +249,23 @@ def score(sr: NDArray[np.uint8], hr: NDArray[np.uint8], scale: int, protocol: Pr
     height, width, _ = hr.shape
     if sr.shape != hr.shape:
         raise ValueError(f"SR is {sr.shape[1]}x{sr.shape[0]}, HR {width}x{height}: sizes differ")
-    least = SSIM_WINDOW + 2 * scale
+    border = protocol.border(scale)
+    least = SSIM_WINDOW + 2 * border
     if min(height, width) < least:
         raise ValueError(f"{width}x{height} is too small at x{scale}: SSIM needs {least}x{least}")
-    inside = slice(scale, -scale)
-    psnr, ssim = _in_strips(sr[inside, inside], hr[inside, inside], protocol)
-    return Score(psnr, ssim, edge_psnr(sr, hr, scale, protocol))
+    inside = slice(border, -border)
+    inner = [image[inside, inside] for image in (sr, hr)]
+    decibels = _psnr_in_strips(*inner, protocol.psnr_luma)
+    if protocol.ssim_window == "repeated":
+        inner = [_repeat_edges(image) for image in inner]
+    similarity = _ssim_in_strips(*inner, protocol.ssim_luma)
+    return Score(decibels, similarity, edge_psnr(sr, hr, border, protocol))
 
 
 def edge_psnr(
     sr: NDArray[np.uint8], hr: NDArray[np.uint8], width: int, protocol: Protocol
 ) -> float:
-    """Compute the PSNR in dB of the border that the protocols crop, where frames would show.
+    """Compute the PSNR in dB of the border that a protocol crops, where frames would show.
 
     Parameters
     ----------
@@ -206,26 +281,45 @@ def edge_psnr(
         np.s_[inside, :width],
         np.s_[inside, -width:],
     )
-    errors = [luma(sr[side], protocol) - luma(hr[side], protocol) for side in sides]
-    return _decibels(float(np.mean(np.concatenate([e.ravel() for e in errors]) ** 2)))
+    errors = [
+        (a - b).ravel()
+        for side in sides
+        for a, b in zip(
+            planes(sr[side], protocol.psnr_luma), planes(hr[side], protocol.psnr_luma), strict=True
+        )
+    ]
+    return _decibels(float(np.mean(np.concatenate(errors) ** 2)))
 
 
-def _in_strips(
-    sr: NDArray[np.uint8], hr: NDArray[np.uint8], protocol: Protocol
-) -> tuple[float, float]:
-    """Compute PSNR in dB and SSIM, one strip of rows after the other."""
+def _psnr_in_strips(sr: NDArray[np.uint8], hr: NDArray[np.uint8], formula: Luma | None) -> float:
+    """Compute the PSNR in dB, one strip of rows after the other."""
+    height, width, _ = hr.shape
+    rows, errors = max(STRIP // width, 1), 0.0
+    for top in range(0, height, rows):
+        strip = slice(top, top + rows)
+        pairs = zip(planes(sr[strip], formula), planes(hr[strip], formula), strict=True)
+        errors += float(np.mean([np.sum((a - b) ** 2) for a, b in pairs]))
+    return _decibels(errors / (height * width))
+
+
+def _ssim_in_strips(sr: NDArray[np.uint8], hr: NDArray[np.uint8], formula: Luma | None) -> float:
+    """Compute the mean SSIM of all windows inside, one strip of rows after the other."""
     height, width, _ = hr.shape
     windows = height - (SSIM_WINDOW - 1)
-    rows = max(STRIP // width, SSIM_WINDOW)
-    errors = similarity = 0.0
+    rows, similarity = max(STRIP // width, SSIM_WINDOW), 0.0
     for top in range(0, windows, rows):
         # The rows whose windows begin in this strip, and further rows that the windows reach.
         bottom = min(top + rows, windows)
-        own = height if bottom == windows else bottom
-        a, b = (luma(image[top : bottom + SSIM_WINDOW - 1], protocol) for image in (sr, hr))
-        errors += float(np.sum((a[: own - top] - b[: own - top]) ** 2))
-        similarity += ssim(a, b) * (bottom - top)
-    return _decibels(errors / (height * width)), similarity / windows
+        strip = slice(top, bottom + SSIM_WINDOW - 1)
+        pairs = zip(planes(sr[strip], formula), planes(hr[strip], formula), strict=True)
+        similarity += float(np.mean([ssim(a, b) for a, b in pairs])) * (bottom - top)
+    return similarity / windows
+
+
+def _repeat_edges(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pad a picture so that a window around each of its pixels lies inside."""
+    reach = SSIM_WINDOW // 2
+    return np.pad(image, ((reach, reach), (reach, reach), (0, 0)), "edge")
 
 
 def _decibels(error: float) -> float:

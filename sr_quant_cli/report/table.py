@@ -37,7 +37,8 @@ def print_scores(evaluation: "Evaluation") -> None:
     protocol, scale = evaluation.protocol, evaluation.scale
     labels = dict.fromkeys(result.label for result in results)
     found = {(r.label, r.bench): r for r in results}
-    title = f"PSNR (dB) / SSIM, x{scale}, protocol {protocol.name}, border {scale} px"
+    border = protocol.border(scale)
+    title = f"PSNR (dB) / SSIM, x{scale}, protocol {protocol.name}, border {border} px"
     names = {bench.name: f"{bench.name} ({len(bench.pairs)})" for bench in sets}
     if costs or len(sets) > _SETS:
         rows = [
@@ -58,7 +59,7 @@ def print_scores(evaluation: "Evaluation") -> None:
         ]
         print_table(["model", *names.values(), "edge"], rows, title)
     say(f"{protocol.name}: {protocol.summary}")
-    say(f"edge: PSNR of the outermost {scale} px, which are cropped from the other figures")
+    say(f"edge: PSNR of the outermost {border} px, which are cropped from the other figures")
     made = [bench.name for bench in sets if bench.lr_origin == "bicubic"]
     if made:
         say(f"LR made by bicubic (no LR files): {', '.join(made)}")

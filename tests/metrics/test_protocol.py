@@ -7,9 +7,10 @@ import pytest
 from sr_quant_cli.data.benchmark import find_set
 from sr_quant_cli.data.bicubic import enlarge
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.metrics import PROTOCOLS, get_protocol, luma, psnr, score, ssim
+from sr_quant_cli.metrics import PROTOCOLS, Luma, get_protocol, luma, psnr, score, ssim
 
 MATLAB, BASICSR = PROTOCOLS["matlab"], PROTOCOLS["basicsr"]
+each_protocol = pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 
 
 def noise(*shape, seed=0):
@@ -40,7 +41,7 @@ def ssim_directly(a, b):
     return np.mean(values)
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+@pytest.mark.parametrize("protocol", [MATLAB, BASICSR], ids=["matlab", "basicsr"])
 @pytest.mark.parametrize(
     ("rgb", "expected"),
     [
@@ -53,7 +54,7 @@ def ssim_directly(a, b):
     ],
 )
 def test_luma_by_hand(protocol, rgb, expected):
-    values = luma(np.full((2, 3, 3), rgb, np.uint8), protocol)
+    values = luma(np.full((2, 3, 3), rgb, np.uint8), protocol.psnr_luma)
     assert values.shape == (2, 3)
     assert values.dtype == np.float64
     np.testing.assert_allclose(values, expected, atol=2e-5)
@@ -61,7 +62,7 @@ def test_luma_by_hand(protocol, rgb, expected):
 
 def test_protocols_differ_in_precision_only():
     image = noise(40, 40, 3)
-    exact, single = luma(image, MATLAB), luma(image, BASICSR)
+    exact, single = (luma(image, protocol.psnr_luma) for protocol in (MATLAB, BASICSR))
     assert (single == single.astype(np.float32)).all()
     assert 0 < np.abs(exact - single).max() < 5e-5
 
@@ -96,9 +97,9 @@ def test_ssim_of_two_greys_by_hand():
     assert ssim(a, b) == pytest.approx(24006.5025 / 24406.5025, abs=1e-9)
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+@each_protocol
 def test_identical_pictures(protocol):
-    image = noise(30, 30, 3)
+    image = noise(32, 32, 3)
     scored = score(image, image, 4, protocol)
     assert scored.psnr == math.inf
     assert scored.ssim == pytest.approx(1, abs=1e-12)
@@ -119,9 +120,12 @@ def test_crop_is_scale_pixels_from_every_side(scale):
 
 def test_luma_weights_are_data():
     # A new protocol is an entry of the table and needs no code.
-    red = replace(MATLAB, name="red", luma_weights=(255.0, 0.0, 0.0), luma_offset=0.0)
-    image = noise(4, 4, 3)
+    red = Luma((255.0, 0.0, 0.0), 0.0)
+    image = noise(24, 24, 3)
     np.testing.assert_allclose(luma(image, red), image[..., 0], atol=1e-12)
+    other = image.copy()
+    other[..., 1:] ^= 255
+    assert score(other, image, 2, replace(MATLAB, psnr_luma=red, ssim_luma=red)).psnr == math.inf
 
 
 def test_refuses_what_cannot_be_compared():
@@ -190,16 +194,64 @@ def test_protocols_agree_to_the_printed_digits(real_data):
         assert matlab.ssim == pytest.approx(basicsr.ssim, abs=1e-6)
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+@each_protocol
 @pytest.mark.parametrize("strip", [1, 50 * 13, 50 * 46, 2**21])
 def test_strips_give_the_figures_of_the_whole_picture(monkeypatch, protocol, strip):
     hr = noise(64, 58, 3)
     sr = noisy(hr)
-    a, b = (luma(image[4:-4, 4:-4], protocol) for image in (sr, hr))
+    whole = score(sr, hr, 4, protocol)
     monkeypatch.setattr("sr_quant_cli.metrics.protocol.STRIP", strip)
+    scored = score(sr, hr, 4, protocol)
+    assert scored.psnr == pytest.approx(whole.psnr, abs=1e-9)
+    assert scored.ssim == pytest.approx(whole.ssim, abs=1e-12)
+
+
+@pytest.mark.parametrize("protocol", [MATLAB, BASICSR], ids=["matlab", "basicsr"])
+def test_a_score_is_that_of_the_luma_inside(protocol):
+    hr = noise(64, 58, 3)
+    sr = noisy(hr)
+    a, b = (luma(image[4:-4, 4:-4], protocol.psnr_luma) for image in (sr, hr))
     scored = score(sr, hr, 4, protocol)
     assert scored.psnr == pytest.approx(psnr(a, b), abs=1e-9)
     assert scored.ssim == pytest.approx(ssim(a, b), abs=1e-12)
+
+
+@pytest.mark.parametrize(("name", "border"), [("rgb", 4), ("div2k", 10)])
+def test_protocols_of_colours(name, border):
+    hr = noise(64, 58, 3)
+    sr = noisy(hr)
+    a, b = (image[border:-border, border:-border].astype(float) for image in (sr, hr))
+    scored = score(sr, hr, 4, PROTOCOLS[name])
+    assert scored.psnr == pytest.approx(20 * math.log10(255 / np.sqrt(np.mean((a - b) ** 2))))
+    expected = np.mean([ssim_directly(a[..., c], b[..., c]) for c in range(3)])
+    assert scored.ssim == pytest.approx(expected, abs=1e-9)
+
+
+def test_cadyq_measures_ssim_on_a_luma_of_its_own():
+    hr = noise(64, 58, 3)
+    sr = noisy(hr, 60)
+    inner = [image[4:-4, 4:-4].astype(float) for image in (sr, hr)]
+    weights = np.array([65.738, 129.057, 25.064])
+    a, b = (image @ weights / 255 + 16 for image in inner)
+    scored = score(sr, hr, 4, PROTOCOLS["cadyq"])
+    assert scored.ssim == pytest.approx(ssim_directly(a, b), abs=1e-9)
+    a, b = (image @ weights / 256 for image in inner)
+    assert scored.psnr == pytest.approx(psnr(a, b), abs=1e-9)
+
+
+def test_daq_measures_with_edges_repeated():
+    # Measured with the metrics of Cheeun/DAQ-pytorch, commit 28c56e4, in float32.
+    hr = noise(64, 58, 3)
+    scored = score(noisy(hr, 60), hr, 4, PROTOCOLS["daq"])
+    assert scored.psnr == pytest.approx(22.759154, abs=1e-5)
+    assert scored.ssim == pytest.approx(0.901981, abs=1e-5)
+    assert score(noisy(hr, 60), hr, 4, MATLAB).ssim != pytest.approx(0.901981, abs=1e-4)
+
+
+def test_daq_figures_of_bicubic_on_set5(real_data):
+    # Measured with the same metrics on MATLAB's LR, enlarged by `enlarge`.
+    figures = bicubic_figures(real_data, "Set5", 4, PROTOCOLS["daq"])
+    assert figures == pytest.approx([28.42901, 0.80954], abs=1e-5)
 
 
 def test_no_more_than_a_strip_is_measured_at_a_time(monkeypatch):
