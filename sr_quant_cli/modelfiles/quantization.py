@@ -42,7 +42,7 @@ class QuantizationHeader(Strict):
     w: Width
     a: Width
     placement: dict[str, Operands]
-    """how ``sites`` were chosen, by kinds and by paths of sites"""
+    """placement that ``sites`` resulted from, by kind and by path"""
     sites: dict[str, SiteHeader] | None = None
     """every site, by its path; None: as the placement says"""
 

@@ -1,1 +1,1 @@
-"""What is done to a whole network: quantizing it, and preparing it for that."""
+"""Passes over a whole network: quantization, and preparation for it."""

@@ -86,11 +86,11 @@ class SiteBits:
 
 @dataclass(frozen=True)
 class Quantization:
-    """How a network was quantized: enough to do it again."""
+    """Quantization of a network, complete enough to repeat it."""
 
     method: MethodConfig
     placement: Placement
-    """how ``sites`` were chosen"""
+    """placement that ``sites`` resulted from"""
     bits: Bits
     sites: tuple[SiteBits, ...]
     """precision of every site, in the order of ``Network.sites``"""

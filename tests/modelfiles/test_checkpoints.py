@@ -17,7 +17,7 @@ MEAN = 255 * torch.tensor(DIV2K_MEAN)
 
 
 def edsr_pytorch(network):
-    """Names of EDSR-PyTorch, the mean-shift layers included."""
+    """Names of EDSR-PyTorch, including the mean-shift layers."""
     names = {"head": "head.0", "body_last": f"body.{len(network.body)}", "tail": "tail.1"}
     for index in range(len(network.body)):
         names[f"body.{index}.conv1"] = f"body.{index}.body.0"
@@ -98,7 +98,7 @@ def test_checkpoint_that_does_not_fit_is_refused_in_one_line(tmp_path, change):
 
 
 class Opens:
-    """Would be rebuilt by a call of ``open``."""
+    """Object that unpickling would rebuild by a call of ``open``."""
 
     def __init__(self, path):
         self.path = path

@@ -1,4 +1,4 @@
-"""Model files of strangers: whatever they claim, one line and little memory."""
+"""Untrusted model files: any claim is refused in one line, with little memory."""
 
 import json
 import resource
@@ -20,7 +20,7 @@ from tests.helpers import tiny_edsr
 
 @pytest.fixture
 def quantized_model(tmp_path):
-    """A packed model file of a tiny x2 network at w4a4, every convolution on integers."""
+    """Packed model file of a tiny x2 network at w4a4, with all convolutions on integers."""
     network, method = tiny_edsr(), build_method(config_class("minmax")())
     quantize_network(network, method, FULL, Bits(4, 4))
     method.calibrate(network, [torch.rand(2, 3, 12, 12)])
@@ -34,7 +34,7 @@ def header_of(path):
 
 
 def rewrite(path, header=None, tensors=None):
-    """Write a model file again, with other parts."""
+    """Rewrite a model file with another header or other tensors."""
     header = header_of(path) if header is None else header
     text = header if isinstance(header, str) else json.dumps(header)
     save_file(load_file(path) if tensors is None else tensors, path, metadata={"srq": text})

@@ -48,7 +48,7 @@ def mean_shifts(scale=255.0, inner=""):
 
 
 def renamed(network, rules, more=()):
-    """The state under a project's names: the first rule that matches the beginning of a key."""
+    """State under a project's names, by the first rule that matches the start of a key."""
     found = dict(more)
     for key, value in network.state_dict().items():
         for pattern, template in rules.items():
@@ -61,7 +61,7 @@ def renamed(network, rules, more=()):
 
 
 def fresh(config, seed=0):
-    """A network with statistics and slopes that show."""
+    """Network with statistics and slopes that affect its output."""
     torch.manual_seed(seed)
     network = build(config).eval()
     for module in network.modules():
@@ -225,7 +225,7 @@ def cadyq_idn(scale):
     for block in range(4):
         for kind in ("weight", "bias"):
             rows = tensors[f"dblocks.{block}.enhancement_top.4.{kind}"]
-            # There the last quarter is taken out.
+            # CADyQ takes out the last quarter.
             tensors[f"dblocks.{block}.enhancement_top.4.{kind}"] = torch.cat([rows[4:], rows[:4]])
     return network, tensors
 
@@ -249,7 +249,7 @@ SWINIR = {
 
 
 def computed(window):
-    """What SwinIR stores besides: for a picture of two windows a side, by its own arithmetic."""
+    """Indices and masks of SwinIR, computed independently, for a picture of 2x2 windows."""
     side, pixels = 2 * window, window**2
     at = [(y, x) for y in range(window) for x in range(window)]
     index = [
@@ -373,7 +373,7 @@ def test_one_scale_of_a_file_that_holds_several(tmp_path):
 
 
 def quantized(network, method, placement=None, bits=(4, 3)):
-    """Quantize in srq, and give every range a value of its own."""
+    """Quantize in srq, with a different value for every range."""
     made = build_method(method)
     quantize_network(network, made, placement or made.paper_placement(), Bits(*bits))
     torch.manual_seed(1)
@@ -410,7 +410,7 @@ EDSR = {
 
 
 def twice(tensors):
-    """The second quantizer of a block is in its list of layers, too."""
+    """Names of PAMS, where a block registers its second quantizer among its layers, too."""
     copies = {
         re.sub("quant_act2", "body.2", key): t for key, t in tensors.items() if "quant_act2" in key
     }
@@ -433,7 +433,7 @@ def pams(network, shape=(1,)):
 
 
 def ddtb_state(tensors):
-    """What DDTB calls the parts of a quantizer, and what it stores besides."""
+    """Names of DDTB for the parts of a quantizer, and its additional tensors."""
     parts = {
         "upper": "alpha_upper",
         "lower": "alpha_lower",
@@ -480,7 +480,7 @@ def test_ddtb(tmp_path):
 
 
 def test_ranges_behind_the_factor_of_a_branch(tmp_path):
-    """Of 256 features: 0.1 comes before the quantizer there, behind it here."""
+    """With 256 features, PAMS applies the factor 0.1 before the quantizer, srq after it."""
     for method in (PAMSConfig(variant="code"), DDTBConfig(variant="code")):
         network = quantized(edsr_for(0.1), method)
         tensors = renamed(network, EDSR)
@@ -515,7 +515,7 @@ RDN_AS_RELEASED = {
 
 
 def with_unused(tensors):
-    """The quantizer of a block's first layer has tensors, and is not called."""
+    """The quantizer of a block's first layer has tensors, but is not called."""
     copies = {
         re.sub(r"convs\.1\.act", "convs.0.act", key): tensor + 1
         for key, tensor in tensors.items()

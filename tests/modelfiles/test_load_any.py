@@ -1,4 +1,4 @@
-"""Checkpoints of other projects wherever a model is named, as if they were model files."""
+"""Checkpoints of other projects in place of model files."""
 
 import json
 from dataclasses import asdict
@@ -24,7 +24,7 @@ from tests.modelfiles.test_known_layouts import carn, edsr_for, pams, quantized
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """A x2 EDSR with the names of BasicSR."""
+    """EDSR x2 with the names of BasicSR."""
     path = tmp_path / "theirs.pth"
     torch.save({"params": basicsr(tiny_edsr(2))}, path)
     return path
@@ -32,7 +32,7 @@ def checkpoint(tmp_path):
 
 @pytest.fixture
 def several(tmp_path):
-    """A CARN for x2 and x3 in one file."""
+    """CARN for x2 and x3 in one file."""
     tensors = {}
     for scale in (2, 3):
         _, more = carn(scale, several=True)
@@ -107,7 +107,7 @@ def test_prepared_graphs_do_not_mix_scales(several, capsys, monkeypatch):
         assert capsys.readouterr().err == ""
     assert prepare(identify(several, 2)).traits.scale == 2
     assert capsys.readouterr().err == f"{several}: taken for CARN, x2\n"
-    # A scale may stand in the name.
+    # The name may contain the scale.
     several = several.rename(several.with_name("carn_x2.pth"))
     prepare(identify(several, 2))
     assert made == [2, 3, 2]
@@ -134,7 +134,7 @@ def test_a_model_file_is_not_imported(tiny_model, tmp_path, srq):
     [("idn_x4.safetensors", 4, 31.82), ("carn_m.pth", 3, 34.06), ("carn_m.pth", 4, 31.88)],
 )
 def test_published_networks_reach_their_psnr(real_data, tmp_path, srq, file, scale, psnr):
-    """On Set5, as their authors measured; within what a rounded figure leaves open."""
+    """PSNR on Set5 equals the authors', up to the rounding of their figures."""
     model, report = real_data / "checkpoints" / file, tmp_path / "scores.json"
     code, _, err = srq("eval", model, "--scale", scale, "--bench", "Set5", "--json", report)
     assert code == 0, err

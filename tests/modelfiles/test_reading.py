@@ -1,4 +1,4 @@
-"""Files of strangers as checkpoints: wrappers, types, claims, and what is no checkpoint."""
+"""Untrusted files as checkpoints: wrappers, types, claims, and files that are no checkpoints."""
 
 import resource
 import warnings
@@ -68,7 +68,7 @@ def test_other_types_of_floats_are_read(tmp_path, dtype):
 
 
 def on_range_1(network):
-    """The tensors of a network that does the same to pictures 0..1 with features as large."""
+    """Tensors of an equivalent network for pictures 0..1, with features of the same size."""
     tensors = network.state_dict()
     for key in tensors:
         if key == "head.weight":
@@ -195,7 +195,7 @@ def half_of(path):
 
 
 class Small(nn.Module):
-    """Of no layout that srq knows."""
+    """Network with an unknown layout."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Putting quantizers into networks, and what a quantized network's file gives back."""
+"""Inserting quantizers into networks, and saving and loading these."""
 
 import pytest
 import torch

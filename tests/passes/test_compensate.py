@@ -53,7 +53,7 @@ def test_weights_lie_on_their_grid():
 
 
 def test_bias_takes_up_the_mean_error():
-    # One weight 0.4 that rounds to 0 on inputs around 10: the bias makes up for their mean.
+    # A weight of 0.4 rounds to 0 for inputs around 10: the bias compensates for their mean.
     layer = nn.Conv2d(1, 1, 1)
     layer.weight.data.fill_(0.4)
     layer.bias.data.fill_(1.0)

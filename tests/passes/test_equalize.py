@@ -51,7 +51,7 @@ def test_every_channel_reaches_as_far_as_the_largest():
     before = reaches(network)
     assert before.amax(0).min() < 0.8
     equalize(network, [pictures()[:1], pictures()[1:]])
-    # Which channel reaches farthest changes from reader to reader, so that they get but nearer.
+    # The channel with the largest values differs among readers, so reaches only become closer.
     assert reaches(network).amax(0).min() > before.amax(0).min()
     equalize(single := tiny_edsr_of_one_reader(), [pictures()])
     assert torch.allclose(reaches(single), torch.ones(1, 8), atol=1e-5)
@@ -73,7 +73,7 @@ def test_channels_inside_a_block_reach_as_far_as_the_largest():
 
 
 def tiny_edsr_of_one_reader():
-    """An EDSR whose stream has the same values at all readers but the last, which is left out."""
+    """EDSR whose stream has the same values at all readers, except the last, which is left out."""
     network = tiny_edsr()
     whole = network.streams()[0]
     readers = whole.readers[:1]

@@ -43,13 +43,13 @@ def test_float_network_stays_the_same(network):
 
 
 def test_influence_on_the_last_convolution_is_that_of_its_weights():
-    # Every feature reaches every output of the kernel, so that away from the border the outer
-    # products of derivatives sum to those of the weights; the factor is RANGE / 255.
+    # Every feature reaches all outputs within the kernel. Away from the border, outer products of
+    # derivatives therefore sum to those of the weights, with the factor RANGE / 255.
     network = EDSR(EDSRConfig(scale=2, n_blocks=1, n_feats=4, upsampler="direct")).eval()
     place = _look(network, [pictures(8, 40)], {"tail.0": 4})[0]
     weight = network.tail[0].weight.transpose(0, 1).flatten(1)
     wanted = weight @ weight.T / 255**2 / 15**2
-    # Random signs and the border leave a few hundredths.
+    # Random signs and the border cause errors of a few hundredths.
     assert (place.influence - wanted).abs().max() < 0.1 * wanted.diag().mean()
 
 
@@ -57,7 +57,7 @@ def test_influence_on_the_last_convolution_is_that_of_its_weights():
 def test_output_of_the_quantized_network_comes_nearer():
     network = EDSR(EDSRConfig(scale=2, n_blocks=2, n_feats=16, upsampler="direct")).eval()
     with torch.no_grad():
-        # Little of the output depends on the channels that reach farthest.
+        # The output depends little on the channels with the largest values.
         far = torch.logspace(1, -1, 16)
         network.head.weight.mul_(far.view(-1, 1, 1, 1))
         x = pictures()

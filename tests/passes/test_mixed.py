@@ -119,7 +119,7 @@ def test_fixed_sites_of_a_method_that_chooses_bits(tmp_path):
     network.eval()
     chosen = ["body.0.block_in", "body.1.block_in", "body.1.conv2"]
     assert list(dynamic_quantizers(network)) == list(network.bit_provider.inputs) == chosen
-    # The second one reads a tensor of chosen bits, and has 8 whatever these are.
+    # The second one reads a tensor with chosen bits, but has 8 fixed bits itself.
     assert followed_inputs(network) == {
         "body.0.conv1": "body.0.block_in",
         "body.1.conv2": "body.1.conv2",
@@ -162,5 +162,5 @@ def test_inputs_come_from_the_nearest_tensor_site_in_front():
     assert found({"b": Operands(6)})["c"] == ("b", False)
     assert found({"b": Operands("fp32")})["c"] == ("a", False)
     assert found({"d": Operands("fp32")})["e"] == (None, False)
-    # Four bits that are fixed are not the bits that are chosen in front.
+    # Four fixed bits are not the bits that are chosen before.
     assert found({"dynamic": Operands()})["c"] == ("a", False)

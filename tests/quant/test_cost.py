@@ -1,4 +1,4 @@
-"""Counts against the figures that papers print, from the network itself where srq has it."""
+"""Counts against published figures, from srq's own network if there is one."""
 
 import pytest
 from torch import nn
@@ -29,9 +29,9 @@ def convolution_weights(module):
 
 
 def with_blocks_at(bits, network):
-    """Operations of EDSR with only its residual blocks quantized, and all other values."""
+    """Operations of EDSR with quantized residual blocks, and the number of other values."""
     weights, block_weights = convolution_weights(network), convolution_weights(network.body)
-    # Blocks work at LR size, so every weight of theirs is used once a pixel.
+    # Blocks work at LR size, so each of their weights is used once per pixel.
     block_macs = block_weights * LR_HEIGHT * LR_WIDTH
     rest_macs = count_macs(network, LR_HEIGHT, LR_WIDTH) - block_macs
     operations = [
@@ -53,7 +53,7 @@ def swinir_light(bits):
 def test_bitops_of_the_unquantized_network_are_those_published(edsr):
     operations, _ = with_blocks_at(32, edsr)
     assert bitops(operations) == 2 * 32 * 32 * count_macs(edsr, LR_HEIGHT, LR_WIDTH)
-    # The published figure is 0.12 % higher, as if it held some element-wise operations.
+    # The published figure is 0.12 % higher, as if it included some element-wise operations.
     assert bitops(operations) == pytest.approx(527.0e12, rel=0.002)
 
 
@@ -75,7 +75,7 @@ def test_storage_with_quantized_blocks(edsr, bits, megabytes):
 
 
 def test_8_bit_storage_is_that_published_for_pams(edsr):
-    # 631K float32 equivalents of 1518K are printed.
+    # The paper prints 631K float32 equivalents of 1518K.
     assert storage_bytes(*with_blocks_at(8, edsr)) / 4 == pytest.approx(631e3, rel=0.005)
 
 

@@ -1,4 +1,4 @@
-"""Bits that are chosen for every sample: values, gradients, and who is asked."""
+"""Bits chosen for every sample: values, gradients, and calls of the provider."""
 
 import copy
 

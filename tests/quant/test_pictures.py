@@ -1,4 +1,4 @@
-"""What bit providers see, against numpy and by hand."""
+"""Statistics of pictures, against numpy and by hand."""
 
 import numpy as np
 import pytest

@@ -181,7 +181,7 @@ def test_searched_bounds_are_the_best_of_all_candidates(x, bits):
     for search, pairs in candidates.items():
         errors = [error(x, affine_real(lower, upper, bits)) for lower, upper in pairs]
         bounds = search(x, bits, 40)
-        # The rounding of float32 decides between candidates that are equal but for it.
+        # Float32 rounding decides between candidates that are equal otherwise.
         assert error(x, affine_real(*bounds, bits)) == pytest.approx(min(errors), rel=1e-5)
         assert any(torch.allclose(torch.stack(bounds), torch.stack(pair)) for pair in pairs)
 
@@ -199,7 +199,7 @@ def test_a_searched_scale_is_the_best_of_all_candidates(grid_of, bits):
 
 
 def test_of_equal_errors_the_widest_range_is_taken():
-    # Levels -3, -1, 1, 3 of the widest range hold the values, as do those of [-1, 1].
+    # The values are levels of the widest range, -3, -1, 1, 3, and of [-1, 1].
     x = torch.tensor([-3.0, -1.0, 1.0, 3.0])
     assert [bound.item() for bound in search_two_sided(x, 2, 6)] == [-3, 3]
     zero_or_one = torch.tensor([0.0, 1.0])
