@@ -128,7 +128,7 @@ def check_start(name: str, network: Network, method: Method) -> None:
 
 
 def choose_placement(recipe: QuantizeRecipe, method: Method) -> Placement:
-    """Build the placement that a recipe names, with the changes of its ``[sites]``.
+    """Build the placement that a recipe names, with its changes.
 
     Raises
     ------
@@ -138,7 +138,11 @@ def choose_placement(recipe: QuantizeRecipe, method: Method) -> Placement:
     with torch.device("meta"):
         network = build(recipe.network)
         sites = (fold(network) if recipe.calibration.fold else network).sites()
-    named = FULL if recipe.sites.placement == "full" else method.paper_placement()
+    if recipe.sites.placement == "full":
+        return recipe.sites.change(FULL, sites)
+    named = method.paper_placement()
+    if method.config.variant == "code":
+        named = recipe.code_sites.change(named, sites)
     return recipe.sites.change(named, sites)
 
 

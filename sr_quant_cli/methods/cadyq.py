@@ -29,12 +29,12 @@ variant    what differs
 corrected  bounds start from those of the 8-bit network
 paper      a selector sees two numbers: the mean magnitude of the patch's gradient, and the mean of
            the channels' deviations; bounds as corrected
-code       bounds follow the data in the first epoch, which overwrites the loaded ones
+code       bounds follow the data in the first epoch, which overwrites the loaded ones; the first
+           convolution in a block of SRResNet reads the unquantized block input
 =========  =====================================================================================
 
-The released SRResNet leaves the input of a block's first convolution in full precision. Its recipe
-has ``sites.block_in = "fp32"``, ``sites.block_first.input = "fp32"`` and ``sites.skip = "low"``.
-Bits are fixed on tokens of a transformer. Choices depend on the patches that a picture is cut into.
+Outputs of branches are quantized in EDSR alone, to 8 bits. CARN and IDN carry unquantized features
+past their blocks. Bits are fixed on tokens of a transformer. Choices depend on the patches that a picture is cut into.
 
 References
 ----------

@@ -36,8 +36,13 @@ paper      the inner ranges of a gate and its normalization in training are thos
            batch, which needs two samples or more
 code       as paper; only the last layer of a gate learns, as its input is detached; bounds start
            at percentiles only at 2 bits, found layer by layer behind quantized ones, and
-           otherwise at -10 and 10; the first convolution of a block reads the unquantized input
+           otherwise at -10 and 10; the first convolution in a block of EDSR reads the unquantized
+           block input
 =========  =====================================================================================
+
+In SRResNet only the inputs of a block's convolutions are quantized. In RDN every quantized tensor
+is what the concatenation behind it carries on, where it is quantized again with the new features;
+outputs of branches stay float. All variants do this.
 
 The released code ignores its gates in evaluation unless a flag is set. Here the network saves
 whether they are applied. All variants keep the upper bound above the lower one. In tiled inference

@@ -22,8 +22,11 @@ variant    what differs
 =========  =====================================================================================
 corrected  the first convolution of a block reads the quantized block input
 paper      as corrected
-code       the first convolution reads the unquantized block input
+code       the first convolution in a block of EDSR reads the unquantized block input
 =========  =====================================================================================
+
+In RDN every quantized tensor is what the concatenation behind it carries on, where it is quantized
+again with the new features; outputs of branches stay float. All variants do this.
 
 The exponential average of the maxima in the released code never acts, as its phase is one epoch
 long: ``alpha`` is the mean over the samples of the last batch of that epoch. All variants do this.

@@ -17,7 +17,7 @@ from sr_quant_cli.recipe.schema import (
     QuantizeRecipe,
     TrainingRecipe,
 )
-from sr_quant_cli.recipe.sites import SitesSection
+from sr_quant_cli.recipe.sites import SiteChanges, SitesSection
 
 _PRECISION = '`"fp32"`, `"int8"`, `"low"` or 2 to 8, or a table of these'
 
@@ -45,6 +45,9 @@ def reference() -> str:
             section = field.annotation
             if name in ("network", "method"):
                 elsewhere.append(f"- `[{name}]`: see [{name}s](#{name}s)")
+            elif section is SiteChanges:
+                meaning = (field.description or "").replace("\n", " ")
+                elsewhere.append(f"- `[{name}]`: {meaning}")
             elif isinstance(section, type) and issubclass(section, BaseModel):
                 if section in seen:
                     elsewhere.append(f"- `[{name}]`: as for `srq {seen[section]}`")

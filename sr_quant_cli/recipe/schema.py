@@ -17,7 +17,7 @@ from sr_quant_cli.methods import method_names
 from sr_quant_cli.networks import config_class, network_names
 from sr_quant_cli.networks.base import NetworkConfig
 from sr_quant_cli.quant.plan import MethodConfig
-from sr_quant_cli.recipe.sites import SitesSection
+from sr_quant_cli.recipe.sites import SiteChanges, SitesSection
 from sr_quant_cli.strict import MOST, Strict
 from sr_quant_cli.system.choices import PrecisionChoice
 
@@ -60,7 +60,9 @@ class DataSection(Section):
     lr: Literal["auto", "bicubic", "folder"] = "auto"
     """LR from LR_bicubic/X{scale} beside HR, or by bicubic; auto: the folder if there is one"""
     patch_hr: Annotated[int, Field(ge=16, le=MOST)] = 192
-    """side of an HR patch in pixels, a multiple of the scale"""
+    """side of an HR patch in pixels, a multiple of the scale; at another scale in proportion"""
+    patch_hr_x2: Annotated[int, Field(ge=0, le=MOST, multiple_of=2)] = 0
+    """side at scale 2, if it is not in proportion; 0: it is"""
     augment: list[Augmentation] = Field(default=["hflip", "vflip", "transpose"])
     """each applied with probability 1/2"""
 
@@ -177,7 +179,9 @@ class TrainingRecipe(Section):
     validation: ValidationSection = ValidationSection()
 
     def patch_at(self, scale: int) -> int:
-        """HR side of a patch at another scale, for the same LR side."""
+        """HR side of a patch at another scale: for the same LR side, or as the recipe says."""
+        if scale == 2 != self.network.scale and self.data.patch_hr_x2:
+            return self.data.patch_hr_x2
         return self.data.patch_hr // self.network.scale * scale
 
     @field_validator("network", mode="before")
@@ -328,6 +332,9 @@ class QuantizeRecipe(TrainingRecipe):
     before: BeforeSection = BeforeSection()
     bits: BitsSection = BitsSection()
     sites: SitesSection = SitesSection()
+    code_sites: SiteChanges = SiteChanges()
+    """kinds and paths of sites as in [sites], for variant code at placement paper; [sites] takes
+    precedence"""
     calibration: CalibrationSection = CalibrationSection()
     train: QuantizeTrainSection = QuantizeTrainSection()
     optim: QuantizeOptimSection = QuantizeOptimSection()

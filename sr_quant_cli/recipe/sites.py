@@ -46,18 +46,11 @@ def _operands(value: Any) -> Precision | dict[str, Precision]:
 SiteOperands = Annotated[Precision | dict[str, Precision], PlainValidator(_operands)]
 
 
-class SitesSection(Strict):
-    """``[sites]``: where to quantize, and to how many bits.
-
-    All keys but ``placement`` are kinds of sites, or paths of single sites.
-    """
+class SiteChanges(Strict):
+    """Operands by kinds of sites, or paths of single sites, that change a placement."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, SiteOperands] = Field(init=False)
-
-    placement: PlacementName = "paper"
-    """paper: the sites of the method's paper; full: every convolution, with 8 bits at both ends of
-    the network. The other fields change one kind of site each, or a single site"""
 
     @model_validator(mode="after")
     def _weights_exist(self) -> Self:
@@ -87,7 +80,7 @@ class SitesSection(Strict):
         Examples
         --------
         >>> sites = [Site("up", "upsampler", 8), *(Site(f"body.{i}", "block", 8) for i in (0, 1))]
-        >>> section = SitesSection.model_validate(
+        >>> section = SiteChanges.model_validate(
         ...     {"body.1": {"input": 6}, "upsampler": "int8", "block": {"weight": 5}}
         ... )
         >>> changed = section.change({"block": Operands("low", "low")}, sites)
@@ -115,6 +108,17 @@ class SitesSection(Strict):
                 weight=operands.get("weight", before.weight),
             )
         return changed
+
+
+class SitesSection(SiteChanges):
+    """``[sites]``: where to quantize, and to how many bits.
+
+    All keys but ``placement`` are kinds of sites, or paths of single sites.
+    """
+
+    placement: PlacementName = "paper"
+    """paper: the sites of the method's paper; full: every convolution, with 8 bits at both ends of
+    the network. The other fields change one kind of site each, or a single site"""
 
 
 _NO_WEIGHT = "sites of this kind have an input alone"
