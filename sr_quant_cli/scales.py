@@ -2,7 +2,7 @@
 
 from sr_quant_cli.errors import UsageError
 
-SCALES = (2, 3, 4)
+SCALES = (2, 3, 4, 8)
 """Scales that networks are built for."""
 
 

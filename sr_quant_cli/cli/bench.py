@@ -81,7 +81,7 @@ def upscale(
 @app.command()
 def train(
     network: Annotated[str, typer.Option(help="Network to train.")] = "edsr",
-    scale: Annotated[int, typer.Option(help="Enlargement factor: 2, 3 or 4.")] = 4,
+    scale: Annotated[int, typer.Option(help="Enlargement factor: 2, 3, 4 or 8.")] = 4,
     method: Annotated[
         str | None,
         typer.Option(help="Time fake-quantized steps of this method beside full-precision ones."),

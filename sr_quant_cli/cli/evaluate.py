@@ -36,7 +36,7 @@ def evaluate(
         ),
     ] = "Set5+Set14+B100+Urban100",
     scale: Annotated[
-        int | None, typer.Option(help="2, 3 or 4; default: the models' own, else 4.")
+        int | None, typer.Option(help="2, 3, 4 or 8; default: the models' own, else 4.")
     ] = None,
     protocol: Annotated[
         str, typer.Option(help="matlab, basicsr, rgb, div2k, daq or cadyq: see docs/measuring.md.")

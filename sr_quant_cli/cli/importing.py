@@ -21,7 +21,7 @@ def import_(
     scale: Annotated[
         int | None,
         typer.Option(
-            min=2, max=4, help="Scale, if FILE holds several or does not say it; default: 4."
+            min=2, max=8, help="Scale, if FILE holds several or does not say it; default: 4."
         ),
     ] = None,
     method: Annotated[

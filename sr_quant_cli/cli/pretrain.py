@@ -27,7 +27,7 @@ def pretrain(
         ),
     ],
     scale: Annotated[
-        int | None, typer.Option(help="Enlargement factor: 2, 3 or 4; default: the recipe's.")
+        int | None, typer.Option(help="Enlargement factor: 2, 3, 4 or 8; default: the recipe's.")
     ] = None,
     recipe: Annotated[
         str | None,

@@ -48,7 +48,7 @@ def quantize(
     overrides: Overrides = None,
     iters: Iters = None,
     scale: Annotated[
-        int | None, typer.Option(help="Scale of the model: 2, 3 or 4; default: its own, else 4.")
+        int | None, typer.Option(help="Scale of the model: 2, 3, 4 or 8; default: its own, else 4.")
     ] = None,
     data: Photographs = None,
     run_dir: RunDir = None,

@@ -24,13 +24,13 @@ from sr_quant_cli.inference.options import RunOptions
 from sr_quant_cli.inference.upscaler import BicubicUpscaler, Upscaler
 from sr_quant_cli.metrics import Protocol, get_protocol
 from sr_quant_cli.modelfiles.modelfile import SetScore, record_scores
-from sr_quant_cli.modelfiles.named import Source, identify
+from sr_quant_cli.modelfiles.named import Source, has_embedded_model, identify
 from sr_quant_cli.runtimes.registry import AUTO, TORCH
 from sr_quant_cli.scales import check_scale
 from sr_quant_cli.system.choices import Depth
 from sr_quant_cli.system.files import DRAWING, check_own
 from sr_quant_cli.system.processes import process_group
-from sr_quant_cli.system.reporting import warn
+from sr_quant_cli.system.reporting import note, warn
 
 if TYPE_CHECKING:
     from sr_quant_cli.inference.bits import Cost
@@ -48,7 +48,8 @@ class EvalRequest:
     Attributes
     ----------
     models
-        What ``identify`` finds models by; empty: the embedded model, unless there are folders.
+        What ``identify`` finds models by; empty: the embedded model if the scale has one, unless
+        there are folders.
     bench
         Names of sets, joined by ``+``.
     scale
@@ -203,10 +204,12 @@ def set_scores(evaluation: Evaluation, label: str) -> list[SetScore]:
 def _sources(request: EvalRequest) -> list[Source]:
     if request.models:
         return [identify(model, request.scale) for model in request.models]
+    scale = 4 if request.scale is None else request.scale
+    check_scale(scale)
     if not request.sr_dirs:
-        return [identify(None, request.scale)]
-    if request.scale is not None:
-        check_scale(request.scale)
+        if has_embedded_model(scale):
+            return [identify(None, request.scale)]
+        note(f"no embedded model enlarges by {scale}: bicubic alone")
     return []
 
 

@@ -226,7 +226,8 @@ def _benchmark(name: str, scale: int, hr: Path, lr: Path | None) -> BenchmarkSet
 
 
 def _validation_part(home: Path, scale: int) -> BenchmarkSet:
-    hr, lr = home / "DIV2K_valid_HR", home / "DIV2K_valid_LR_bicubic" / f"X{scale}"
+    hr = home / "DIV2K_valid_HR"
+    lr = home / ("DIV2K_valid_LR_x8" if scale == 8 else f"DIV2K_valid_LR_bicubic/X{scale}")
     if not hr.is_dir() or not picture_files(hr):
         raise UsageError(
             f"the validation pictures of {VALIDATION} are not in {hr}; get them with "

@@ -160,7 +160,7 @@ def _parts(layout: Layout, tensors: Tensors) -> list[Tensors]:
 
 def _scale_in_name(path: Path) -> int | None:
     """Scale in a file's name, as in ``idn_x3.pth``, if there is exactly one."""
-    found = set(re.findall(r"(?<![a-z0-9])x([234])(?![0-9])", path.stem.lower()))
+    found = set(re.findall(r"(?<![a-z0-9])x([2348])(?![0-9])", path.stem.lower()))
     return int(found.pop()) if len(found) == 1 else None
 
 

@@ -16,6 +16,9 @@ MODEL = "model.safetensors"
 FAST = "fast"
 """Name of the embedded model with half the layers."""
 
+_DEFAULT = "edsr-baseline-x{}-w8a8.safetensors"
+"""Embedded model that serves if no other is named."""
+
 _HEADER = 2**24
 """bytes of a file in which the metadata of its header must end"""
 
@@ -86,7 +89,12 @@ def embedded_model(scale: int) -> Path:
     UsageError
         No embedded model has that scale.
     """
-    return _embedded("edsr-baseline-x{}-w8a8.safetensors", scale)
+    return _embedded(_DEFAULT, scale)
+
+
+def has_embedded_model(scale: int) -> bool:
+    """Tell if there is an embedded model of a scale."""
+    return (models_dir() / _DEFAULT.format(scale)).is_file()
 
 
 def full_precision_model(scale: int) -> Path:

@@ -29,7 +29,7 @@ class NetworkConfig(Strict):
 
     name: str
     """network"""
-    scale: Literal[2, 3, 4] = 4
+    scale: Literal[2, 3, 4, 8] = 4
     """enlargement factor"""
     folded: bool = False
     """normalization is merged into the convolutions, and the linear layers behind the body into one

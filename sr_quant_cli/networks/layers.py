@@ -16,6 +16,9 @@ DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 RANGE = 255.0
 """Factor of networks that work on 0..255 inside; their input and output are 0..1."""
 
+STAGES = {2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
+"""Factors of the PixelShuffles that make up a scale."""
+
 LUMA_WEIGHTS = (65.481, 128.553, 24.966)
 """Weights of RGB (0..1) in BT.601 luma (16..235), without the offset of 16."""
 
@@ -242,8 +245,8 @@ class UpsamplingStage(nn.Module):
 def upsampling_stages(
     n_feats: int, scale: int, act: Callable[[], nn.Module], *, groups: int = 1, bias: bool = True
 ) -> nn.Sequential:
-    """Make one stage for x2 and x3, two for x4, each with its own activation."""
-    factors = {2: [2], 3: [3], 4: [2, 2]}[scale]
+    """Make the ``STAGES`` of a scale, each with its own activation."""
+    factors = STAGES[scale]
     return nn.Sequential(
         *(
             UpsamplingStage(
@@ -323,7 +326,7 @@ class MatMul(Leaf):
 
 
 class Upsampler(nn.Sequential):
-    """Convolution and PixelShuffle: once for x2 and x3, twice for x4.
+    """Convolution and PixelShuffle for each of the ``STAGES`` of a scale.
 
     Parameters
     ----------
@@ -332,10 +335,9 @@ class Upsampler(nn.Sequential):
     """
 
     def __init__(self, n_feats: int, scale: int, enlarged_feats: int | None = None) -> None:
-        stages = {2: [2], 3: [3], 4: [2, 2]}[scale]
         layers: list[nn.Module] = []
         given, out = n_feats, enlarged_feats or n_feats
-        for factor in stages:
+        for factor in STAGES[scale]:
             layers += [conv3x3(given, factor**2 * out), nn.PixelShuffle(factor)]
             given = out
         super().__init__(*layers)

@@ -11,7 +11,7 @@ from sr_quant_cli.commands.scoring import (
     score_candidates,
 )
 from sr_quant_cli.data.benchmark import find_set
-from sr_quant_cli.data.bicubic import enlarge
+from sr_quant_cli.data.bicubic import downscale, enlarge
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
 from sr_quant_cli.inference.upscaler import BicubicUpscaler
@@ -74,6 +74,23 @@ def test_a_missing_or_wrong_result_is_named(small_set, tmp_path):
     write_rgb(folder / "p2.png", picture(20, 20))
     with pytest.raises(UsageError, match=r"p2.*20x20"):
         score_candidates([folder_candidate(folder)], [small_set], MATLAB)
+
+
+def test_scale_8_is_measured_without_an_embedded_model(srq, tmp_path):
+    hr = picture(96, 96)
+    write_rgb(tmp_path / "Set5/HR/p.png", hr)
+    write_rgb(tmp_path / "sr/p_x8_SR.png", enlarge(downscale(hr, 8), 8))
+    where = ("--scale", 8, "--bench", "Set5", "--data-root", tmp_path)
+    code, out, err = srq("eval", *where)
+    assert code == 0
+    assert "no embedded model enlarges by 8: bicubic alone" in err
+    assert "bicubic" in out
+    assert "x8, protocol matlab, border 8 px" in out
+    code, out, _ = srq("eval", *where, "--sr-dir", tmp_path / "sr", "--json", tmp_path / "r.json")
+    assert code == 0
+    rows = json.loads((tmp_path / "r.json").read_text())["rows"]
+    assert [row["model"] for row in rows] == ["bicubic", "sr"]
+    assert rows[0]["psnr"] == rows[1]["psnr"]
 
 
 def test_an_onnx_file_is_run_as_it_says(tmp_path):

@@ -45,7 +45,7 @@ def test_a_file_comes_before_the_name():
     [
         (Path("fast"), 2, "no embedded model edsr-small-x2-w8a8.safetensors: x4 is there"),
         (None, 3, "no embedded model edsr-baseline-x3-w8a8.safetensors: x2, x4 is there"),
-        (Path("fast"), 5, "`scale` 5: must be one of 2, 3, 4"),
+        (Path("fast"), 5, "`scale` 5: must be one of 2, 3, 4, 8"),
     ],
 )
 def test_what_is_not_there_is_one_line(named, scale, line):

@@ -12,6 +12,7 @@ from sr_quant_cli.networks.layers import MatMul
 from sr_quant_cli.passes.apply import count_operations, quantize_network
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.quant.sites import FULL, TENSORS
+from sr_quant_cli.scales import SCALES
 from tests import tiny
 from tests.lowered import lr_batch
 from tests.tiny import network_config, network_forms
@@ -20,7 +21,7 @@ each_network = pytest.mark.parametrize(("name", "form"), network_forms())
 FLOAT: dict[str, str] = {}
 """Layers that stay in floating point on purpose: a part of their paths, by network."""
 
-each_scale = pytest.mark.parametrize("scale", [2, 3, 4])
+each_scale = pytest.mark.parametrize("scale", SCALES)
 
 
 def made(name, form="", scale=2):
