@@ -4,24 +4,35 @@ An activation has the bits asked for, plus or minus one for the picture and plus
 the layer:
 
     b = base + d_img + d_l                          between 2 and 8
-    d_img = -1 if g < t_low, 1 if g > t_up, else 0;  g = mean slope of the grey picture, 0..255
+    d_img = -1 if g < t_l, 1 if g > t_u, else 0
+    g = 1000 mean of |dx| and |dy| of the grey picture, 0..1, by Sobel's kernel
     d_l   = R(clip(o_l, -1, 1))
     s = (u - l) / (2^b - 1),   x_hat = s R((clip(x, l, u) - l) / s) + l
     w_hat = midrise over [-u_w, u_w] in 2^w levels
 
-    d d_img / d t    gradient of (tanh(g - t_low) + tanh(g - t_up)) / 2
+    d d_img / d t    gradient of tanh((g - (t_l + t_u) / 2) 2 / (t_u - t_l))
     d d_l / d o_l    gradient of tanh(o_l)
     d x_hat / d s    R(v) - v,    v = (clip(x, l, u) - l) / s
+    d x_hat / d l, d x_hat / d u    as of ``torch.clamp``: nothing from values on a bound
 
-Calibration finds l and u (extremes of batches, averaged with weight 0.9 for the old ones), t (10th
-and 90th percentile of the pictures) and o (-1 for the 30 % of the layers with the smallest
-deviation of their inputs, 1 for the 30 % with the largest). It then searches bounds at the bits of
-each layer and averages them with the old ones. u_w has the least squared error among 50 candidates
-that shrink by 1 % each.
+Calibration finds l and u (extremes of a batch) and t (10th and 90th percentile of a batch), all of
+them averaged over batches with weight 0.9 for the old value, and o: -1 for layers below the 30th
+percentile of the deviations of their inputs, 1 for those above the 70th. The deviation of an input
+is the mean over its samples. u_w has the least squared error among 50 candidates that shrink by
+1 % each. Bounds are then clipped for the bits of each layer (without d_img): those of least squared
+error among 100 that shrink by 1 %, averaged with the old ones. This uses two pictures, and each
+layer sees what the quantized layers before it give.
 
-Training alternates between u_w, (l, u) and (t, o), one step each. The weights of the network stay
-fixed. The loss is L1 to the full-precision output, 10 times the distance of normalized features
-behind all blocks and, in steps of (t, o), 50 max(mean bits - base, 0).
+Training takes turns of 50 steps: u_w, (l, u), (t, o), and again. The learning rate of each is
+multiplied by 0.9 after each turn of its own, so the schedule of the recipe must be constant. That
+of t is ten times that of o. The weights of the network stay fixed. The loss is L1 to the
+full-precision output, the distance of the features f_i behind all n blocks to those of the
+teacher, f'_i, and, in turns of (t, o), 50 max(mean bits - base, 0). For B samples j of a batch the
+distance is
+
+    10 / (B n) mean over j of the sum over i of || f_ij / ||f_i|| - f'_ij / ||f'_i|| ||_2
+
+with the inner norms over the batch.
 
 =========  =====================================================================================
 variant    what differs
@@ -30,6 +41,11 @@ corrected  the search for u_w starts at the largest absolute weight
 paper      as corrected
 code       it starts at the largest weight, which clips large negative weights
 =========  =====================================================================================
+
+All else is as released. Not repeated from the released code: it has no limits of the bits, so that
+2 bits may become 0; it searches weights of 8 bits at the bits of the others; it clips for the bits
+on the first training batch, not on pictures of the calibration; and on RDN it divides features by
+their number of values.
 
 Bits follow the input of the network: in patch-wise inference the patch.
 
@@ -57,7 +73,7 @@ from sr_quant_cli.quant.dynamic import (
     dynamic_quantizers,
 )
 from sr_quant_cli.quant.fake import fake_quantize
-from sr_quant_cli.quant.grids import Grid, affine_real, midrise, quantize, sym_narrow
+from sr_quant_cli.quant.grids import Grid, above, affine_real, midrise, quantize, sym_narrow
 from sr_quant_cli.quant.pictures import sobel_gradients
 from sr_quant_cli.quant.plan import MethodConfig
 from sr_quant_cli.quant.quantizers import (
@@ -75,6 +91,9 @@ TURNS: tuple[Group, ...] = ("weight_bounds", "bounds", "auxiliary")
 
 SEARCHED, WEIGHT_SHRINK = 100, 0.01
 """Number of bounds tried for an activation; relative decrease between bounds of a weight."""
+
+CLIPPING_BATCH = 2
+"""Pictures that bounds are clipped on for the bits of the layers."""
 
 THRESHOLD_GAIN = 10.0
 """Factor between thresholds and their parameters, so that they learn ten times as fast."""
@@ -96,6 +115,10 @@ class AdaBMConfig(MethodConfig):
     """weight of the mean bits above those asked for"""
     searched_weights: Annotated[int, Field(ge=1, le=99)] = 50
     """bounds that are tried for a weight"""
+    turn: Annotated[int, Field(ge=1, le=10**9)] = 50
+    """steps in which one group of parameters learns, before the next one does"""
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """factor of a group's learning rate after each of its turns"""
 
 
 class BitMapping(ListedProvider):
@@ -103,7 +126,7 @@ class BitMapping(ListedProvider):
 
     Attributes
     ----------
-    thresholds
+    slope_thresholds
         Lower and upper slope, divided by ``THRESHOLD_GAIN``.
     offsets
         Offsets of the layers, ``[L]``, rounded when used.
@@ -116,15 +139,16 @@ class BitMapping(ListedProvider):
         super().__init__(tuple(range(lowest, highest + 1)))
         self.base, self.learns = base, False
         self.column = {layer: index for index, layer in enumerate(layers)}
-        self.thresholds = nn.Parameter(torch.zeros(2))
+        self.slope_thresholds = nn.Parameter(torch.zeros(2))
         self.offsets = nn.Parameter(torch.zeros(len(layers)))
 
     def look(self, picture: Tensor) -> None:
         """Find the offset of every picture."""
         slope = slopes(picture)
-        low, up = THRESHOLD_GAIN * self.thresholds
-        hard = (slope > up).float() - (slope < low).float()
-        soft = ((slope - low).tanh() + (slope - up).tanh()) / 2
+        lower, upper = THRESHOLD_GAIN * self.slope_thresholds
+        hard = (slope > upper).float() - (slope < lower).float()
+        width = above(lower, upper) - lower
+        soft = ((slope - (lower + upper) / 2) * 2 / width).tanh()
         self.of_picture = hard + (soft - soft.detach())
         self.row = hard.long() + 1
 
@@ -154,12 +178,12 @@ class ShiftedBits(DynamicQuantizer, BoundsQuantizer):
     """Two trainable bounds, and a step that follows the bits [1]_."""
 
     def __init__(self, bits: int) -> None:
-        super().__init__(bits, "clip", affine_real, min_max)
+        super().__init__(bits, "clamp", affine_real, min_max)
 
     def observe(self, x: Tensor) -> None:
         """Update the moving average of the extremes."""
         for bound, new in zip((self.lower, self.upper), self._estimate(x), strict=True):
-            bound.data.copy_(OLD * bound + (1 - OLD) * new if self.batches else new)
+            bound.data.copy_(_averaged(bound, new, int(self.batches)))
         self.batches.add_(1)
 
     def static_grid(self) -> None:
@@ -215,7 +239,7 @@ class AdaBM(Method):
         if per_channel:
             return channel_scale(
                 bits,
-                "clip",
+                "clamp",
                 lambda w: search_scale(w, sym_narrow, bits, max_abs(w, dim=0), dim=0),
                 weight,
             )
@@ -225,11 +249,11 @@ class AdaBM(Method):
             start = weight.max() if code else max_abs(weight)
             return shrunk_bound(weight, bits, start, self.config.searched_weights)
 
-        return ScaleQuantizer(bits, "clip", bound_to_midrise, estimate)
+        return ScaleQuantizer(bits, "clamp", bound_to_midrise, estimate)
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
         """Learn two bounds at fixed bits."""
-        return BoundsQuantizer(bits, "clip", affine_real, min_max)
+        return BoundsQuantizer(bits, "clamp", affine_real, min_max)
 
     def low_input_quantizer(self, site: Site, bits: int) -> Quantizer:
         """Learn two bounds at dynamic bits; for tokens at fixed bits."""
@@ -251,7 +275,7 @@ class AdaBM(Method):
         spread = dict.fromkeys(layers, 0.0)
 
         def look(layer: str, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            spread[layer] += inputs[0].std().item()
+            spread[layer] += inputs[0].float().flatten(1).std(1).mean().item()
 
         handles = [
             quantizer.register_forward_pre_hook(partial(look, layer))
@@ -261,19 +285,16 @@ class AdaBM(Method):
         for handle in handles:
             handle.remove()
         with torch.no_grad():
-            found = torch.cat([slopes(batch) for batch in given])
-            share = self.config.picture_percentile / 100
-            ends = torch.quantile(found, torch.tensor([share, 1 - share]))
-            mapping.thresholds.copy_(ends / THRESHOLD_GAIN)
-            ranked = sorted(layers, key=spread.__getitem__)
-            few = int(self.config.layer_percentile / 100 * len(ranked))
-            for rank, layer in enumerate(ranked):
-                offset = -1.0 if rank < few else 1.0 if rank >= len(ranked) - few else 0.0
-                mapping.offsets[mapping.column[layer]] = offset
-            self._clip_for_bits(network, given[0])
+            for seen, batch in enumerate(given):
+                ends = _ends(slopes(batch), self.config.picture_percentile) / THRESHOLD_GAIN
+                mapping.slope_thresholds.copy_(_averaged(mapping.slope_thresholds, ends, seen))
+            deviations = mapping.offsets.new_tensor([spread[layer] for layer in mapping.column])
+            smallest, largest = _ends(deviations, self.config.layer_percentile)
+            mapping.offsets.copy_((deviations > largest).float() - (deviations < smallest).float())
+            self._clip_for_bits(network, given[0][:CLIPPING_BATCH])
 
     def _clip_for_bits(self, network: Network, batch: Tensor) -> None:
-        """Search bounds at the bits of each layer, on one batch in full precision [1]_."""
+        """Search bounds at the bits of each layer, behind quantized layers [1]_."""
         mapping = _mapping(network)
 
         def search(bits: int, quantizer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -294,19 +315,25 @@ class AdaBM(Method):
             offset = int(mapping.offsets[mapping.column[layer]].round())
             bits = min(max(mapping.base + offset, 2), 8)
             handles.append(quantizer.register_forward_pre_hook(partial(search, bits)))
-        set_mode(network, "off")
-        network(batch)
         set_mode(network, "quantize")
+        network(batch)
         for handle in handles:
             handle.remove()
 
     def rate_factor(self, group: Group, step: int, iters: int) -> float:
-        """Train the groups in turn; the weights of the network stay fixed."""
-        return float(group == TURNS[step % len(TURNS)])
+        """Train the groups in turn, each at its own pace; the weights of the network stay fixed.
+
+        >>> adabm = AdaBM(AdaBMConfig())
+        >>> [adabm.rate_factor("bounds", step, 500) for step in (49, 50, 99, 100, 200)]
+        [0.0, 1.0, 1.0, 0.0, 0.9]
+        """
+        done, turn = divmod(step // self.config.turn, len(TURNS))
+        return self.config.decay**done if group == TURNS[turn] else 0.0
 
     def before_step(self, network: Network, step: int, iters: int) -> None:
         """Set the group that learns."""
-        _mapping(network).learns = TURNS[step % len(TURNS)] == "auxiliary"
+        turn = step // self.config.turn % len(TURNS)
+        _mapping(network).learns = TURNS[turn] == "auxiliary"
 
     def regularizers(self, network: Network) -> dict[str, Tensor]:
         """Penalize mean bits above those asked for, in steps that train the mapping."""
@@ -319,8 +346,13 @@ class AdaBM(Method):
 
 
 def slopes(picture: Tensor) -> Tensor:
-    """Compute the mean slope of grey pictures, 0..255: RGB 0..1 ``[N, 3, H, W]`` -> ``[N]``."""
-    return 255 * sobel_gradients(picture, magnitude=True)[:, 0]
+    """Mean of |dx| and |dy| of grey pictures, times 1000: RGB 0..1 ``[N, 3, H, W]`` -> ``[N]``.
+
+    >>> ramp = torch.arange(4.0).expand(1, 3, 3, 4) / 100  # 0.01 a pixel, half of it at the sides
+    >>> round(slopes(ramp).item(), 4)
+    3.75
+    """
+    return 1000 * sobel_gradients(picture).mean(1)
 
 
 def bound_to_midrise(bound: Tensor, bits: int) -> Grid:
@@ -348,6 +380,17 @@ def shrunk_bound(weight: Tensor, bits: int, start: Tensor, count: int) -> Tensor
         ]
     )
     return start * shares[errors.argmin()]
+
+
+def _averaged(old: Tensor, new: Tensor, seen: int) -> Tensor:
+    """Update a moving average over batches, of which ``seen`` came before."""
+    return OLD * old + (1 - OLD) * new if seen else new
+
+
+def _ends(values: Tensor, percentile: float) -> Tensor:
+    """Compute a percentile from below and from above: ``[K]`` -> ``[2]``."""
+    share = percentile / 100
+    return torch.quantile(values, values.new_tensor([share, 1 - share]))
 
 
 def _mapping(network: Network) -> BitMapping:

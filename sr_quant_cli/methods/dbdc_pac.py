@@ -15,8 +15,11 @@ in the released code; the schedule of the recipe must be constant. The weights o
 fixed. With ``e = (clip(x, l, u) - x_hat) / (u - l)`` and ``numel`` values in the tensor:
 
     d x_hat / d x    1 inside and on a bound, 0 outside
-    d x_hat / d u    (1[x >= u] - e) / sqrt(numel (2^(b-1) - 1))
-    d x_hat / d l    (1[x <= l] + e) / sqrt(numel (2^(b-1) - 1))
+    d x_hat / d u    (1[x > u] - e) / sqrt(numel (2^(b-1) - 1))
+    d x_hat / d l    (1[x < l] + e) / sqrt(numel (2^(b-1) - 1))
+
+The loss is L1 to the full-precision output, on values 0..1, and 5 times the attention transfer of
+PAMS, averaged over the blocks.
 
 =========  =====================================================================================
 variant    what differs
@@ -125,8 +128,8 @@ class DBDCPaC(Method):
                 lower, upper = bounds(weight)
                 return torch.maximum(-lower, upper)
 
-            return ScaledScale(bits, "clip", sym_narrow, scale, shape)
-        return ScaledBounds(bits, "clip", affine_real, bounds, shape)
+            return ScaledScale(bits, "clamp", sym_narrow, scale, shape)
+        return ScaledBounds(bits, "clamp", affine_real, bounds, shape)
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
         """Clip by density, averaged over batches."""
@@ -134,7 +137,7 @@ class DBDCPaC(Method):
         estimate = partial(histogram_clip, dropped=dropped, bins=BINS)
         if self.config.variant == "code":
             estimate = partial(released_clip, dropped=dropped if bits == 8 else 1e-4)
-        return ScaledBounds(bits, "clip", affine_real, estimate)
+        return ScaledBounds(bits, "clamp", affine_real, estimate)
 
     def rate_factor(self, group: Group, step: int, iters: int) -> float:
         """Train bounds of activations in the first half, of weights in the second, by cosines.

@@ -23,6 +23,7 @@ every trainable range reduces to these two.
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -52,11 +53,21 @@ def fake_quantize(x: Tensor, grid: Grid, rule: Rule) -> Tensor:
     >>> round(upper.grad.item(), 4), round(lower.grad.item(), 4)
     (0.7667, 1.2333)
     """
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         out: Tensor = _FakeQuantize.apply(  # type: ignore[no-untyped-call]
             x.float(), grid.lower, grid.upper, grid, rule
         )
     return out
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """Compute in float32 on the device of a tensor.
+
+    Without autocast there is nothing to do: a region of its own would make tracing slow.
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        return torch.autocast(x.device.type, enabled=False)
+    return nullcontext()
 
 
 def scale_gradient(grid: Grid, factor: float) -> Grid:

@@ -222,6 +222,11 @@ class Trainer:
         if any(rates):
             self.optimizer.zero_grad(set_to_none=True)
             torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+            for group, rate in zip(self._groups, rates, strict=True):
+                if not rate:
+                    # It takes no part in the step: the optimizer's averages of it must not move.
+                    for parameter in group.parameters:
+                        parameter.grad = None
             gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
             norm = torch.nn.utils.get_total_norm(gradients)
         *values, length = torch.stack([*losses.values(), norm]).tolist()

@@ -168,9 +168,10 @@ class StudentLoss(Objective):
                         f"teacher {theirs}; compare at pre_upsampler alone"
                     )
         self._weights = {
-            path: weight
+            path: weight / (len(paths) if recipe.loss.reduction == "mean" else 1)
             for kind, weight in feature_weights(recipe.loss).items()
-            for path in network.features()[kind]
+            for paths in [network.features()[kind]]
+            for path in paths
         }
         if teacher is not None:
             teacher.set_context(0)  # as for the student: training patches are not extended
@@ -194,8 +195,8 @@ class StudentLoss(Objective):
         losses = {"pixel": loss.pixel * pixel_loss(sr, target.picture, self.recipe.train.loss)}
         if self._weights:
             distance = feature_distance(loss)
-            losses["feature"] = sum(
             # Blocks that are left out at this depth have no features.
+            losses["feature"] = sum(
                 (
                     self._weights[path] * distance(student.float(), teacher.float())
                     for path, outputs in features.items()
@@ -285,6 +286,33 @@ def normalized_distance(student: Tensor, teacher: Tensor) -> Tensor:
     return (a - b).square().mean()
 
 
+def normalized_l2_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Feature loss of AdaBM: L2 distance of features divided by their norms.
+
+    Each norm is taken over the whole batch ``[N, C, H, W]``. The distance is computed for every
+    sample, averaged, and divided by ``N`` once more.
+
+    >>> a, b = torch.tensor([[3.0], [4.0]]), torch.tensor([[4.0], [3.0]])
+    >>> round(normalized_l2_distance(a, b).item(), 6)
+    0.1
+    """
+    a, b = (f / f.norm() for f in (student, teacher))
+    return (a - b).flatten(1).norm(dim=1).mean() / len(student)
+
+
+def energy_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Distillation loss of QuantSR: L2 distance of squared features divided by their norms.
+
+    Norms are taken over the whole batch.
+
+    >>> round(energy_distance(torch.tensor([3.0, 0.0]), torch.tensor([0.0, 1.0])).item(), 6)
+    1.414214
+    """
+    a, b = (f.square() / f.square().norm() for f in (student, teacher))
+    distance: Tensor = (a - b).norm()
+    return distance
+
+
 def needs_teacher(loss: LossSection) -> bool:
     """Tell if a loss compares the student with a teacher."""
     return loss.target == "teacher" or loss.feature != "none"
@@ -300,7 +328,15 @@ def feature_weights(loss: LossSection) -> dict[str, float]:
 
 def feature_distance(loss: LossSection) -> Callable[[Tensor, Tensor], Tensor]:
     """Distance of features that a recipe names."""
-    return attention_distance if loss.feature == "attention" else normalized_distance
+    return _DISTANCES[loss.feature]
+
+
+_DISTANCES = {
+    "attention": attention_distance,
+    "normalized": normalized_distance,
+    "normalized_l2": normalized_l2_distance,
+    "energy": energy_distance,
+}
 
 
 @contextmanager

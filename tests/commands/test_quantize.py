@@ -376,6 +376,21 @@ def test_normalized_distance_compares_samples_with_themselves():
     assert normalized_distance(a, b).item() == pytest.approx(expected.item())
 
 
+@pytest.mark.parametrize("recipe", ["dbdc_pac-edsr", "adabm-edsr"])
+def test_distances_at_blocks_are_averaged(recipe):
+    losses = {}
+    for reduction in ("recipe", "sum"):
+        changes = ["network.scale=2", "train.iters=10"]
+        changes += ["loss.reduction=sum"] if reduction == "sum" else []
+        resolved = load_recipe(recipe, changes)
+        network, teacher = tiny_edsr(), tiny_edsr(seed=1)
+        loss = StudentLoss(network, resolved, None, teacher)
+        generator = torch.Generator().manual_seed(0)
+        lr, hr = torch.rand(2, 3, 8, 8, generator=generator), torch.rand(2, 3, 16, 16)
+        losses[reduction] = loss(lr, hr)["feature"].item()
+    assert 2 * losses["recipe"] == pytest.approx(losses["sum"], rel=1e-5)
+
+
 def test_features_reach_the_loss_with_their_gradient():
     recipe = load_recipe("pams-edsr", ["network.scale=2", "loss.pixel=0.0", "train.iters=10"])
     network, teacher = tiny_edsr(), tiny_edsr(seed=1)

@@ -235,6 +235,26 @@ def test_scaled_bounds_change_the_gradient_of_bounds_alone(bits, largest_code):
         assert grad.item() == pytest.approx(whole.item() * factor, rel=1e-5)
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_extreme_weights_give_their_bounds_nothing(bits):
+    # Two channels whose bounds are on their extremes: only the rounding error moves them.
+    weight = (0.7 * torch.arange(18.0)).sin().view(2, 1, 3, 3)
+    quantizer = build(DBDCPaCConfig()).weight_quantizer(Site("", "block", 1), weight, bits)
+    quantizer.observe(weight)
+    to_output = (1.3 * torch.arange(18.0)).cos().view(2, 1, 3, 3)
+    (quantizer(weight) * to_output).sum().backward()
+    n = 2**bits - 1
+    for channel in range(2):
+        w, g = weight[channel], to_output[channel]
+        lower, upper = w.min(), w.max()
+        step = (upper - lower) / n
+        e = ((w - lower) - step * ((w - lower) / step).round()) / (upper - lower)
+        scale = 1 / math.sqrt(18 * (2 ** (bits - 1) - 1))
+        found = [bound.grad[channel].item() for bound in (quantizer.lower, quantizer.upper)]
+        expected = scale * (g * e).sum().item()
+        assert found == pytest.approx([expected, -expected], rel=1e-3, abs=1e-7)
+
+
 def test_the_released_dual_clipping():
     x = torch.linspace(0, 2048, 100_001).square() / 2048
     site = Site("", "block", 1)
