@@ -27,11 +27,13 @@ paper      as corrected
 code       the step for ``b`` bits is optimal for ``2^(b-1)`` levels; an input counts as one after
            a ReLU if the smallest value of the whole batch is 0, so a sample depends on its
            batch; the levels then have no upper limit; a channel whose quantized deviation is
-           negative becomes a constant that differs from 0, or from its mean
+           negative becomes a constant that differs from 0, or from its mean; half-way between
+           two levels of ``M`` the other one is taken, ``R(v / d + 1/2) - 1``, so that a
+           constant channel becomes its mean less ``d / 2`` instead of plus
 =========  =====================================================================================
 
-The released code rounds ties the other way. Its ``finetune`` switch, which uses the steps for 2
-bits (and 8 for the deviations) at any number of bits, is left out.
+The ``finetune`` switch of the released code, which uses the steps for 2 bits (and 8 for the
+deviations) at any number of bits, is left out.
 
 References
 ----------
@@ -40,6 +42,7 @@ References
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -47,6 +50,7 @@ import torch
 from torch import Tensor
 
 from sr_quant_cli.methods.base import Method
+from sr_quant_cli.quant.fake import fake_quantize
 from sr_quant_cli.quant.grids import MIN_WIDTH, Grid, midrise, quantize, sym_full, unsigned
 from sr_quant_cli.quant.plan import MethodConfig
 from sr_quant_cli.quant.quantizers import Quantizer, WeightRangeQuantizer
@@ -89,6 +93,7 @@ class ChannelStatistics(Quantizer):
     """
 
     table: ClassVar[Literal["optimal", "daq"]] = "optimal"
+    midrise: ClassVar[Callable[[Tensor, int], Grid]] = staticmethod(midrise)
 
     def __init__(self, bits: int, qq: int, positive: bool, channel: int = 1) -> None:
         super().__init__(bits, "ste")
@@ -98,15 +103,19 @@ class ChannelStatistics(Quantizer):
         """Tell if the input is treated as the output of a ReLU."""
         return self.positive
 
-    @torch.no_grad()
     def grid(self, x: Tensor) -> Grid:
         """The grids of all samples and channels, of size 1 in the other dimensions."""
-        x = x.float()
+        mean, step = self.measure(x.float())
+        return self.from_zero(step) if mean is None else self.around(mean, step)
+
+    @torch.no_grad()
+    def measure(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Measure the mean and step of each channel; without a mean after a ReLU."""
         pixels = tuple(d for d in range(1, x.ndim) if d != self.channel % x.ndim)
         if self.is_positive(x):
-            return self.from_zero(self.step(_positive_deviation(x, pixels)))
+            return None, self.step(_positive_deviation(x, pixels))
         mean = x.mean(pixels, keepdim=True)
-        return self.around(mean, self.step(_deviation(x, mean, pixels)))
+        return mean, self.step(_deviation(x, mean, pixels))
 
     def step(self, deviation: Tensor) -> Tensor:
         """Compute the step of each channel from its deviation, which is quantized first."""
@@ -114,7 +123,7 @@ class ChannelStatistics(Quantizer):
             mean = deviation.mean(self.channel, keepdim=True)
             spread = _deviation(deviation, mean, (self.channel,))
             step = gaussian_step(spread, self.qq, self.table)
-            deviation = quantize(deviation, _shift(midrise(step, self.qq), mean))
+            deviation = quantize(deviation, _shift(self.midrise(step, self.qq), mean))
         return gaussian_step(deviation, self.bits, self.table)
 
     def from_zero(self, step: Tensor) -> Grid:
@@ -124,13 +133,38 @@ class ChannelStatistics(Quantizer):
 
     def around(self, mean: Tensor, step: Tensor) -> Grid:
         """Make ``2^b`` levels around the mean; only the mean where the step is not positive."""
-        return _shift(midrise(step, self.bits), mean)
+        return _shift(self.midrise(step, self.bits), mean)
+
+
+def released_midrise(step: Tensor, bits: int) -> Grid:
+    """Make the levels of ``midrise``, with ties rounded to the other level.
+
+    >>> x, step = torch.tensor([-2.0, 0.0, 2.0]), torch.tensor(2.0)
+    >>> quantize(x, released_midrise(step, 2)).tolist(), quantize(x, midrise(step, 2)).tolist()
+    ([-1.0, -1.0, 3.0], [-3.0, 1.0, 1.0])
+    """
+    grid = midrise(step, bits)
+    return replace(grid, origin=-grid.origin, first=grid.first + 1, last=grid.last + 1)
 
 
 class ReleasedStatistics(ChannelStatistics):
     """Statistics as in the released code."""
 
     table = "daq"
+    midrise = staticmethod(released_midrise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Round differences from the mean: a shifted grid would lose ties to rounding errors."""
+        if self.mode != "quantize":
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float()
+            mean, step = self.measure(x)
+            if mean is None:
+                return fake_quantize(x, self.from_zero(step), self.rule)
+            return (
+                fake_quantize(x - mean, self.around(torch.zeros_like(mean), step), self.rule) + mean
+            )
 
     def is_positive(self, x: Tensor) -> bool:
         """Tell if the smallest value of the batch is 0."""
@@ -190,10 +224,10 @@ class DAQ(Method):
         self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
     ) -> Quantizer:
         """Use the deviation of all weights, or of each channel; all weights get a gradient."""
-        table = self._statistics().table
+        table, levels = self._statistics().table, self._statistics().midrise
 
         def whole(weight: Tensor, bits: int) -> Grid:
-            return midrise(gaussian_step(weight.std(), bits, table), bits)
+            return levels(gaussian_step(weight.std(), bits, table), bits)
 
         def channels(weight: Tensor, bits: int) -> Grid:
             deviation = weight.std(tuple(range(1, weight.ndim)), keepdim=True)

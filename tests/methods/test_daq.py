@@ -197,3 +197,19 @@ def test_eight_bits_are_close():
 def test_bits_of_deviations():
     with pytest.raises(ValidationError, match="qq"):
         DAQConfig(qq=9)
+
+
+@pytest.mark.parametrize(
+    ("bits", "qq", "measured"),
+    [(2, 8, 0.23037701845169067), (3, 8, 0.23775407671928406), (4, 8, 0.24279507994651794)],
+)
+def test_constant_channels_go_down_in_released_code(bits, qq, measured):
+    # Measured with the authors' Quantization (github.com/Cheeun/DAQ-pytorch, commit 28c56e4).
+    x = (0.37 * torch.arange(240.0)).sin().view(2, 4, 5, 6)
+    x = x * torch.tensor([1.0, 3.0, 0.5, 0.0]).view(1, 4, 1, 1)
+    x[:, 3] = 0.25
+    found = ReleasedStatistics(bits, qq, False)(x)[0, 3]
+    assert found.amin().item() == found.amax().item() == pytest.approx(measured, rel=1e-5)
+    step = 2 * (0.25 - measured)
+    mean = ReleasedStatistics(bits, qq, False).grid(x).origin[0, 3] + step / 2
+    assert mean.item() == pytest.approx(0.25, rel=1e-4)
