@@ -16,8 +16,15 @@ LSQ's [2]_, divided by ``sqrt(numel Qp)``:
     d x_hat / d x, d tau    r inside, 0 outside: 1.082 between two levels, 0.851 on one
     d x_hat / d alpha       R(v) - r v inside, Qn or Qp outside
 
-The loss is L1 to HR. The release has no training. The schedule of the recipe is the one that a
-successor describes.
+The released training code has two losses: L1 to HR on values 0..1, of all depths with equal
+weights; and L1 to HR with 1e-4 times a distance to a teacher, the mean over features F of
+
+    || Qs / ||Qs|| - Qt / ||Qt|| ||_2,    Q = F^2,    norms over the batch
+
+It does not say which features. The recipes for QuantSR-C and QuantSR-T have both losses at once,
+with the outputs of all blocks as features and the network in full precision as teacher; that for
+EDSR has L1 alone. The schedule is not released: that of the recipe is the one that a successor
+describes.
 
 =========  =====================================================================================
 variant    what differs

@@ -342,7 +342,8 @@ def _load(layout: Layout, network: Network, ours: Tensors) -> None:
         if name not in ours:
             if (kind := name.rpartition(".")[2]) not in layout.supplied:
                 raise KeyError(f"{name} (srq's name)")
-            ours[name] = torch.full_like(tensor, layout.supplied[kind])
+            value = layout.supplied[kind]
+            ours[name] = value(tensor) if callable(value) else torch.full_like(tensor, value)
         if name.endswith(".batches") and not ours[name]:
             raise ValueError(f"the range of {name.removesuffix('.batches')} was not calibrated")
     network.load_state_dict(ours)

@@ -21,7 +21,7 @@ SwinIR                       SwinIR with ``pixelshuffledirect``
 2DQuant                      SwinIR, quantized; its bits are in the file
 PAMS EDSR, DDTB EDSR         quantized; first convolutions of blocks get float features
 PAMS RDN, DDTB RDN           quantized; concatenations carry quantized features
-QuantSR-C                    quantized; full depth only, as block ranks are in the code
+QuantSR-C                    quantized; with the block ranks of the code, for 32 blocks
 ===========================  ====================================================================
 
 Scales, sizes and attention heads follow from shapes. Files do not contain EDSR's residual factor
@@ -444,7 +444,7 @@ LAYOUTS = (
             r"body\.(\d+)\.conv([12])\.ActOurs\.signed": r"body.\1.conv\2.input_quantizer.signed",
         },
         layouts.quantsr_c,
-        supplied={"ranks": 0},
+        supplied={"ranks": layouts.released_ranks},
         quantized=Quantized(lambda _: QuantSRConfig(variant="code")),
     ),
 )

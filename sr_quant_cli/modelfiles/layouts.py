@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -15,11 +15,11 @@ from sr_quant_cli.networks.edsr import EDSRConfig
 from sr_quant_cli.networks.idn import IDNConfig
 from sr_quant_cli.networks.layers import DIV2K_MEAN
 from sr_quant_cli.networks.msrresnet import MSRResNetConfig
-from sr_quant_cli.networks.quantsr import QuantSRCConfig
+from sr_quant_cli.networks.quantsr import RELEASED_ORDER, QuantSRCConfig
 from sr_quant_cli.networks.rdn import RDNConfig
 from sr_quant_cli.networks.srresnet import SRResNetConfig
 from sr_quant_cli.networks.swinir import PositionBias, SwinIRConfig, shift_mask
-from sr_quant_cli.quant.plan import MethodConfig
+from sr_quant_cli.quant.plan import Bits, MethodConfig
 from sr_quant_cli.quant.sites import Placement
 
 Tensors = dict[str, Tensor]
@@ -40,11 +40,14 @@ class Quantized:
         Sites, by kind, that differ from the method's placement.
     on_request
         The file looks like one in full precision: quantize only if the user names the method.
+    bits
+        Bits of files that do not hold them, unless the user gives others; None: the user must.
     """
 
     method: Callable[[NetworkConfig], MethodConfig]
     changes: Placement = field(default_factory=dict)
     on_request: bool = False
+    bits: Bits | None = None
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,15 @@ class Layout:
     names
         Regular expressions for whole keys, or for the part before the last dot, with their
         replacements. With several replacements, the rows are split equally among them. A name that
-        ends in ``.bits`` holds the bit width of the quantizer there.
+        ends in ``.bits`` holds the bit width of the quantizer there, and one that ends in ``[i]``
+        the entry ``i`` of a tensor; one that ends in ``[-]`` is subtracted from a tensor.
     config
         Function from the tensors under srq's names, and the scale if known, to a configuration.
     ignored
         Regular expressions for whole keys that are dropped, with a check of the tensor.
     supplied
-        Values of tensors that a file may lack, by the last part of srq's names.
+        Values of tensors that a file may lack, by the last part of srq's names; or a function of
+        the tensor that gives them.
     adapted
         Regular expressions for srq's names, with a function that adapts the tensor.
     quantized
@@ -80,11 +85,21 @@ class Layout:
     names: Names
     config: Callable[[Tensors, int | None], NetworkConfig]
     ignored: dict[str, Check] = field(default_factory=dict)
-    supplied: dict[str, float] = field(default_factory=dict)
+    supplied: Mapping[str, float | Callable[[Tensor], Tensor]] = field(default_factory=dict)
     adapted: dict[str, Adapt] = field(default_factory=dict)
     quantized: Quantized | None = None
     branches: str = ""
     tells_scale: bool = True
+
+    @property
+    def project(self) -> str:
+        """First word of the source."""
+        return self.source.split()[0]
+
+    @property
+    def always_quantized(self) -> bool:
+        """True if files of this layout hold a quantized network, whatever the user says."""
+        return self.quantized is not None and not self.quantized.on_request
 
     def rename(self, key: str) -> tuple[str, ...] | None:
         """Names that srq has for a key; None: the key is unknown."""
@@ -133,6 +148,13 @@ def edsr(tensors: Tensors, _: int | None = None) -> EDSRConfig:
             "mean_shift": shuffles,
         }
     )
+
+
+def released_ranks(ranks: Tensor) -> Tensor:
+    """Ranks of the blocks of QuantSR's checkpoint; none for another number of blocks."""
+    if len(ranks) != len(RELEASED_ORDER):
+        return torch.zeros_like(ranks)
+    return torch.tensor(RELEASED_ORDER).argsort() + 1
 
 
 def quantsr_c(tensors: Tensors, _: int | None = None) -> QuantSRCConfig:

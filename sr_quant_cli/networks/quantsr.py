@@ -15,19 +15,21 @@ quarter  n // 4           8                9
 At least one block is executed. The released model executes one too many, by a counting mistake.
 
 The ranks of the blocks decide which are left out. They are a part of the state. The released code
-has a list for its only checkpoint and does not say how it was found. Here each block is left out
-once and ranked by how much that changes the output on pictures: see ``DepthDynamic.rank_blocks``.
-This happens once, before the first step of a training that includes lower depths or before
-quantization; the weights adapt to it. Ranks mean most for trained weights, so start from an EDSR,
-or from a QuantSR-C trained at full depth only (``depth.weights = [1, 0, 0]``). Ranks of fresh
-weights are close to random.
+has a list for its only checkpoint and does not say how it was found: ``RELEASED_ORDER``, which an
+imported checkpoint of 32 blocks gets. Here each block is left out once and ranked by how much that
+changes the output on pictures: see ``DepthDynamic.rank_blocks``. This happens once, before the
+first step of a training that includes lower depths or before quantization; the weights adapt to it.
+Ranks mean most for trained weights, so start from an EDSR, or from a QuantSR-C trained at full
+depth only (``depth.weights = [1, 0, 0]``). Ranks of fresh weights are close to random.
 
-Training runs all depths on each batch and averages their losses. The outputs of lower depths are
-pulled towards that of the full one: see ``[depth]`` in recipes. The release has no training. The
-paper reports three equal weights and a weight of 1e-4 without naming its distance: here it is the
-pixel loss on values 0..255, once for each lower depth. The release takes the end of the body, the
-upsampler and the tail from a float network. Here all weights are taken, and blocks that an EDSR
-lacks start with a branch of zero. Post-training quantization finds its ranges at full depth.
+Training runs all depths on each batch and averages their losses, with equal weights as released.
+The release has a second loss, 1e-4 times a distance of features to those of a teacher, which the
+recipes for quantization have (see the method ``quantsr``). srq can also pull the outputs of lower
+depths towards that of the full one, by a pixel loss on values 0..255 for each lower depth:
+``depth.distill_weight`` in recipes. This is not in the release. The release takes the end of the
+body, the upsampler and the tail from a float network. Here all weights are taken, and blocks that
+an EDSR lacks start with a branch of zero. Post-training quantization finds its ranges at full
+depth.
 
 References
 ----------
@@ -43,6 +45,12 @@ from sr_quant_cli.networks.depth import DEPTHS, DepthDynamic, Skippable, execute
 from sr_quant_cli.networks.edsr import EDSR, EDSRConfig, ResidualBlock
 from sr_quant_cli.strict import Size
 from sr_quant_cli.system.choices import Depth
+
+RELEASED_ORDER = (
+    *(31, 30, 29, 8, 27, 13, 28, 15, 7, 10, 18, 17, 19, 20, 22, 6),
+    *(11, 16, 12, 23, 24, 25, 21, 14, 9, 26, 5, 4, 3, 2, 1, 0),
+)
+"""Blocks of the released checkpoint, those that matter most first (htqin/QuantSR, d470ad6)."""
 
 
 class QuantSRCConfig(EDSRConfig):

@@ -16,7 +16,12 @@ from sr_quant_cli.modelfiles.modelfile import Card, load_model, save_model
 from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.recipe.load import load_recipe
-from sr_quant_cli.training.objective import PixelLoss, StudentLoss, trained_depths
+from sr_quant_cli.training.objective import (
+    PixelLoss,
+    StudentLoss,
+    features_of,
+    trained_depths,
+)
 from tests.commands.test_quantize import SMALL as QUANTIZE
 from tests.commands.test_quantize import request as quantize_request
 from tests.helpers import ranked_quantsr_c, tiny_edsr
@@ -91,6 +96,27 @@ def test_losses_of_three_depths_by_hand():
     assert network.depth == "full"
 
 
+def test_the_released_distillation_by_hand():
+    network, teacher, (lr, hr) = ranked_quantsr_c(), ranked_quantsr_c(), batch()
+    recipe = load_recipe("quantsr-quantsr_c", ["network.scale=2", "depth.weights=[1, 0, 0]"])
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(1.1)
+    paths = network.features()["blocks"]
+    maps = []
+    for model in (network, teacher):
+        with features_of(model, paths) as features, torch.no_grad():
+            model(lr)
+        squares = [features[path][0] ** 2 for path in paths]
+        maps.append([q / (q**2).sum().sqrt() for q in squares])
+    distances = [((s - t) ** 2).sum().sqrt() for s, t in zip(*maps, strict=True)]
+    losses = StudentLoss(network, recipe, None, teacher)(lr, hr)
+    assert losses["feature"].item() == pytest.approx(
+        1e-4 * torch.stack(distances).mean().item(), rel=1e-4
+    )
+    assert losses["pixel"].item() == pytest.approx((network(lr) - hr).abs().mean().item(), rel=1e-3)
+
+
 def test_the_full_depth_is_not_drawn_to_the_others():
     network, (lr, hr) = ranked_quantsr_c(), batch()
     recipe = load_recipe("pretrain-quantsr_c", ["network.scale=2"])
@@ -125,7 +151,7 @@ def test_a_quantized_network_trains_every_parameter_at_three_depths():
     method = build_method(recipe.method)
     quantize_network(network, method, method.paper_placement(), Bits(4, 4))
     method.calibrate(network, [lr])
-    objective = StudentLoss(network.train(), recipe, method, None)
+    objective = StudentLoss(network.train(), recipe, method, ranked_quantsr_c())
     torch.stack(list(objective(lr, hr).values())).sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
