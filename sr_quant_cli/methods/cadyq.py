@@ -34,7 +34,8 @@ code       bounds follow the data in the first epoch, which overwrites the loade
 =========  =====================================================================================
 
 Outputs of branches are quantized in EDSR alone, to 8 bits. CARN and IDN carry unquantized features
-past their blocks. Bits are fixed on tokens of a transformer. Choices depend on the patches that a picture is cut into.
+past their blocks. Bits are fixed on tokens of a transformer. Choices depend on the patches that a
+picture is cut into.
 
 References
 ----------

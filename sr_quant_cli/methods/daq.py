@@ -93,7 +93,7 @@ class ChannelStatistics(Quantizer):
     """
 
     table: ClassVar[Literal["optimal", "daq"]] = "optimal"
-    midrise: ClassVar[Callable[[Tensor, int], Grid]] = staticmethod(midrise)
+    make_grid: ClassVar[Callable[[Tensor, int], Grid]] = midrise
 
     def __init__(self, bits: int, qq: int, positive: bool, channel: int = 1) -> None:
         super().__init__(bits, "ste")
@@ -123,7 +123,7 @@ class ChannelStatistics(Quantizer):
             mean = deviation.mean(self.channel, keepdim=True)
             spread = _deviation(deviation, mean, (self.channel,))
             step = gaussian_step(spread, self.qq, self.table)
-            deviation = quantize(deviation, _shift(self.midrise(step, self.qq), mean))
+            deviation = quantize(deviation, _shift(type(self).make_grid(step, self.qq), mean))
         return gaussian_step(deviation, self.bits, self.table)
 
     def from_zero(self, step: Tensor) -> Grid:
@@ -133,7 +133,7 @@ class ChannelStatistics(Quantizer):
 
     def around(self, mean: Tensor, step: Tensor) -> Grid:
         """Make ``2^b`` levels around the mean; only the mean where the step is not positive."""
-        return _shift(self.midrise(step, self.bits), mean)
+        return _shift(type(self).make_grid(step, self.bits), mean)
 
 
 def released_midrise(step: Tensor, bits: int) -> Grid:
@@ -151,7 +151,7 @@ class ReleasedStatistics(ChannelStatistics):
     """Statistics as in the released code."""
 
     table = "daq"
-    midrise = staticmethod(released_midrise)
+    make_grid = released_midrise
 
     def forward(self, x: Tensor) -> Tensor:
         """Round differences from the mean: a shifted grid would lose ties to rounding errors."""
@@ -224,7 +224,7 @@ class DAQ(Method):
         self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
     ) -> Quantizer:
         """Use the deviation of all weights, or of each channel; all weights get a gradient."""
-        table, levels = self._statistics().table, self._statistics().midrise
+        table, levels = self._statistics().table, self._statistics().make_grid
 
         def whole(weight: Tensor, bits: int) -> Grid:
             return levels(gaussian_step(weight.std(), bits, table), bits)

@@ -254,11 +254,11 @@ def score(sr: NDArray[np.uint8], hr: NDArray[np.uint8], scale: int, protocol: Pr
     if min(height, width) < least:
         raise ValueError(f"{width}x{height} is too small at x{scale}: SSIM needs {least}x{least}")
     inside = slice(border, -border)
-    inner = [image[inside, inside] for image in (sr, hr)]
-    decibels = _psnr_in_strips(*inner, protocol.psnr_luma)
+    inner_sr, inner_hr = sr[inside, inside], hr[inside, inside]
+    decibels = _psnr_in_strips(inner_sr, inner_hr, protocol.psnr_luma)
     if protocol.ssim_window == "repeated":
-        inner = [_repeat_edges(image) for image in inner]
-    similarity = _ssim_in_strips(*inner, protocol.ssim_luma)
+        inner_sr, inner_hr = _repeat_edges(inner_sr), _repeat_edges(inner_hr)
+    similarity = _ssim_in_strips(inner_sr, inner_hr, protocol.ssim_luma)
     return Score(decibels, similarity, edge_psnr(sr, hr, border, protocol))
 
 
@@ -305,7 +305,7 @@ def _psnr_in_strips(sr: NDArray[np.uint8], hr: NDArray[np.uint8], formula: Luma 
 def _ssim_in_strips(sr: NDArray[np.uint8], hr: NDArray[np.uint8], formula: Luma | None) -> float:
     """Compute the mean SSIM of all windows inside, one strip of rows after the other."""
     height, width, _ = hr.shape
-    windows = height - (SSIM_WINDOW - 1)
+    windows: int = height - (SSIM_WINDOW - 1)
     rows, similarity = max(STRIP // width, SSIM_WINDOW), 0.0
     for top in range(0, windows, rows):
         # The rows whose windows begin in this strip, and further rows that the windows reach.

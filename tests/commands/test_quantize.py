@@ -404,7 +404,8 @@ def test_features_reach_the_loss_with_their_gradient():
     with features_of(teacher, ("before_upsampler",)) as theirs:
         teacher(lr)
     assert losses["feature"].item() == pytest.approx(
-        1000 * attention_distance(*(f["before_upsampler"][0] for f in (ours, theirs))).item(), rel=1e-4
+        1000 * attention_distance(*(f["before_upsampler"][0] for f in (ours, theirs))).item(),
+        rel=1e-4,
     )
     losses["feature"].backward()
     assert network.body[0].conv1.weight.grad.abs().max() > 0
