@@ -1,7 +1,7 @@
 """Interface of a quantization method: quantizers, placement, phases of training."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
@@ -14,6 +14,10 @@ from sr_quant_cli.quant.sites import Placement, Site
 
 Group = Literal["weights", "bounds", "weight_bounds", "auxiliary"]
 """Weights of the network; ranges of activations; ranges of weights; gates and selectors."""
+
+
+FeatureDistance = Callable[[Tensor, Tensor], Tensor]
+"""Distance of a feature of the student from that of the teacher."""
 
 
 class Method(ABC):
@@ -134,6 +138,18 @@ class Method(ABC):
         """Keep ranges valid after an update."""
         for quantizer in quantizers(network):
             quantizer.clamp_range()
+
+    def pixel_factor(self, output: Tensor) -> float:
+        """Compute a factor of the pixel loss on an output ``[N, 3, H, W]``, beside the recipe's."""
+        return 1.0
+
+    def feature_distance(self) -> FeatureDistance | None:
+        """Distance of features in place of the recipe's; None: the recipe's."""
+        return None
+
+    def feature_paths(self, network: Network) -> tuple[str, ...]:
+        """Submodules whose outputs are compared in place of the recipe's; empty: the recipe's."""
+        return ()
 
     def regularizers(self, network: Network) -> dict[str, Tensor]:
         """Compute additional losses of the current step, by name."""

@@ -29,8 +29,23 @@ variant    what differs
 =========  =====================================================================================
 corrected  one-sided search with ``d = (max - min) / K``: upper bounds over the whole range
 paper      one-sided search with ``d = (max - min) / 2K``: no upper bound below the middle
-code       two-sided search everywhere, as the flag for the one-sided one is never set
+code       two-sided search everywhere, as the flag for the one-sided one is never set; the
+           released loss
 =========  =====================================================================================
+
+The released loss divides L1 (on 0..1) once more by the values of an output picture, and the
+distance of features by their number. The features are the outputs of the last transformer layer of
+each group, before its convolution and shortcut, and every sample j is compared once with the norms
+of every sample k of the batch, for B samples of n values:
+
+    5 / (B^2 n)^2 sum over j, k of || f_j / ||f_k|| - f'_j / ||f'_k|| ||^2
+
+No gradient goes through the inner norms.
+
+Gradients are then close to Adam's epsilon, and steps much smaller than the learning rate. The
+released options have 4000 steps of 16 patches, a constant learning rate and 0.99 for the squared
+gradients; the recipe has those of the paper. The recipe pads pictures by ``reflect``; the released
+test repeats the pixel at the edge (``network.padding = "symmetric"``).
 
 At few bits the best upper bound of a long tail is below the middle of its range, which the paper's
 search does not reach. The larger step is the one of the released, unused one-sided search.
@@ -47,10 +62,12 @@ References
 from functools import partial
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
-from sr_quant_cli.methods.base import Method
+from sr_quant_cli.methods.base import FeatureDistance, Method
+from sr_quant_cli.networks.base import Network
 from sr_quant_cli.quant.grids import affine_real, sym_narrow
 from sr_quant_cli.quant.plan import MethodConfig
 from sr_quant_cli.quant.quantizers import BoundsQuantizer, Quantizer, channel_scale
@@ -123,3 +140,33 @@ class TwoDQuant(DOBI):
     """DOBI with trained bounds [1]_."""
 
     trains = True
+
+    def pixel_factor(self, output: Tensor) -> float:
+        """Divide by the number of values of a picture, as released."""
+        return len(output) / output.numel() if self.config.variant == "code" else 1.0
+
+    def feature_distance(self) -> FeatureDistance | None:
+        """Compare with the norms of all samples, as released."""
+        return released_distance if self.config.variant == "code" else None
+
+    def feature_paths(self, network: Network) -> tuple[str, ...]:
+        """Compare tokens where the network has them, as released."""
+        return network.features().get("tokens", ()) if self.config.variant == "code" else ()
+
+
+def released_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of features over the norms of each sample, over their number.
+
+    >>> a, b = torch.tensor([[3.0], [4.0]]), torch.tensor([[4.0], [3.0]])
+    >>> found = released_distance(a, b)  # (3/3 - 4/4)^2, (4/3 - 3/4)^2, (3/4 - 4/3)^2, 0
+    >>> round(found.item() * 16 / 2, 6) == round((4 / 3 - 3 / 4) ** 2, 6)
+    True
+    """
+    norms = [f.detach().flatten(1).norm(dim=1) for f in (student, teacher)]
+    distance = torch.stack(
+        [
+            (student / ours - teacher / theirs).square().mean()
+            for ours, theirs in zip(*norms, strict=True)
+        ]
+    )
+    return distance.mean() / (len(student) * student.numel())

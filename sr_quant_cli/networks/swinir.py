@@ -377,6 +377,15 @@ class SwinIR(Network):
         """List the residual groups that run at the current depth, in order."""
         return [group for group in self.body if isinstance(group, ResidualGroup)]
 
+    def features(self) -> dict[str, tuple[str, ...]]:
+        """Paths of all networks, and ``tokens``: the last transformer layers of the groups."""
+        tokens = tuple(
+            f"body.{name}.layers.{len(group.layers) - 1}"
+            for name, group in self.body.named_children()
+            if isinstance(group, ResidualGroup)
+        )
+        return super().features() | {"tokens": tokens}
+
     @property
     def floats_per_pixel(self) -> int:
         """Three attention maps and the features around them."""

@@ -173,6 +173,9 @@ class StudentLoss(Objective):
             for paths in [network.features()[kind]]
             for path in paths
         }
+        released = method.feature_paths(network) if method else ()
+        if self._weights and released:
+            self._weights = dict.fromkeys(released, recipe.loss.feature_weight)
         if teacher is not None:
             teacher.set_context(0)  # as for the student: training patches are not extended
         # In a tuple, so that the teacher is no submodule: it is not trained, saved or broadcast.
@@ -192,9 +195,11 @@ class StudentLoss(Objective):
         loss = self.recipe.loss
         with features_of(self.network, tuple(self._weights)) as features:
             sr = self.network(lr)
-        losses = {"pixel": loss.pixel * pixel_loss(sr, target.picture, self.recipe.train.loss)}
+        pixel = loss.pixel * (self._method.pixel_factor(sr) if self._method else 1.0)
+        losses = {"pixel": pixel * pixel_loss(sr, target.picture, self.recipe.train.loss)}
         if self._weights:
-            distance = feature_distance(loss)
+            released = self._method.feature_distance() if self._method else None
+            distance = released or feature_distance(loss)
             # Blocks that are left out at this depth have no features.
             losses["feature"] = sum(
                 (
@@ -297,7 +302,8 @@ def normalized_l2_distance(student: Tensor, teacher: Tensor) -> Tensor:
     0.1
     """
     a, b = (f / f.norm() for f in (student, teacher))
-    return (a - b).flatten(1).norm(dim=1).mean() / len(student)
+    distances: Tensor = (a - b).flatten(1).norm(dim=1)
+    return distances.mean() / len(student)
 
 
 def energy_distance(student: Tensor, teacher: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from sr_quant_cli.methods import build, config_class
 from sr_quant_cli.methods.dbdc_pac import DBDCPaCConfig, ScaledBounds
 from sr_quant_cli.methods.minmax import MinMaxConfig
 from sr_quant_cli.methods.percentile import PercentileConfig
-from sr_quant_cli.methods.twodquant import DOBIConfig, TwoDQuantConfig
+from sr_quant_cli.methods.twodquant import DOBIConfig, TwoDQuantConfig, released_distance
 from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.grids import affine_real
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul
@@ -22,7 +22,8 @@ from sr_quant_cli.quant.quantizers import BoundsQuantizer, quantizers
 from sr_quant_cli.quant.ranges import search_one_sided, search_two_sided
 from sr_quant_cli.quant.sites import FULL, Operands, Site
 from sr_quant_cli.recipe.load import load_recipe
-from tests.helpers import picture, tiny_block, tiny_edsr
+from sr_quant_cli.training.objective import StudentLoss
+from tests.helpers import picture, tiny_block, tiny_edsr, tiny_swinir
 
 CONFIGS = {
     "minmax": MinMaxConfig(),
@@ -386,6 +387,35 @@ def test_the_step_of_the_paper_does_not_reach_the_best_bound_of_a_long_tail():
     assert uppers["paper"] > 0.5 > uppers["corrected"]
     assert errors["corrected"] < 0.8 * errors["paper"]
     assert errors["corrected"] < errors["code"]
+
+
+def test_the_released_feature_loss_of_2dquant():
+    # Measured with optimize_parameters of the authors (github.com/Kai-Liu001/2DQuant, 972eb42).
+    student = (0.37 * torch.arange(60.0)).sin().view(2, 6, 5).requires_grad_()
+    teacher = (0.41 * torch.arange(60.0)).sin().view(2, 6, 5)
+    loss = 5 * released_distance(student, teacher)
+    loss.backward()
+    assert loss.item() == pytest.approx(0.0020202791783958673, rel=1e-5)
+    assert student.grad[0, 0, 1].item() == pytest.approx(-3.047927748411894e-06, rel=1e-4)
+
+
+@pytest.mark.parametrize("variant", ["corrected", "code"])
+def test_variant_code_of_2dquant_has_the_released_loss(variant):
+    changes = ["network.scale=2", f"method.variant={variant}"]
+    recipe = load_recipe("2dquant-swinir_light", changes)
+    student, teacher = tiny_swinir(), tiny_swinir(seed=1)
+    generator = torch.Generator().manual_seed(0)
+    lr, hr = torch.rand(2, 3, 8, 8, generator=generator), torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        output, wanted = student(lr), teacher(lr)
+    objective = StudentLoss(student, recipe, build(recipe.method), teacher)
+    losses = objective(lr, hr)
+    expected = (output - wanted).abs().mean().item() / (3 * 16 * 16 if variant == "code" else 1)
+    assert losses["pixel"].item() == pytest.approx(expected, rel=1e-3)
+    with torch.no_grad():
+        student.body[-1].conv.weight.mul_(3)  # behind the features of the released loss
+    changed = objective(lr, hr)["feature"].item() != losses["feature"].item()
+    assert changed == (variant == "corrected")
 
 
 def test_2dquant_leaves_the_pace_to_the_recipe():
