@@ -17,6 +17,7 @@ from sr_quant_cli.methods.ddtb import DDTBConfig
 from sr_quant_cli.methods.pams import PAMSConfig
 from sr_quant_cli.methods.quantsr import QuantSRConfig
 from sr_quant_cli.methods.twodquant import TwoDQuantConfig
+from sr_quant_cli.modelfiles import layouts
 from sr_quant_cli.modelfiles.checkpoints import UserHints, import_checkpoint
 from sr_quant_cli.modelfiles.modelfile import load_model
 from sr_quant_cli.networks import build
@@ -25,7 +26,7 @@ from sr_quant_cli.networks.edsr import EDSRConfig
 from sr_quant_cli.networks.idn import IDNConfig
 from sr_quant_cli.networks.layers import DIV2K_MEAN
 from sr_quant_cli.networks.msrresnet import MSRResNetConfig
-from sr_quant_cli.networks.quantsr import QuantSRCConfig
+from sr_quant_cli.networks.quantsr import QuantSRC, QuantSRCConfig
 from sr_quant_cli.networks.rdn import RDNConfig
 from sr_quant_cli.networks.srresnet import SRResNetConfig
 from sr_quant_cli.networks.swinir import SwinIRConfig
@@ -654,6 +655,19 @@ def test_quantsr_c(tmp_path):
     tensors["params"]["body.1.conv2.ActOurs.init_state"].zero_()
     with pytest.raises(UsageError, match=r"body\.1\.conv2\.input_quantizer was not calibrated"):
         imported(tmp_path, tensors, w=4, a=4)
+
+
+def test_blocks_of_quantsr_are_left_out_as_released():
+    # basicsr/test_slimmable_4bit_x4.py of htqin/QuantSR, d470ad6, executes these.
+    network = QuantSRC(QuantSRCConfig(scale=4, n_feats=8, variant="code"))
+    network.ranks = layouts.released_ranks(network.ranks)
+    executed = {}
+    for depth in network.depths:
+        network.set_depth(depth)
+        executed[depth] = {i for i, block in enumerate(network.blocks) if not block.skipped}
+    quarter = {7, 8, 13, 15, 27, 28, 29, 30, 31}
+    half = quarter | {6, 10, 11, 17, 18, 19, 20, 22}
+    assert executed == {"full": set(range(32)), "half": half, "quarter": quarter}
 
 
 def change(tensors, key, value):
