@@ -213,7 +213,7 @@ WRONG = [
     (["bench", "train", "--network", "esdr"], "did you mean 'edsr'"),
     (["bench", "train", "--steps", "0"], "--steps"),
     (["bench", "train", "--precision", "int8"], "--precision"),
-    (["bench", "train", "--data", "nowhere"], "no training pictures in nowhere"),
+    (["bench", "train", "--data", "nowhere"], "/nowhere: get them with"),
     (["info", "TEXT"], "text.png is a text file"),
     (["info", "MODEL", "--size", "huge"], "WIDTHxHEIGHT"),
     (["recipes", "show", "edsr-pretrain"], "unknown recipe"),

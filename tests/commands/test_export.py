@@ -251,6 +251,7 @@ def test_a_graph_that_loses_too_much_is_not_written(srq, model, tmp_path, monkey
     assert srq("export", model, "-o", tmp_path / "g.onnx")[0] == 0
 
 
+@pytest.mark.slow
 def test_float_kernels_where_integers_were_meant_are_refused(
     srq, model, tmp_path, monkeypatch, traced
 ):

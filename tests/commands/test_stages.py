@@ -72,6 +72,7 @@ def test_a_stage_serves_as_a_model(tiny_model, photographs, tmp_path):
     assert equal(weights(tmp_path / "run"), weights(tmp_path / "third"))
 
 
+@pytest.mark.slow
 def test_methods_share_their_stages(tiny_model, photographs, tmp_path, capsys):
     cabm = wanted(tiny_model, photographs, tmp_path / "cabm", method="cabm")
     quantize(cabm)

@@ -227,6 +227,7 @@ def test_weights_keep_8_bits_where_the_processor_adds_in_32(tmp_path, monkeypatc
     assert largest == {False: 64, True: 127}
 
 
+@pytest.mark.slow
 def test_a_preparation_that_was_cut_off_is_made_again(tmp_path, tiny_model, traced):
     first = prepare(identify(tiny_model))
     (first.folder / "model.json").unlink()
@@ -296,6 +297,7 @@ def test_a_cache_that_cannot_be_written_is_worked_around(
     assert told[1:] == ["preparing tiny for the runtimes here, once"]
 
 
+@pytest.mark.slow
 def test_what_was_prepared_and_cannot_be_written_serves(cache, monkeypatch, capsys):
     def read_only(*_arguments, **_names):
         raise PermissionError(13, "Permission denied")

@@ -104,6 +104,7 @@ def test_a_graph_is_the_lowered_network(tmp_path, which, io):
         assert found.std() > 1
 
 
+@pytest.mark.slow
 @each_graph
 def test_runtimes_give_what_torch_gives(tmp_path, which, io):
     path = graph_file(tmp_path, which, io)

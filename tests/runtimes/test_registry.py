@@ -33,6 +33,7 @@ def toy(monkeypatch):
     register(ENTRY)
 
 
+@pytest.mark.slow
 def test_upscale_and_eval_run_a_registered_runtime(srq, toy, tiny_model, tmp_path):
     write_rgb(tmp_path / "a.png", picture(12, 17))
     write_rgb(tmp_path / "data/Set5/HR/a.png", picture(40, 40))

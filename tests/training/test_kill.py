@@ -79,6 +79,7 @@ def test_a_kill_while_a_file_is_written_loses_nothing(processes, photographs, tm
     assert_like(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_an_interrupt_saves_and_the_run_goes_on(processes, photographs, tmp_path):
     for name, step in (("whole", None), ("run", 6)):
         process = child(processes, request(photographs, tmp_path / name), interrupt_at=step)
