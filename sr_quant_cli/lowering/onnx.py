@@ -13,9 +13,12 @@ from onnx_ir.passes.common import IdentityEliminationPass
 from onnxscript import FLOAT, INT8, UINT8, opset18
 from onnxscript.rewriter import pattern, rewrite
 from torch import nn
+from torch.export import ExportedProgram
+from torch.onnx import OnnxExporterError
 
 from sr_quant_cli.errors import FailedError, first_line
 from sr_quant_cli.lowering.integer import OnFloats, OnPixels
+from sr_quant_cli.lowering.program import trace, without_decomposition
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.folding import ExactBorder
 
@@ -55,25 +58,14 @@ def to_onnx(network: Network, io: Io) -> onnx.ModelProto:
         pixels = torch.zeros(1, 32, 24, 3, dtype=torch.uint8)
         module, example, (rows, columns) = OnPixels(network), pixels, (1, 2)
     free = {rows: torch.export.Dim("h", min=least), columns: torch.export.Dim("w", min=least)}
+    names = ["sr"] if network.bit_provider is None else ["sr", "bits"]
     with warnings.catch_warnings(), _quiet(), _translated(network):
         warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            module.eval(),
-            (example,),
-            dynamo=True,
-            verbose=False,
-            opset_version=OPSET,
-            input_names=["lr"],
-            output_names=["sr"] if network.bit_provider is None else ["sr", "bits"],
-            dynamic_shapes={"x": free},
-            custom_translation_table={
-                torch.ops.srq.fake_quantize.default: _fake_quantize,
-                torch.ops.srq.dequantize.default: _dequantize,
-                torch.ops.srq.to_pixels.default: _to_pixels,
-                torch.ops.srq.enlarge_bicubic.default: _enlarge_bicubic,
-            },
-        )
-    assert program is not None
+        traced = trace(module.eval(), example, free)
+        try:
+            program = _translate(without_decomposition(traced), names)
+        except OnnxExporterError:  # an operation without a translation
+            program = _translate(traced, names)
     rewrite(program.model, pattern_rewrite_rules=[_QUANTIZE_ONCE])
     IdentityEliminationPass()(program.model)
     model: onnx.ModelProto = program.model_proto
@@ -81,6 +73,31 @@ def to_onnx(network: Network, io: Io) -> onnx.ModelProto:
         del node.metadata_props[:]
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _translate(traced: ExportedProgram, output_names: list[str]) -> torch.onnx.ONNXProgram:
+    program = torch.onnx.export(
+        traced,
+        dynamo=True,
+        verbose=False,
+        opset_version=OPSET,
+        input_names=["lr"],
+        output_names=output_names,
+        custom_translation_table={
+            torch.ops.srq.fake_quantize.default: _fake_quantize,
+            torch.ops.srq.dequantize.default: _dequantize,
+            torch.ops.srq.to_pixels.default: _to_pixels,
+            torch.ops.srq.enlarge_bicubic.default: _enlarge_bicubic,
+            torch.ops.aten.aminmax.default: _aminmax,
+            torch.ops.aten.movedim.int: _movedim,
+            torch.ops.aten.rsub.Scalar: _rsub,
+            torch.ops.aten.square.default: _square,
+            torch.ops.aten.to.dtype: _to_dtype,
+            torch.ops.aten.to.dtype_layout: _to_dtype_layout,
+        },
+    )
+    assert program is not None
+    return program
 
 
 @contextmanager
@@ -140,6 +157,39 @@ def _to_pixels(x: FLOAT) -> UINT8:
 def _enlarge_bicubic(x: FLOAT, scale: int) -> FLOAT:
     factors = op.Constant(value_floats=[1.0, 1.0, float(scale), float(scale)])
     y: FLOAT = op.Resize(x, None, factors, mode="cubic", cubic_coeff_a=-0.5)
+    return y
+
+
+# torch.onnx would trace the network once more to decompose these, as it has no translation of them.
+def _aminmax(x: FLOAT, dim: int | None = None, keepdim: bool = False) -> tuple[FLOAT, FLOAT]:
+    axes = None if dim is None else op.Constant(value_ints=[dim])
+    keepdims = int(keepdim)
+    return op.ReduceMin(x, axes, keepdims=keepdims), op.ReduceMax(x, axes, keepdims=keepdims)
+
+
+def _rsub(x: FLOAT, other: float, alpha: float = 1) -> FLOAT:
+    y: FLOAT = op.Sub(op.CastLike(other, x), op.Mul(x, op.CastLike(alpha, x)) if alpha != 1 else x)
+    return y
+
+
+def _movedim(x: FLOAT, source: int, destination: int) -> FLOAT:
+    order = list(range(len(x.shape)))
+    order.insert(destination % len(order), order.pop(source))
+    y: FLOAT = op.Transpose(x, perm=order)
+    return y
+
+
+def _to_dtype(x: FLOAT, dtype: int, non_blocking: bool = False, copy: bool = False) -> FLOAT:
+    y: FLOAT = op.Cast(x, to=dtype)
+    return y
+
+
+def _to_dtype_layout(x: FLOAT, dtype: int, layout: str = "", device: str = "") -> FLOAT:
+    return _to_dtype(x, dtype)
+
+
+def _square(x: FLOAT) -> FLOAT:
+    y: FLOAT = op.Mul(x, x)
     return y
 
 

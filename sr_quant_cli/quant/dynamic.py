@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sr_quant_cli.quant.fake import fake_quantize
+from sr_quant_cli.quant.fake import fake_quantize, without_autocast
 from sr_quant_cli.quant.grids import MIN_WIDTH, Grid, sym_narrow
 from sr_quant_cli.quant.max_scale import MaxScale
 from sr_quant_cli.quant.quantizers import Quantizer
@@ -56,12 +56,12 @@ class BitProvider(nn.Module):
     def begin(self, picture: Tensor) -> None:
         """Look at the LR batch ``[N, 3, h, w]``, 0..1, that the network is about to enlarge."""
         self.choices = {}
-        with torch.autocast(picture.device.type, enabled=False):
+        with without_autocast(picture):
             self.look(picture.float())
 
     def choice(self, layer: str, x: Tensor) -> Choice:
         """Choose for a layer's input ``[N, C, H, W]``, and keep the choice."""
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             made = self.choose(layer, x)
         uses = len(self._uses(layer))
         self.choices[f"{layer}#{uses + 1}" if uses else layer] = made
