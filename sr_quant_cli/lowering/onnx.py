@@ -173,7 +173,7 @@ def _rsub(x: FLOAT, other: float, alpha: float = 1) -> FLOAT:
 
 
 def _movedim(x: FLOAT, source: int, destination: int) -> FLOAT:
-    order = list(range(len(x.shape)))
+    order = list(range(len(x.shape)))  # type: ignore[arg-type]
     order.insert(destination % len(order), order.pop(source))
     y: FLOAT = op.Transpose(x, perm=order)
     return y

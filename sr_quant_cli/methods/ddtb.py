@@ -64,6 +64,7 @@ from torch import Tensor, nn
 
 from sr_quant_cli.methods.base import Group, Method
 from sr_quant_cli.networks.base import Network
+from sr_quant_cli.quant.fake import without_autocast
 from sr_quant_cli.quant.grids import Grid, affine_int, sym_narrow
 from sr_quant_cli.quant.layers import QuantLinear
 from sr_quant_cli.quant.plan import Bits, MethodConfig
@@ -171,7 +172,7 @@ class Gate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute logits of the upper and lower factor: ``[N, C, H, W]`` -> ``[N, 2]``."""
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             means = x.detach().mean((2, 3), dtype=torch.float32)
             hidden = torch.relu(self.norm(self.reduce(means)))
             logits: Tensor = self.expand(hidden if self._learns else hidden.detach())
