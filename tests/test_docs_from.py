@@ -61,7 +61,7 @@ CHECKPOINTS = {
         "srresnet_x4.pt": lambda: srresnet("shared")[1],
     },
     "ddtb": {"ddtb_edsr_x4_4bit.pt": ddtb_edsr},
-    "quantsr": {"QuantSR_C_x4_4bit.pth": lambda: quantsr_c()[1]},
+    "quantsr": {"QuantSR_C_x4_4bit.pth": lambda: quantsr_c(n_blocks=32)[1]},
     "2dquant": {
         **{
             f"002_lightweightSR_DIV2K_s64w8_SwinIR-S_x{s}.pth": lambda s=s: swinir(s)[1]
