@@ -45,6 +45,10 @@ def import_(
         Literal["1", "255"] | None,
         typer.Option("--range", help="Largest pixel value in training; default: 255."),
     ] = None,
+    project: Annotated[
+        str | None,
+        typer.Option(help="Project of FILE, if files of several have the same tensors."),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name shown in tables.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "",
     overwrite: Annotated[
@@ -64,12 +68,14 @@ def import_(
       srq import carn_m.pth --scale 3 -o carn_m-x3.safetensors
       srq import pams_edsr.pth --w 4 --a 4 -o edsr-x4-pams.safetensors
       srq import daq_edsr.pt --method daq --w 2 --a 2
+      srq import edsr_x4_pams_w8a8.pt --project CADyQ
       srq import my_edsr.pth --res-scale 0.1 --range 1
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.commands.importing import ImportRequest, import_model
     from sr_quant_cli.modelfiles.checkpoints import UserHints
 
-    hints = UserHints(scale, method, w, a, res_scale, None if range_ is None else _RANGES[range_])
+    trained_on = None if range_ is None else _RANGES[range_]
+    hints = UserHints(scale, method, w, a, res_scale, trained_on, project)
     import_model(
         ImportRequest(
             checkpoint=checkpoint,

@@ -56,6 +56,8 @@ class UserHints:
         Factor on the residual branches of an EDSR; None: as published.
     range
         Largest value of the training pictures; None: the file's, else 255.
+    project
+        Project of the file, where those of several have the same tensors; None: the first.
     """
 
     scale: int | None = None
@@ -64,6 +66,7 @@ class UserHints:
     a: int | None = None
     res_scale: float | None = None
     range: Literal[1, 255] | None = None
+    project: str | None = None
 
 
 class Imported(NamedTuple):
@@ -84,9 +87,10 @@ class _Unconfirmed:
     assumed: list[str] = field(default_factory=list)
     stated: list[str] = field(default_factory=list)
 
-    def add(self, option: str, value: float, *, stated: bool) -> None:
+    def add(self, option: str, value: float | str, *, stated: bool) -> None:
         """Note the value of an option."""
-        (self.stated if stated else self.assumed).append(f"{option} {value:g} (`{option}`)")
+        shown = value if isinstance(value, str) else f"{value:g}"
+        (self.stated if stated else self.assumed).append(f"{option} {shown} (`{option}`)")
 
 
 def import_checkpoint(path: Path, hints: UserHints | None = None) -> Imported:
@@ -101,7 +105,7 @@ def import_checkpoint(path: Path, hints: UserHints | None = None) -> Imported:
     """
     hints = hints or UserHints()
     tensors = read_tensors(path)
-    layout = _layout_of(path, tensors)
+    layout, also = _layout_of(path, tensors, hints.project)
     known = None if layout.tells_scale else hints.scale or _scale_in_name(path)
     if not layout.tells_scale and known is None:
         raise UsageError(
@@ -111,7 +115,7 @@ def import_checkpoint(path: Path, hints: UserHints | None = None) -> Imported:
     found = {
         each.network.scale: each
         for part in _parts(layout, tensors)
-        for each in [_build(path, layout, part, known, hints)]
+        for each in [_build(path, layout, part, known, hints, also)]
     }
     scale = hints.scale or (4 if len(found) > 1 else next(iter(found)))
     if scale not in found:
@@ -120,7 +124,8 @@ def import_checkpoint(path: Path, hints: UserHints | None = None) -> Imported:
     return found[scale]
 
 
-def _layout_of(path: Path, tensors: Tensors) -> Layout:
+def _layout_of(path: Path, tensors: Tensors, project: str | None) -> tuple[Layout, bool]:
+    """Layout of a file, and True if one of another project fits, too."""
     for pattern, what in REFUSED.items():
         for key in tensors:
             if re.fullmatch(pattern, key):
@@ -130,18 +135,25 @@ def _layout_of(path: Path, tensors: Tensors) -> Layout:
         return [key for key in tensors if not (layout.rename(key) or layout.check(key))]
 
     layout = min(LAYOUTS, key=lambda layout: len(strangers(layout)))
-    unknown = strangers(layout)
-    if 2 * len(unknown) >= len(tensors):
+    others = strangers(layout)
+    if 2 * len(others) >= len(tensors):
         known = ", ".join(layout.source for layout in LAYOUTS)
         first = ", ".join(name[:80] for name in sorted(tensors)[:3])
         raise UnknownCheckpointError(
             f"{path}: its tensors ({first}, ...) are of no known layout; known are {known}. "
             f"Export the network to ONNX, and name that file: {ONNX_EXPORT}"
         )
-    if unknown:
-        more = f", nor {len(unknown) - 1} others of it" if unknown[1:] else ""
-        raise UsageError(f"{path}: {layout.source}, the nearest, has no {unknown[0][:200]}{more}")
-    return layout
+    if others:
+        more = f", nor {len(others) - 1} others of it" if others[1:] else ""
+        raise UsageError(f"{path}: {layout.source}, the nearest, has no {others[0][:200]}{more}")
+    same = [each for each in LAYOUTS if each.always_quantized and not strangers(each)]
+    if project is None or not layout.always_quantized:
+        return layout, layout.always_quantized and len({each.project for each in same}) > 1
+    for each in same:
+        if each.project.lower() == project.lower():
+            return each, len(same) > 1
+    fitting = " or ".join(dict.fromkeys(each.project for each in same))
+    raise UsageError(f"{path} has the tensors of {fitting}", field="project", value=project)
 
 
 def _parts(layout: Layout, tensors: Tensors) -> list[Tensors]:
@@ -165,9 +177,11 @@ def _scale_in_name(path: Path) -> int | None:
 
 
 def _build(
-    path: Path, layout: Layout, tensors: Tensors, scale: int | None, hints: UserHints
+    path: Path, layout: Layout, tensors: Tensors, scale: int | None, hints: UserHints, also: bool
 ) -> Imported:
     unconfirmed = _Unconfirmed()
+    if also:
+        unconfirmed.add("project", layout.project, stated=hints.project is not None)
     if scale is not None:
         unconfirmed.add("scale", scale, stated=hints.scale is not None)
     try:
@@ -178,7 +192,7 @@ def _build(
         _to_range(path, layout, tensors, ours, config, hints, unconfirmed)
         network = build(config)
         said = {key: ours.pop(key) for key in list(ours) if key.endswith(_BITS)}
-        _quantize(path, layout, network, said, hints)
+        _quantize(path, layout, network, said, hints, unconfirmed)
         _load(layout, network, ours)
     except ValidationError as error:
         detail = "; ".join(f"{e['loc'][-1]}: {in_words(e)}" for e in error.errors() if e["loc"])
@@ -268,7 +282,24 @@ def _renamed(layout: Layout, tensors: Tensors) -> Tensors:
             if name in ours and not torch.equal(ours[name], part):
                 raise ValueError(f"{key} differs from a copy of the same tensor")
             ours[name] = part
-    return ours
+    return _joined(ours)
+
+
+def _joined(ours: Tensors) -> Tensors:
+    """Join the entries of tensors that a file stores one by one, and subtract what is to be."""
+    entries: dict[str, list[torch.Tensor]] = {}
+    whole = {name: tensor for name, tensor in ours.items() if "[" not in name}
+    for name, tensor in sorted(ours.items()):
+        stem, _, index = name.partition("[")
+        if name in whole:
+            continue
+        if index == "-]":
+            whole[stem] = whole[stem] - tensor
+        elif tensor.numel() == 1:
+            entries.setdefault(stem, []).append(tensor.flatten())
+        else:
+            raise ValueError(f"{name} has {tensor.numel()} values instead of one")
+    return whole | {name: torch.cat(tensors) for name, tensors in entries.items()}
 
 
 def _check_ignored(layout: Layout, tensors: Tensors, config: NetworkConfig) -> None:
@@ -279,7 +310,12 @@ def _check_ignored(layout: Layout, tensors: Tensors, config: NetworkConfig) -> N
 
 
 def _quantize(
-    path: Path, layout: Layout, network: Network, said: Tensors, hints: UserHints
+    path: Path,
+    layout: Layout,
+    network: Network,
+    said: Tensors,
+    hints: UserHints,
+    unconfirmed: _Unconfirmed,
 ) -> None:
     """Insert the quantizers of a method's checkpoint."""
     quantized = layout.quantized
@@ -300,11 +336,20 @@ def _quantize(
         )
     method = build_method(config)
     placement = method.paper_placement() | quantized.changes
-    quantize_network(network, method, placement, _bits(path, config, said, hints))
+    bits = _bits(path, config, said, hints, quantized.bits, unconfirmed)
+    method.check(bits)
+    quantize_network(network, method, placement, bits)
 
 
-def _bits(path: Path, method: MethodConfig, said: Tensors, hints: UserHints) -> Bits:
-    """Bits in the file, else those from the user."""
+def _bits(
+    path: Path,
+    method: MethodConfig,
+    said: Tensors,
+    hints: UserHints,
+    default: Bits | None,
+    unconfirmed: _Unconfirmed,
+) -> Bits:
+    """Bits in the file, else those from the user, else the usual ones of the project."""
     bits: dict[str, int] = {}
     for option, asked in (("w", hints.w), ("a", hints.a)):
         found = {
@@ -315,6 +360,9 @@ def _bits(path: Path, method: MethodConfig, said: Tensors, hints: UserHints) -> 
         if len(found) > 1:
             raise UsageError(f"{path}: its quantizers have several bit widths (`{option}`)")
         value = found.pop() if found else asked
+        if value is None and default is not None:
+            value = getattr(default, option)
+            unconfirmed.add(option, value, stated=False)
         if value is None:
             raise UsageError(
                 f"{path}: files of {method.name} do not hold their bits; srq import takes `w`, `a`"

@@ -22,13 +22,15 @@ SwinIR                       SwinIR with ``pixelshuffledirect``
 PAMS EDSR, DDTB EDSR         quantized; first convolutions of blocks get float features
 PAMS RDN, DDTB RDN           quantized; concatenations carry quantized features
 QuantSR-C                    quantized; with the block ranks of the code, for 32 blocks
+CADyQ EDSR, SRResNet,        quantized, with selectors among 4, 6 and 8 bits; or at fixed bits by
+CARN, IDN                    PAMS (of EDSR for ``project`` CADyQ, as PAMS' files have equal names)
 ===========================  ====================================================================
 
 Scales, sizes and attention heads follow from shapes. Files do not contain EDSR's residual factor
 (0.1 with 256 features, as published), the range of the training pictures of a network without a
 mean (255), the scale of an IDN, the padding of SwinIR (BasicSR's for full precision, the authors'
 for 2DQuant) and DAQ's ``qq`` (8 with 256 features, else 4). CADyQ's full-precision IDN numbers its
-layers as in the code, without the selectors.
+layers as in the code, without the selectors. Bits of CADyQ's quantized files are 8 by default.
 """
 
 from collections.abc import Iterator
@@ -41,23 +43,25 @@ from sr_quant_cli.methods.pams import PAMSConfig
 from sr_quant_cli.methods.quantsr import QuantSRConfig
 from sr_quant_cli.methods.twodquant import TwoDQuantConfig
 from sr_quant_cli.modelfiles import layouts
-from sr_quant_cli.modelfiles.layouts import Adapt, Check, Layout, Names, Quantized
-from sr_quant_cli.networks.layers import RANGE
+from sr_quant_cli.modelfiles.cadyq_layouts import CADYQ
+from sr_quant_cli.modelfiles.layouts import Check, Layout, Names, Quantized
+from sr_quant_cli.modelfiles.shared_names import (
+    ACTIVATIONS,
+    BRANCH,
+    CADYQ_IDN,
+    CARN,
+    EDSR_ENDS,
+    EDSR_MEAN,
+    QUANTIZED_EDSR,
+    SRRESNET,
+    UNUSED_MEAN,
+)
 from sr_quant_cli.quant.sites import RESIDUAL_CONVOLUTIONS, Operands, Placement
-
-_EDSR_MEAN = layouts.mean_shifts("", RANGE, 1.0)
 
 _DAQ = Quantized(
     lambda config: DAQConfig(variant="code", qq=8 if getattr(config, "n_feats", 0) == 256 else 4),
     on_request=True,
 )
-
-_EDSR_ENDS: Names = {
-    r"head\.0": "head",
-    r"body\.(\d+)": "body_last",
-    r"tail\.0\.(\d+)": r"upsampler.\1",
-    r"tail\.1": "tail",
-}
 
 _BASICSR_EDSR: Names = {
     r"conv_first": "head",
@@ -65,19 +69,6 @@ _BASICSR_EDSR: Names = {
     r"conv_after_body": "body_last",
     r"upsample\.(\d+)": r"upsampler.\1",
     r"conv_last": "tail",
-}
-
-# A block registers its second quantizer twice, once between its layers.
-_ACTIVATIONS = {
-    r"body\.(\d+)\.quant_act1": r"body.\1.skip.input_quantizer",
-    r"body\.(\d+)\.(?:quant_act2|body\.2)": r"body.\1.conv2.input_quantizer",
-    r"body\.(\d+)\.quant_act3": r"body.\1.block_out.input_quantizer",
-}
-
-_QUANTIZED_EDSR: Names = {
-    **_EDSR_ENDS,
-    r"body\.(\d+)\.body\.0": r"body.\1.conv1",
-    r"body\.(\d+)\.body\.3": r"body.\1.conv2",
 }
 
 
@@ -96,11 +87,6 @@ def _ddtb_quantizers(activations: dict[str, str]) -> Names:
         names |= {rf"{path}\.{part}": f"{name}.{ours}" for part, ours in parts.items()}
     return names
 
-
-_BRANCH: dict[str, Adapt] = {
-    r"body\.\d+\.block_out\.input_quantizer\.(alpha|upper|lower)": layouts.before_res_scale,
-    r"body\.\d+\.block_out\.input_quantizer\.gate\.reduce\.weight": layouts.of_unscaled,
-}
 
 _DDTB_STATE: dict[str, float] = {
     # Published networks were trained to the end, when chosen gates are active.
@@ -150,20 +136,6 @@ def _rdn(source: str, quantizers: Names | None = None, **known: Any) -> Iterator
         yield Layout(f"{source}{scale}", names, layouts.rdn, **known)
 
 
-_SRRESNET: Names = {
-    r"head\.0": "head",
-    r"head\.1": "act",
-    r"body\.(\d+)\.conv([12])": r"body.\1.conv\2",
-    r"body\.(\d+)\.bn([12])": r"body.\1.norm\2",
-    r"body\.16": "body_last",
-    r"body\.17": "body_norm",
-    r"tail\.0\.0": "upsampler.0.conv",
-    r"tail\.0\.2": "upsampler.0.act",
-    r"tail\.0\.3": "upsampler.1.conv",
-    r"tail\.0\.5": "upsampler.1.act",
-    r"tail\.1": "tail",
-}
-
 _DDTB_SRRESNET: Names = {
     r"conv_input": "head",
     r"relu": "act",
@@ -179,25 +151,6 @@ _DDTB_SRRESNET: Names = {
     r"conv_output": "tail",
 }
 
-_CARN: Names = {
-    r"entry": "head",
-    **{
-        rf"b{i + 1}\.b{j + 1}\.body\.{2 * k}": f"body.units.{i}.units.{j}.conv{k + 1}"
-        for i in range(3)
-        for j in range(3)
-        for k in range(3)
-    },
-    **{
-        rf"b{i + 1}\.c{j + 1}\.body\.0": f"body.units.{i}.fusions.{j}"
-        for i in range(3)
-        for j in range(3)
-    },
-    **{rf"c{i + 1}\.body\.0": f"body.fusions.{i}" for i in range(3)},
-    r"upsample\.up\d?\.body\.0": "upsampler.0.conv",
-    r"upsample\.up\d?\.body\.3": "upsampler.1.conv",
-    r"exit": "tail",
-}
-
 _LUMA_IDN: Names = {
     r"conv1": "head.conv",
     r"conv2": "head2.conv",
@@ -208,18 +161,6 @@ _LUMA_IDN: Names = {
     },
     **{rf"down{block + 1}": f"body.{block}.compression.conv" for block in range(4)},
     r"upsample": "tail",
-}
-
-_CADYQ_IDN: Names = {
-    r"fblock\.module\.0": "head.conv",
-    r"fblock\.module\.2": "head2.conv",
-    **{
-        rf"dblocks\.(\d+)\.enhancement_{theirs}\.{2 * i}": rf"body.\1.{ours}.{i}.conv"
-        for theirs, ours in (("top", "upper"), ("bottom", "lower"))
-        for i in range(3)
-    },
-    r"dblocks\.(\d+)\.compression": r"body.\1.compression.conv",
-    r"deconv": "tail",
 }
 
 _LAYER = r"layers\.(\d+)\.residual_group\.blocks\.(\d+)\."
@@ -283,12 +224,12 @@ LAYOUTS = (
     Layout(
         "EDSR-PyTorch",
         {
-            **_EDSR_ENDS,
+            **EDSR_ENDS,
             r"body\.(\d+)\.body\.0": r"body.\1.conv1",
             r"body\.(\d+)\.body\.2": r"body.\1.conv2",
         },
         layouts.edsr,
-        _EDSR_MEAN,
+        EDSR_MEAN,
     ),
     Layout("BasicSR EDSR", _BASICSR_EDSR, layouts.edsr),
     Layout(
@@ -317,24 +258,24 @@ LAYOUTS = (
     *_rdn("RDN", quantized=_DAQ),
     Layout(
         "DAQ EDSR",
-        {**_EDSR_ENDS, r"body\.(\d+)\.conv([12])": r"body.\1.conv\2"},
+        {**EDSR_ENDS, r"body\.(\d+)\.conv([12])": r"body.\1.conv\2"},
         layouts.edsr,
-        _EDSR_MEAN,
+        EDSR_MEAN,
         quantized=_DAQ,
     ),
     Layout(
         "DAQ SRResNet",
-        _SRRESNET,
+        SRRESNET,
         partial(layouts.srresnet, "relu"),
-        _EDSR_MEAN,
+        UNUSED_MEAN,
         {"num_batches_tracked": 0},
         quantized=_DAQ,
     ),
     Layout(
         "CADyQ SRResNet",
-        {**_SRRESNET, r"body\.(\d+)\.act": "act"},
+        {**SRRESNET, r"body\.(\d+)\.act": "act"},
         partial(layouts.srresnet, "shared"),
-        _EDSR_MEAN,
+        UNUSED_MEAN,
         {"num_batches_tracked": 0},
     ),
     Layout(
@@ -363,7 +304,7 @@ LAYOUTS = (
     ),
     Layout(
         "CARN-pytorch",
-        _CARN,
+        CARN,
         layouts.carn,
         layouts.mean_shifts(r"shifter\.", 1.0),
         branches=r"upsample\.up(\d)\.",
@@ -371,7 +312,7 @@ LAYOUTS = (
     Layout("IDN (luma)", _LUMA_IDN, layouts.idn, tells_scale=False),
     Layout(
         "CADyQ IDN",
-        _CADYQ_IDN,
+        CADYQ_IDN,
         layouts.idn,
         adapted={r"body\.\d+\.upper\.2\.conv\.(weight|bias)": layouts.last_quarter_first},
         tells_scale=False,
@@ -387,19 +328,19 @@ LAYOUTS = (
     ),
     Layout(
         "PAMS EDSR",
-        {**_QUANTIZED_EDSR, **_ACTIVATIONS},
+        {**QUANTIZED_EDSR, **ACTIVATIONS},
         layouts.edsr,
-        {**_EDSR_MEAN, r"body\.\d+\.(quant_act[123]|body\.2)\.max_val": layouts.is_scalar},
-        adapted=_BRANCH,
+        {**EDSR_MEAN, r"body\.\d+\.(quant_act[123]|body\.2)\.max_val": layouts.is_scalar},
+        adapted=BRANCH,
         quantized=Quantized(lambda _: PAMSConfig(variant="code")),
     ),
     Layout(
         "DDTB EDSR",
-        {**_QUANTIZED_EDSR, **_ddtb_quantizers(_ACTIVATIONS)},
+        {**QUANTIZED_EDSR, **_ddtb_quantizers(ACTIVATIONS)},
         layouts.edsr,
-        {**_EDSR_MEAN, r"body\.\d+\.(quant_act[123]|body\.2)\.(max|min)_val": layouts.is_scalar},
+        {**EDSR_MEAN, r"body\.\d+\.(quant_act[123]|body\.2)\.(max|min)_val": layouts.is_scalar},
         _DDTB_STATE,
-        _BRANCH,
+        BRANCH,
         Quantized(lambda _: DDTBConfig(variant="code")),
     ),
     *_rdn(
@@ -447,11 +388,11 @@ LAYOUTS = (
         supplied={"ranks": layouts.released_ranks},
         quantized=Quantized(lambda _: QuantSRConfig(variant="code")),
     ),
+    *CADYQ,
 )
 """Known layouts, in the order in which they are tried."""
 
 REFUSED = {
-    r".*\b(bitsel\d|classify\d|net_small|quant_bit\d)\..*": "CADyQ's bit selectors",
     r"conv_before_upsample\..*|conv_up[12]\..*": "a SwinIR upsampler other than pixelshuffledirect",
 }
 """Regular expressions for keys of networks that srq does not have."""

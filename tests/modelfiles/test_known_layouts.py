@@ -614,18 +614,18 @@ def test_2dquant_says_its_bits(tmp_path):
         imported(tmp_path, tensors)
 
 
-def quantsr_c():
-    network = fresh(QuantSRCConfig(scale=4, n_blocks=3, n_feats=8, variant="code"))
+def quantsr_c(n_blocks=3):
+    network = fresh(QuantSRCConfig(scale=4, n_blocks=n_blocks, n_feats=8, variant="code"))
     quantized(network, QuantSRConfig(variant="code"), bits=(4, 4))
     for block in network.blocks:
         block.shortcut_scale.data.uniform_(0.5, 1.5)
-    conv = r"body\.(\d)\.conv([12])\."
+    conv = r"body\.(\d+)\.conv([12])\."
     rules = {
         r"head": "conv_first",
         r"body_last": "conv_after_body",
         r"upsampler": "upsample",
         r"tail": "conv_last",
-        r"body\.(\d)\.shortcut_scale": r"body.\1.learnable_shortcut",
+        r"body\.(\d+)\.shortcut_scale": r"body.\1.learnable_shortcut",
         rf"{conv}weight_quantizer\.value": r"body.\1.conv\2.alpha",
         rf"{conv}weight_quantizer\.batches": r"body.\1.conv\2.init_state",
         rf"{conv}input_quantizer\.shift": r"body.\1.conv\2.channel_threshold",
@@ -712,10 +712,6 @@ def change(tensors, key, value):
         (
             lambda: change(swinir(2)[1]["params"], "conv_before_upsample.0.weight", torch.ones(1)),
             "pixelshuffledirect",
-        ),
-        (
-            lambda: change(rdn(4)[1], "RDBs.0.bitsel1.net_small.0.weight", torch.ones(3, 66)),
-            "CADyQ's bit selectors",
         ),
         (lambda: change(rdn(4)[1], "SFENet3.weight", torch.ones(1)), "RDN x4.* has no SFENet3"),
         (
