@@ -25,6 +25,7 @@ from sr_quant_cli.runtimes.registry import RuntimeEntry, formats
 from sr_quant_cli.runtimes.torch import TorchRuntime
 from sr_quant_cli.system.choices import Depth
 from sr_quant_cli.system.files import check_outputs
+from sr_quant_cli.system.reporting import note
 
 _CPU = torch.device("cpu")
 MAX_LOSS = 0.01
@@ -125,6 +126,7 @@ def export(request: ExportRequest) -> Exported:
         except ValueError as error:
             raise UsageError(f"{source.path}: {error}", field="row", value=request.row) from error
         name = f"{name}, row {request.row}"
+    note(f"tracing {name}: seconds, or a minute or two if it is large")
     deployed = deploy(
         network,
         name,

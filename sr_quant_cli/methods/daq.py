@@ -50,7 +50,7 @@ import torch
 from torch import Tensor
 
 from sr_quant_cli.methods.base import Method
-from sr_quant_cli.quant.fake import fake_quantize
+from sr_quant_cli.quant.fake import fake_quantize, without_autocast
 from sr_quant_cli.quant.grids import MIN_WIDTH, Grid, midrise, quantize, sym_full, unsigned
 from sr_quant_cli.quant.plan import MethodConfig
 from sr_quant_cli.quant.quantizers import Quantizer, WeightRangeQuantizer
@@ -157,7 +157,7 @@ class ReleasedStatistics(ChannelStatistics):
         """Round differences from the mean: a shifted grid would lose ties to rounding errors."""
         if self.mode != "quantize":
             return super().forward(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             x = x.float()
             mean, step = self.measure(x)
             if mean is None:

@@ -19,8 +19,9 @@ of the channels to 32 units, normalization, ReLU, and a 1x1 convolution to two l
 
 Training has three phases, here shares of its length (published: epoch 1, 2 to 5, and 6 to 60):
 
-1. statistics: everything runs in full precision and nothing is trained. The extremes of every
-   activation are recorded, and those with the largest ``var(max) + var(min)`` get gates
+1. statistics: everything runs in full precision and nothing is trained; batch normalization uses
+   its running statistics. The extremes of every activation are recorded, and those with the largest
+   ``var(max) + var(min)`` get gates
 2. gates are computed and pulled to factors of 1 by a loss, but not applied
 3. gates are applied
 
@@ -62,6 +63,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from sr_quant_cli.errors import UsageError
 from sr_quant_cli.methods.base import Group, Method
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.quant.fake import without_autocast
@@ -171,7 +173,18 @@ class Gate(nn.Module):
         self.expand = self._layer(GATE_WIDTH, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute logits of the upper and lower factor: ``[N, C, H, W]`` -> ``[N, 2]``."""
+        """Compute logits of the upper and lower factor: ``[N, C, H, W]`` -> ``[N, 2]``.
+
+        Raises
+        ------
+        UsageError
+            The gate normalizes over the batch, and trains on a batch of one.
+        """
+        if self.training and not self._per_sample and len(x) == 1:
+            raise UsageError(
+                "train.batch: gates normalize over the batch, so each process needs 2 patches or "
+                "more; those of method.variant = corrected do with one"
+            )
         with without_autocast(x):
             means = x.detach().mean((2, 3), dtype=torch.float32)
             hidden = torch.relu(self.norm(self.reduce(means)))
@@ -366,9 +379,13 @@ class DDTB(Method):
 
     def before_step(self, network: Network, step: int, iters: int) -> None:
         """Set the phase, and choose the gates after the last step of phase 1."""
+        rests = step < self.config.statistics * iters
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):  # the network's; those of gates are 1-D
+                module.train(network.training and not rests)
         for quantizer in quantizers(network):
             if isinstance(quantizer, Resting):
-                quantizer.rests = step < self.config.statistics * iters
+                quantizer.rests = rests
             if isinstance(quantizer, DynamicBounds):
                 quantizer.applied.fill_(step >= self.config.gates_from * iters)
         if step == math.ceil(self.config.statistics * iters):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from sr_quant_cli.errors import UsageError
 from sr_quant_cli.methods.ddtb import (
     Gate,
     RunningNorm,
@@ -199,3 +200,11 @@ def test_training_goes_on_with_batches_of_one_sample():
     for number in range(ITERS):
         step(network, method, number, 1e-3, lr_batch(number)[:1])
     assert all(torch.isfinite(value).all() for value in network.state_dict().values())
+
+
+def test_a_gate_that_normalizes_over_the_batch_refuses_one_sample():
+    gate = Gate(6, learns=True, per_sample=False).train()
+    assert gate(torch.rand(2, 6, 4, 4)).shape == (2, 2)
+    with pytest.raises(UsageError, match=r"train\.batch: .*needs 2 patches or more"):
+        gate(torch.rand(1, 6, 4, 4))
+    assert Gate(6, learns=True, per_sample=True).train()(torch.rand(1, 6, 4, 4)).shape == (1, 2)

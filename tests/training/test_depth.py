@@ -307,7 +307,7 @@ def test_checkpoints_from_before_a_field_was_there_go_on(photographs, tmp_path):
     ("recipe", "override", "message"),
     [
         ("pretrain-edsr", "depth.distill_weight=0.0", "edsr has one depth; leave .depth. out"),
-        ("pretrain-quantsr_c", "depth.weights=[0, 1, 1]", "full depth more than 0"),
+        ("pretrain-quantsr_c", "depth.weights=[0, 1, 1]", "above 0 for full depth"),
         ("pretrain-quantsr_c", "depth.weights=[1, -1, 1]", "must be 0 or more"),
         ("pretrain-quantsr_c", "depth.weights=[1, 1]", "at least 3"),
         ("pretrain-quantsr_c", "depth.weights=[1, inf, 1]", "finite"),
