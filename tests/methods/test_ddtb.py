@@ -15,6 +15,7 @@ from sr_quant_cli.methods.ddtb import (
 from sr_quant_cli.modelfiles.modelfile import Card, load_model, save_model
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.edsr import EDSRConfig
+from sr_quant_cli.networks.srresnet import SRResNetConfig
 from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.quant.quantizers import quantizers
@@ -194,6 +195,22 @@ def test_the_first_phase_is_in_full_precision_and_changes_nothing():
     train(network, method, range(3))
     assert all(torch.equal(p, before[name]) for name, p in network.named_parameters())
     assert all(q.seen == 4 for q in activations(network))
+
+
+def test_normalization_of_the_network_rests_in_the_first_phase():
+    network = build(SRResNetConfig(scale=2, n_blocks=1, n_feats=4))
+    method = DDTB(DDTBConfig(statistics=0.5, gates_from=0.5))
+    quantize_network(network, method, method.paper_placement(), Bits(4, 4))
+    method.calibrate(network, [torch.rand(2, 3, 8, 8)])
+    means = []
+    for index in range(3):
+        network.train()
+        method.before_step(network, index, 4)
+        network(torch.rand(2, 3, 8, 8))
+        means.append(network.body_norm.running_mean.clone())
+    assert torch.equal(means[0], torch.zeros(4))
+    assert torch.equal(means[1], means[0])
+    assert not torch.equal(means[2], means[0])
 
 
 @pytest.mark.slow
