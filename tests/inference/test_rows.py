@@ -51,7 +51,7 @@ def dynamic(name, placement="paper"):
     provider = network.bit_provider
     if name == "adabm":
         method.calibrate(network, [lr_batch()])
-        provider.thresholds.data.copy_(between(slopes(lr_batch())) / THRESHOLD_GAIN)
+        provider.slope_thresholds.data.copy_(between(slopes(lr_batch())) / THRESHOLD_GAIN)
         return network.eval()
     before, pams = tiny_edsr(), build(config_class("pams")())
     quantize_network(before, pams, sites, Bits(8, 8))

@@ -61,7 +61,7 @@ def refused(path, message):
         ({"n_feats": 16}, "body.0.conv1.bias is [8], in this edsr [16]"),
         ({"res_scale": 1e308}, "res_scale: must be at most 100"),
         ({"res_scale": "1"}, "res_scale: must be a number"),
-        ({"scale": 7}, "scale: must be 2, 3 or 4"),
+        ({"scale": 7}, "scale: must be 2, 3, 4 or 8"),
         ({"name": "nothing"}, "unknown network 'nothing'"),
         ({"name": ["edsr"]}, "unknown network"),
         ({"other": 1}, "other: unknown key"),

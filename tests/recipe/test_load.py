@@ -153,7 +153,7 @@ def test_the_last_change_of_a_field_counts_and_is_blamed():
     ("override", "message"),
     [
         ("network.name=esdr", "did you mean 'edsr'"),
-        ("network.scale=5", "`overrides` network.scale=5: must be 2, 3 or 4"),
+        ("network.scale=5", "`overrides` network.scale=5: must be 2, 3, 4 or 8"),
         ("data.patch_hr=194", "multiple of the scale"),
         ("optim.lr=nan", "finite"),
         ("train", "section.key=value"),

@@ -6,7 +6,10 @@ import sys
 
 import pytest
 
+from sr_quant_cli.commands.bench_train import TrainTimings
 from sr_quant_cli.commands.bench_upscale import UpscaleTiming, UpscaleTimings
+from sr_quant_cli.recipe.load import load_recipe
+from sr_quant_cli.recipe.schema import PretrainRecipe
 from sr_quant_cli.report.bench import print_training_times, print_upscale_times
 from sr_quant_cli.report.table import print_table
 from sr_quant_cli.report.terminal import TerminalReporter
@@ -110,11 +113,12 @@ def test_times_of_two_models_fit(terminal):
 
 
 def test_times_of_training_fit(terminal):
-    rows = [row(NAME, name, None) for name in ("plain", "srq fp32", "random tensors")]
-    network = {"name": "swinir_light", "scale": 4}
-    work = {"network": network, "batch": 16, "patch": 48, "photographs": 4, "data": "sample"}
-    report = {"rows": rows, "work": work, "machine": MACHINE, "loader_percent": 1.0}
-    print_training_times(report)
+    rows = [
+        Row(name, 12.345, 12.0, 0.081, 12.34, [1.0] * 7)
+        for name in ("plain", "srq fp32", "random tensors")
+    ]
+    recipe = load_recipe("pretrain-swinir_light", (), PretrainRecipe)
+    print_training_times(TrainTimings(tuple(rows), recipe, "sample", 4, MACHINE, 1.0))
     lines = terminal()
     table = lines[: lines.index(next(line for line in lines if line.startswith("loader")))]
     assert max(map(len, table)) <= 80
