@@ -58,7 +58,7 @@ def import_(
     """Turn a checkpoint of another project into an srq model file.
 
     Reads EDSR-PyTorch, BasicSR (EDSR, MSRResNet), CARN-pytorch, IDN, SwinIR, DAQ, PAMS, DDTB,
-    CADyQ, 2DQuant and QuantSR. Network, scale and sizes follow from names and shapes of the
+    CADyQ, AdaBM, 2DQuant and QuantSR. Network, scale and sizes follow from names and shapes of the
     tensors; none may be missing or left over, and no code in the file is run. What a file does not
     say is assumed, and listed. A sample picture shows if the network is better than bicubic.
 

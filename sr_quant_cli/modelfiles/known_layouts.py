@@ -21,6 +21,7 @@ SwinIR                       SwinIR with ``pixelshuffledirect``
 2DQuant                      SwinIR, quantized; its bits are in the file
 PAMS EDSR, DDTB EDSR         quantized; first convolutions of blocks get float features
 PAMS RDN, DDTB RDN           quantized; concatenations carry quantized features
+AdaBM EDSR                   quantized, with bits by picture and layer; ends in float
 QuantSR-C                    quantized; with the block ranks of the code, for 32 blocks
 CADyQ EDSR, SRResNet,        quantized, with selectors among 4, 6 and 8 bits; or at fixed bits by
 CARN, IDN                    PAMS (of EDSR for ``project`` CADyQ, as PAMS' files have equal names)
@@ -37,6 +38,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from sr_quant_cli.methods.adabm import THRESHOLD_GAIN, AdaBMConfig
 from sr_quant_cli.methods.daq import DAQConfig
 from sr_quant_cli.methods.ddtb import DDTBConfig
 from sr_quant_cli.methods.pams import PAMSConfig
@@ -220,6 +222,20 @@ def _twodquant() -> Names:
     }
 
 
+_ADABM_BLOCKS = 32
+_ADABM_MAPPING: Names = {
+    "measure_l": "bit_provider.slope_thresholds[0]",
+    "measure_u": "bit_provider.slope_thresholds[1]",
+    **{
+        rf"body\.{block}\.conv{conv + 1}\.measure_layer": (
+            f"bit_provider.offsets[{2 * block + conv:02}]"
+        )
+        for block in range(_ADABM_BLOCKS)
+        for conv in range(2)
+    },
+}
+"""AdaBM's thresholds, and its offsets of the layers, in the order of the layers."""
+
 LAYOUTS = (
     Layout(
         "EDSR-PyTorch",
@@ -387,6 +403,21 @@ LAYOUTS = (
         layouts.quantsr_c,
         supplied={"ranks": layouts.released_ranks},
         quantized=Quantized(lambda _: QuantSRConfig(variant="code")),
+    ),
+    Layout(
+        "AdaBM EDSR",
+        {
+            **EDSR_ENDS,
+            **_ADABM_MAPPING,
+            r"body\.(\d+)\.conv([12])\.(lower|upper)_a": r"body.\1.conv\2.input_quantizer.\3",
+            r"body\.(\d+)\.conv([12])\.upper_w": r"body.\1.conv\2.weight_quantizer.value",
+            r"body\.(\d+)\.conv([12])": r"body.\1.conv\2",
+        },
+        layouts.edsr,
+        EDSR_MEAN,
+        {"batches": 1},
+        {r"bit_provider\.slope_thresholds": lambda slopes, _: slopes / THRESHOLD_GAIN},
+        Quantized(lambda _: AdaBMConfig(variant="code")),
     ),
     *CADYQ,
 )
