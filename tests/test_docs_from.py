@@ -7,6 +7,7 @@ from sr_quant_cli.data.bicubic import downscale
 from sr_quant_cli.imaging.io import write_rgb
 from sr_quant_cli.methods.ddtb import DDTBConfig
 from tests.helpers import picture, tiny_edsr
+from tests.modelfiles.test_cadyq_layouts import idn_pams
 from tests.modelfiles.test_checkpoints import edsr_pytorch
 from tests.modelfiles.test_known_layouts import (
     EDSR,
@@ -57,6 +58,7 @@ CHECKPOINTS = {
     "cadyq": {
         "carn_x4.pt": lambda: carn(4)[1],
         "idn_x4.pt": lambda: cadyq_idn(4)[1],
+        "idn_x4_pams_w8a8.pt": idn_pams,
         "edsr_x4.pt": lambda: edsr_pytorch(tiny_edsr(4)),
         "srresnet_x4.pt": lambda: srresnet("shared")[1],
     },

@@ -178,8 +178,8 @@ def trainable_file(model: Path) -> Source:
     source = identify(model)
     if source.is_model_file and is_packed(source.path):
         raise UsageError(
-            f"{source.path} holds packed codes, which cannot be trained; name its run folder or "
-            f"the {TRAINABLE} beside it"
+            f"{source.path} holds packed codes, which cannot be trained; name its run folder, the "
+            f"{TRAINABLE} beside it, or the checkpoint that it was imported from"
         )
     return source
 

@@ -93,7 +93,8 @@ def test_selectors_of_carn(tmp_path):
     assert found.network.quantization.method.gradient_scale == 1
 
 
-def test_fixed_bits_of_idn(tmp_path):
+def idn_pams():
+    """State of CADyQ's IDN by PAMS at 8 bits."""
     _, plain = cadyq_idn(4)
     layer = r"((?:enhancement_\w+|module))\.(\d)"
     tensors = {
@@ -106,7 +107,11 @@ def test_fixed_bits_of_idn(tmp_path):
     for block in range(4):
         for i in range(6):
             tensors |= below(f"dblocks.{block}.quant_act{i + 1}", alpha(3.0 + i))
-    found = read(tmp_path, tensors, scale=4)
+    return tensors
+
+
+def test_fixed_bits_of_idn(tmp_path):
+    found = read(tmp_path, idn_pams(), scale=4)
     assert found.source == "CADyQ PAMS IDN (quantized)"
     assert isinstance(found.network.config, IDNConfig)
     assert found.network.head2.conv.input_quantizer.alpha == 2
