@@ -61,6 +61,10 @@ PUBLISHED = {
 }
 """Bits of weights and of activations (None: float, or none) and number of sites, by their kind."""
 
+FOLLOW_THE_PICTURE = ("daq", "adabm")
+"""Methods whose activations have ranges, or bits, that are found at run time. Gates of DDTB, too,
+once calibration has chosen their layers."""
+
 CHOOSING = {"edsr": 32, "srresnet": 32, "carn": 18, "idn": 24}
 FIXED = {"edsr": 16, "srresnet": 0, "carn": 0, "idn": 2}
 """Inputs with selectors, and inputs at 8 bits, in CADyQ's networks."""
@@ -113,6 +117,11 @@ def test_quantizers_are_those_of_the_authors(method, network):
     assert per_channel == {method == "dbdc_pac"}
     chosen = [q for *_, q in quantizers_of(made) if isinstance(q, DynamicQuantizer)]
     assert bool(chosen) == (method == "adabm")
+    for name, count in made.named_buffers():
+        if name.endswith(".batches"):
+            count.fill_(1)
+    follow = {q.static_grid() is None for _, op, q in quantizers_of(made) if op == "input"}
+    assert follow == {method in FOLLOW_THE_PICTURE}
 
 
 @pytest.mark.parametrize("network", CHOOSING)
