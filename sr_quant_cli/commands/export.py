@@ -25,7 +25,7 @@ from sr_quant_cli.runtimes.registry import RuntimeEntry, formats
 from sr_quant_cli.runtimes.torch import TorchRuntime
 from sr_quant_cli.system.choices import Depth
 from sr_quant_cli.system.files import check_outputs
-from sr_quant_cli.system.reporting import note
+from sr_quant_cli.system.reporting import progress
 
 _CPU = torch.device("cpu")
 MAX_LOSS = 0.01
@@ -126,15 +126,16 @@ def export(request: ExportRequest) -> Exported:
         except ValueError as error:
             raise UsageError(f"{source.path}: {error}", field="row", value=request.row) from error
         name = f"{name}, row {request.row}"
-    note(f"tracing {name}: seconds, or a minute or two if it is large")
-    deployed = deploy(
-        network,
-        name,
-        request.io,
-        offsets=request.offsets,
-        full_range=request.full_range,
-        calibration=_calibration(request, network.scale),
-    )
+    calibration = _calibration(request, network.scale)
+    with progress(1, "graph", f"tracing {name}"):
+        deployed = deploy(
+            network,
+            name,
+            request.io,
+            offsets=request.offsets,
+            full_range=request.full_range,
+            calibration=calibration,
+        )
     describe(deployed.model, deployed.traits)
     with TemporaryDirectory() as folder:
         draft = Path(folder) / f"graph{path.suffix}"
