@@ -68,7 +68,7 @@ def spread(network: SwinIR) -> SwinIR:
 
 
 class BlockConfig(NetworkConfig):
-    """Of a network that no user has."""
+    """Configuration of a network that no user has."""
 
     name: Literal["block"] = "block"
 

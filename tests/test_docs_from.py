@@ -7,9 +7,7 @@ from sr_quant_cli.data.bicubic import downscale
 from sr_quant_cli.imaging.io import write_rgb
 from sr_quant_cli.methods.ddtb import DDTBConfig
 from tests.helpers import picture, tiny_edsr
-from tests.modelfiles.test_cadyq_layouts import idn_pams
-from tests.modelfiles.test_checkpoints import edsr_pytorch
-from tests.modelfiles.test_known_layouts import (
+from tests.modelfiles.released import (
     EDSR,
     cadyq_idn,
     carn,
@@ -23,6 +21,8 @@ from tests.modelfiles.test_known_layouts import (
     twice,
     twodquant,
 )
+from tests.modelfiles.test_cadyq_layouts import idn_pams
+from tests.modelfiles.test_checkpoints import edsr_pytorch
 from tests.test_docs import BLOCK, NOT_RUN, ROOT, SHORTER, commands, longest
 
 PAGES = sorted((ROOT / "docs/from").glob("*.md"))

@@ -1,1 +1,1 @@
-"""What the commands do; nothing here reads options."""
+"""The work of the commands; nothing here reads options."""

@@ -54,7 +54,7 @@ class SiteInfo:
 
 @dataclass(frozen=True)
 class QuantizationInfo:
-    """How a network is quantized, and what that saves."""
+    """The quantization of a network, and what it saves."""
 
     method: dict[str, Any]
     w: int

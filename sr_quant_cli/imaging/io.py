@@ -122,7 +122,7 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
 
 
 def decodes(path: Path) -> bool:
-    """Whether a file is a picture without damage."""
+    """True if a file is a picture without damage."""
     try:
         with readable(path):
             load(path).avg()

@@ -26,7 +26,7 @@ def describe(model: onnx.ModelProto, traits: ModelTraits, **further: Any) -> Non
 
 
 def traits_of(path: Path) -> ModelTraits | None:
-    """What a graph file says of its network; None: it is not srq's.
+    """Read the traits of its network from a graph file; None: it is not srq's.
 
     Raises
     ------

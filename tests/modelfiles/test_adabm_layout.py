@@ -13,7 +13,7 @@ from sr_quant_cli.methods.adabm import AdaBMConfig
 from sr_quant_cli.modelfiles.checkpoints import UserHints, import_checkpoint
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.edsr import EDSRConfig
-from tests.modelfiles.test_known_layouts import mean_shifts, quantized, renamed
+from tests.modelfiles.released import mean_shifts, quantized, renamed
 
 NAMES = {
     r"head": "head.0",

@@ -15,7 +15,7 @@ from sr_quant_cli.networks.carn import CARNConfig
 from sr_quant_cli.networks.edsr import EDSRConfig
 from sr_quant_cli.networks.idn import IDNConfig
 from sr_quant_cli.networks.srresnet import SRResNetConfig
-from tests.modelfiles.test_known_layouts import cadyq_idn, carn, edsr_for, pams, quantized, srresnet
+from tests.modelfiles.released import cadyq_idn, carn, edsr_for, pams, quantized, srresnet
 
 
 def random(*shape, seed=0):

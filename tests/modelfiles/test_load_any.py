@@ -18,8 +18,8 @@ from sr_quant_cli.modelfiles.named import identify
 from sr_quant_cli.runtimes.base import ModelTraits
 from sr_quant_cli.system.files import write_sealed
 from tests.helpers import open_path, picture, tiny_edsr
+from tests.modelfiles.released import carn, edsr_for, pams, quantized
 from tests.modelfiles.test_checkpoints import basicsr
-from tests.modelfiles.test_known_layouts import carn, edsr_for, pams, quantized
 
 
 @pytest.fixture

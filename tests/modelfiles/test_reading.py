@@ -19,8 +19,8 @@ from sr_quant_cli.networks.edsr import EDSRConfig
 from sr_quant_cli.networks.layers import DIV2K_MEAN, RANGE
 from sr_quant_cli.networks.rdn import RDNConfig
 from tests.helpers import nearest_onnx, open_path, picture, tiny_edsr
+from tests.modelfiles.released import luma_idn, rdn
 from tests.modelfiles.test_checkpoints import basicsr, edsr_pytorch
-from tests.modelfiles.test_known_layouts import luma_idn, rdn
 
 
 def saved(tmp_path, content, name="net.pth"):

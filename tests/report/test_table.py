@@ -33,7 +33,7 @@ def terminal(monkeypatch, capsys):
 
 
 def column(lines, start, end):
-    """What stands between two columns, line breaks taken out."""
+    """Text between two columns, without line breaks."""
     return "".join(line[start:end].strip() for line in lines)
 
 
@@ -142,7 +142,7 @@ def test_cells_are_neither_markup_nor_steer_the_terminal(capsys):
 
 
 class Terminal(io.StringIO):
-    """Of the columns that the environment says."""
+    """A terminal as wide as the environment says."""
 
     def isatty(self):
         return True
