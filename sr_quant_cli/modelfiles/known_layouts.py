@@ -21,7 +21,7 @@ SwinIR                       SwinIR with ``pixelshuffledirect``
 2DQuant                      SwinIR, quantized; its bits are in the file
 PAMS EDSR, DDTB EDSR         quantized; first convolutions of blocks get float features
 PAMS RDN, DDTB RDN           quantized; concatenations carry quantized features
-AdaBM EDSR                   quantized, with bits by picture and layer; ends in float
+AdaBM EDSR, AdaBM SRResNet   quantized, with bits by picture and layer; ends in float
 QuantSR-C                    quantized; with the block ranks of the code, for 32 blocks
 CADyQ EDSR, SRResNet,        quantized, with selectors among 4, 6 and 8 bits; or at fixed bits by
 CARN, IDN                    PAMS (of EDSR for ``project`` CADyQ, as PAMS' files have equal names)
@@ -46,7 +46,7 @@ from sr_quant_cli.methods.quantsr import QuantSRConfig
 from sr_quant_cli.methods.twodquant import TwoDQuantConfig
 from sr_quant_cli.modelfiles import layouts
 from sr_quant_cli.modelfiles.cadyq_layouts import CADYQ
-from sr_quant_cli.modelfiles.layouts import Check, Layout, Names, Quantized
+from sr_quant_cli.modelfiles.layouts import Adapt, Check, Layout, Names, Quantized
 from sr_quant_cli.modelfiles.shared_names import (
     ACTIVATIONS,
     BRANCH,
@@ -223,7 +223,9 @@ def _twodquant() -> Names:
 
 
 _ADABM_BLOCKS = 32
-_ADABM_MAPPING: Names = {
+_ADABM: Names = {
+    r"body\.(\d+)\.conv([12])\.(lower|upper)_a": r"body.\1.conv\2.input_quantizer.\3",
+    r"body\.(\d+)\.conv([12])\.upper_w": r"body.\1.conv\2.weight_quantizer.value",
     "measure_l": "bit_provider.slope_thresholds[0]",
     "measure_u": "bit_provider.slope_thresholds[1]",
     **{
@@ -234,7 +236,10 @@ _ADABM_MAPPING: Names = {
         for conv in range(2)
     },
 }
-"""AdaBM's thresholds, and its offsets of the layers, in the order of the layers."""
+"""AdaBM's ranges, thresholds, and offsets of the layers in their order."""
+_ADABM_THRESHOLDS: dict[str, Adapt] = {
+    r"bit_provider\.slope_thresholds": lambda slopes, _: slopes / THRESHOLD_GAIN
+}
 
 LAYOUTS = (
     Layout(
@@ -406,18 +411,20 @@ LAYOUTS = (
     ),
     Layout(
         "AdaBM EDSR",
-        {
-            **EDSR_ENDS,
-            **_ADABM_MAPPING,
-            r"body\.(\d+)\.conv([12])\.(lower|upper)_a": r"body.\1.conv\2.input_quantizer.\3",
-            r"body\.(\d+)\.conv([12])\.upper_w": r"body.\1.conv\2.weight_quantizer.value",
-            r"body\.(\d+)\.conv([12])": r"body.\1.conv\2",
-        },
+        {**EDSR_ENDS, **_ADABM, r"body\.(\d+)\.conv([12])": r"body.\1.conv\2"},
         layouts.edsr,
         EDSR_MEAN,
         {"batches": 1},
-        {r"bit_provider\.slope_thresholds": lambda slopes, _: slopes / THRESHOLD_GAIN},
+        _ADABM_THRESHOLDS,
         Quantized(lambda _: AdaBMConfig(variant="code")),
+    ),
+    Layout(
+        "AdaBM SRResNet",
+        {**SRRESNET, **_ADABM, r"body\.(\d+)\.act": r"body.\1.act"},
+        partial(layouts.srresnet, "prelu"),
+        supplied={"batches": 1, "num_batches_tracked": 0},
+        adapted=_ADABM_THRESHOLDS,
+        quantized=Quantized(lambda _: AdaBMConfig(variant="code")),
     ),
     *CADYQ,
 )

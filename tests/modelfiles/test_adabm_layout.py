@@ -11,37 +11,62 @@ import torch
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.methods.adabm import AdaBMConfig
 from sr_quant_cli.modelfiles.checkpoints import UserHints, import_checkpoint
-from sr_quant_cli.networks import build
 from sr_quant_cli.networks.edsr import EDSRConfig
-from tests.modelfiles.released import mean_shifts, quantized, renamed
+from sr_quant_cli.networks.srresnet import SRResNetConfig
+from tests.modelfiles.released import fresh, mean_shifts, quantized, renamed
 
-NAMES = {
+QUANTIZERS = {
+    r"body\.(\d+)\.conv([12])\.input_quantizer\.(lower|upper)": r"body.\1.conv\2.\3_a",
+    r"body\.(\d+)\.conv([12])\.weight_quantizer\.value": r"body.\1.conv\2.upper_w",
+    r"bit_provider": "bit_provider",
+}
+EDSR = {
+    **QUANTIZERS,
     r"head": "head.0",
     r"body_last": "body.6",
     r"upsampler": "tail.0",
     r"tail": "tail.1",
-    r"body\.(\d)\.conv([12])\.input_quantizer\.(lower|upper)": r"body.\1.conv\2.\3_a",
-    r"body\.(\d)\.conv([12])\.weight_quantizer\.value": r"body.\1.conv\2.upper_w",
     r"body": "body",
-    r"bit_provider": "bit_provider",
+}
+SRRESNET = {
+    **QUANTIZERS,
+    r"head": "head.0",
+    r"act": "head.1",
+    r"body\.(\d+)\.norm": r"body.\1.bn",
+    r"body_last": "body.16",
+    r"body_norm": "body.17",
+    r"upsampler\.0\.conv": "tail.0.0",
+    r"upsampler\.0\.act": "tail.0.2",
+    r"upsampler\.1\.conv": "tail.0.3",
+    r"upsampler\.1\.act": "tail.0.5",
+    r"tail": "tail.1",
+    r"body": "body",
 }
 
 
-@pytest.fixture
-def network():
-    torch.manual_seed(0)
-    made = build(EDSRConfig(scale=4, n_blocks=6, n_feats=8))
-    made = quantized(made, AdaBMConfig(variant="code"), bits=(4, 5))
-    made.bit_provider.slope_thresholds.data.copy_(torch.tensor([1.5, 6.0]))
-    made.bit_provider.offsets.data.copy_(torch.linspace(-2, 2, 12))
-    return made
+def with_bits(network):
+    network = quantized(network, AdaBMConfig(variant="code"), bits=(4, 5))
+    provider = network.bit_provider
+    provider.slope_thresholds.data.copy_(torch.tensor([1.5, 6.0]))
+    provider.offsets.data.copy_(torch.linspace(-2, 2, len(provider.offsets)))
+    return network
 
 
-def released(network):
+def edsr():
+    network = fresh(EDSRConfig(scale=4, n_blocks=6, n_feats=8))
+    return with_bits(network), EDSR, mean_shifts()
+
+
+def srresnet():
+    network = fresh(SRResNetConfig(scale=4, n_feats=4, activation="prelu"))
+    return with_bits(network), SRRESNET, {}
+
+
+def released(network, names, more):
     """State of the authors' network: a tensor of one entry for each range, threshold and offset."""
     tensors = {
         key: tensor.reshape(1) if tensor.ndim == 0 else tensor
-        for key, tensor in renamed(network, NAMES, mean_shifts()).items()
+        for key, tensor in renamed(network, names, more).items()
         if not key.endswith(".batches")
     }
     lower, upper = 10 * tensors.pop("bit_provider.slope_thresholds")
@@ -57,11 +82,13 @@ def read(tmp_path, tensors, **hints):
     return import_checkpoint(tmp_path / "model_best.pt", UserHints(**hints))
 
 
-def test_an_imported_file_is_the_network(tmp_path, network):
-    found = read(tmp_path, released(network), w=4, a=5)
-    assert found.source == "AdaBM EDSR"
+@pytest.mark.parametrize(("make", "source"), [(edsr, "AdaBM EDSR"), (srresnet, "AdaBM SRResNet")])
+def test_an_imported_file_is_the_network(tmp_path, make, source):
+    network, names, more = make()
+    found = read(tmp_path, released(network, names, more), w=4, a=5)
+    assert found.source == source
     provider = found.network.bit_provider
-    assert torch.equal(provider.offsets, torch.linspace(-2, 2, 12))
+    assert torch.equal(provider.offsets, network.bit_provider.offsets)
     assert torch.allclose(provider.slope_thresholds, torch.tensor([1.5, 6.0]))
     x = torch.rand(3, 3, 12, 10) * torch.tensor([0.05, 0.3, 1.0]).view(3, 1, 1, 1)
     with torch.no_grad():
@@ -69,13 +96,13 @@ def test_an_imported_file_is_the_network(tmp_path, network):
     assert provider.row.tolist() == [0, 1, 2]
 
 
-def test_bits_are_asked_for(tmp_path, network):
+def test_bits_are_asked_for(tmp_path):
     with pytest.raises(UsageError, match="adabm do not hold their bits"):
-        read(tmp_path, released(network))
+        read(tmp_path, released(*edsr()))
 
 
-def test_a_file_without_an_offset_is_refused(tmp_path, network):
-    tensors = released(network)
+def test_a_file_without_an_offset_is_refused(tmp_path):
+    tensors = released(*edsr())
     del tensors["body.3.conv2.measure_layer"]
     with pytest.raises(UsageError, match=re.escape("bit_provider.offsets")):
         read(tmp_path, tensors, w=4, a=5)
