@@ -114,25 +114,27 @@ def rdn(scale):
     return network, renamed(network, rdn_rules(scale))
 
 
+SRRESNET = {
+    r"head": "head.0",
+    r"act": "head.1",
+    r"body\.(\d+)\.norm": r"body.\1.bn",
+    r"body\.(\d+)": r"body.\1",
+    r"body_last": "body.16",
+    r"body_norm": "body.17",
+    r"upsampler\.0\.conv": "tail.0.0",
+    r"upsampler\.0\.act": "tail.0.2",
+    r"upsampler\.1\.conv": "tail.0.3",
+    r"upsampler\.1\.act": "tail.0.5",
+    r"tail": "tail.1",
+}
+
+
 def srresnet(activation, scale=4):
-    rules = {
-        r"head": "head.0",
-        r"act": "head.1",
-        r"body\.(\d+)\.norm": r"body.\1.bn",
-        r"body\.(\d+)": r"body.\1",
-        r"body_last": "body.16",
-        r"body_norm": "body.17",
-        r"upsampler\.0\.conv": "tail.0.0",
-        r"upsampler\.0\.act": "tail.0.2",
-        r"upsampler\.1\.conv": "tail.0.3",
-        r"upsampler\.1\.act": "tail.0.5",
-        r"tail": "tail.1",
-    }
     network = fresh(SRResNetConfig(scale=scale, n_feats=4, activation=activation))
     copies = {}
     if activation == "shared":
         copies = {f"body.{i}.act.weight": network.act.weight.data for i in range(16)}
-    return network, renamed(network, rules, mean_shifts() | copies)
+    return network, renamed(network, SRRESNET, mean_shifts() | copies)
 
 
 DDTB_SRRESNET = {

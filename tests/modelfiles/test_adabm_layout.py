@@ -13,7 +13,7 @@ from sr_quant_cli.methods.adabm import AdaBMConfig
 from sr_quant_cli.modelfiles.checkpoints import UserHints, import_checkpoint
 from sr_quant_cli.networks.edsr import EDSRConfig
 from sr_quant_cli.networks.srresnet import SRResNetConfig
-from tests.modelfiles.released import fresh, mean_shifts, quantized, renamed
+from tests.modelfiles.released import SRRESNET, fresh, mean_shifts, quantized, renamed
 
 QUANTIZERS = {
     r"body\.(\d+)\.conv([12])\.input_quantizer\.(lower|upper)": r"body.\1.conv\2.\3_a",
@@ -25,20 +25,6 @@ EDSR = {
     r"head": "head.0",
     r"body_last": "body.6",
     r"upsampler": "tail.0",
-    r"tail": "tail.1",
-    r"body": "body",
-}
-SRRESNET = {
-    **QUANTIZERS,
-    r"head": "head.0",
-    r"act": "head.1",
-    r"body\.(\d+)\.norm": r"body.\1.bn",
-    r"body_last": "body.16",
-    r"body_norm": "body.17",
-    r"upsampler\.0\.conv": "tail.0.0",
-    r"upsampler\.0\.act": "tail.0.2",
-    r"upsampler\.1\.conv": "tail.0.3",
-    r"upsampler\.1\.act": "tail.0.5",
     r"tail": "tail.1",
     r"body": "body",
 }
@@ -59,7 +45,7 @@ def edsr():
 
 def srresnet():
     network = fresh(SRResNetConfig(scale=4, n_feats=4, activation="prelu"))
-    return with_bits(network), SRRESNET, {}
+    return with_bits(network), QUANTIZERS | SRRESNET, {}
 
 
 def released(network, names, more):
