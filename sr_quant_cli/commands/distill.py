@@ -8,20 +8,14 @@ from typing import Any
 import torch
 
 from sr_quant_cli.commands.quantize import save_quantized
-from sr_quant_cli.commands.quantize_recipe import builtin_recipe, scale_schedule
+from sr_quant_cli.commands.quantize_recipe import builtin_recipe, fit
 from sr_quant_cli.commands.stages import trainable_file
 from sr_quant_cli.data.store import PairStore
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.modelfiles.loading import load, name_of
 from sr_quant_cli.modelfiles.modelfile import save_model
 from sr_quant_cli.modelfiles.named import identify
-from sr_quant_cli.recipe.load import (
-    Change,
-    load_recipe,
-    origin_of,
-    parse_changes,
-    validate_recipe,
-)
+from sr_quant_cli.recipe.load import Change, load_recipe, parse_changes
 from sr_quant_cli.recipe.schema import DistillRecipe
 from sr_quant_cli.system.terminal import file_name
 from sr_quant_cli.training.objective import Objective, StudentLoss
@@ -89,14 +83,8 @@ def _resolve(
     origin = request.recipe or builtin_recipe("distill", network["name"])
     changes = parse_changes(request.overrides)
     recipe = load_recipe(origin, changes, DistillRecipe)
-    values = recipe.model_dump(by_alias=True)
-    if not any(change.key == "data.patch_hr" for change in changes):
-        values["data"]["patch_hr"] = recipe.patch_at(network["scale"])
-    values["network"] = network
-    values["teacher"]["model"] = str(teacher.resolve())
+    imitated = recipe.teacher.model_copy(update={"model": str(teacher.resolve())})
+    recipe = recipe.model_copy(update={"teacher": imitated})
     if request.iters is not None:
-        scale_schedule(values, request.iters)
         changes += (Change.of("train.iters", request.iters, "iters"),)
-    resolved = validate_recipe(values, origin_of(origin), changes)
-    assert isinstance(resolved, DistillRecipe)
-    return locate(resolved, request, student)
+    return locate(fit(recipe, network, request.iters, origin, changes), request, student)

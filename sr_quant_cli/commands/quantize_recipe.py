@@ -1,9 +1,9 @@
 """The recipe of a quantization, from the options of ``srq quantize`` and the network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sr_quant_cli.commands.calibrate import choose_placement
 from sr_quant_cli.errors import UsageError, unknown
@@ -20,8 +20,10 @@ from sr_quant_cli.recipe.load import (
     recipe_names,
     validate_recipe,
 )
-from sr_quant_cli.recipe.schema import MOST_STEPS, QuantizeRecipe
+from sr_quant_cli.recipe.schema import MOST_STEPS, QuantizeRecipe, TrainingRecipe
 from sr_quant_cli.training.run import TrainingOptions
+
+R = TypeVar("R", bound=TrainingRecipe)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,14 +81,7 @@ def resolve(request: QuantizeRequest, network: Mapping[str, Any], name: str) -> 
         raise UsageError(
             f"recipe {origin} is for {recipe.network.name}; {name} is {network['name']}"
         )
-    values = recipe.model_dump(by_alias=True)
-    if not any(change.key == "data.patch_hr" for change in changes):
-        values["data"]["patch_hr"] = recipe.patch_at(network["scale"])
-    values["network"] = dict(network)
-    if request.iters is not None:
-        scale_schedule(values, request.iters)
-    resolved = validate_recipe(values, origin_of(origin), changes)
-    assert isinstance(resolved, QuantizeRecipe)
+    resolved = fit(recipe, network, request.iters, origin, changes)
     method = build_method(resolved.method)
     try:
         method.check(Bits(resolved.bits.w, resolved.bits.a))
@@ -94,6 +89,42 @@ def resolve(request: QuantizeRequest, network: Mapping[str, Any], name: str) -> 
         raise UsageError(f"{resolved.method.name}: {error}") from error
     choose_placement(resolved, method)
     return resolved
+
+
+def fit(
+    recipe: R,
+    network: Mapping[str, Any],
+    iters: int | None,
+    origin: str,
+    changes: Sequence[Change],
+) -> R:
+    """Put a network into a recipe, with patches for its scale, and scale the schedule to ``iters``.
+
+    Parameters
+    ----------
+    network
+        Its configuration.
+    iters
+        Training steps; None: those of the recipe.
+    origin
+        Name or file of the recipe.
+    changes
+        Changes that were made to it; a patch that is among them stays.
+
+    Raises
+    ------
+    UsageError
+        The result is no valid recipe.
+    """
+    values = recipe.model_dump(by_alias=True)
+    if not any(change.key == "data.patch_hr" for change in changes):
+        values["data"]["patch_hr"] = recipe.patch_at(network["scale"])
+    values["network"] = dict(network)
+    if iters is not None:
+        scale_schedule(values, iters)
+    fitted = validate_recipe(values, origin_of(origin), changes)
+    assert isinstance(fitted, type(recipe))
+    return fitted
 
 
 def requested_recipe(request: QuantizeRequest) -> str:
