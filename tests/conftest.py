@@ -12,7 +12,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 from sr_quant_cli.cli.app import main
 from sr_quant_cli.imaging.io import write_rgb
-from sr_quant_cli.modelfiles.modelfile import Card, save_model
+from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.modelfile import save_model
 from sr_quant_cli.report.terminal import TerminalReporter
 from sr_quant_cli.system.reporting import reporting
 from tests.helpers import picture, tiny_edsr

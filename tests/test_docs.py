@@ -13,7 +13,8 @@ import typer
 
 from sr_quant_cli.cli.app import app
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
-from sr_quant_cli.modelfiles.modelfile import Card, save_model
+from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.modelfile import save_model
 from tests.helpers import picture, tiny_edsr
 from tests.modelfiles.test_checkpoints import basicsr
 

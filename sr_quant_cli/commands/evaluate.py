@@ -23,7 +23,8 @@ from sr_quant_cli.inference.opening import common_scale, open_model
 from sr_quant_cli.inference.options import RunOptions
 from sr_quant_cli.inference.upscaler import BicubicUpscaler, Upscaler
 from sr_quant_cli.metrics import Protocol, get_protocol
-from sr_quant_cli.modelfiles.modelfile import SetScore, record_scores
+from sr_quant_cli.modelfiles.card import SetScore
+from sr_quant_cli.modelfiles.modelfile import record_scores
 from sr_quant_cli.modelfiles.named import Source, has_embedded_model, identify
 from sr_quant_cli.runtimes.registry import AUTO, TORCH
 from sr_quant_cli.scales import check_scale

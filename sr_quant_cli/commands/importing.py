@@ -7,8 +7,9 @@ import torch
 
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.lowering.verify import beside_bicubic
+from sr_quant_cli.modelfiles.card import Card
 from sr_quant_cli.modelfiles.checkpoints import UserHints, import_checkpoint
-from sr_quant_cli.modelfiles.modelfile import Card, save_model
+from sr_quant_cli.modelfiles.modelfile import save_model
 from sr_quant_cli.modelfiles.named import identify
 from sr_quant_cli.runtimes.torch import TorchRuntime
 from sr_quant_cli.system.files import check_outputs

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from sr_quant_cli.errors import UsageError
+from sr_quant_cli.modelfiles.card import Card
 from sr_quant_cli.modelfiles.loading import load
-from sr_quant_cli.modelfiles.modelfile import Card
 from sr_quant_cli.modelfiles.named import identify
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.counting import count_macs, float_twin

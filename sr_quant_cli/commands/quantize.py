@@ -22,8 +22,9 @@ from sr_quant_cli.commands.stages import (
 )
 from sr_quant_cli.data.store import PairStore
 from sr_quant_cli.methods import build as build_method
+from sr_quant_cli.modelfiles.card import Card
 from sr_quant_cli.modelfiles.loading import load, name_of
-from sr_quant_cli.modelfiles.modelfile import Card, save_model
+from sr_quant_cli.modelfiles.modelfile import save_model
 from sr_quant_cli.modelfiles.named import MODEL, identify
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.quant.plan import Bits

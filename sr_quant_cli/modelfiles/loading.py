@@ -29,8 +29,9 @@ def load(source: Source, depth: Depth = "full") -> "tuple[Network, Header]":
     UsageError
         The file is not usable, or its network has another scale or cannot run at that depth.
     """
+    from sr_quant_cli.modelfiles.card import Card
     from sr_quant_cli.modelfiles.checkpoints import UserHints, import_checkpoint
-    from sr_quant_cli.modelfiles.modelfile import Card, header_of, load_model
+    from sr_quant_cli.modelfiles.modelfile import header_of, load_model
 
     if source.is_model_file:
         network, header = load_model(source.path)

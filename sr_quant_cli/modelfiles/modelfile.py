@@ -12,7 +12,7 @@ than its tensors can fill, and names, shapes, dtypes and values are compared bef
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sr_quant_cli import __version__
 from sr_quant_cli.errors import FailedError, UsageError, first_line
+from sr_quant_cli.modelfiles.card import Card, SetScore
 from sr_quant_cli.modelfiles.codes import CODES, INPUTS, pack_tensors, unpack_tensors
 from sr_quant_cli.modelfiles.quantization import QuantizationHeader
 from sr_quant_cli.networks import build, config_class
@@ -33,48 +34,6 @@ from sr_quant_cli.system.files import replacing
 
 _ROOM = 2**22
 """Values that a network may have besides those of its file: tables that are computed."""
-
-Count = Annotated[int, Field(ge=0)]
-
-
-class SetScore(Strict):
-    """PSNR (dB) and SSIM of a model on one benchmark set, with their protocol."""
-
-    bench: str
-    images: int
-    scale: int
-    protocol: str
-    border: int
-    lr: str
-    psnr: float
-    ssim: float
-
-
-class TrainingRun(Strict):
-    """One training run in a model's history."""
-
-    task: str
-    steps: Count
-    seconds: float
-    device: str
-    precision: str
-    data: str
-    photographs: Count
-    started_from: str | None = None
-    validation_psnr: float | None = None
-    recipe: dict[str, Any]
-
-
-class Card(Strict):
-    """Name, origin, licence, training history and scores of a model."""
-
-    name: str = ""
-    source: str = ""
-    """project whose checkpoint it was imported from"""
-    data: str = ""
-    licence: str = ""
-    training: list[TrainingRun] = Field(default_factory=list)
-    scores: list[SetScore] = Field(default_factory=list)
 
 
 class Header(Strict):

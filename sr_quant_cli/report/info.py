@@ -1,7 +1,7 @@
 """Results of ``srq info`` on the terminal."""
 
 from sr_quant_cli.commands.info import ModelInfo, QuantizationInfo
-from sr_quant_cli.modelfiles.modelfile import SetScore, TrainingRun
+from sr_quant_cli.modelfiles.card import SetScore, TrainingRun
 from sr_quant_cli.report.table import print_table
 from sr_quant_cli.report.terminal import say
 

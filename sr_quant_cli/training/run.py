@@ -12,7 +12,8 @@ from sr_quant_cli import __version__
 from sr_quant_cli.data.photographs import Photographs, find_photographs, is_named_set
 from sr_quant_cli.data.store import PairStore, pack_pairs
 from sr_quant_cli.errors import FailedError, UsageError
-from sr_quant_cli.modelfiles.modelfile import Card, TrainingRun, read_header
+from sr_quant_cli.modelfiles.card import Card, TrainingRun
+from sr_quant_cli.modelfiles.modelfile import read_header
 from sr_quant_cli.modelfiles.named import MODEL, RECIPE, model_file
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.recipe.load import Change, dump_recipe, load_recipe, validate_recipe

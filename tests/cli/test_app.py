@@ -15,7 +15,8 @@ from typer.main import get_command
 from sr_quant_cli import __version__
 from sr_quant_cli.cli.app import app, main
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
-from sr_quant_cli.modelfiles.modelfile import Card, save_model
+from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.modelfile import save_model
 from tests.helpers import nearest_onnx, picture, ranked_quantsr_c
 from tests.test_docs import commands, parse
 

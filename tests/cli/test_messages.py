@@ -9,7 +9,8 @@ import torch
 from skimage import data as samples
 
 from sr_quant_cli.imaging.io import write_rgb
-from sr_quant_cli.modelfiles.modelfile import Card, read_header, save_model
+from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.modelfile import read_header, save_model
 from tests.helpers import nearest_onnx, picture, tiny_edsr
 from tests.modelfiles.test_checkpoints import basicsr
 

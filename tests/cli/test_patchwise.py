@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
-from sr_quant_cli.modelfiles.modelfile import Card, header_of
+from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.modelfile import header_of
 from tests.helpers import nearest_onnx, picture
 from tests.inference.dynamic import dynamic_edsr
 

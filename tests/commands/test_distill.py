@@ -6,7 +6,8 @@ import torch
 from sr_quant_cli.commands.distill import DistillRequest, distill
 from sr_quant_cli.commands.quantize import quantize
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.modelfiles.modelfile import Card, load_model, save_model
+from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.modelfile import load_model, save_model
 from sr_quant_cli.networks import build
 from tests.commands.test_quantize import SMALL
 from tests.commands.test_quantize import request as quantize_request

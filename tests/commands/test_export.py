@@ -16,7 +16,8 @@ from sr_quant_cli.lowering.samples import NAMES, sample_pairs
 from sr_quant_cli.lowering.spec import freeze, reduce_range
 from sr_quant_cli.lowering.verify import PictureCheck, Verification, verify
 from sr_quant_cli.methods import build, config_class
-from sr_quant_cli.modelfiles.modelfile import Card, load_model, save_model
+from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.modelfile import load_model, save_model
 from sr_quant_cli.networks.folding import fold
 from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.plan import Bits

@@ -5,7 +5,8 @@ import torch
 
 from sr_quant_cli.commands.info import InfoRequest, info
 from sr_quant_cli.methods import build, config_class
-from sr_quant_cli.modelfiles.modelfile import Card, load_model, save_model
+from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.modelfile import load_model, save_model
 from sr_quant_cli.modelfiles.named import embedded_model
 from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.layers import QuantConv2d

@@ -14,8 +14,9 @@ from sr_quant_cli.data.benchmark import find_set
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.methods import build, method_names
 from sr_quant_cli.metrics import get_protocol
+from sr_quant_cli.modelfiles.card import Card
 from sr_quant_cli.modelfiles.checkpoints import import_checkpoint
-from sr_quant_cli.modelfiles.modelfile import Card, load_model, read_header, save_model
+from sr_quant_cli.modelfiles.modelfile import load_model, read_header, save_model
 from sr_quant_cli.modelfiles.named import identify
 from sr_quant_cli.networks import network_names
 from sr_quant_cli.quant.sites import Operands

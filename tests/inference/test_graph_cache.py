@@ -19,7 +19,8 @@ from sr_quant_cli.inference.graph_cache import MAKERS, fingerprint, prepare
 from sr_quant_cli.lowering.lower import lower
 from sr_quant_cli.lowering.samples import sample_pairs
 from sr_quant_cli.lowering.spec import freeze, reduce_range
-from sr_quant_cli.modelfiles.modelfile import Card, save_model
+from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.modelfile import save_model
 from sr_quant_cli.modelfiles.named import identify
 from sr_quant_cli.runtimes.torch import TorchRuntime
 from sr_quant_cli.system.files import read_sealed, write_sealed

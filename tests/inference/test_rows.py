@@ -13,7 +13,8 @@ from sr_quant_cli.imaging.tiling import Patches
 from sr_quant_cli.lowering.deploy import deploy
 from sr_quant_cli.methods import build, config_class
 from sr_quant_cli.methods.adabm import THRESHOLD_GAIN, slopes
-from sr_quant_cli.modelfiles.modelfile import Card, save_model
+from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.modelfile import save_model
 from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.passes.rows import at_row
 from sr_quant_cli.quant.max_scale import inherit_scales

@@ -14,7 +14,8 @@ from sr_quant_cli.lowering.integer import ChosenConv2d, ChosenTensor
 from sr_quant_cli.lowering.lower import lower
 from sr_quant_cli.lowering.spec import freeze, reduce_range
 from sr_quant_cli.methods.cadyq import CADyQ, CADyQConfig
-from sr_quant_cli.modelfiles.modelfile import Card, save_model
+from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.modelfile import save_model
 from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.dynamic import Scales, dynamic_quantizers
 from sr_quant_cli.quant.plan import Bits

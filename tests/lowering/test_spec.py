@@ -18,7 +18,8 @@ from sr_quant_cli.lowering.spec import (
     snap,
 )
 from sr_quant_cli.methods import build, config_class
-from sr_quant_cli.modelfiles.modelfile import Card, load_model, save_model
+from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.modelfile import load_model, save_model
 from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.grids import affine_int, affine_real, midrise, sym_full, sym_narrow
 from sr_quant_cli.quant.layers import QuantConv2d, QuantMatMul

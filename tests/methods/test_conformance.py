@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from sr_quant_cli import networks
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.methods import build, config_class, method_names
-from sr_quant_cli.modelfiles.modelfile import Card, load_model, read_header, save_model
+from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.modelfile import load_model, read_header, save_model
 from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.dynamic import DynamicQuantizer
 from sr_quant_cli.quant.plan import Bits

@@ -12,7 +12,8 @@ from sr_quant_cli.methods.ddtb import (
     DDTBConfig,
     PercentileWeight,
 )
-from sr_quant_cli.modelfiles.modelfile import Card, load_model, save_model
+from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.modelfile import load_model, save_model
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.edsr import EDSRConfig
 from sr_quant_cli.networks.srresnet import SRResNetConfig

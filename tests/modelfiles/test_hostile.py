@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods import config_class
-from sr_quant_cli.modelfiles.modelfile import Card, load_model, pack_model, save_model
+from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.modelfile import load_model, pack_model, save_model
 from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.quant.sites import FULL

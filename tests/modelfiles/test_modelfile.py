@@ -6,9 +6,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sr_quant_cli.errors import FailedError, UsageError
+from sr_quant_cli.modelfiles.card import Card, SetScore
 from sr_quant_cli.modelfiles.modelfile import (
-    Card,
-    SetScore,
     load_model,
     pack_model,
     read_header,

@@ -5,7 +5,8 @@ from torch import nn
 
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods import config_class
-from sr_quant_cli.modelfiles.modelfile import Card, load_model, save_model
+from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.modelfile import load_model, save_model
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.counting import count_macs
 from sr_quant_cli.networks.edsr import EDSRConfig

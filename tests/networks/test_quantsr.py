@@ -9,7 +9,8 @@ from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods import config_class, method_names
 from sr_quant_cli.methods.minmax import MinMaxConfig
 from sr_quant_cli.methods.quantsr import QuantSRConfig
-from sr_quant_cli.modelfiles.modelfile import Card, load_model, pack_model, save_model
+from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.modelfile import load_model, pack_model, save_model
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.counting import count_macs
 from sr_quant_cli.networks.edsr import EDSRConfig

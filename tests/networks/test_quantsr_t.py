@@ -6,7 +6,8 @@ import torch
 from sr_quant_cli.commands.quantize_recipe import builtin_recipe
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods.minmax import MinMaxConfig
-from sr_quant_cli.modelfiles.modelfile import Card, load_model, save_model
+from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.modelfile import load_model, save_model
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.counting import count_macs
 from sr_quant_cli.networks.quantsr_t import QuantSRTConfig, SkippableGroup

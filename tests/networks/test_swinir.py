@@ -13,7 +13,8 @@ from sr_quant_cli.lowering.lower import lower
 from sr_quant_cli.lowering.spec import freeze, reduce_range
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods.minmax import MinMaxConfig
-from sr_quant_cli.modelfiles.modelfile import Card, load_model, save_model
+from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.modelfile import load_model, save_model
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.counting import count_macs
 from sr_quant_cli.networks.folding import linear_chain

@@ -14,7 +14,8 @@ from sr_quant_cli.imaging.io import read_rgb, write_rgb
 from sr_quant_cli.lowering.deploy import deploy
 from sr_quant_cli.lowering.lower import lower
 from sr_quant_cli.lowering.spec import freeze
-from sr_quant_cli.modelfiles.modelfile import Card, load_model, save_model
+from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.modelfile import load_model, save_model
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.folding import fold, fold_exactly
 from sr_quant_cli.networks.layers import Leaf, ScaledBranch

@@ -6,7 +6,8 @@ import torch
 from sr_quant_cli.methods import build
 from sr_quant_cli.methods.minmax import MinMaxConfig
 from sr_quant_cli.methods.pams import PAMSConfig
-from sr_quant_cli.modelfiles.modelfile import Card, load_model, read_header, save_model
+from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.modelfile import load_model, read_header, save_model
 from sr_quant_cli.networks.counting import count_macs
 from sr_quant_cli.passes.apply import count_operations, quantize_network
 from sr_quant_cli.quant.grids import encode

@@ -11,7 +11,8 @@ from sr_quant_cli.imaging.tiling import Span
 from sr_quant_cli.inference.bits import BitMeter, followed_inputs
 from sr_quant_cli.inference.tiles import TileResult
 from sr_quant_cli.methods import build, config_class
-from sr_quant_cli.modelfiles.modelfile import Card, load_model, save_model
+from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.modelfile import load_model, save_model
 from sr_quant_cli.passes.apply import count_operations, quantize_network
 from sr_quant_cli.quant.cost import bitops
 from sr_quant_cli.quant.dynamic import dynamic_quantizers

@@ -12,7 +12,8 @@ from sr_quant_cli.commands.pretrain import pretrain
 from sr_quant_cli.commands.quantize import quantize
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.methods import build as build_method
-from sr_quant_cli.modelfiles.modelfile import Card, load_model, save_model
+from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.modelfile import load_model, save_model
 from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.recipe.load import load_recipe
