@@ -2,17 +2,14 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyvips
-
+from sr_quant_cli.commands.enlarge import PictureOptions, open_job, run, write
 from sr_quant_cli.commands.jobs import UpscaleJob, check_places, exists, plan_jobs
 from sr_quant_cli.errors import FailedError, SrqError, UsageError
-from sr_quant_cli.imaging.alpha import enlarge_alpha, opaque, spread_colour
-from sr_quant_cli.imaging.formats import check_writable, holds_alpha
-from sr_quant_cli.imaging.io import Picture, StreamWriter, open_picture, thumbnail
+from sr_quant_cli.imaging.io import thumbnail
 from sr_quant_cli.inference.bitmap import draw_bit_map
 from sr_quant_cli.inference.opening import open_model
 from sr_quant_cli.inference.options import RunOptions
@@ -170,23 +167,36 @@ def upscale_file(
     if job.target.resolve() == job.source.resolve():
         raise UsageError(f"{job.target} is the input itself")
     begun = time.perf_counter()
-    scale = upscaler.scale
-    picture, alpha = _transparency(open_picture(job.source), job.target, scale)
-    height, width = picture.height * scale, picture.width * scale
-    check_writable(job.target, height, width, alpha=alpha is not None)
-    tiles = _enlarge(upscaler, picture, alpha, job.target, interrupts or DeferredInterrupts())
+    interrupts = interrupts or DeferredInterrupts()
+    opened = open_job(job.source, job.target, PictureOptions())
+    with progress(opened.tile_count(upscaler), "tile", job.source.name) as bar:
+
+        def note(_: TileResult) -> None:
+            bar.update()
+            interrupts.resume()
+
+        enlarged = run(
+            opened, upscaler, on_tile=note, cancelled=lambda: interrupts.received is not None
+        )
+        write(enlarged)
     if bit_map:
         assert upscaler.meter is not None
-        title = printable(f"{job.source.name}: {upscaler.name}, x{scale}")
-        draw_bit_map(thumbnail(picture), tiles, upscaler.meter.candidates, title, job.bit_map)
+        title = printable(f"{job.source.name}: {upscaler.name}, x{upscaler.scale}")
+        draw_bit_map(
+            thumbnail(opened.picture),
+            enlarged.tiles,
+            upscaler.meter.candidates,
+            title,
+            job.bit_map,
+        )
     return PictureResult(
         str(job.source),
         str(job.target),
         "done",
-        width,
-        height,
+        enlarged.width,
+        enlarged.height,
         round(time.perf_counter() - begun, 3),
-        picture.not_kept,
+        opened.losses,
         bit_map=str(job.bit_map) if bit_map else "",
         runtime=upscaler.ran_by or "",
     )
@@ -224,57 +234,6 @@ def upscale_all(
         if done not in mine:
             _report(done)
     return pictures
-
-
-def _transparency(
-    picture: Picture, target: Path, scale: int
-) -> tuple[Picture, pyvips.Image | None]:
-    """Remove hidden colours, which would leave halos, and enlarge alpha.
-
-    An alpha channel that hides nothing is dropped if ``target`` cannot hold it.
-    """
-    if picture.alpha is None:
-        return picture, None
-    lowest, highest = picture.alpha_range()
-    if lowest == 255:
-        whole = opaque(picture.height * scale, picture.width * scale)
-        return picture, whole if holds_alpha(target) else None
-    if lowest == 0 < highest:
-        picture = replace(picture, rgb=spread_colour(picture.rgb, picture.alpha))
-    return picture, enlarge_alpha(picture.alpha, scale)
-
-
-def _enlarge(
-    upscaler: Upscaler,
-    picture: Picture,
-    alpha: pyvips.Image | None,
-    target: Path,
-    interrupts: DeferredInterrupts,
-) -> list[TileResult]:
-    scale = upscaler.scale
-    height, width = picture.height, picture.width
-    with (
-        progress(upscaler.tile_count(height, width), "tile", picture.path.name) as bar,
-        StreamWriter(
-            target,
-            height * scale,
-            width * scale,
-            grey=picture.grey,
-            alpha=alpha,
-            icc=picture.icc,
-            cancelled=lambda: interrupts.received is not None,
-        ) as writer,
-    ):
-        tiles: list[TileResult] = []
-
-        def note(tile: TileResult) -> None:
-            tiles.append(tile)
-            bar.update()
-            interrupts.resume()
-
-        for band in upscaler.bands(picture.read, height, width, note):
-            writer.write(band)
-    return tiles
 
 
 def _report(done: PictureResult) -> None:

@@ -8,6 +8,9 @@ _LEVELS = ((2, 1 / 16), (8, 1 / 256))
 _GREY = 2**-16
 """Weight of mid-grey, the colour far away from anything visible."""
 
+_MOST = {"uchar": 255, "ushort": 65535}
+"""Highest level of each depth."""
+
 
 def spread_colour(colour: pyvips.Image, alpha: pyvips.Image) -> pyvips.Image:
     """Replace the colour of fully transparent pixels by the mean of the visible ones around them.
@@ -19,15 +22,16 @@ def spread_colour(colour: pyvips.Image, alpha: pyvips.Image) -> pyvips.Image:
     Parameters
     ----------
     colour
-        8 bits, 1 or 3 bands.
+        8 or 16 bits, 1 or 3 bands.
     alpha
-        8 bits, 1 band.
+        1 band of the same depth.
 
     Returns
     -------
-    8 bits, the bands of ``colour``; equal to ``colour`` where alpha is not 0.
+    The bands and the depth of ``colour``; equal to it where alpha is not 0.
     """
-    weight = alpha / 255
+    most = _MOST[alpha.format]
+    weight = alpha / most
     # Marked as multiband, or libvips would treat the last band as transparency.
     visible = (colour * weight).bandjoin(weight).copy(interpretation="multiband")
     total = _blurred(visible)
@@ -36,18 +40,18 @@ def spread_colour(colour: pyvips.Image, alpha: pyvips.Image) -> pyvips.Image:
         above = _resampled(means, cell, "bilinear").crop(0, 0, colour.width, colour.height)
         total += above * share
     bands = colour.bands
-    mean = (total.extract_band(0, n=bands) + 128 * _GREY) / (total[bands] + _GREY)
-    return (alpha == 0).ifthenelse(mean.rint().cast("uchar"), colour)
+    mean = (total.extract_band(0, n=bands) + (most + 1) // 2 * _GREY) / (total[bands] + _GREY)
+    return (alpha == 0).ifthenelse(mean.rint().cast(colour.format), colour)
 
 
 def enlarge_alpha(alpha: pyvips.Image, scale: int) -> pyvips.Image:
-    """Enlarge alpha by bicubic interpolation with the networks' alignment: 8 bits, 1 band."""
-    return _resampled(alpha.cast("float"), scale, "bicubic").rint().cast("uchar")
+    """Enlarge alpha by bicubic interpolation with the networks' alignment: 1 band, same depth."""
+    return _resampled(alpha.cast("float"), scale, "bicubic").rint().cast(alpha.format)
 
 
-def opaque(height: int, width: int) -> pyvips.Image:
-    """Return the alpha of an opaque picture: 8 bits, 1 band, 255."""
-    return pyvips.Image.black(width, height).invert()
+def opaque(height: int, width: int, bits: int = 8) -> pyvips.Image:
+    """Return the alpha of an opaque picture: 1 band of 8 or 16 bits, the highest level."""
+    return pyvips.Image.black(width, height).cast("ushort" if bits == 16 else "uchar").invert()
 
 
 def _blurred(image: pyvips.Image) -> pyvips.Image:

@@ -1,10 +1,11 @@
 """Decoding of picture files by libvips: supported formats only, and no damaged files."""
 
 import contextlib
-import math
+import io
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,15 +34,15 @@ _CHECKS: dict[str, Callable[[BinaryIO], None]] = {
     "tiffload_source": check_tiff,
 }
 
+_FRAMES = ("gifload_source", "webpload_source", "tiffload_source")
+"""Operations that read several frames or pages."""
+
 _PILLOW = ("BMP", "PPM", "JPEG2000")
 _BY_SUFFIX = {".tga": ("TGA",)}
 """Formats that Pillow reads; TGA can only be recognized by its suffix."""
 
 _PILLOW_MODES = {"1": "L", "I": "I;16", "PA": "RGBA", "YCbCr": "RGB"}
 """Modes to convert; the other modes of these formats become arrays directly."""
-
-_MEASURED = ("cmyk", "lab", "labs", "labq", "xyz")
-"""Interpretations whose samples are not display levels."""
 
 _SPILLING = ("unable to write to", "write failed")
 """Messages of libvips when a temporary file for a large picture cannot be written."""
@@ -50,9 +51,35 @@ _SYSTEM = "system error: "
 """Prefix of the line of libvips with the reason given by the system."""
 
 
+Source = Path | bytes
+"""A picture file, or its content."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The frames of an animation or the pages of a document; most files have a single one.
+
+    Attributes
+    ----------
+    count
+        Number of frames.
+    open
+        Opens a frame by its index, without converting it; pixels are decoded on demand.
+    durations
+        Times of the frames in milliseconds; None: not an animation.
+    loop
+        Number of times that the animation is shown; 0: forever.
+    """
+
+    count: int
+    open: Callable[[int], pyvips.Image]
+    durations: tuple[int, ...] | None = None
+    loop: int = 0
+
+
 @contextlib.contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turn errors of reading ``path`` into one line.
+def readable(name: Path | str) -> Iterator[None]:
+    """Turn errors of reading the picture called ``name`` into one line.
 
     Raises
     ------
@@ -64,19 +91,19 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, UnreadableError) as error:
-        raise UsageError(f"cannot read {path}: {one_line(error)}") from error
+        raise UsageError(f"cannot read {name}: {one_line(error)}") from error
     except (MemoryError, pyvips.Error) as error:
         if out_of_memory(error):
-            raise FailedError(f"out of memory: {path} cannot be read") from error
+            raise FailedError(f"out of memory: {name} cannot be read") from error
         if any(words in _text(error) for words in _SPILLING):
             raise FailedError(
-                f"no room for the pixels of {path}: {one_line(error)}; "
+                f"no room for the pixels of {name}: {one_line(error)}; "
                 "set TMPDIR to a folder with room"
             ) from error
-        raise UsageError(f"cannot read {path}: {one_line(error)}") from error
+        raise UsageError(f"cannot read {name}: {one_line(error)}") from error
 
 
-def load(path: Path) -> pyvips.Image:
+def load(source: Source) -> Frames:
     """Open a picture without converting it; pixels are decoded on demand.
 
     Raises
@@ -85,48 +112,47 @@ def load(path: Path) -> pyvips.Image:
         The file is missing, damaged, or in no format of ``READABLE``. Some damage only shows
         when pixels are decoded, as a ``pyvips.Error``.
     """
-    with path.open("rb") as file:
-        # As bytes: the name may not be UTF-8, or contain what libvips parses as options.
-        source = pyvips.Source.new_from_file(os.fsencode(path))
-        loader = _loader_of(source)
+    suffix = source.suffix.lower() if isinstance(source, Path) else ""
+    with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+        loader = _loader_of(_vips_source(source))
         if loader is None:
-            return _load_by_pillow(file, path.suffix.lower())
+            image = _load_by_pillow(file, suffix)
+            return Frames(1, lambda _: image)
         check = _CHECKS.get(loader)
         if check is not None:
             check(file)
-    return pyvips.Operation.call(loader, source, fail_on="error")
+    return _frames(source, loader)
 
 
-def to_srgb(image: pyvips.Image, *, grey: bool) -> tuple[pyvips.Image, list[str]]:
-    """Convert to 8 bits, grey or sRGB, and list what is lost.
+def _frames(source: Source, loader: str) -> Frames:
+    first = _open(source, loader)
+    count = field(first, "n-pages") or 1
+    if loader not in _FRAMES or count == 1:
+        return Frames(1, lambda _: first)
+    if loader == "tiffload_source":
+        return Frames(count, lambda index: _open(source, loader, page=index))
+    whole: list[pyvips.Image] = []
 
-    Integers are reduced from their full range. Floats are taken as display levels of 0..1, as other
-    programs write them, not as linear light.
+    def frame(index: int) -> pyvips.Image:
+        if not index:
+            return first
+        if not whole:
+            whole.append(_open(source, loader, n=-1))
+        return whole[0].crop(0, index * first.height, first.width, first.height)
 
-    Raises
-    ------
-    UnreadableError
-        Samples are of another type or not finite, or floats with a mean above 1.
-    """
-    space = "b-w" if grey else "srgb"
-    if image.interpretation in _MEASURED:
-        losses = ["16 bits a sample (reduced to 8)"] if "short" in image.format else []
-        if image.interpretation == "cmyk":
-            losses.append("CMYK (converted to sRGB)")
-        return image.colourspace(space).cast("uchar"), losses
-    match image.format:
-        case "uchar":
-            losses = []
-        case "ushort" | "uint":
-            bits = 16 if image.format == "ushort" else 32
-            losses = [f"{bits} bits a sample (reduced to 8)"]
-            image = image.cast("uchar", shift=True)
-        case "float":
-            losses = ["float samples (reduced to 8 bits)", *_beyond(image)]
-            image = (image * 255).rint().cast("uchar")
-        case kind:
-            raise UnreadableError(f"its samples are of an unknown type ({kind})")
-    return image.copy(interpretation=space), losses
+    durations = tuple(field(first, "delay") or [0] * count)
+    return Frames(count, frame, durations, field(first, "loop") or 0)
+
+
+def _open(source: Source, loader: str, **options: Any) -> pyvips.Image:
+    return pyvips.Operation.call(loader, _vips_source(source), fail_on="error", **options)
+
+
+def _vips_source(source: Source) -> pyvips.Source:
+    if isinstance(source, bytes):
+        return pyvips.Source.new_from_memory(source)
+    # As bytes: the name may not be UTF-8, or contain what libvips parses as options.
+    return pyvips.Source.new_from_file(os.fsencode(source))
 
 
 def field(image: pyvips.Image, name: str) -> Any:
@@ -179,15 +205,3 @@ def _load_by_pillow(file: BinaryIO, suffix: str) -> pyvips.Image:
     spaces = {"uint8": ("b-w", "srgb"), "uint16": ("grey16", "rgb16")}[pixels.dtype.name]
     colour = pixels.ndim == 3 and pixels.shape[2] > 2
     return pyvips.Image.new_from_array(pixels, interpretation=spaces[colour])
-
-
-def _beyond(image: pyvips.Image) -> Iterator[str]:
-    """Report floats outside 0..1; alpha counts like colour."""
-    stats = image.stats()
-    lowest, highest, _, _, mean = (stats.getpoint(column, 0)[0] for column in range(5))
-    if not math.isfinite(mean):
-        raise UnreadableError("some of its samples are not a number, or infinite")
-    if mean > 1:
-        raise UnreadableError(f"its float samples are {mean:.4g} on average; they must be in 0..1")
-    if lowest < 0 or highest > 1:
-        yield "values outside 0..1 (clipped)"

@@ -1,10 +1,11 @@
 """Picture formats that srq reads and writes, and listings of folders."""
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sr_quant_cli.errors import UsageError
+from sr_quant_cli.errors import UsageError, unknown
 
 READABLE: dict[str, tuple[str, ...]] = {
     "PNG": (".png",),
@@ -20,21 +21,200 @@ READABLE: dict[str, tuple[str, ...]] = {
 }
 """Formats that can be read, with the suffixes that mark pictures in a folder."""
 
-_TIFF = {"compression": "deflate", "predictor": "horizontal", "bigtiff": True, "keep": "icc"}
-_JPEG = {"Q": 95, "keep": "icc"}
-
-SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    ".png": {"compression": 3, "keep": "icc"},
-    ".tif": _TIFF,
-    ".tiff": _TIFF,
-    ".webp": {"lossless": True, "keep": "icc"},
-    ".jpg": _JPEG,
-    ".jpeg": _JPEG,
-}
-"""Suffixes that can be written, with the options of libvips for each."""
-
-_LONGEST_SIDE = {".webp": 16383, ".jpg": 65535, ".jpeg": 65535}
 _SUFFIXES = frozenset(suffix for suffixes in READABLE.values() for suffix in suffixes)
+
+
+@dataclass(frozen=True)
+class WritableFormat:
+    """A format of the outputs.
+
+    Attributes
+    ----------
+    key
+        Name in options: ``png``, ``jpg``.
+    name
+        Name in messages.
+    suffixes
+        Suffixes of its files; the first is the default.
+    saver
+        Suffix by which libvips chooses the encoder.
+    options
+        Options of libvips for every picture.
+    bits
+        Largest number of bits a sample.
+    alpha
+        Holds transparency.
+    animation
+        Holds frames with their times.
+    pages
+        Holds several pages.
+    longest_side
+        Largest height and width in pixels; None: no limit.
+    quality
+        Quality unless another one is chosen; None: always lossless.
+    lossless
+        Can be lossless.
+    """
+
+    key: str
+    name: str
+    suffixes: tuple[str, ...]
+    saver: str
+    options: tuple[tuple[str, Any], ...] = ()
+    bits: int = 8
+    alpha: bool = True
+    animation: bool = False
+    pages: bool = False
+    longest_side: int | None = None
+    quality: int | None = None
+    lossless: bool = False
+
+    @property
+    def suffix(self) -> str:
+        """The default suffix."""
+        return self.suffixes[0]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+_FORMATS = (
+    WritableFormat("png", "PNG", (".png",), ".png", (("compression", 3),), 16, animation=True),
+    WritableFormat(
+        "jpg", "JPEG", (".jpg", ".jpeg"), ".jpg", alpha=False, longest_side=65535, quality=95
+    ),
+    WritableFormat(
+        "webp",
+        "WebP",
+        (".webp",),
+        ".webp",
+        animation=True,
+        longest_side=16383,
+        quality=90,
+        lossless=True,
+    ),
+    WritableFormat(
+        "tiff",
+        "TIFF",
+        (".tif", ".tiff"),
+        ".tif",
+        (("compression", "deflate"), ("predictor", "horizontal")),
+        16,
+        pages=True,
+    ),
+    WritableFormat(
+        "avif", "AVIF", (".avif",), ".avif", longest_side=65535, quality=90, lossless=True
+    ),
+    WritableFormat("gif", "GIF", (".gif",), ".gif", animation=True, longest_side=65535),
+    WritableFormat(
+        "heif", "HEIF", (".heic", ".heif"), ".heic", longest_side=65535, quality=90, lossless=True
+    ),
+    WritableFormat("jxl", "JPEG XL", (".jxl",), ".jxl", bits=16, quality=90, lossless=True),
+)
+
+
+@functools.cache
+def writable_formats() -> dict[str, WritableFormat]:
+    """Formats that this libvips can write, by their keys."""
+    return {form.key: form for form in _FORMATS if _encodes(form)}
+
+
+def writable_suffixes() -> tuple[str, ...]:
+    """Suffixes of the formats that can be written."""
+    return tuple(suffix for form in writable_formats().values() for suffix in form.suffixes)
+
+
+@dataclass(frozen=True)
+class SaveOptions:
+    """Format of the outputs.
+
+    Attributes
+    ----------
+    format
+        Key of ``writable_formats``; None: by the suffix of the output.
+    quality
+        1 to 100 for lossy compression; None: the default of the format.
+    lossless
+        Lossless compression; None: the default of the format, which is lossless for WebP unless
+        ``quality`` is given.
+
+    Raises
+    ------
+    UsageError
+        The format is unknown, or the options exclude each other.
+    """
+
+    format: str | None = None
+    quality: int | None = None
+    lossless: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.format is not None:
+            _format_of_key(self.format)
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise UsageError("must be 1 to 100", field="quality", value=self.quality)
+        if self.lossless and self.quality is not None:
+            raise UsageError("cannot be combined with `quality`", field="lossless")
+
+    def format_for(self, path: Path | None) -> WritableFormat:
+        """Return the format of an output file; of a stream (None), ``format`` or PNG.
+
+        Raises
+        ------
+        UsageError
+            The suffix is unknown, or an option does not apply to the format.
+        """
+        if self.format is not None:
+            form = _format_of_key(self.format)
+        elif path is None:
+            form = writable_formats()["png"]
+        else:
+            form = _format_of_suffix(path)
+        if self.quality is not None and form.quality is None:
+            raise UsageError(f"{form} is always lossless", field="quality", value=self.quality)
+        if self.lossless and form.quality is not None and not form.lossless:
+            raise UsageError(f"{form} is never lossless", field="lossless")
+        return form
+
+    def vips_options(self, form: WritableFormat) -> dict[str, Any]:
+        """Options of libvips that save a picture in ``form``."""
+        options = dict(form.options)
+        if form.quality is None:
+            return options
+        lossless = self.lossless
+        if lossless is None:
+            lossless = form.key == "webp" and self.quality is None
+        if lossless:
+            return options | {"lossless": True}
+        return options | {"Q": self.quality or form.quality}
+
+
+def check_writable(
+    path: Path | None,
+    height: int,
+    width: int,
+    *,
+    alpha: bool = False,
+    save: SaveOptions = SaveOptions(),
+) -> WritableFormat:
+    """Return the format of an output; refuse one that its format cannot hold.
+
+    Raises
+    ------
+    UsageError
+        The suffix is unknown, a side is too long, or a JPEG would need transparency.
+    """
+    form = save.format_for(path)
+    where = "the output" if path is None else path
+    limit = form.longest_side
+    if limit is not None and max(height, width) > limit:
+        raise UsageError(
+            f"cannot write {where}: {width}x{height} is too large for {form} "
+            f"(longest side {limit}); use .png or .tif"
+        )
+    if alpha and not form.alpha:
+        raise UsageError(f"cannot write {where}: {form} holds no transparency; use .png")
+    return form
 
 
 @dataclass(frozen=True)
@@ -82,27 +262,33 @@ def picture_files(folder: Path) -> list[Path]:
     return list(list_folder(folder).pictures)
 
 
-def check_writable(path: Path, height: int, width: int, *, alpha: bool = False) -> None:
-    """Refuse an output that its format cannot hold.
+def _encodes(form: WritableFormat) -> bool:
+    """Tell if libvips has an encoder, by encoding one pixel."""
+    import pyvips
 
-    Raises
-    ------
-    UsageError
-        The suffix is unknown, a side is too long, or a JPEG would need transparency.
-    """
+    pixel = pyvips.Image.black(16, 16, bands=3).copy(interpretation="srgb")
+    try:
+        pixel.write_to_buffer(form.saver)
+    except pyvips.Error:
+        return False
+    return True
+
+
+def _format_of_key(key: str) -> WritableFormat:
+    formats = writable_formats()
+    if key in formats:
+        return formats[key]
+    if any(form.key == key for form in _FORMATS):
+        raise UsageError(f"libvips here cannot write {key}", field="format", value=key)
+    raise unknown("format", key, list(formats))
+
+
+def _format_of_suffix(path: Path) -> WritableFormat:
     suffix = path.suffix.lower()
-    if suffix not in SAVE_OPTIONS:
-        raise UsageError(f"cannot write {path}: suffix must be one of {', '.join(SAVE_OPTIONS)}")
-    limit = _LONGEST_SIDE.get(suffix)
-    if limit is not None and max(height, width) > limit:
-        raise UsageError(
-            f"cannot write {path}: {width}x{height} is too large for {suffix} "
-            f"(longest side {limit}); use .png or .tif"
-        )
-    if alpha and not holds_alpha(path):
-        raise UsageError(f"cannot write {path}: JPEG holds no transparency; use .png")
-
-
-def holds_alpha(path: Path) -> bool:
-    """Tell if the format of a suffix supports transparency."""
-    return path.suffix.lower() not in (".jpg", ".jpeg")
+    for form in _FORMATS:
+        if suffix in form.suffixes:
+            if form.key not in writable_formats():
+                raise UsageError(f"cannot write {path}: libvips here cannot write {form}")
+            return form
+    known = ", ".join(writable_suffixes())
+    raise UsageError(f"cannot write {path}: suffix must be one of {known}")

@@ -1,0 +1,80 @@
+"""Conversion of samples to sRGB or grey levels of 8 or 16 bits."""
+
+import math
+from collections.abc import Iterator
+
+import pyvips
+
+from sr_quant_cli.imaging.integrity import UnreadableError
+
+_MEASURED = {"cmyk": "CMYK", "lab": "Lab", "labs": "Lab", "labq": "Lab", "xyz": "XYZ"}
+"""Interpretations whose samples are not display levels, and their names."""
+
+_INTERPRETATIONS = {("uchar", True): "b-w", ("uchar", False): "srgb"}
+_INTERPRETATIONS |= {("ushort", True): "grey16", ("ushort", False): "rgb16"}
+
+
+def to_levels(image: pyvips.Image) -> tuple[pyvips.Image, list[str]]:
+    """Convert to levels over the full range of 8 or 16 bits, and list what is lost.
+
+    Profiles of RGB and grey pictures are left to the output. Floats are taken as display levels of
+    0..1, as other programs write them, not as linear light.
+
+    Returns
+    -------
+    1 or 3 bands and maybe alpha, uchar or ushort, interpreted as b-w, srgb, grey16 or rgb16.
+
+    Raises
+    ------
+    UnreadableError
+        Samples are of another type or not finite, or floats with a mean above 1.
+    """
+    if image.interpretation in _MEASURED:
+        return _from_measured(image)
+    grey = image.interpretation in ("b-w", "grey16") or image.bands < 3
+    losses: list[str] = []
+    match image.format:
+        case "uchar" | "ushort":
+            pass
+        case "uint":
+            losses = ["32 bits a sample (reduced to 16)"]
+            image = image.cast("ushort", shift=True)
+        case "float":
+            losses = ["float samples (reduced to 16 bits)", *_beyond(image)]
+            image = (image * 65535).rint().cast("ushort")
+        case kind:
+            raise UnreadableError(f"its samples are of an unknown type ({kind})")
+    return image.copy(interpretation=_INTERPRETATIONS[image.format, grey]), losses
+
+
+def to_eight_bits(image: pyvips.Image) -> pyvips.Image:
+    """Round 16-bit levels to 8 bits; 8-bit ones stay as they are."""
+    if image.format == "uchar":
+        return image
+    grey = image.interpretation == "grey16"
+    levels = (image / 257).rint().cast("uchar")
+    return levels.copy(interpretation=_INTERPRETATIONS["uchar", grey])
+
+
+def _from_measured(image: pyvips.Image) -> tuple[pyvips.Image, list[str]]:
+    deep = image.format != "uchar" and image.interpretation != "labq"
+    name = _MEASURED[image.interpretation]
+    if image.get_typeof("icc-profile-data"):
+        image = image.icc_transform("srgb", embedded=True, depth=16 if deep else 8)
+        losses = [f"{name} (converted to sRGB by its profile)"]
+    else:
+        image = image.colourspace("rgb16" if deep else "srgb")
+        losses = [f"{name} (converted to sRGB)"]
+    return image.cast("ushort" if deep else "uchar"), losses
+
+
+def _beyond(image: pyvips.Image) -> Iterator[str]:
+    """Report floats outside 0..1; alpha counts like colour."""
+    stats = image.stats()
+    lowest, highest, _, _, mean = (stats.getpoint(column, 0)[0] for column in range(5))
+    if not math.isfinite(mean):
+        raise UnreadableError("some of its samples are not a number, or infinite")
+    if mean > 1:
+        raise UnreadableError(f"its float samples are {mean:.4g} on average; they must be in 0..1")
+    if lowest < 0 or highest > 1:
+        yield "values outside 0..1 (clipped)"

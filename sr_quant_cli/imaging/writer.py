@@ -1,0 +1,194 @@
+"""Pictures into files and streams, written band by band."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+import pyvips
+from numpy.typing import NDArray
+
+from sr_quant_cli.errors import FailedError
+from sr_quant_cli.imaging.decode import one_line
+from sr_quant_cli.imaging.formats import SaveOptions, check_writable
+from sr_quant_cli.imaging.metadata import Metadata
+from sr_quant_cli.imaging.resize import resample
+from sr_quant_cli.system.files import replacing
+
+
+class StreamWriter:
+    """Writes a picture of which only a band of rows is in memory at a time.
+
+    Rows gather uncompressed in a file without a name beside the output, which the system removes
+    however the process ends; libvips then encodes it as a stream. Leave the ``with`` block normally
+    to complete the output; an exception leaves nothing.
+
+    Parameters
+    ----------
+    target
+        Output file, or a binary stream, which receives the complete file at once.
+    height, width
+        Size of the written rows' picture, or of one frame of it, in pixels.
+    bits
+        8 or 16 a sample.
+    grey
+        Write one channel, the mean of the three.
+    alpha
+        Transparency to join, 1 band of the full size and depth; frames one below the other.
+    metadata
+        Metadata of the output.
+    save
+        Format of the output.
+    size
+        ``(H, W)`` to resample to while encoding; None: as written.
+    durations
+        Times of the frames in milliseconds; None: not an animation.
+    loop
+        Number of times that an animation is shown; 0: forever.
+    pages
+        Number of frames, which are written one after the other.
+    cancelled
+        Asked again and again while the output is encoded; True: that fails and leaves nothing.
+    """
+
+    def __init__(
+        self,
+        target: Path | BinaryIO,
+        height: int,
+        width: int,
+        *,
+        bits: int = 8,
+        grey: bool = False,
+        alpha: pyvips.Image | None = None,
+        metadata: Metadata = Metadata(),  # noqa: B008 - frozen
+        save: SaveOptions = SaveOptions(),  # noqa: B008 - frozen
+        size: tuple[int, int] | None = None,
+        pages: int = 1,
+        durations: tuple[int, ...] | None = None,
+        loop: int = 0,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._path, self._stream = (target, None) if isinstance(target, Path) else (None, target)
+        self._form = check_writable(
+            self._path, *(size or (height, width)), alpha=alpha is not None, save=save
+        )
+        self._shape = (pages * height, width, 1 if grey else 3)
+        self._pages, self._durations, self._loop = pages, durations, loop
+        self._dtype = np.uint16 if bits == 16 else np.uint8
+        self._grey = grey
+        self._alpha = alpha
+        self._metadata = metadata
+        self._save = save
+        self._size = size
+        self._cancelled = cancelled
+        self._finished = False
+
+    def __enter__(self) -> Self:
+        with self._failing():
+            if self._path is not None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._rows = tempfile.TemporaryFile(dir=self._path and self._path.parent)
+        return self
+
+    def write(self, rows: NDArray[Any]) -> None:
+        """Append rows: uint8 or uint16 ``[h, width, 3]``, of the depth of the picture.
+
+        Raises
+        ------
+        FailedError
+            The disk is full.
+        """
+        if self._grey:
+            rows = np.rint(rows.mean(axis=2, dtype=np.float32)).astype(self._dtype)
+        with self._failing():
+            self._rows.write(np.ascontiguousarray(rows).data)
+
+    def finish(self) -> None:
+        """Encode the picture; the output appears when it is complete.
+
+        Raises
+        ------
+        FailedError
+            Rows are missing, the disk is full, or the encoder fails.
+        """
+        with self._rows, self._failing():
+            self._rows.flush()
+            # Mapped, not read: of a large picture the system holds the pages that it has room for.
+            rows = np.memmap(self._rows, self._dtype, "r", shape=self._shape)
+            self._encode(self._image(rows))
+            self._finished = True
+
+    def discard(self) -> None:
+        """Drop the rows; nothing is written."""
+        self._rows.close()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None and not self._finished:
+            self.finish()
+        else:
+            self.discard()
+
+    def _image(self, rows: NDArray[Any]) -> pyvips.Image:
+        height, width, bands = self._shape
+        deep = self._dtype is np.uint16
+        image = pyvips.Image.new_from_memory(
+            rows, width, height, bands, "ushort" if deep else "uchar"
+        ).copy(interpretation=(("b-w", "srgb"), ("grey16", "rgb16"))[deep][not self._grey])
+        if self._alpha is not None:
+            image = image.bandjoin(self._alpha)
+        if self._size is not None:
+            height, width = self._size
+            each = image.height // self._pages
+            frames = [
+                resample(image.crop(0, page * each, image.width, each), height, width)
+                for page in range(self._pages)
+            ]
+            image = pyvips.Image.arrayjoin(frames, across=1) if self._pages > 1 else frames[0]
+        if self._form.bits == 8 and deep:
+            image = (image / 257).rint().cast("uchar").copy(interpretation="srgb")
+        return self._metadata.apply(image)
+
+    def _encode(self, image: pyvips.Image) -> None:
+        if self._pages > 1:
+            image.set_type(pyvips.GValue.gint_type, "page-height", image.height // self._pages)
+            image.set_type(pyvips.GValue.gint_type, "loop", self._loop)
+            if self._durations is not None:
+                image.set_type(pyvips.GValue.array_int_type, "delay", list(self._durations))
+        image.set_progress(True)
+        image.signal_connect("eval", lambda now, _: now.set_kill(self._cancelled()))
+        options = self._save.vips_options(self._form)
+        with self._place() as file:
+            target = pyvips.Target.new_to_file(os.fsencode(file))
+            image.write_to_target(target, self._form.saver, **options)
+
+    @contextlib.contextmanager
+    def _place(self) -> Iterator[Path]:
+        """Yield a temporary path; move it to the output, or copy it to the stream, at the end."""
+        if self._path is not None:
+            with replacing(self._path) as temporary:
+                yield temporary
+        if self._stream is not None:
+            with tempfile.TemporaryDirectory() as folder:
+                temporary = Path(folder) / "picture"
+                yield temporary
+                with temporary.open("rb") as encoded:
+                    shutil.copyfileobj(encoded, self._stream)
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Turn errors of writing into one line."""
+        where = "the output" if self._path is None else self._path
+        try:
+            yield
+        except (OSError, ValueError, pyvips.Error) as error:
+            raise FailedError(f"cannot write {where}: {one_line(error)}") from error
