@@ -44,6 +44,9 @@ _BY_SUFFIX = {".tga": ("TGA",)}
 _PILLOW_MODES = {"1": "L", "I": "I;16", "PA": "RGBA", "YCbCr": "RGB"}
 """Modes to convert; the other modes of these formats become arrays directly."""
 
+_LAST_UPRIGHT = 4
+"""Highest EXIF orientation that does not exchange height and width."""
+
 _SPILLING = ("unable to write to", "write failed")
 """Messages of libvips when a temporary file for a large picture cannot be written."""
 
@@ -124,6 +127,44 @@ def load(source: Source) -> Frames:
     return _frames(source, loader)
 
 
+@dataclass(frozen=True)
+class Header:
+    """Size of a picture as it is shown (EXIF orientation applied), and its frames or pages."""
+
+    height: int
+    width: int
+    frames: int = 1
+
+
+def read_header(source: Source, name: str = "the input") -> Header:
+    """Read the size of a picture without decoding pixels.
+
+    Parameters
+    ----------
+    name
+        Name in messages for content.
+
+    Raises
+    ------
+    UsageError
+        The file is missing, no picture, or its header is damaged.
+    """
+    if isinstance(source, Path) and not source.is_file():
+        raise UsageError(f"no such picture: {source}")
+    with readable(source if isinstance(source, Path) else name):
+        loader = _loader_of(_vips_source(source))
+        if loader is None:
+            file = source if isinstance(source, Path) else io.BytesIO(source)
+            suffix = source.suffix.lower() if isinstance(source, Path) else ""
+            with _opened_by_pillow(file, suffix) as image:
+                return Header(image.height, image.width)
+        first = _open(source, loader)
+        size = (first.height, first.width)
+        turned = (field(first, "orientation") or 1) > _LAST_UPRIGHT
+        frames = field(first, "n-pages") if loader in _FRAMES else 1
+        return Header(*(reversed(size) if turned else size), frames or 1)
+
+
 def _frames(source: Source, loader: str) -> Frames:
     first = _open(source, loader)
     count = field(first, "n-pages") or 1
@@ -186,14 +227,24 @@ def _loader_of(source: pyvips.Source) -> str | None:
 
 
 def _load_by_pillow(file: BinaryIO, suffix: str) -> pyvips.Image:
+    with _opened_by_pillow(file, suffix) as image:
+        palette = "RGBA" if "transparency" in image.info else "RGB"
+        mode = {"P": palette, **_PILLOW_MODES}.get(image.mode, image.mode)
+        pixels = np.asarray(image.convert(mode))
+    spaces = {"uint8": ("b-w", "srgb"), "uint16": ("grey16", "rgb16")}[pixels.dtype.name]
+    colour = pixels.ndim == 3 and pixels.shape[2] > 2
+    return pyvips.Image.new_from_array(pixels, interpretation=spaces[colour])
+
+
+@contextlib.contextmanager
+def _opened_by_pillow(file: BinaryIO | Path, suffix: str) -> Iterator[PIL.Image.Image]:
+    """Open a picture in Pillow, and turn its errors into ours."""
     formats = (*_PILLOW, *_BY_SUFFIX.get(suffix, ()))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(file, formats=formats) as image:
-                palette = "RGBA" if "transparency" in image.info else "RGB"
-                mode = {"P": palette, **_PILLOW_MODES}.get(image.mode, image.mode)
-                pixels = np.asarray(image.convert(mode))
+                yield image
     except PIL.UnidentifiedImageError as error:
         raise UnreadableError(
             f"it is not in a picture format that srq reads ({', '.join(READABLE)})"
@@ -202,6 +253,3 @@ def _load_by_pillow(file: BinaryIO, suffix: str) -> pyvips.Image:
         raise
     except Exception as error:  # Pillow raises anything for damaged files
         raise UnreadableError(f"it is damaged: {one_line(error)}") from error
-    spaces = {"uint8": ("b-w", "srgb"), "uint16": ("grey16", "rgb16")}[pixels.dtype.name]
-    colour = pixels.ndim == 3 and pixels.shape[2] > 2
-    return pyvips.Image.new_from_array(pixels, interpretation=spaces[colour])
