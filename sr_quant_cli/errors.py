@@ -1,6 +1,7 @@
 """Errors that users see as one line; any other exception is a defect and keeps its traceback."""
 
 import re
+from collections.abc import Iterable
 
 _PLACE = re.compile(r"Exception from |Check '|.* failed at \S+:\d+:$")
 """Lines of OpenVINO that name the place in its source where an error was raised."""
@@ -49,6 +50,10 @@ class FailedError(SrqError):
     """The request was valid, but the work or a part of it failed. Exit code 1."""
 
 
+class OutOfMemoryError(FailedError):
+    """A step needs more memory than there is; a smaller one may succeed."""
+
+
 class UsageError(SrqError):
     """Invalid option, recipe or input file. Exit code 2."""
 
@@ -83,8 +88,17 @@ def unknown(kind: str, name: str, known: list[str]) -> UsageError:
     >>> print(unknown("network", "esdr", ["edsr", "rdn"]))
     unknown network 'esdr': did you mean 'edsr'? known: edsr, rdn
     """
+    known_names = ", ".join(known) or "none"
+    return UsageError(f"unknown {kind} '{name}':{nearest(name, known)} known: {known_names}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Ask if the known name that is nearest was meant; empty if none is near.
+
+    >>> nearest("esdr", ["edsr", "rdn"])
+    " did you mean 'edsr'?"
+    """
     from difflib import get_close_matches
 
-    near = get_close_matches(name, known, n=1)
-    hint = f" did you mean '{near[0]}'?" if near else ""
-    return UsageError(f"unknown {kind} '{name}':{hint} known: {', '.join(known) or 'none'}")
+    near = get_close_matches(name, list(known), n=1)
+    return f" did you mean '{near[0]}'?" if near else ""

@@ -34,8 +34,9 @@ def _terminal():
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
-    """Keep decoded pictures of tests out of the user's cache."""
+    """Keep tests out of the user's cache and models."""
     monkeypatch.setenv("SRQ_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("SRQ_MODELS", str(tmp_path_factory.mktemp("models")))
 
 
 @pytest.fixture(scope="session", autouse=True)

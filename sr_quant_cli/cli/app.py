@@ -21,6 +21,7 @@ from sr_quant_cli.cli import (
     export,
     importing,
     info,
+    models,
     pretrain,
     quantize,
     recipes,
@@ -48,6 +49,7 @@ app.command("import")(importing.import_)
 app.command()(export.export)
 app.command()(info.info)
 app.command()(info.pack)
+app.add_typer(models.app, name="models")
 app.add_typer(runs.app, name="runs")
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")

@@ -1,12 +1,19 @@
 """``srq bench`` and ``srq bench train``."""
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
 
-from sr_quant_cli.cli.options import DataRoot, Depth, Device, Json, Overrides, Threads
+from sr_quant_cli.cli.options import (
+    DataRoot,
+    Depth,
+    Device,
+    Json,
+    Overrides,
+    Threads,
+    complete_model,
+)
 from sr_quant_cli.system.choices import PrecisionChoice
 
 MOST_TIMED = 10_000
@@ -32,8 +39,12 @@ app = typer.Typer(
 @app.command()
 def upscale(
     models: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="MODEL", help="srq models, run folders, fast; default: embedded."),
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL",
+            autocompletion=complete_model,
+            help="Names, srq models, run folders; default: embedded.",
+        ),
     ] = None,
     size: Annotated[str, typer.Option(metavar="WxH", help="LR pixels.")] = "320x180",
     scale: Annotated[
@@ -57,6 +68,7 @@ def upscale(
     Examples:
       srq bench
       srq bench --size 640x360 --threads 2 --json speed.json
+      srq bench edsr-baseline-x2 edsr-baseline-x2-w8a8
       srq bench runs/full.safetensors runs/w4a4.safetensors --runs 15
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.commands.bench_upscale import BenchRequest, bench_upscale

@@ -1,6 +1,5 @@
 """``srq distill``."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,15 +16,26 @@ from sr_quant_cli.cli.options import (
     RunDir,
     TensorBoard,
     Threads,
+    complete_model,
 )
 
 
 def distill(
     student: Annotated[
-        Path, typer.Argument(metavar="STUDENT", help="Run folder, or model with float weights.")
+        str,
+        typer.Argument(
+            metavar="STUDENT",
+            autocompletion=complete_model,
+            help="Run folder, or model with float weights.",
+        ),
     ],
     teacher: Annotated[
-        Path, typer.Option(metavar="MODEL", help="Model to imitate, of the same scale.")
+        str,
+        typer.Option(
+            metavar="MODEL",
+            autocompletion=complete_model,
+            help="Model to imitate, of the same scale.",
+        ),
     ],
     recipe: Annotated[
         str | None,

@@ -17,15 +17,17 @@ from sr_quant_cli.cli.options import (
     Step,
     Threads,
     check_runtime,
+    complete_model,
 )
 
 
 def evaluate(
     models: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
             metavar="MODEL",
-            help=f"srq, {GRAPHS} files, checkpoints, run folders, or fast; default: embedded.",
+            autocompletion=complete_model,
+            help=f"Names, srq or {GRAPHS} files, checkpoints, run folders; default: embedded.",
         ),
     ] = None,
     bench: Annotated[
@@ -78,6 +80,7 @@ def evaluate(
     \b
     Examples:
       srq eval --bench Set5+Urban100
+      srq eval fast edsr-baseline-x4 --bench Set5
       srq eval runs/edsr-x2/model.safetensors --bench Set5+Set14 --json scores.json
       srq eval runs/quantsr_c-x4/model.safetensors --depth half --bench Set5
       srq eval network.onnx --scale 4 --protocol basicsr

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from sr_quant_cli.cli.options import DataRoot, Depth, Json, Threads
+from sr_quant_cli.cli.options import DataRoot, Depth, Json, Threads, complete_model
 from sr_quant_cli.runtimes.registry import formats
 
 _FORMATS = f"[{'|'.join(formats())}]"
@@ -13,8 +13,12 @@ _FORMATS = f"[{'|'.join(formats())}]"
 
 def export(
     model: Annotated[
-        Path | None,
-        typer.Argument(metavar="MODEL", help="srq model, or fast; default: an embedded one."),
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            autocompletion=complete_model,
+            help="Name, srq model or run folder; default: an embedded one.",
+        ),
     ] = None,
     format_: Annotated[
         str,

@@ -5,12 +5,17 @@ from typing import Annotated
 
 import typer
 
-from sr_quant_cli.cli.options import Depth, Json
+from sr_quant_cli.cli.options import Depth, Json, complete_model
 
 
 def info(
     model: Annotated[
-        Path, typer.Argument(metavar="FILE", help="srq model, checkpoint, run folder, or fast.")
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            autocompletion=complete_model,
+            help="Name, srq model, checkpoint or run folder.",
+        ),
     ],
     size: Annotated[
         str, typer.Option(metavar="WxH", help="Output size that operations are counted for.")
@@ -42,7 +47,12 @@ def info(
 
 
 def pack(
-    model: Annotated[Path, typer.Argument(metavar="FILE", help="srq model file.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", autocompletion=complete_model, help="Name or srq model file."
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Copy to write.")],
     half: Annotated[bool, typer.Option("--half", help="Store weights as float16.")] = False,
     name: Annotated[str | None, typer.Option(help="Name shown in tables.")] = None,

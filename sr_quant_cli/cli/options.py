@@ -1,6 +1,7 @@
 """Options that several commands share, declared once."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,23 @@ def _check_report(path: Path | None) -> Path | None:
         except UsageError as error:
             raise UsageError(str(error), field="json") from error
     return path
+
+
+def complete_model(incomplete: str) -> list[str]:
+    """Names of models, then files and folders, that begin with what is typed."""
+    from sr_quant_cli.modelfiles.named import FAST, model_names
+
+    folder, slash, prefix = incomplete.rpartition("/")
+    names, paths = [], []
+    with suppress(UsageError):  # the user's folder cannot be read
+        names = [name for name in (*model_names(), FAST) if name.startswith(incomplete)]
+    with suppress(OSError):
+        paths = [
+            f"{folder}{slash}{path.name}{'/' if path.is_dir() else ''}"
+            for path in sorted(Path(folder + slash).iterdir())
+            if path.name.startswith(prefix) and path.name.startswith(".") == prefix.startswith(".")
+        ]
+    return [*names, *paths]
 
 
 Json = Annotated[

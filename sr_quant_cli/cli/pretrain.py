@@ -1,6 +1,5 @@
 """``srq pretrain``."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +15,7 @@ from sr_quant_cli.cli.options import (
     RunDir,
     TensorBoard,
     Threads,
+    complete_model,
 )
 
 
@@ -38,8 +38,12 @@ def pretrain(
     run_dir: RunDir = None,
     resume: Resume = "auto",
     init: Annotated[
-        Path | None,
-        typer.Option(metavar="MODEL", help="Model of any scale to start from."),
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            autocompletion=complete_model,
+            help="Model of any scale to start from.",
+        ),
     ] = None,
     max_time: MaxTime = None,
     tensorboard: TensorBoard = False,

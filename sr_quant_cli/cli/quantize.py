@@ -1,6 +1,5 @@
 """``srq quantize``."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -17,14 +16,16 @@ from sr_quant_cli.cli.options import (
     RunDir,
     TensorBoard,
     Threads,
+    complete_model,
 )
 
 
 def quantize(
     model: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(
             metavar="MODEL",
+            autocompletion=complete_model,
             help="Full-precision model, or run folder of an earlier stage; default: embedded.",
         ),
     ] = None,

@@ -20,6 +20,7 @@ from sr_quant_cli.lowering.graph import save_graph
 from sr_quant_cli.metrics import rgb_psnr
 from sr_quant_cli.modelfiles.loading import load, name_of
 from sr_quant_cli.modelfiles.named import (
+    Named,
     Source,
     embedded_model,
     full_precision_model,
@@ -61,7 +62,7 @@ class BenchRequest:
         Scale that the models must have; None: any, of the embedded ones 4.
     """
 
-    models: tuple[Path, ...] = ()
+    models: tuple[Named, ...] = ()
     size: str = "320x180"
     runs: int = 7
     threads: int | None = None

@@ -14,7 +14,7 @@ from sr_quant_cli.data.store import PairStore
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.modelfiles.loading import load, name_of
 from sr_quant_cli.modelfiles.modelfile import save_model
-from sr_quant_cli.modelfiles.named import identify
+from sr_quant_cli.modelfiles.named import Named, identify
 from sr_quant_cli.recipe.load import Change, load_recipe, parse_changes
 from sr_quant_cli.recipe.schema import DistillRecipe
 from sr_quant_cli.system.terminal import file_name
@@ -36,15 +36,15 @@ class DistillRequest(TrainingOptions):
     Parameters
     ----------
     student, teacher
-        Model files or run folders.
+        What ``identify`` finds models by.
     recipe
         Name or file of the recipe; None: the one for the student's network.
     iters
         Training steps, to which the schedule is scaled.
     """
 
-    student: Path
-    teacher: Path
+    student: Named
+    teacher: Named
     recipe: str | None = None
     iters: int | None = None
 

@@ -25,7 +25,7 @@ from sr_quant_cli.inference.upscaler import BicubicUpscaler, Upscaler
 from sr_quant_cli.metrics import Protocol, get_protocol
 from sr_quant_cli.modelfiles.card import SetScore
 from sr_quant_cli.modelfiles.modelfile import record_scores
-from sr_quant_cli.modelfiles.named import Source, has_embedded_model, identify
+from sr_quant_cli.modelfiles.named import Named, Source, has_embedded_model, identify
 from sr_quant_cli.runtimes.registry import AUTO, TORCH
 from sr_quant_cli.scales import check_scale
 from sr_quant_cli.system.choices import Depth
@@ -71,7 +71,7 @@ class EvalRequest:
         Folder of the data sets; None: ``SRQ_DATA``, else ``datasets``.
     """
 
-    models: tuple[Path, ...] = ()
+    models: tuple[Named, ...] = ()
     bench: str = "Set5+Set14+B100+Urban100"
     scale: int | None = None
     protocol: str = "matlab"

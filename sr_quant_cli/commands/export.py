@@ -19,7 +19,7 @@ from sr_quant_cli.lowering.graph import describe, save_graph
 from sr_quant_cli.lowering.onnx import Io
 from sr_quant_cli.lowering.verify import Verification, verify
 from sr_quant_cli.modelfiles.loading import load, name_of
-from sr_quant_cli.modelfiles.named import Source, identify
+from sr_quant_cli.modelfiles.named import Named, Source, identify
 from sr_quant_cli.passes.rows import at_row
 from sr_quant_cli.runtimes.registry import RuntimeEntry, formats
 from sr_quant_cli.runtimes.torch import TorchRuntime
@@ -52,7 +52,7 @@ class ExportRequest:
         Row of bits to fix, for a network whose bits follow the picture; None: the network as it is.
     """
 
-    model: Path | None = None
+    model: Named | None = None
     scale: int | None = None
     format: str = "onnx"
     output: Path | None = None

@@ -2,13 +2,12 @@
 
 import re
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.modelfiles.card import Card
 from sr_quant_cli.modelfiles.loading import load
-from sr_quant_cli.modelfiles.named import identify
+from sr_quant_cli.modelfiles.named import Named, identify
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.counting import count_macs, float_twin
 from sr_quant_cli.passes.apply import count_operations
@@ -33,7 +32,7 @@ class InfoRequest:
         Depth at which operations are counted.
     """
 
-    model: Path
+    model: Named
     size: str = "1280x720"
     scale: int | None = None
     depth: Depth = "full"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.modelfiles.modelfile import pack_model
-from sr_quant_cli.modelfiles.named import identify
+from sr_quant_cli.modelfiles.named import Named, identify
 from sr_quant_cli.system.files import check_outputs
 from sr_quant_cli.system.reporting import result
 
@@ -22,7 +22,7 @@ class PackRequest:
         New entries of the card; None: as they are.
     """
 
-    model: Path
+    model: Named
     output: Path
     half: bool = False
     name: str | None = None

@@ -1,7 +1,6 @@
 """``srq pretrain``: a full-precision network, trained from photographs."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -11,7 +10,7 @@ from sr_quant_cli.errors import UsageError, unknown
 from sr_quant_cli.imaging.convert import to_tensor
 from sr_quant_cli.modelfiles.loading import load, name_of
 from sr_quant_cli.modelfiles.modelfile import save_model
-from sr_quant_cli.modelfiles.named import identify
+from sr_quant_cli.modelfiles.named import Named, identify
 from sr_quant_cli.networks import build, network_names
 from sr_quant_cli.recipe.load import Change, Changes, load_recipe
 from sr_quant_cli.recipe.schema import PretrainRecipe
@@ -46,7 +45,7 @@ class PretrainRequest(TrainingOptions):
     network: str
     recipe: str
     scale: int | None = None
-    init: Path | None = None
+    init: Named | None = None
 
 
 def pretrain(request: PretrainRequest) -> TrainingResult:

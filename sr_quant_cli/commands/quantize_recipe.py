@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from sr_quant_cli.commands.calibrate import choose_placement
 from sr_quant_cli.errors import UsageError, unknown
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods import method_names
+from sr_quant_cli.modelfiles.named import Named
 from sr_quant_cli.networks import config_class
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.recipe.load import (
@@ -46,7 +46,7 @@ class QuantizeRequest(TrainingOptions):
         Training steps, to which the schedule is scaled.
     """
 
-    model: Path | None = None
+    model: Named | None = None
     scale: int | None = None
     method: str | None = None
     recipe: str | None = None

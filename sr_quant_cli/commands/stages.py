@@ -30,7 +30,14 @@ from sr_quant_cli.errors import UsageError
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.modelfiles.loading import load
 from sr_quant_cli.modelfiles.modelfile import is_packed
-from sr_quant_cli.modelfiles.named import RECIPE, Source, full_precision_model, identify
+from sr_quant_cli.modelfiles.named import (
+    MODEL,
+    RECIPE,
+    Named,
+    Source,
+    full_precision_model,
+    identify,
+)
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.quant.sites import Kind, Operands, has_weight
@@ -164,7 +171,7 @@ def stage_hash(job: TrainingJob[Any], photographs: Photographs) -> str:
     return sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def trainable_file(model: Path) -> Source:
+def trainable_file(model: Named) -> Source:
     """Find the file with float weights for a run folder or a model file.
 
     Raises
@@ -172,10 +179,10 @@ def trainable_file(model: Path) -> Source:
     UsageError
         The file holds packed codes, which cannot be trained.
     """
-    if model.is_dir():
-        trainable = model / TRAINABLE
-        model = trainable if trainable.is_file() else model
     source = identify(model)
+    trainable = source.path.with_name(TRAINABLE)
+    if Path(model).is_dir() and source.path.name == MODEL and trainable.is_file():
+        source = identify(trainable)
     if source.is_model_file and is_packed(source.path):
         raise UsageError(
             f"{source.path} holds packed codes, which cannot be trained; name its run folder, the "

@@ -32,6 +32,8 @@ class Trial:
     """loss of PSNR (RGB, dB) against the model"""
     seconds: float
     """shortest of several runs"""
+    pixels: int
+    """LR pixels of the picture"""
 
 
 def choose(prepared: Prepared, precision: PrecisionChoice) -> str:
@@ -55,6 +57,28 @@ def choose(prepared: Prepared, precision: PrecisionChoice) -> str:
                 except FailedError as error:
                     warn(f"{error}; which runtime is the faster one is measured each time")
     return chosen
+
+
+def pixel_seconds(prepared: Prepared, precision: PrecisionChoice, runtime: str) -> float | None:
+    """Seconds for an LR pixel on one thread, if the choice was once made; None: unknown."""
+    try:
+        trials = read_sealed(prepared.folder / f"choice-{precision}.json")["trials"]
+        found = {trial["runtime"]: trial["seconds"] / trial["pixels"] for trial in trials}
+    except (TypeError, KeyError, ZeroDivisionError):
+        return None
+    seconds = found.get(runtime)
+    return None if seconds is None else float(seconds)
+
+
+def measured_seconds(prepared: Prepared, precision: PrecisionChoice = "auto") -> float | None:
+    """Time of the chosen runtime on the small picture and one thread; None: not measured."""
+    record = prepared.folder / f"choice-{precision}.json"
+    chosen = _remembered(record)
+    try:
+        trials = [Trial(**trial) for trial in read_sealed(record)["trials"]]
+    except (TypeError, KeyError):
+        return None
+    return next((trial.seconds for trial in trials if trial.runtime == chosen), None)
 
 
 def _remembered(record: Path) -> str | None:
@@ -94,7 +118,8 @@ def _measure(prepared: Prepared, precision: PrecisionChoice) -> list[Trial]:
             warn(f"{name} is left out here: {error}")
     seconds = _times([opened[name] for name in losses], lr)
     return [
-        Trial(name, losses[name], shortest) for name, shortest in zip(losses, seconds, strict=True)
+        Trial(name, losses[name], shortest, lr.shape[0] * lr.shape[1])
+        for name, shortest in zip(losses, seconds, strict=True)
     ]
 
 

@@ -77,24 +77,14 @@ def prepare(source: Source, depth: Depth = "full", row: int | None = None) -> Pr
         The cache cannot be written, or the network has operations that graphs do not have.
     """
     path = source.path
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"no such model file: {path}") from error
-    # A checkpoint of another project may hold several scales, or have its scale in its name.
-    which = [depth, row, None if source.is_model_file else (source.scale, path.name)]
-    full_range = has_vnni()
-    packages = sorted({*_PACKAGES, *(entry.package for entry in runtimes())})
-    makers = [fingerprint(), features(), full_range, *map(_version, packages)]
-    key = sha256(content + repr((which, makers)).encode()).hexdigest()[:20]
-    folder = cache_dir() / "graphs" / key
+    folder = _folder_of(source, depth, row)
     found = _read(folder)
     if found is None:
         folder = _writable(folder)
         with alone(folder):
             found = _read(folder)
             if found is None:
-                _make(source, depth, row, folder, full_range=full_range)
+                _make(source, depth, row, folder)
                 found = _read(folder)
         if found is None:
             raise FailedError(f"{folder}: what was written there does not come back")
@@ -102,6 +92,17 @@ def prepare(source: Source, depth: Depth = "full", row: int | None = None) -> Pr
         note_source(path, found.source, found.traits.scale)
     check_enlargement(found.traits.name, found.traits.scale, source.scale)
     return found
+
+
+def kept(source: Source) -> Prepared | None:
+    """Find the graph of a model in the cache; None: it is not made yet.
+
+    Raises
+    ------
+    UsageError
+        The file is not readable.
+    """
+    return _read(_folder_of(source, "full", None))
 
 
 @cache
@@ -140,6 +141,21 @@ def open_graph(
     """
     kept = prepared.folder / "compiled"
     return get_runtime(name).open(prepared.graph, threads, precision, kept)
+
+
+def _folder_of(source: Source, depth: Depth, row: int | None) -> Path:
+    """Folder of a graph, whose name is a hash of all that decides what the graph looks like."""
+    path = source.path
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"no such model file: {path}") from error
+    # A checkpoint of another project may hold several scales, or have its scale in its name.
+    which = [depth, row, None if source.is_model_file else (source.scale, path.name)]
+    packages = sorted({*_PACKAGES, *(entry.package for entry in runtimes())})
+    makers = [fingerprint(), features(), has_vnni(), *map(_version, packages)]
+    key = sha256(content + repr((which, makers)).encode()).hexdigest()[:20]
+    return cache_dir() / "graphs" / key
 
 
 def _version(package: str) -> str:
@@ -183,7 +199,7 @@ _passing_folders: list[tempfile.TemporaryDirectory[str]] = []
 """removed when the process ends"""
 
 
-def _make(source: Source, depth: Depth, row: int | None, folder: Path, *, full_range: bool) -> None:
+def _make(source: Source, depth: Depth, row: int | None, folder: Path) -> None:
     """Trace a model; this takes seconds and imports torch."""
     # torch makes a folder of its own while it traces.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
@@ -202,7 +218,7 @@ def _make(source: Source, depth: Depth, row: int | None, folder: Path, *, full_r
 
         network, name = at_row(network, row), f"{name}, row {row}"
     note(f"preparing {name} for the runtimes here, once")
-    deployed = deploy(network, name, "uint8", full_range=full_range)
+    deployed = deploy(network, name, "uint8", full_range=has_vnni())
     _, lr, hr = sample_pairs(network.scale)[0]
     psnr = rgb_psnr(TorchRuntime(network, torch.device("cpu"))(lr), hr)
     save_graph(deployed.model, folder / "graph.onnx")

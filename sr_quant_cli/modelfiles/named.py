@@ -1,12 +1,15 @@
 """The door for models: what a user names becomes a ``Source``, once; nothing here imports torch."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sr_quant_cli.errors import UsageError
-from sr_quant_cli.runtimes.registry import is_graph
+from sr_quant_cli.errors import UsageError, nearest
+from sr_quant_cli.runtimes.registry import is_graph, runtimes
 from sr_quant_cli.scales import SCALES, check_scale
+from sr_quant_cli.system.files import user_models_dir
+from sr_quant_cli.system.reporting import note
 from sr_quant_cli.system.resources import models_dir
 
 RECIPE = "recipe.toml"
@@ -19,10 +22,16 @@ FAST = "fast"
 _DEFAULT = "edsr-baseline-x{}-w8a8.safetensors"
 """Embedded model that serves if no other is named."""
 
-_HEADER = 2**24
+MAX_HEADER = 2**24
 """bytes of a file in which the metadata of its header must end"""
 
+_FILES = (".safetensors", ".pt", ".pth", ".ckpt")
+"""Suffixes of model files and checkpoints."""
+
 Kind = Literal["embedded", "model", "checkpoint", "graph"]
+
+Named = Path | str
+"""A model as a user names it; ``./x`` is a file only as a string, as ``Path`` drops the dot."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +47,14 @@ class Source:
         ``checkpoint``: a file of another project; ``graph``: a graph file of a runtime.
     scale
         Scale that the model must have; None accepts any.
+    default
+        True if the user named none.
     """
 
     path: Path
     kind: Kind
     scale: int | None = None
+    default: bool = False
 
     @property
     def is_model_file(self) -> bool:
@@ -50,15 +62,16 @@ class Source:
         return self.kind in ("embedded", "model")
 
 
-def identify(named: Path | str | None, scale: int | None = None) -> Source:
+def identify(named: Named | None, scale: int | None = None) -> Source:
     """Find the file that a user named, and look at what it is.
 
     Parameters
     ----------
     named
-        A file; a run folder, which stands for the model in it; the name of an embedded model, as
-        ``edsr-baseline-x4``; ``fast``, the embedded model with half the layers; None, the embedded
-        model. A file comes before an embedded model of the same name.
+        The name of an embedded model or of one in the user's folder, as ``edsr-baseline-x4``;
+        ``fast``, the embedded model with half the layers; a file; a run folder, which stands for
+        the model in it; None, the embedded model. What has a separator or the suffix of a model
+        file is a path; anything else is a name first, and a path if there is no such model.
     scale
         Scale that the model must have; None: any, and of an embedded model without one in its name
         4.
@@ -66,19 +79,17 @@ def identify(named: Path | str | None, scale: int | None = None) -> Source:
     Raises
     ------
     UsageError
-        There is no such file or embedded model, a folder holds no model, or no model has that
-        scale.
+        There is no such file or name, a folder holds no model, or no model has that scale.
     """
     if scale is not None:
         check_scale(scale)
-    path = _find(None if named is None else Path(named), scale or 4)
+    path = _find(named, scale or 4)
     if is_graph(path):
-        if not path.is_file():
-            raise UsageError(f"no such model file: {path}")
         return Source(path, "graph", scale)
     if not _is_model_file(path):
         return Source(path, "checkpoint", scale)
-    return Source(path, "embedded" if path.parent == models_dir() else "model", scale)
+    kind: Kind = "embedded" if path.parent == models_dir() else "model"
+    return Source(path, kind, scale, default=named is None)
 
 
 def embedded_model(scale: int) -> Path:
@@ -108,17 +119,98 @@ def full_precision_model(scale: int) -> Path:
     return _embedded("edsr-baseline-x{}.safetensors", scale)
 
 
-def model_file(path: Path) -> Path:
-    """Model file that a path names: the path, the model of a run folder, or an embedded one.
+def is_name(text: str) -> bool:
+    """Tell if a text may be the name of a model: no separator, and no suffix of a model file."""
+    separators = (os.sep, os.altsep or os.sep)
+    return not any(separator in text for separator in separators) and text == without_suffix(text)
+
+
+def without_suffix(text: str) -> str:
+    """Remove the suffix of a model file, and no other one."""
+    suffix = Path(text).suffix
+    return text.removesuffix(suffix) if suffix.lower() in model_suffixes() else text
+
+
+def model_suffixes() -> frozenset[str]:
+    """Suffixes of model files, checkpoints and graphs."""
+    graphs = (suffix for entry in runtimes() for suffix in entry.suffixes)
+    return frozenset((*_FILES, *graphs))
+
+
+def embedded_models() -> dict[str, Path]:
+    """Files of the embedded models, by name."""
+    return {path.stem: path for path in sorted(models_dir().glob("*.safetensors"))}
+
+
+def user_models() -> dict[str, list[Path]]:
+    """Files in the user's folder, by the name that they share, without their suffixes.
 
     Raises
     ------
     UsageError
-        The path is a folder without a model.
+        The folder cannot be read.
     """
-    embedded = {file.stem: file for file in models_dir().glob("*.safetensors")}
-    if str(path) in embedded and not path.exists():
-        return embedded[str(path)]
+    folder = user_models_dir()
+    try:
+        files = sorted(folder.iterdir())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UsageError(
+            f"cannot read {folder}, the folder of your models (SRQ_MODELS): {error.strerror}"
+        ) from error
+    models: dict[str, list[Path]] = {}
+    for file in files:
+        name = without_suffix(file.name)
+        if name != file.name and not name.startswith(".") and file.is_file():
+            models.setdefault(name, []).append(file)
+    return models
+
+
+def model_names() -> list[str]:
+    """Names of all models: the embedded ones, then the user's.
+
+    Raises
+    ------
+    UsageError
+        The user's folder cannot be read.
+    """
+    return list(dict.fromkeys([*embedded_models(), *user_models()]))
+
+
+def user_model(name: str) -> Path | None:
+    """File of a model in the user's folder; None: there is no such name.
+
+    Raises
+    ------
+    UsageError
+        Several files have that name, or the folder cannot be read.
+    """
+    files = user_models().get(name, [])
+    if len(files) > 1:
+        raise UsageError(f"{name} stands for {' and '.join(map(str, files))}: name the file")
+    return files[0] if files else None
+
+
+def _model_file(named: Named) -> Path:
+    """Model file that a name or a path stands for; see ``identify``.
+
+    Raises
+    ------
+    UsageError
+        There is no such file or name, or a folder holds no model.
+    """
+    text = os.fspath(named)
+    if not text:
+        raise UsageError("the name of a model is empty")
+    path = Path(text)
+    if is_name(text) and (found := _by_name(text)) is not None:
+        _mention_file(text)
+        return found
+    if not path.exists():
+        near = "" if path.name != text else nearest(without_suffix(text), (*model_names(), FAST))
+        more = f";{near} 'srq models list' shows all names" if near or is_name(text) else ""
+        raise UsageError(f"no such model file: {text}{more}")
     if not path.is_dir():
         return path
     if (path / MODEL).is_file():
@@ -127,12 +219,23 @@ def model_file(path: Path) -> Path:
     raise UsageError(f"{path} is {what}: {MODEL} is not there")
 
 
-def _find(named: Path | None, scale: int) -> Path:
+def _mention_file(name: str) -> None:
+    if Path(name).exists():
+        note(f"{name} is the model of that name; the file is ./{name}")
+
+
+def _by_name(name: str) -> Path | None:
+    # An unreadable folder of the user's must not hide the embedded models.
+    return embedded_models().get(name) or user_model(name)
+
+
+def _find(named: Named | None, scale: int) -> Path:
     if named is None:
         return embedded_model(scale)
-    if str(named) == FAST and not named.exists():
+    if os.fspath(named) == FAST:
+        _mention_file(FAST)
         return _embedded("edsr-small-x{}-w8a8.safetensors", scale)
-    return model_file(named)
+    return _model_file(named)
 
 
 def _embedded(name: str, scale: int) -> Path:
@@ -150,6 +253,6 @@ def _is_model_file(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
-            return b'"srq":' in file.read(min(size, _HEADER))
+            return b'"srq":' in file.read(min(size, MAX_HEADER))
     except OSError as error:
         raise UsageError(f"no such model file: {path}") from error

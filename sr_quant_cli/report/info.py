@@ -1,9 +1,8 @@
 """Results of ``srq info`` on the terminal."""
 
 from sr_quant_cli.commands.info import ModelInfo, QuantizationInfo
-from sr_quant_cli.modelfiles.card import SetScore, TrainingRun
+from sr_quant_cli.report.card import card_lines, print_history, print_lines
 from sr_quant_cli.report.table import print_table
-from sr_quant_cli.report.terminal import say
 
 
 def print_info(info: ModelInfo) -> None:
@@ -25,23 +24,13 @@ def print_info(info: ModelInfo) -> None:
         ),
         "receptive field": f"{info.receptive_radius} LR pixels to each side",
         "input, output": info.input,
-        "imported from": card.source,
-        "trained on": card.data,
-        "licence": card.licence,
+        **card_lines(card),
         "written by": f"srq {info.version}" if info.version else "",
     }
-    _print_lines({key: value for key, value in lines.items() if value})
+    print_lines(lines)
     if info.quantization is not None:
         _print_quantization(info.quantization)
-    for run in card.training:
-        _print_run(run)
-    if card.scores:
-        _print_scores(card.scores)
-
-
-def _print_lines(lines: dict[str, str]) -> None:
-    for key, value in lines.items():
-        say(f"{key + ':':17}{value}")
+    print_history(card)
 
 
 def _print_quantization(quantization: QuantizationInfo) -> None:
@@ -62,7 +51,7 @@ def _print_quantization(quantization: QuantizationInfo) -> None:
     }
     if quantization.exceptions:
         lines["own bits"] = f"{', '.join(quantization.exceptions)}; other sites as their kind"
-    _print_lines(lines)
+    print_lines(lines)
     rows = [
         (
             site.path,
@@ -78,32 +67,3 @@ def _print_quantization(quantization: QuantizationInfo) -> None:
 
 def _bits(bits: int) -> str:
     return {0: "", 32: "float"}.get(bits, f"{bits} bits")
-
-
-def _print_run(run: TrainingRun) -> None:
-    start = f" from {run.started_from}" if run.started_from else ""
-    section = run.recipe.get("recipe")
-    recipe = section.get("name") if isinstance(section, dict) else None
-    psnr = "" if run.validation_psnr is None else f", validation {run.validation_psnr:.2f} dB"
-    say(
-        f"{run.task + ':':17}{run.steps} steps{start}, {run.seconds / 3600:.2f} h on {run.device} "
-        f"({run.precision}), {run.photographs} photographs of {run.data}, "
-        f"recipe {recipe or 'unknown'}{psnr}"
-    )
-
-
-def _print_scores(scores: list[SetScore]) -> None:
-    rows = [
-        (
-            score.bench,
-            score.protocol,
-            score.lr,
-            score.images,
-            score.border,
-            f"{score.psnr:.2f}",
-            f"{score.ssim:.4f}",
-        )
-        for score in scores
-    ]
-    headings = ("set", "protocol", "LR", "pictures", "border", "PSNR (dB)", "SSIM")
-    print_table(headings, rows, texts=3)

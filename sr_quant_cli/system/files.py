@@ -37,6 +37,15 @@ def cache_dir() -> Path:
     return Path(os.environ.get("SRQ_CACHE") or Path.home() / ".cache" / "srq")
 
 
+def user_models_dir() -> Path:
+    """Return the folder of the user's models: ``SRQ_MODELS``, else one by platform convention."""
+    if named := os.environ.get("SRQ_MODELS"):
+        return Path(named)
+    from platformdirs import user_data_path
+
+    return user_data_path("srq", appauthor=False) / "models"
+
+
 @contextmanager
 def scratch(parent: Path) -> Iterator[Path]:
     """Create a hidden folder for temporary files in ``parent``; remove it at the end.
@@ -133,7 +142,7 @@ def check_own(path: Path, mark: bytes) -> None:
         raise UsageError(f"{path} exists, and srq did not write it: choose another name")
 
 
-def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | None]) -> None:
+def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path | str | None]) -> None:
     """Refuse outputs of a command that are among its inputs, or are one file twice.
 
     Parameters

@@ -14,7 +14,7 @@ from sr_quant_cli.data.store import PairStore, pack_pairs
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.modelfiles.card import Card, TrainingRun
 from sr_quant_cli.modelfiles.modelfile import read_header
-from sr_quant_cli.modelfiles.named import MODEL, RECIPE, model_file
+from sr_quant_cli.modelfiles.named import MODEL, RECIPE, Named, identify
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.recipe.load import Change, dump_recipe, load_recipe, validate_recipe
 from sr_quant_cli.recipe.schema import DistillRecipe, TrainingRecipe
@@ -118,7 +118,7 @@ class TrainingResult:
         return {**self.run.model_dump(), "complete": self.complete, "model": str(self.model)}
 
 
-def locate(recipe: R, options: TrainingOptions, init: Path | None) -> R:
+def locate(recipe: R, options: TrainingOptions, init: Named | None) -> R:
     """Put the photographs and the start model of a training into its recipe.
 
     Paths become absolute, so that the recipe in the run folder works from everywhere.
@@ -127,7 +127,7 @@ def locate(recipe: R, options: TrainingOptions, init: Path | None) -> R:
     if not is_named_set(photographs):
         photographs = str(Path(photographs).resolve())
     start = recipe.train.init if init is None else str(init)
-    start = start and str(model_file(Path(start)).resolve())
+    start = start and str(identify(start).path.resolve())
     changes = {
         "data": recipe.data.model_copy(update={"train": photographs}),
         "train": recipe.train.model_copy(update={"init": start}),

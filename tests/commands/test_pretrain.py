@@ -242,9 +242,12 @@ def test_an_embedded_model_is_named_without_its_folder(srq, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     code, out, _ = srq("info", "edsr-baseline-x3")
     assert (code, "edsr-baseline-x3" in out) == (0, True)
-    # A file of that name comes first.
+    # A file of that name is a path.
     (tmp_path / "edsr-baseline-x3").write_bytes(b"mine")
-    code, _, err = srq("info", "edsr-baseline-x3")
-    assert (code, "edsr-baseline-x3" in err) == (2, True)
+    code, out, err = srq("info", "edsr-baseline-x3")
+    assert (code, "edsr-baseline-x3.safetensors" in out) == (0, True)
+    assert err == "edsr-baseline-x3 is the model of that name; the file is ./edsr-baseline-x3\n"
+    code, _, err = srq("info", "./edsr-baseline-x3")
+    assert (code, "./edsr-baseline-x3" in err or "edsr-baseline-x3 " in err) == (2, True)
     code, _, err = srq("info", "edsr-baseline-x5")
-    assert (code, "no such model file: edsr-baseline-x5" in err) == (2, True)
+    assert (code, "no such model file: edsr-baseline-x5; did you mean 'edsr" in err) == (2, True)
