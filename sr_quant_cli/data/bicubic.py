@@ -10,30 +10,34 @@ References
    on Acoustics, Speech, and Signal Processing 29 (6), 1981: the kernel, equation 15.
 """
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
+D = TypeVar("D", bound=np.uint8 | np.uint16)
 
-def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Resize to ``height`` x ``width``: rows first, rounded to uint8, then columns, rounded.
+
+def resize(image: NDArray[D], height: int, width: int) -> NDArray[D]:
+    """Resize to ``height`` x ``width``: rows first, rounded to the type, then columns, rounded.
 
     Parameters
     ----------
     image
-        uint8 ``[H, W]`` or ``[H, W, C]``, 0..255.
+        uint8 or uint16 ``[H, W]`` or ``[H, W, C]``, over the full range of the type.
     height, width
         Size of the result in pixels. MATLAB starts with the axis that shrinks more; here rows
         always come first, which makes no difference when both axes are scaled equally.
 
     Returns
     -------
-    NDArray[np.uint8]
-        ``[height, width]`` or ``[height, width, C]``.
+    NDArray
+        Of the same type, ``[height, width]`` or ``[height, width, C]``.
 
     Raises
     ------
     ValueError
-        Not uint8, not two- or three-dimensional, or an empty input or output.
+        Neither uint8 nor uint16, not two- or three-dimensional, or an empty input or output.
 
     Examples
     --------
@@ -42,8 +46,9 @@ def resize(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint
     >>> resize(np.array([[0, 255]], dtype=np.uint8), 1, 4)
     array([[  0,  52, 203, 255]], dtype=uint8)
     """
-    if image.dtype != np.uint8 or image.ndim not in (2, 3):
-        raise ValueError(f"need uint8 [H, W] or [H, W, C], got {image.dtype} {list(image.shape)}")
+    if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3):
+        given = f"{image.dtype} {list(image.shape)}"
+        raise ValueError(f"need uint8 or uint16 [H, W] or [H, W, C], got {given}")
     if min(*image.shape, height, width) < 1:
         raise ValueError(f"cannot resize {list(image.shape)} to {height}x{width}: empty")
     tall = _resize_rows(image, height)
@@ -76,8 +81,8 @@ def downscale(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
     return resize(image[: height * scale, : width * scale], height, width)
 
 
-def enlarge(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    """Enlarge uint8 ``[h, w]`` or ``[h, w, C]`` to ``[h * scale, w * scale]`` or ``[..., C]``.
+def enlarge(image: NDArray[D], scale: int) -> NDArray[D]:
+    """Enlarge ``[h, w]`` or ``[h, w, C]``, uint8 or uint16, to ``[h * scale, w * scale(, C)]``.
 
     Raises
     ------
@@ -134,17 +139,19 @@ def taps(size: int, resized: int) -> tuple[NDArray[np.intp], NDArray[np.float64]
     return np.minimum(mirrored, 2 * size - 1 - mirrored), weights
 
 
-def _resize_rows(image: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:
+def _resize_rows(image: NDArray[D], height: int) -> NDArray[D]:
     """Resize axis 0 of ``[H, ...]`` to ``height``."""
     index, weights = taps(image.shape[0], height)
     # float32 is exact at x2 and x4, whose weights are multiples of 2^-12; at x3 (multiples of
-    # 1/81) no rounding tie can occur.
-    light = weights.astype(np.float32)
+    # 1/81) no rounding tie can occur. 16 bits need more.
+    precision = np.float32 if image.dtype == np.uint8 else np.float64
+    light = weights.astype(precision)
     rows = image.reshape(image.shape[0], -1)
-    resized = np.empty((height, rows.shape[1]), dtype=np.uint8)
+    resized = np.empty((height, rows.shape[1]), dtype=image.dtype)
+    most = np.iinfo(image.dtype).max
     for row in range(height):
         # einsum, not matmul: the threads of a BLAS library stall each other on a busy machine.
-        values = np.einsum("p,pn->n", light[row], rows[index[row]].astype(np.float32))
+        values = np.einsum("p,pn->n", light[row], rows[index[row]].astype(precision))
         values += 0.5  # truncated below, so that halves round up as in MATLAB, not to even
-        resized[row] = values.clip(0, 255)
+        resized[row] = values.clip(0, most)
     return resized.reshape(height, *image.shape[1:])

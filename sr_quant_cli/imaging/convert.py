@@ -1,4 +1,4 @@
-"""Conversion between 8-bit pixels and tensors."""
+"""Conversion between pixels and tensors."""
 
 import numpy as np
 import torch
@@ -8,11 +8,20 @@ from torch import Tensor
 from sr_quant_cli.errors import FailedError
 
 
-def to_tensor(pixels: NDArray[np.uint8] | Tensor, device: torch.device) -> Tensor:
-    """Convert uint8 ``[N, H, W, 3]`` to float32 0..1 ``[N, 3, H, W]``, channels last in memory."""
+def to_tensor(
+    pixels: NDArray[np.uint8] | NDArray[np.float32] | Tensor, device: torch.device
+) -> Tensor:
+    """Convert ``[N, H, W, 3]`` to float32 0..1 ``[N, 3, H, W]``, channels last in memory.
+
+    Parameters
+    ----------
+    pixels
+        uint8, or float32 0..1.
+    """
     if isinstance(pixels, np.ndarray):
         pixels = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
-    return pixels.to(device).permute(0, 3, 1, 2).float().div_(255)
+    picture = pixels.to(device).permute(0, 3, 1, 2)
+    return picture if picture.is_floating_point() else picture.float().div_(255)
 
 
 def to_pixels(picture: Tensor) -> NDArray[np.uint8]:

@@ -16,7 +16,55 @@ class Span:
     last: int
 
 
-def spans(length: int, core: int, halo: int, alignment: int = 1) -> Iterator[Span]:
+@dataclass(frozen=True)
+class Region:
+    """A rectangle of a picture, in LR pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.left},{self.top},{self.width},{self.height}"
+
+    @property
+    def bottom(self) -> int:
+        """First row below it."""
+        return self.top + self.height
+
+    @property
+    def right(self) -> int:
+        """First column to its right."""
+        return self.left + self.width
+
+    def check(self, height: int, width: int) -> None:
+        """Refuse a rectangle that is empty, or not within a ``height`` x ``width`` picture.
+
+        Raises
+        ------
+        UsageError
+            With the size of the picture.
+        """
+        if min(self.height, self.width) < 1 or min(self.top, self.left) < 0:
+            problem = "must be X,Y,W,H with X and Y from 0 and W and H from 1"
+            raise UsageError(problem, field="region", value=self)
+        if self.bottom > height or self.right > width:
+            raise UsageError(
+                f"goes beyond the picture, which has {width}x{height} pixels",
+                field="region",
+                value=self,
+            )
+
+
+def spans(
+    length: int,
+    core: int,
+    halo: int,
+    alignment: int = 1,
+    begin: int = 0,
+    end: int | None = None,
+) -> Iterator[Span]:
     """Cut ``length`` pixels into equal tiles that keep at most ``core`` and see ``halo`` more.
 
     With ``halo`` at least the radius of the receptive field, every kept pixel has seen all it
@@ -24,17 +72,35 @@ def spans(length: int, core: int, halo: int, alignment: int = 1) -> Iterator[Spa
     network's own padding acts there as it does on the whole picture. Tiles begin at multiples of
     ``alignment``, and end there or where the picture ends: core and halo are made larger for that.
 
+    Parameters
+    ----------
+    begin, end
+        Keep only the pixels ``[begin, end)``; None: to the last one.
+
     >>> list(spans(10, core=4, halo=3))[1]
     Span(start=1, stop=10, first=4, last=8)
     >>> list(spans(30, core=5, halo=3, alignment=8))[1]
     Span(start=0, stop=24, first=8, last=16)
+    >>> list(spans(30, core=20, halo=3, begin=4, end=11))
+    [Span(start=1, stop=14, first=4, last=11)]
     """
-    core, halo = aligned(core, alignment), aligned(halo, alignment)
+    end = length if end is None else end
+    core, origin = aligned(core, alignment), begin // alignment * alignment
     # A narrow last tile would be nearly all overlap.
-    core = aligned(-(-length // -(-length // core)), alignment)
-    for first in range(0, length, core):
-        last = min(first + core, length)
-        yield Span(max(first - halo, 0), min(last + halo, length), first, last)
+    core = aligned(-(-(end - origin) // -(-(end - origin) // core)), alignment)
+    for first in range(origin, end, core):
+        yield tile_of(max(first, begin), min(first + core, end), length, halo, alignment)
+
+
+def tile_of(first: int, last: int, length: int, halo: int, alignment: int = 1) -> Span:
+    """Return the tile of ``length`` pixels that keeps ``[first, last)`` and sees ``halo`` more.
+
+    >>> tile_of(9, 12, 40, halo=3, alignment=8)
+    Span(start=0, stop=24, first=9, last=12)
+    """
+    halo = aligned(halo, alignment)
+    start = first // alignment * alignment - halo
+    return Span(max(start, 0), min(aligned(last, alignment) + halo, length), first, last)
 
 
 @dataclass(frozen=True)

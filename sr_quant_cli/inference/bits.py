@@ -174,6 +174,12 @@ def followed_inputs(network: Network) -> dict[str, str]:
     return followed
 
 
+def input_bits(network: Network) -> int:
+    """Bits of the pictures that the first layer of a network computes with; 32: float."""
+    quantization = network.quantization
+    return FLOAT_BITS if quantization is None else quantization.sites[0].input_bits
+
+
 def _size(span: Span) -> int:
     return span.stop - span.start
 

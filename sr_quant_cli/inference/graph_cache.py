@@ -13,6 +13,7 @@ from functools import cache
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
@@ -27,6 +28,9 @@ from sr_quant_cli.system.files import cache_dir, read_sealed, scratch, write_sea
 from sr_quant_cli.system.processor import features, has_vnni
 from sr_quant_cli.system.reporting import note, warn
 from sr_quant_cli.system.terminal import printable
+
+if TYPE_CHECKING:
+    from sr_quant_cli.lowering.onnx import Io
 
 MAKERS = (
     "inference/graph_cache.py",
@@ -54,18 +58,24 @@ class Prepared:
     """PSNR of the model itself on the small picture, dB"""
     source: str
     """project that a checkpoint was taken to come from; empty for srq's own files"""
+    input_bits: int = 32
+    """bits of the input of its first layer; 32: float"""
 
     @property
     def graph(self) -> Path:
-        """Path of the graph, which takes and gives uint8 pictures."""
+        """Path of the graph."""
         return self.folder / "graph.onnx"
 
 
-def prepare(source: Source, depth: Depth = "full", row: int | None = None) -> Prepared:
+def prepare(
+    source: Source, depth: Depth = "full", row: int | None = None, io: "Io" = "uint8"
+) -> Prepared:
     """Find the graph of a model in the cache, or make it.
 
     Parameters
     ----------
+    io
+        Input and output of the graph: ``uint8`` for pictures of 8 bits, ``unrounded`` for others.
     row
         Row of bits for a network whose bits follow the picture; None: the network as it is.
 
@@ -77,14 +87,14 @@ def prepare(source: Source, depth: Depth = "full", row: int | None = None) -> Pr
         The cache cannot be written, or the network has operations that graphs do not have.
     """
     path = source.path
-    folder = _folder_of(source, depth, row)
+    folder = _folder_of(source, depth, row, io)
     found = _read(folder)
     if found is None:
         folder = _writable(folder)
         with alone(folder):
             found = _read(folder)
             if found is None:
-                _make(source, depth, row, folder)
+                _make(source, depth, row, io, folder)
                 found = _read(folder)
         if found is None:
             raise FailedError(f"{folder}: what was written there does not come back")
@@ -95,14 +105,14 @@ def prepare(source: Source, depth: Depth = "full", row: int | None = None) -> Pr
 
 
 def kept(source: Source) -> Prepared | None:
-    """Find the graph of a model in the cache; None: it is not made yet.
+    """Find the graph of a model for 8-bit pictures in the cache; None: it is not made yet.
 
     Raises
     ------
     UsageError
         The file is not readable.
     """
-    return _read(_folder_of(source, "full", None))
+    return _read(_folder_of(source, "full", None, "uint8"))
 
 
 @cache
@@ -143,7 +153,7 @@ def open_graph(
     return get_runtime(name).open(prepared.graph, threads, precision, kept)
 
 
-def _folder_of(source: Source, depth: Depth, row: int | None) -> Path:
+def _folder_of(source: Source, depth: Depth, row: int | None, io: "Io") -> Path:
     """Folder of a graph, whose name is a hash of all that decides what the graph looks like."""
     path = source.path
     try:
@@ -151,7 +161,7 @@ def _folder_of(source: Source, depth: Depth, row: int | None) -> Path:
     except OSError as error:
         raise UsageError(f"no such model file: {path}") from error
     # A checkpoint of another project may hold several scales, or have its scale in its name.
-    which = [depth, row, None if source.is_model_file else (source.scale, path.name)]
+    which = [depth, row, io, None if source.is_model_file else (source.scale, path.name)]
     packages = sorted({*_PACKAGES, *(entry.package for entry in runtimes())})
     makers = [fingerprint(), features(), has_vnni(), *map(_version, packages)]
     key = sha256(content + repr((which, makers)).encode()).hexdigest()[:20]
@@ -169,7 +179,8 @@ def _read(folder: Path) -> Prepared | None:
     """Read a folder of the cache; None: it is missing, damaged or incomplete."""
     known = read_sealed(folder / "model.json")
     try:
-        found = Prepared(folder, ModelTraits.of(known["facts"]), known["psnr"], known["source"])
+        traits = ModelTraits.of(known["facts"])
+        found = Prepared(folder, traits, known["psnr"], known["source"], known["input_bits"])
         intact = sha256(found.graph.read_bytes()).hexdigest() == known["graph"]
     except (OSError, TypeError, KeyError, ValueError):
         return None
@@ -199,12 +210,13 @@ _passing_folders: list[tempfile.TemporaryDirectory[str]] = []
 """removed when the process ends"""
 
 
-def _make(source: Source, depth: Depth, row: int | None, folder: Path) -> None:
+def _make(source: Source, depth: Depth, row: int | None, io: "Io", folder: Path) -> None:
     """Trace a model; this takes seconds and imports torch."""
     # torch makes a folder of its own while it traces.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
     import torch
 
+    from sr_quant_cli.inference.bits import input_bits
     from sr_quant_cli.lowering.deploy import deploy
     from sr_quant_cli.lowering.graph import save_graph
     from sr_quant_cli.lowering.samples import sample_pairs
@@ -218,7 +230,7 @@ def _make(source: Source, depth: Depth, row: int | None, folder: Path) -> None:
 
         network, name = at_row(network, row), f"{name}, row {row}"
     note(f"preparing {name} for the runtimes here, once")
-    deployed = deploy(network, name, "uint8", full_range=has_vnni())
+    deployed = deploy(network, name, io, full_range=has_vnni())
     _, lr, hr = sample_pairs(network.scale)[0]
     psnr = rgb_psnr(TorchRuntime(network, torch.device("cpu"))(lr), hr)
     save_graph(deployed.model, folder / "graph.onnx")
@@ -226,6 +238,7 @@ def _make(source: Source, depth: Depth, row: int | None, folder: Path) -> None:
         "facts": asdict(deployed.traits),
         "psnr": psnr,
         "source": header.card.source,
+        "input_bits": input_bits(network),
         "graph": sha256((folder / "graph.onnx").read_bytes()).hexdigest(),
     }
     write_sealed(folder / "model.json", known)

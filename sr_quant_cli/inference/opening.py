@@ -5,23 +5,29 @@ torch is imported only where it is needed: a prepared graph does without.
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.imaging.tiling import Patches
-from sr_quant_cli.inference.choice import choose
+from sr_quant_cli.inference.choice import choose, pixel_seconds
 from sr_quant_cli.inference.graph_cache import open_graph, prepare
 from sr_quant_cli.inference.options import DEFAULTS, RunOptions
-from sr_quant_cli.inference.upscaler import TiledUpscaler, Upscaler, WholeUpscaler
+from sr_quant_cli.inference.tiled import TiledUpscaler
+from sr_quant_cli.inference.upscaler import Upscaler, WholeUpscaler
 from sr_quant_cli.modelfiles.loading import load, name_of
-from sr_quant_cli.modelfiles.named import Source
+from sr_quant_cli.modelfiles.named import Source, full_precision_model
 from sr_quant_cli.runtimes.base import GraphRuntime, ModelTraits
 from sr_quant_cli.runtimes.registry import AUTO, TORCH, get_runtime, graph_runtimes, runtime_of
 from sr_quant_cli.scales import check_enlargement
-from sr_quant_cli.system.reporting import warn
+from sr_quant_cli.system.choices import PrecisionChoice
+from sr_quant_cli.system.processes import cores, thread_limit
+from sr_quant_cli.system.reporting import note, warn
 
 if TYPE_CHECKING:
     from sr_quant_cli.inference.bits import BitMeter
+    from sr_quant_cli.lowering.onnx import Io
     from sr_quant_cli.runtimes.torch import TorchRuntime
 
 
@@ -37,8 +43,15 @@ def open_model(source: Source, options: RunOptions = DEFAULTS) -> Upscaler:
     """
     if source.kind == "graph":
         return _open_graph_file(source, options)
+    if options.range is not None:
+        raise UsageError(f"{source.path} is no graph", field="range", value=options.range)
     if options.patches is not None:
         return _open_patchwise(source, options, options.patches)
+    return _open_network(source, options, "unrounded" if options.self_ensemble else "uint8")
+
+
+def _open_network(source: Source, options: RunOptions, io: "Io") -> TiledUpscaler:
+    """Open a model file or checkpoint; ``io`` is that of its graph."""
     if options.runtime == TORCH or (options.runtime == AUTO and _means_cuda(options.device)):
         return _open_in_torch(source, options)
     if options.device not in ("auto", "cpu"):
@@ -48,7 +61,7 @@ def open_model(source: Source, options: RunOptions = DEFAULTS) -> Upscaler:
             value=options.device,
         )
     try:
-        prepared = prepare(source, options.depth)
+        prepared = prepare(source, options.depth, io=io)
     except FailedError as error:
         if options.runtime != AUTO:
             raise
@@ -60,9 +73,33 @@ def open_model(source: Source, options: RunOptions = DEFAULTS) -> Upscaler:
     if name == TORCH:
         return _open_in_torch(source, options)
     graph = open_graph(name, prepared, options.threads, options.precision)
+    for_deep = _open_full if source.default else _open_unrounded
+    precise = io == "unrounded" and graph.precision == "fp32" and not source.default
+    seconds = pixel_seconds(prepared, options.precision, name)
+    threads = thread_limit(options.threads) or cores()
     return TiledUpscaler(
-        graph, prepared.traits, options.tile, lambda: _open_in_torch(source, options).runtime
+        graph,
+        prepared.traits,
+        options.tile,
+        lambda: _open_in_torch(source, options).runtime,
+        for_deep=None if precise else partial(for_deep, source, options),
+        self_ensemble=options.self_ensemble,
+        input_bits=prepared.input_bits,
+        pixel_seconds=None if seconds is None else seconds / threads,
     )
+
+
+def _open_full(source: Source, options: RunOptions) -> TiledUpscaler:
+    """Open the full-precision model, which enlarges pictures of 16 bits instead of the default."""
+    path = full_precision_model(source.scale or 4)
+    upscaler = _open_unrounded(Source(path, "embedded", source.scale), options)
+    note(f"16 bits: {upscaler.name}, the model in full precision, enlarges them")
+    return upscaler
+
+
+def _open_unrounded(source: Source, options: RunOptions) -> TiledUpscaler:
+    """Open a model for pictures of 16 bits: with floats in and out, and in fp32."""
+    return _open_network(source, replace(options, precision="fp32"), "unrounded")
 
 
 def common_scale(upscalers: Sequence[Upscaler], scale: int | None) -> int:
@@ -100,8 +137,18 @@ def _load_in_torch(
 
 
 def _open_in_torch(source: Source, options: RunOptions) -> TiledUpscaler:
+    from sr_quant_cli.inference.bits import input_bits
+
     runtime, traits, meter = _load_in_torch(source, options)
-    return TiledUpscaler(runtime, traits, options.tile, meter=meter)
+    return TiledUpscaler(
+        runtime,
+        traits,
+        options.tile,
+        meter=meter,
+        for_deep=partial(_open_full, source, options) if source.default else None,
+        self_ensemble=options.self_ensemble,
+        input_bits=input_bits(runtime.network),
+    )
 
 
 def _open_patchwise(source: Source, options: RunOptions, patches: Patches) -> Upscaler:
@@ -120,7 +167,7 @@ def _open_patchwise(source: Source, options: RunOptions, patches: Patches) -> Up
     provider = model.network.bit_provider
     listed = provider if isinstance(provider, ListedProvider) else None
     rows = RowRuntime(listed, open_row, options.runtime)
-    return PatchwiseUpscaler(rows, traits, meter, patches)
+    return PatchwiseUpscaler(rows, traits, meter, patches, for_deep=model)
 
 
 def _open_graph_file(source: Source, options: RunOptions) -> Upscaler:
@@ -152,11 +199,34 @@ def _open_graph_file(source: Source, options: RunOptions) -> Upscaler:
             field="tile",
             value=tile,
         )
-    graph = entry.open(path, options.threads, options.precision)
+    if traits is not None and options.range is not None:
+        raise UsageError(f"{path} is srq's own", field="range", value=options.range)
+
+    def opened(precision: PrecisionChoice) -> GraphRuntime:
+        graph = entry.open(path, options.threads, precision)
+        if options.range is not None and not graph.on_floats:
+            raise UsageError(f"{path} takes pixels", field="range", value=options.range)
+        graph.white = options.range or 1
+        return graph
+
+    def tiled(precision: PrecisionChoice) -> TiledUpscaler:
+        assert traits is not None
+        graph = opened(precision)
+        again = partial(tiled, "fp32") if graph.on_floats and graph.precision != "fp32" else None
+        ensemble = options.self_ensemble
+        return TiledUpscaler(graph, traits, tile, for_deep=again, self_ensemble=ensemble)
+
     if traits is not None:
         check_enlargement(traits.name, traits.scale, source.scale)
-        return TiledUpscaler(graph, traits, tile)
-    whole = WholeUpscaler(graph, path.name)
+        return tiled(options.precision)
+    graph = opened(options.precision)
+    precise = not graph.on_floats or graph.precision == "fp32"
+    whole = WholeUpscaler(
+        graph,
+        path.name,
+        for_deep=None if precise else partial(opened, "fp32"),
+        self_ensemble=options.self_ensemble,
+    )
     check_enlargement(whole.name, whole.scale, source.scale)
     return whole
 

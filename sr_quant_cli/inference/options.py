@@ -29,6 +29,10 @@ class RunOptions:
         LR pixels that a tile keeps per side; None: by memory.
     patches
         Enlarge each patch as a picture of its own; None: in tiles that join seamlessly.
+    self_ensemble
+        Take the mean of the float results of the eight rotations and reflections of a picture.
+    range
+        Value of white in a foreign graph with float input: 1 or 255; None: 1.
 
     Raises
     ------
@@ -43,6 +47,8 @@ class RunOptions:
     depth: Depth = "full"
     tile: int | None = None
     patches: Patches | None = None
+    self_ensemble: bool = False
+    range: int | None = None
 
     def __post_init__(self) -> None:
         check_choice(self.runtime)
@@ -50,6 +56,10 @@ class RunOptions:
             get_runtime(self.runtime).check_precision(self.precision)
         if self.patches is not None and self.tile is not None:
             raise UsageError("patches (`patchwise`) are no tiles", field="tile", value=self.tile)
+        if self.patches is not None and self.self_ensemble:
+            raise UsageError("not with patches (`patchwise`)", field="self_ensemble")
+        if self.range not in (None, 1, 255):
+            raise UsageError("must be 1 or 255", field="range", value=self.range)
 
 
 DEFAULTS = RunOptions()

@@ -2,8 +2,8 @@
 
 Every patch is a picture of its own. Unlike a tile it sees nothing of its surroundings: its borders
 are padded, and a network whose bits follow the picture chooses them for each patch. Each of two
-neighbouring patches loses half of their overlap. Patches are rounded to 8 bits before they are
-joined.
+neighbouring patches loses half of their overlap. Patches are rounded to the levels of the picture
+before they are joined.
 
 References
 ----------
@@ -13,14 +13,17 @@ References
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from sr_quant_cli.imaging.tiling import Patches, Span
+from sr_quant_cli.imaging.levels import Levels, to_floats, to_levels
+from sr_quant_cli.imaging.tiling import Patches, Region, Span
 from sr_quant_cli.inference.bits import BitMeter
+from sr_quant_cli.inference.tiled import pixel_budget
 from sr_quant_cli.inference.tiles import OnTile, TileResult, ignore
-from sr_quant_cli.inference.upscaler import ReadRegion, Upscaler, empty_band, pixel_budget, put
-from sr_quant_cli.runtimes.base import ModelTraits, PatchRuntime, Pixels
+from sr_quant_cli.inference.upscaler import ReadRegion, Upscaler, area_of, empty_band, kept
+from sr_quant_cli.runtimes.base import ModelTraits, PatchRuntime
 
 
 class PatchwiseUpscaler(Upscaler):
@@ -35,6 +38,8 @@ class PatchwiseUpscaler(Upscaler):
         Counts the bits of the network.
     batch
         Number of patches of the usual size that run at once; fewer larger ones do. None: by memory.
+    for_deep
+        Runtime for pictures of 16 bits; None: the same.
     """
 
     def __init__(
@@ -44,34 +49,49 @@ class PatchwiseUpscaler(Upscaler):
         meter: BitMeter,
         patches: Patches,
         batch: int | None = None,
+        for_deep: PatchRuntime | None = None,
     ) -> None:
         self.name, self.scale = traits.name, traits.scale
         self.runtime, self.patches, self.meter = runtime, patches, meter
-        self.ran_by = runtime.runtime
+        self.ran_by, self._for_deep = runtime.runtime, for_deep or runtime
         usual = patches.patch**2
         self._batch = batch or max(1, pixel_budget(traits) // usual)
         self._pixels = self._batch * usual
         if runtime.batch_matters:
             self._batch = self._pixels = 1
 
-    def tile_count(self, height: int, width: int) -> int:
-        """Number of patches of a picture."""
-        return len(self.patches.spans(height)) * len(self.patches.spans(width))
+    def tile_count(self, height: int, width: int, region: Region | None = None) -> int:
+        """Number of patches that ``bands`` runs for a picture."""
+        rows, columns = self._grid(area_of(region, height, width), height, width)
+        return len(rows) * len(columns)
 
     def bands(
-        self, read: ReadRegion, height: int, width: int, on_tile: OnTile = ignore
-    ) -> Iterator[Pixels]:
+        self,
+        read: ReadRegion,
+        height: int,
+        width: int,
+        on_tile: OnTile = ignore,
+        region: Region | None = None,
+    ) -> Iterator[Levels]:
         """Enlarge a picture with only some of its rows of patches in memory."""
-        rows, columns = self.patches.spans(height), self.patches.spans(width)
+        rows, columns = self._grid(area_of(region, height, width), height, width)
         together = max(1, self._batch // len(columns))
         for first in range(0, len(rows), together):
             yield from self._join(rows[first : first + together], columns, read, on_tile)
 
+    def _grid(self, area: Region, height: int, width: int) -> tuple[list[Span], list[Span]]:
+        """Rows and columns of the patches of the whole picture that show in an area."""
+        return (
+            _within(self.patches.spans(height), area.top, area.bottom),
+            _within(self.patches.spans(width), area.left, area.right),
+        )
+
     def _join(
         self, rows: Sequence[Span], columns: Sequence[Span], read: ReadRegion, on_tile: OnTile
-    ) -> list[Pixels]:
+    ) -> list[Levels]:
         """Enlarge some rows of patches, and join each row to a band."""
-        bands = {row: empty_band(row, columns[-1].last, self.scale) for row in rows}
+        bands: dict[Span, Levels] = {}
+        left, right = columns[0].first, columns[-1].last
         by_size: defaultdict[tuple[int, int], list[tuple[Span, Span]]] = defaultdict(list)
         for row in rows:
             for column in columns:
@@ -81,9 +101,24 @@ class PatchwiseUpscaler(Upscaler):
             for begin in range(0, len(places), count):
                 batch = places[begin : begin + count]
                 lr = np.stack([read(r.start, r.stop, c.start, c.stop) for r, c in batch])
-                sr = self.runtime.batch(lr)
-                bits = self.runtime.latest_bits()
+                runtime = self.runtime
+                if lr.dtype == np.uint8:
+                    sr: Levels = runtime.batch(lr)  # type: ignore[arg-type]
+                else:
+                    runtime = self._for_deep
+                    sr = to_levels(runtime.floats(to_floats(lr)), lr.dtype)
+                self.ran_by, bits = runtime.runtime, runtime.latest_bits()
                 for index, (row, column) in enumerate(batch):
-                    put(sr[index], bands[row], row, column, self)
+                    if row not in bands:
+                        bands[row] = empty_band(row, right - left, self.scale, sr.dtype)
+                    part = kept(sr[index], row, column, self)
+                    start = (column.first - left) * self.scale
+                    bands[row][:, start : start + part.shape[1]] = part
                     on_tile(TileResult(row, column, None if bits is None else bits[index]))
-        return list(bands.values())
+        return [bands[row] for row in rows]
+
+
+def _within(spans: Sequence[Span], begin: int, end: int) -> list[Span]:
+    """Return the spans that keep pixels of ``[begin, end)``, and keep only these."""
+    cut = (replace(s, first=max(s.first, begin), last=min(s.last, end)) for s in spans)
+    return [s for s in cut if s.first < s.last]

@@ -1,41 +1,41 @@
-"""One interface for everything that enlarges pictures: bicubic, and networks on runtimes."""
+"""One interface for everything that enlarges pictures; bicubic, and graphs on whole pictures."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sr_quant_cli.data.bicubic import enlarge
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.imaging.tiling import Span, aligned, core_size, spans
+from sr_quant_cli.imaging.levels import Floats, Levels, to_floats, to_levels
+from sr_quant_cli.imaging.tiling import Region, Span
+from sr_quant_cli.inference.estimate import Estimate
+from sr_quant_cli.inference.symmetry import SYMMETRIES, Symmetry
 from sr_quant_cli.inference.tiles import OnTile, TileResult, ignore
-from sr_quant_cli.runtimes.base import ModelTraits, Pixels, Runtime
-from sr_quant_cli.system.reporting import warn
+from sr_quant_cli.runtimes.base import Runtime
+from sr_quant_cli.system.reporting import note
 
 if TYPE_CHECKING:
     from sr_quant_cli.inference.bits import BitMeter
 
-ReadRegion = Callable[[int, int, int, int], Pixels]
-"""``(top, bottom, left, right)`` in LR pixels -> uint8 ``[h, w, 3]``"""
+ReadRegion = Callable[[int, int, int, int], Levels]
+"""``(top, bottom, left, right)`` in LR pixels -> uint8 or uint16 ``[h, w, 3]``"""
 
-TILE_MEMORY = 768 * 2**20
-"""largest size of the activations of a tile, in bytes"""
-
-MAX_TILE = 584
-"""LR pixels per side of the largest tile, halo included
-
-Larger tiles overlap less, but are slower: with 64 features integer kernels enlarged 111,000 LR
-pixels a second in tiles of 584, and 62,000 in tiles of 712. They also need a larger band of
-finished rows in memory.
-"""
+L = TypeVar("L", bound=np.uint8 | np.uint16)
+T = TypeVar("T", bound=np.generic)
 
 _TRIAL = 48
 """LR pixels per side of the picture by which the scale of a graph is found"""
 
 
 class Upscaler(ABC):
-    """Enlarges 8-bit RGB pictures by an integer factor."""
+    """Enlarges RGB pictures of 8 or 16 bits by an integer factor.
+
+    Pictures of 8 bits give 8 bits. Pictures of 16 bits give 16 bits: the network runs in fp32, and
+    its output is rounded once.
+    """
 
     name: str
     scale: int
@@ -44,8 +44,15 @@ class Upscaler(ABC):
     ran_by: str | None = None
     """name of the runtime that ran the latest picture; None for bicubic"""
 
-    def __call__(self, lr: Pixels, on_tile: OnTile = ignore) -> Pixels:
-        """Enlarge uint8 ``[h, w, 3]``, sRGB 0..255, to uint8 ``[sh, sw, 3]``.
+    def __call__(
+        self, lr: NDArray[L], on_tile: OnTile = ignore, region: Region | None = None
+    ) -> NDArray[L]:
+        """Enlarge ``[h, w, 3]``, sRGB as uint8 or uint16, to ``[sh, sw, 3]`` of the same type.
+
+        Parameters
+        ----------
+        on_tile, region
+            As in ``bands``.
 
         Raises
         ------
@@ -54,21 +61,23 @@ class Upscaler(ABC):
         ValueError
             ``lr`` has another shape, or is empty.
         UsageError
-            The model does not take such a picture.
+            The model does not take such a picture, or the region goes beyond it.
         FailedError
-            The output of the model is not a picture.
+            The output of the model is not a picture, or the memory is too small.
         """
-        if not isinstance(lr, np.ndarray) or lr.dtype != np.uint8:
+        if not isinstance(lr, np.ndarray) or lr.dtype not in (np.uint8, np.uint16):
             given = lr.dtype if isinstance(lr, np.ndarray) else type(lr).__name__
-            raise TypeError(f"a picture is an array of uint8, 0..255, not {given}")
+            raise TypeError(f"a picture is an array of uint8 or uint16, not {given}")
         if lr.ndim != 3 or lr.shape[2] != 3 or not lr.size:
             raise ValueError(f"a picture is of shape [h, w, 3], not {list(lr.shape)}")
         height, width, _ = lr.shape
-        bands = self.bands(_region_of(lr), height, width, on_tile)
+        area = area_of(region, height, width)
+        bands = self.bands(_reader(lr), height, width, on_tile, region)
         first = next(bands)
-        if len(first) == height * self.scale:
-            return first
-        whole = np.empty((height * self.scale, width * self.scale, 3), np.uint8)
+        whole: NDArray[L] = first  # type: ignore[assignment]
+        if len(first) == area.height * self.scale:
+            return whole
+        whole = np.empty((area.height * self.scale, area.width * self.scale, 3), lr.dtype)
         whole[: len(first)] = first
         done = len(first)
         for band in bands:
@@ -76,14 +85,32 @@ class Upscaler(ABC):
             done += len(band)
         return whole
 
-    def tile_count(self, height: int, width: int) -> int:
-        """Number of tiles that ``bands`` runs for a picture."""
+    def deep(self) -> "Upscaler":
+        """Return the upscaler for 16-bit pictures, which another model or runtime may serve.
+
+        ``bands`` passes such pictures on to it.
+        """
+        return self
+
+    def tile_count(self, height: int, width: int, region: Region | None = None) -> int:
+        """Number of tiles that ``bands`` runs for a picture, if the memory suffices."""
         return 1
+
+    def estimate(
+        self, height: int, width: int, region: Region | None = None, bits: int = 8
+    ) -> Estimate:
+        """Estimate the cost of a ``height`` x ``width`` picture of 8 or 16 bits per channel."""
+        return Estimate(None, None, self.tile_count(height, width, region))
 
     @abstractmethod
     def bands(
-        self, read: ReadRegion, height: int, width: int, on_tile: OnTile = ignore
-    ) -> Iterator[Pixels]:
+        self,
+        read: ReadRegion,
+        height: int,
+        width: int,
+        on_tile: OnTile = ignore,
+        region: Region | None = None,
+    ) -> Iterator[Levels]:
         """Enlarge a picture with only some of its tiles in memory.
 
         Parameters
@@ -92,10 +119,12 @@ class Upscaler(ABC):
             Reads a rectangle of the picture.
         on_tile
             Called for every finished tile.
+        region
+            Enlarge only this rectangle; the result is that rectangle of the whole result.
 
         Yields
         ------
-        Bands of rows from the top, uint8 ``[h, s * w, 3]``.
+        Bands of rows from the top, ``[h, s * w, 3]``, of the type that ``read`` gives.
         """
 
 
@@ -103,16 +132,23 @@ class _AtOnce(Upscaler):
     """Base of upscalers that enlarge whole pictures only."""
 
     @abstractmethod
-    def enlarge(self, lr: Pixels) -> Pixels:
-        """Uint8 ``[h, w, 3]`` -> uint8 ``[sh, sw, 3]``."""
+    def enlarge(self, lr: Levels) -> Levels:
+        """``[h, w, 3]`` -> ``[sh, sw, 3]`` of the same type."""
 
     def bands(
-        self, read: ReadRegion, height: int, width: int, on_tile: OnTile = ignore
-    ) -> Iterator[Pixels]:
-        """Enlarge the picture as one band."""
-        band = self.enlarge(read(0, height, 0, width))
-        on_tile(TileResult(Span(0, height, 0, height), Span(0, width, 0, width)))
-        yield band
+        self,
+        read: ReadRegion,
+        height: int,
+        width: int,
+        on_tile: OnTile = ignore,
+        region: Region | None = None,
+    ) -> Iterator[Levels]:
+        """Enlarge the whole picture, and give the region as one band."""
+        area, scale = area_of(region, height, width), self.scale
+        sr = self.enlarge(read(0, height, 0, width))
+        rows = Span(0, height, area.top, area.bottom)
+        on_tile(TileResult(rows, Span(0, width, area.left, area.right)))
+        yield sr[area.top * scale : area.bottom * scale, area.left * scale : area.right * scale]
 
 
 class BicubicUpscaler(_AtOnce):
@@ -123,8 +159,8 @@ class BicubicUpscaler(_AtOnce):
     def __init__(self, scale: int) -> None:
         self.scale = scale
 
-    def enlarge(self, lr: Pixels) -> Pixels:
-        """Uint8 ``[h, w, 3]`` -> uint8 ``[sh, sw, 3]``."""
+    def enlarge(self, lr: Levels) -> Levels:
+        """``[h, w, 3]`` -> ``[sh, sw, 3]`` of the same type."""
         return enlarge(lr, self.scale)
 
 
@@ -133,15 +169,32 @@ class WholeUpscaler(_AtOnce):
 
     Its scale is found by running a small picture.
 
+    Parameters
+    ----------
+    for_deep
+        Opens the runtime for pictures of 16 bits; None: this one.
+    self_ensemble
+        Take the mean over the eight symmetries of a picture.
+
     Raises
     ------
     UsageError
         The graph does not enlarge pictures.
     """
 
-    def __init__(self, runtime: Runtime, name: str) -> None:
-        self.name = name
-        self._runtime = runtime
+    def __init__(
+        self,
+        runtime: Runtime,
+        name: str,
+        for_deep: Callable[[], Runtime] | None = None,
+        *,
+        self_ensemble: bool = False,
+    ) -> None:
+        self.name = name + "+" * self_ensemble
+        self._runtime, self._for_deep = runtime, for_deep
+        self._deep: Runtime | None = None
+        self._symmetries = SYMMETRIES if self_ensemble else SYMMETRIES[:1]
+        self._depth = DepthNote(self.name)
         self.ran_by = runtime.runtime
         output = runtime(np.zeros((_TRIAL, _TRIAL, 3), np.uint8))
         self.scale = output.shape[1] // _TRIAL
@@ -151,100 +204,96 @@ class WholeUpscaler(_AtOnce):
                 f"{name}: output {shape} of a {_TRIAL}x{_TRIAL} picture is no enlarged one"
             )
 
-    def enlarge(self, lr: Pixels) -> Pixels:
-        """Uint8 ``[h, w, 3]`` -> uint8 ``[sh, sw, 3]``."""
+    def enlarge(self, lr: Levels) -> Levels:
+        """``[h, w, 3]`` -> ``[sh, sw, 3]`` of the same type."""
         try:
-            sr = self._runtime(lr)
+            if lr.dtype == np.uint8 and len(self._symmetries) == 1:
+                sr: Levels = self._runtime(lr)  # type: ignore[arg-type]
+            else:
+                sr = self._by_floats(lr)
         except UsageError as error:
             raise UsageError(
                 f"{error} (it takes {_TRIAL}x{_TRIAL}: only multiples of a number?)"
             ) from error
         return checked(sr, lr.shape[0], lr.shape[1], self)
 
+    def _by_floats(self, lr: Levels) -> Levels:
+        runtime, floats = self._runtime, to_floats(lr)
+        if lr.dtype == np.uint16:
+            runtime = self._runtime_for_deep()
 
-class TiledUpscaler(Upscaler):
-    """A network that enlarges tile by tile, with the same result as on the whole picture.
+        def turned(symmetry: Symmetry) -> Floats:
+            return symmetry.undo(runtime.floats(symmetry.apply(floats)[None])[0])
 
-    Dynamic ranges and bits follow the tile instead of the picture, which is warned of once.
+        mean = ensemble(self._symmetries, turned)
+        if lr.dtype == np.uint16:
+            self._depth.look(runtime, mean)
+        return to_levels(mean, lr.dtype)
+
+    def _runtime_for_deep(self) -> Runtime:
+        if self._deep is None:
+            self._deep = self._runtime if self._for_deep is None else self._for_deep()
+        return self._deep
+
+
+class DepthNote:
+    """Says once that the results for pictures of 16 bits have less.
 
     Parameters
     ----------
-    tile
-        LR pixels that a tile keeps per side, rounded up to the alignment of the network; None: as
-        many as ``TILE_MEMORY`` allows.
-    for_small
-        Opens the runtime for pictures that are too small for this one; None: they are refused.
-    meter
-        Counts the bits of the network.
+    name
+        Name of the model.
+    input_bits
+        Bits of the input of its first layer; None: unknown.
     """
 
-    def __init__(
-        self,
-        runtime: Runtime,
-        traits: ModelTraits,
-        tile: int | None = None,
-        for_small: Callable[[], Runtime] | None = None,
-        meter: "BitMeter | None" = None,
-    ) -> None:
-        self.name, self.scale = traits.name, traits.scale
-        self.runtime, self._traits = runtime, traits
-        self._tile = tile
-        self.meter = meter
-        self._for_small = for_small
-        self._tiles_matter = traits.dynamic
+    def __init__(self, name: str, input_bits: int | None = None) -> None:
+        self._name, self._input_bits, self._done = name, input_bits, False
 
-    def tile_size(self, height: int, width: int) -> int:
-        """LR pixels per side that a tile of a ``height`` x ``width`` picture keeps."""
-        traits = self._traits
-        core = self._tile or core_size(height, width, traits.receptive_radius, pixel_budget(traits))
-        return aligned(core, traits.alignment)
-
-    def tile_count(self, height: int, width: int) -> int:
-        """Number of tiles that ``bands`` runs for a picture."""
-        core = self.tile_size(height, width)
-        return -(-height // core) * -(-width // core)
-
-    def bands(
-        self, read: ReadRegion, height: int, width: int, on_tile: OnTile = ignore
-    ) -> Iterator[Pixels]:
-        """Enlarge a picture with only one band of tiles in memory."""
-        core, halo = self.tile_size(height, width), self._traits.receptive_radius
-        alignment = self._traits.alignment
-        runtime = self._runtime_for(min(height, width))
-        self.ran_by = runtime.runtime
-        if self._tiles_matter and core < max(height, width):
-            warn(f"{self.name}: its ranges or bits are those of each tile, not of the picture")
-            self._tiles_matter = False  # once is enough
-        for rows in spans(height, core, halo, alignment):
-            band = empty_band(rows, width, self.scale)
-            for columns in spans(width, core, halo, alignment):
-                sr = runtime(read(rows.start, rows.stop, columns.start, columns.stop))
-                put(sr, band, rows, columns, self)
-                bits = runtime.latest_bits()
-                on_tile(TileResult(rows, columns, None if bits is None else bits[0]))
-            yield band
-
-    def _runtime_for(self, side: int) -> Runtime:
-        # Tiles of larger pictures see at least the halo beside what they keep.
-        least = self._traits.least
-        if side >= least:
-            return self.runtime
-        if self._for_small is None:
-            raise UsageError(f"{self.name} needs pictures of at least {least}x{least} pixels")
-        return self._for_small()
+    def look(self, runtime: Runtime, sr: Floats) -> None:
+        """Look at the first result, float32 ``[H, W, 3]``."""
+        if self._done or sr.min() == sr.max():
+            return
+        self._done = True
+        if not runtime.on_floats:
+            note(f"{self._name} takes and gives 8 bits: the result of 16 bits has only 8")
+        elif np.abs(sr * 255 - np.rint(sr * 255)).max() < 1e-3:
+            note(f"{self._name} rounds its output to 8 bits: the result of 16 bits has only 8")
+        elif self._input_bits is not None and self._input_bits < 16:
+            note(
+                f"{self._name} quantizes its input to {self._input_bits} bits: it does not see "
+                "finer differences of a 16-bit picture"
+            )
 
 
-def pixel_budget(traits: ModelTraits) -> int:
-    """Largest number of LR pixels that go through a network at once."""
-    return min(TILE_MEMORY // traits.bytes_per_pixel, MAX_TILE**2)
+def area_of(region: Region | None, height: int, width: int) -> Region:
+    """Return the region of a ``height`` x ``width`` picture, or all of it.
+
+    Raises
+    ------
+    UsageError
+        It goes beyond the picture.
+    """
+    if region is None:
+        return Region(0, 0, height, width)
+    region.check(height, width)
+    return region
 
 
-def empty_band(rows: Span, width: int, scale: int) -> Pixels:
+def ensemble(symmetries: Sequence[Symmetry], enlarge: Callable[[Symmetry], Floats]) -> Floats:
+    """Mean of the float results of several symmetries, of which two are in memory."""
+    total = enlarge(symmetries[0])
+    for symmetry in symmetries[1:]:
+        total = total + enlarge(symmetry)
+    return total / np.float32(len(symmetries)) if len(symmetries) > 1 else total
+
+
+def empty_band(rows: Span, width: int, scale: int, dtype: np.dtype[L]) -> NDArray[L]:
     """Allocate the band of enlarged rows that a row of tiles keeps; the width is in LR pixels."""
-    return np.empty(((rows.last - rows.first) * scale, width * scale, 3), np.uint8)
+    return np.empty(((rows.last - rows.first) * scale, width * scale, 3), dtype)
 
 
-def checked(sr: Pixels, height: int, width: int, upscaler: Upscaler) -> Pixels:
+def checked(sr: NDArray[T], height: int, width: int, upscaler: Upscaler) -> NDArray[T]:
     """Return the output of a model for a ``height`` x ``width`` picture, if its size is right.
 
     Raises
@@ -259,8 +308,8 @@ def checked(sr: Pixels, height: int, width: int, upscaler: Upscaler) -> Pixels:
     return sr
 
 
-def put(sr: Pixels, band: Pixels, rows: Span, columns: Span, upscaler: Upscaler) -> None:
-    """Copy the kept part of an enlarged tile to its place in a band.
+def kept(sr: NDArray[T], rows: Span, columns: Span, upscaler: Upscaler) -> NDArray[T]:
+    """Return the part of an enlarged tile that is kept.
 
     Raises
     ------
@@ -270,9 +319,9 @@ def put(sr: Pixels, band: Pixels, rows: Span, columns: Span, upscaler: Upscaler)
     checked(sr, rows.stop - rows.start, columns.stop - columns.start, upscaler)
     scale = upscaler.scale
     top, left = (rows.first - rows.start) * scale, (columns.first - columns.start) * scale
-    width, start = (columns.last - columns.first) * scale, columns.first * scale
-    band[:, start : start + width] = sr[top : top + len(band), left : left + width]
+    height, width = (rows.last - rows.first) * scale, (columns.last - columns.first) * scale
+    return sr[top : top + height, left : left + width]
 
 
-def _region_of(lr: Pixels) -> ReadRegion:
+def _reader(lr: Levels) -> ReadRegion:
     return lambda top, bottom, left, right: lr[top:bottom, left:right]

@@ -9,7 +9,15 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_quant_cli.errors import FailedError, SrqError, UsageError, first_line, out_of_memory
+from sr_quant_cli.errors import (
+    FailedError,
+    OutOfMemoryError,
+    SrqError,
+    UsageError,
+    first_line,
+    out_of_memory,
+)
+from sr_quant_cli.imaging.levels import Floats, to_floats, to_levels
 from sr_quant_cli.system.choices import Precision, PrecisionChoice
 
 Pixels = NDArray[np.uint8]
@@ -88,10 +96,28 @@ class Runtime(ABC):
     """registered name"""
     precision: Precision
     """arithmetic of everything that does not run on integers"""
+    on_floats: bool = True
+    """False: it takes and gives 8-bit pixels only, so that ``floats`` rounds to them"""
 
     @abstractmethod
     def __call__(self, lr: Pixels) -> Pixels:
-        """Uint8 ``[h, w, 3]`` -> uint8 ``[sh, sw, 3]``."""
+        """Uint8 ``[h, w, 3]`` -> uint8 ``[sh, sw, 3]``.
+
+        Raises
+        ------
+        OutOfMemoryError
+            The picture is too large for the memory.
+        """
+
+    @abstractmethod
+    def floats(self, lr: Floats) -> Floats:
+        """Float32 ``[N, h, w, 3]``, 0..1 -> float32 ``[N, sh, sw, 3]``, not clipped.
+
+        Raises
+        ------
+        OutOfMemoryError
+            The pictures are too large for the memory.
+        """
 
     @abstractmethod
     def latest_bits(self) -> NDArray[np.float32] | None:
@@ -115,15 +141,30 @@ class PatchRuntime(ABC):
         """Uint8 ``[N, h, w, 3]`` -> uint8 ``[N, sh, sw, 3]``."""
 
     @abstractmethod
+    def floats(self, lr: Floats) -> Floats:
+        """Float32 ``[N, h, w, 3]``, 0..1 -> float32 ``[N, sh, sw, 3]``, not clipped."""
+
+    def free_memory(self) -> int | None:
+        """Free memory of its device, in bytes; None: batches gain nothing on that device."""
+        return None
+
+    @abstractmethod
     def latest_bits(self) -> NDArray[np.float32] | None:
         """Bits chosen by the latest run, ``[N, L]``, a column for each input; None: fixed bits."""
 
 
 class GraphRuntime(Runtime):
-    """A graph from a file: uint8 RGB ``[1, H, W, 3]``, or float RGB 0..1 ``[1, 3, H, W]``.
+    """A graph from a file: uint8 RGB ``[1, H, W, 3]``, or float RGB ``[1, 3, H, W]``.
 
     The first output is the picture. An output named ``bits`` holds the bits that the graph chose.
+
+    Attributes
+    ----------
+    white
+        Value of white in a float graph: 1, or 255.
     """
+
+    white: int = 1
 
     @classmethod
     def open(
@@ -176,6 +217,26 @@ class GraphRuntime(Runtime):
         self._threads = threads
         self._bits: NDArray[np.float32] | None = None
 
+    @abstractmethod
+    def run(self, batch: NDArray[Any]) -> list[NDArray[Any]]:
+        """Run the graph on an input of its form, and return all its outputs.
+
+        Raises
+        ------
+        UsageError, FailedError
+            From ``refused``.
+        """
+
+    def __call__(self, lr: Pixels) -> Pixels:
+        """Uint8 ``[h, w, 3]`` -> uint8 ``[sh, sw, 3]``."""
+        return self.to_pixels(self.run(self.to_batch(lr)))
+
+    def floats(self, lr: Floats) -> Floats:
+        """Float32 ``[N, h, w, 3]``, 0..1 -> float32 ``[N, sh, sw, 3]``, one by one."""
+        if not self.on_floats:
+            return np.stack([to_floats(self(to_levels(picture, np.uint8))) for picture in lr])
+        return np.stack([self._picture(self.run(self.to_batch(picture))) for picture in lr])
+
     def latest_bits(self) -> NDArray[np.float32] | None:
         """Bits chosen by the latest run, ``[1, L]``, a column for each input; None: fixed bits."""
         return self._bits
@@ -204,27 +265,34 @@ class GraphRuntime(Runtime):
                 f"{self.path}: needs one input, float32 [N, 3, H, W] (RGB 0..1) or uint8 "
                 f"[1, H, W, 3] of any height and width; it has {there or 'none'}"
             )
-        self._on_floats = inputs[0][0] == "float32"
+        self.on_floats = inputs[0][0] == "float32"
         self._outputs = outputs
 
     def unreadable(self, error: Exception) -> SrqError:
         """Build the error for a file that cannot be loaded."""
         if out_of_memory(error):
-            return FailedError(f"out of memory: {self.path} cannot be loaded")
+            return OutOfMemoryError(f"out of memory: {self.path} cannot be loaded")
         return UsageError(f"{self.path} is no readable network: {first_line(error)}")
 
-    def refused(self, lr: Pixels, error: Exception) -> SrqError:
-        """Build the error for a picture that the graph does not take."""
-        size = f"{lr.shape[1]}x{lr.shape[0]}"
+    def refused(self, batch: NDArray[Any], error: Exception) -> SrqError:
+        """Build the error for an input that the graph does not take."""
+        size = self.size(batch)
         if out_of_memory(error):
-            return FailedError(f"out of memory: {self.path}, with {size} pixels at once")
+            return OutOfMemoryError(f"out of memory: {self.path}, with {size} pixels at once")
         return UsageError(f"{self.path} does not take a {size} RGB picture: {first_line(error)}")
 
-    def to_batch(self, lr: Pixels) -> NDArray[Any]:
-        """Convert uint8 ``[h, w, 3]`` to the input of the graph."""
-        if not self._on_floats:
+    def size(self, batch: NDArray[Any]) -> str:
+        """Width and height of an input of the graph, in words."""
+        height, width = batch.shape[2:] if self.on_floats else batch.shape[1:3]
+        return f"{width}x{height}"
+
+    def to_batch(self, lr: Pixels | Floats) -> NDArray[Any]:
+        """Convert ``[h, w, 3]``, uint8 or float32 0..1, to the input of the graph."""
+        if not self.on_floats:
             return np.ascontiguousarray(lr[None])
-        return np.ascontiguousarray(lr.transpose(2, 0, 1)[None], dtype=np.float32) / 255
+        planes = np.ascontiguousarray(lr.transpose(2, 0, 1)[None], dtype=np.float32)
+        factor = np.float32(self.white)
+        return planes / (255 / factor) if lr.dtype == np.uint8 else planes * factor
 
     def to_pixels(self, outputs: Sequence[NDArray[Any]]) -> Pixels:
         """Convert outputs to uint8 ``[h, w, 3]``, rounded half to even and clipped; keep the bits.
@@ -236,20 +304,30 @@ class GraphRuntime(Runtime):
         FailedError
             Some of its values are not finite.
         """
+        output = self._first(outputs)
+        if not self.on_floats:
+            return np.array(output[0], np.uint8)
+        return np.ascontiguousarray(to_levels(self._picture(outputs), np.uint8))
+
+    def _picture(self, outputs: Sequence[NDArray[Any]]) -> Floats:
+        """Convert outputs to float32 ``[h, w, 3]``, 0..1; keep the bits."""
+        output = self._first(outputs)
+        if not np.isfinite(output).all():
+            raise FailedError(f"{self.path}: its output is not a number, or infinite")
+        picture: Floats = output[0].astype(np.float32, copy=False).transpose(1, 2, 0)
+        return picture if self.white == 1 else picture / np.float32(self.white)
+
+    def _first(self, outputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """Return the output that is the picture, ``[1, ...]``; keep the bits."""
         named = dict(zip(self._outputs, outputs, strict=True))
         self._bits = np.array(named["bits"]) if "bits" in named else None
         output = outputs[0]
-        if output.ndim != 4 or len(output) != 1 or output.dtype.kind != "uf"[self._on_floats]:
+        if output.ndim != 4 or len(output) != 1 or output.dtype.kind != "uf"[self.on_floats]:
             raise UsageError(
                 f"{self.path}: its output is {output.dtype} {list(output.shape)}, which is no "
                 "picture in the form of its input"
             )
-        if not self._on_floats:
-            return np.array(output[0], np.uint8)
-        if not np.isfinite(output).all():
-            raise FailedError(f"{self.path}: its output is not a number, or infinite")
-        levels = np.clip(np.rint(output[0].astype(np.float32) * 255), 0, 255)
-        return np.ascontiguousarray(levels.astype(np.uint8).transpose(1, 2, 0))
+        return output
 
 
 _TAKEN: tuple[tuple[str, Shape], ...] = (

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime
+from numpy.typing import NDArray
 
-from sr_quant_cli.runtimes.base import PROBE, GraphRuntime, Kernels, Pixels
+from sr_quant_cli.runtimes.base import PROBE, GraphRuntime, Kernels
 from sr_quant_cli.system.choices import Precision
 
 _INTEGER = {
@@ -59,9 +60,9 @@ class OnnxRuntime(GraphRuntime):
         )
         self._input = inputs[0].name
 
-    def __call__(self, lr: Pixels) -> Pixels:
-        """Uint8 ``[h, w, 3]`` -> uint8 ``[sh, sw, 3]``."""
-        return self._run(self._session, lr)
+    def run(self, batch: NDArray[Any]) -> list[NDArray[Any]]:
+        """Run the graph on an input of its form, and return all its outputs."""
+        return self._run(self._session, batch)
 
     def kernels(self) -> Kernels:
         """Count the kernels in the profile of a small picture."""
@@ -70,7 +71,7 @@ class OnnxRuntime(GraphRuntime):
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "profile")
             session = self._open(options)
-            self._run(session, PROBE)
+            self._run(session, self.to_batch(PROBE))
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         executed = [
             (event["args"]["op_name"], event["name"].removesuffix("_kernel_time"))
@@ -91,9 +92,9 @@ class OnnxRuntime(GraphRuntime):
         except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
             raise self.unreadable(error) from error
 
-    def _run(self, session: Any, lr: Pixels) -> Pixels:
+    def _run(self, session: Any, batch: NDArray[Any]) -> list[NDArray[Any]]:
         try:
-            outputs = session.run(None, {self._input: self.to_batch(lr)})
+            outputs: list[NDArray[Any]] = session.run(None, {self._input: batch})
         except Exception as error:  # as above
-            raise self.refused(lr, error) from error
-        return self.to_pixels(outputs)
+            raise self.refused(batch, error) from error
+        return outputs

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import openvino
+from numpy.typing import NDArray
 
-from sr_quant_cli.errors import FailedError, UsageError
-from sr_quant_cli.runtimes.base import PROBE, GraphRuntime, Kernels, Pixels
+from sr_quant_cli.errors import FailedError, OutOfMemoryError, UsageError
+from sr_quant_cli.runtimes.base import PROBE, GraphRuntime, Kernels
 from sr_quant_cli.system.choices import PrecisionChoice
 from sr_quant_cli.system.files import replacing
 
@@ -113,21 +114,21 @@ class OpenVinoRuntime(GraphRuntime):
         used = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         self.precision = "bf16" if used == "bf16" else "fp32"
 
-    def __call__(self, lr: Pixels) -> Pixels:
-        """Uint8 ``[h, w, 3]`` -> uint8 ``[sh, sw, 3]``."""
+    def run(self, batch: NDArray[Any]) -> list[NDArray[Any]]:
+        """Run the graph on an input of its form, and return all its outputs."""
         try:
-            outputs = [*self._compiled([self.to_batch(lr)]).values()]
-        except RuntimeError as error:
-            raise self.refused(lr, error) from error
+            outputs = [*self._compiled([batch]).values()]
+        except (RuntimeError, MemoryError) as error:
+            raise self.refused(batch, error) from error
         if not outputs[0].size:  # OpenVINO does not say why
             if self.precision == "bf16":
                 reason = RuntimeError("OpenVINO computes nothing in bf16, maybe in fp32")
-                raise self.refused(lr, reason)
-            raise FailedError(
-                f"{self.path}: OpenVINO computes nothing of {lr.shape[1]}x{lr.shape[0]} pixels: "
+                raise self.refused(batch, reason)
+            raise OutOfMemoryError(
+                f"{self.path}: OpenVINO computes nothing of {self.size(batch)} pixels: "
                 "they do not fit the network, or the memory"
             )
-        return self.to_pixels(outputs)
+        return outputs
 
     def kernels(self) -> Kernels:
         """Count the kernels by the performance counters of a small picture."""

@@ -1,14 +1,18 @@
 """Graphs of a network whose bits follow the picture: one for each row of bits."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from sr_quant_cli.imaging.convert import to_tensor
+from sr_quant_cli.imaging.levels import Floats
 from sr_quant_cli.quant.dynamic import ListedProvider
 from sr_quant_cli.runtimes.base import PatchRuntime, Pixels, Runtime
+
+P = TypeVar("P", np.uint8, np.float32)
 
 
 class RowRuntime(PatchRuntime):
@@ -38,11 +42,20 @@ class RowRuntime(PatchRuntime):
 
     def batch(self, lr: Pixels) -> Pixels:
         """Uint8 ``[N, h, w, 3]`` -> uint8 ``[N, sh, sw, 3]``."""
+        return self._run(lr, lambda graph, patch: graph(patch))
+
+    def floats(self, lr: Floats) -> Floats:
+        """Float32 ``[N, h, w, 3]``, 0..1 -> float32 ``[N, sh, sw, 3]``, not clipped."""
+        return self._run(lr, lambda graph, patch: graph.floats(patch[None])[0])
+
+    def _run(
+        self, lr: NDArray[P], enlarge: Callable[[Runtime, NDArray[P]], NDArray[P]]
+    ) -> NDArray[P]:
         rows = self._rows(lr)
         sr, bits = [], []
         for row, patch in zip(rows, lr, strict=True):
             graph = self._graph(row)
-            sr.append(graph(patch))
+            sr.append(enlarge(graph, patch))
             bits.append(graph.latest_bits())
         if self._provider is None:
             chosen = [made for made in bits if made is not None]
@@ -53,7 +66,7 @@ class RowRuntime(PatchRuntime):
         """Bits of the latest patches, ``[N, L]``; None: fixed bits."""
         return self._bits
 
-    def _rows(self, lr: Pixels) -> list[int | None]:
+    def _rows(self, lr: Pixels | Floats) -> list[int | None]:
         if self._provider is None:
             return [None] * len(lr)
         with torch.inference_mode():

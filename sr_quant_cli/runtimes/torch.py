@@ -1,10 +1,17 @@
 """Networks in torch: the reference, with fake quantization."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from sr_quant_cli.errors import OutOfMemoryError, out_of_memory
 from sr_quant_cli.imaging.convert import to_pixels, to_tensor
+from sr_quant_cli.imaging.levels import Floats
 from sr_quant_cli.methods import build
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.quant.layers import QuantMatMul
@@ -55,8 +62,39 @@ class TorchRuntime(Runtime, PatchRuntime):
 
     def batch(self, lr: Pixels) -> Pixels:
         """Uint8 ``[N, h, w, 3]`` -> uint8 ``[N, sh, sw, 3]``."""
-        with torch.inference_mode(), autocast(self.precision, self.device):
+        with torch.inference_mode(), self._memory(lr), autocast(self.precision, self.device):
             return to_pixels(self.network(to_tensor(lr, self.device)))
+
+    def floats(self, lr: Floats) -> Floats:
+        """Float32 ``[N, h, w, 3]``, 0..1 -> float32 ``[N, sh, sw, 3]``, always computed in fp32."""
+        precise = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        with torch.inference_mode(), self._memory(lr), precise:
+            sr: Tensor = self.network(to_tensor(lr, self.device))
+            floats: Floats = sr.movedim(-3, -1).contiguous().cpu().numpy()
+        return floats
+
+    def free_memory(self) -> int | None:
+        """Free memory of a CUDA device, in bytes; None on a CPU."""
+        if self.device.type != "cuda":
+            return None
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return free
+
+    @contextmanager
+    def _memory(self, lr: NDArray[Any]) -> Iterator[None]:
+        """Turn torch's lack of memory into one line, and give back what it keeps."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            size = f"{lr.shape[2]}x{lr.shape[1]}"
+            failed = OutOfMemoryError(f"out of memory: torch, with {size} pixels at once")
+        else:
+            return
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        raise failed
 
     def latest_bits(self) -> NDArray[np.float32] | None:
         """Bits chosen by the latest run, ``[N, L]``, a column for each input; None: fixed bits."""

@@ -49,7 +49,7 @@ def thread_limit(count: int | None) -> int | None:
     """
     processes = world().local_size
     if count is None and processes > 1:
-        return max(1, _cores() // processes)
+        return max(1, cores() // processes)
     return count
 
 
@@ -141,7 +141,7 @@ def first_of_machine() -> Iterator[None]:
         distributed.barrier()
 
 
-def _cores() -> int:
+def cores() -> int:
     """Return the number of cores this process may use, fewer than all under a batch system."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -7,8 +7,8 @@ import torch
 from sr_quant_cli.imaging.tiling import Patches, Span
 from sr_quant_cli.inference.bits import BitMeter, Cost, bitops_of_choice, followed_inputs
 from sr_quant_cli.inference.patchwise import PatchwiseUpscaler
+from sr_quant_cli.inference.tiled import TiledUpscaler
 from sr_quant_cli.inference.tiles import TileResult
-from sr_quant_cli.inference.upscaler import TiledUpscaler
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods.minmax import MinMaxConfig
 from sr_quant_cli.methods.pams import PAMSConfig

@@ -9,7 +9,7 @@ from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.tiling import Patches, Span
 from sr_quant_cli.inference.bits import BitMeter
 from sr_quant_cli.inference.patchwise import PatchwiseUpscaler
-from sr_quant_cli.inference.upscaler import TiledUpscaler
+from sr_quant_cli.inference.tiled import TiledUpscaler
 from sr_quant_cli.methods import build
 from sr_quant_cli.methods.ddtb import DDTBConfig
 from sr_quant_cli.networks.base import Network, NetworkConfig

@@ -6,7 +6,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from sr_quant_cli.inference.upscaler import TiledUpscaler
+from sr_quant_cli.inference.tiled import TiledUpscaler
 from sr_quant_cli.lowering.deploy import deploy
 from sr_quant_cli.lowering.graph import save_graph
 from sr_quant_cli.lowering.lower import lower

@@ -1,0 +1,22 @@
+"""Expected cost of enlarging a picture."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Expected cost of enlarging a picture, without reading and writing it.
+
+    Attributes
+    ----------
+    bytes
+        Largest memory of a tile, its activations and a band of the result; None: unknown.
+    seconds
+        Time of the network on this machine; None: it was never measured.
+    tiles
+        Number of tiles.
+    """
+
+    bytes: int | None
+    seconds: float | None
+    tiles: int
