@@ -28,6 +28,7 @@ from sr_quant_cli.cli import (
     runs,
     upscale,
 )
+from sr_quant_cli.cli.grouped import grouped
 from sr_quant_cli.errors import SrqError, out_of_memory
 from sr_quant_cli.report.terminal import TerminalReporter, say
 from sr_quant_cli.system.processes import world
@@ -40,7 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(upscale.upscale)
+app.command(cls=grouped(upscale.GROUPS))(upscale.upscale)
 app.command("eval")(evaluate.evaluate)
 app.command()(pretrain.pretrain)
 app.command()(quantize.quantize)

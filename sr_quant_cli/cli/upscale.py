@@ -1,7 +1,10 @@
 """``srq upscale``."""
 
+import re
+import sys
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -16,7 +19,26 @@ from sr_quant_cli.cli.options import (
     Runtime,
     Step,
     Threads,
+    complete_model,
 )
+from sr_quant_cli.errors import UsageError
+
+GROUPS = {
+    "Size": ("scale", "width", "height", "fit", "max_side", "region", "max_pixels"),
+    "Output": (
+        *("output", "suffix", "format_", "quality", "lossless", "strip", "frames", "overwrite"),
+        *("bit_map", "json"),
+    ),
+    "Many pictures": ("recursive", "skip_existing", "dry_run"),
+    "Model": ("model", "depth", "self_ensemble", "patchwise", "patch", "step"),
+    "Running": ("runtime", "device", "precision", "threads", "tile"),
+}
+"""groups of the options in the help text"""
+
+_LONGEST_SIDE = 10**6
+"""largest width and height that can be asked for"""
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
 def _name(text: str) -> str:
@@ -26,22 +48,108 @@ def _name(text: str) -> str:
     return text
 
 
+def _factors(text: str) -> tuple[float, float]:
+    """Read factors of width and height.
+
+    >>> _factors("2.5"), _factors("1.5x1")
+    ((2.5, 2.5), (1.5, 1.0))
+    """
+    found = re.fullmatch(r"(\d{1,3}(?:\.\d{1,9})?)(?:x(\d{1,3}(?:\.\d{1,9})?))?", text)
+    if found is None:
+        raise UsageError("must be a factor such as 4, 2.5 or 1.5x1", field="scale", value=text)
+    return float(found[1]), float(found[2] or found[1])
+
+
+def _box(text: str) -> tuple[int, int]:
+    """Read a size, such as 1920x1080."""
+    found = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", text)
+    if found is None:
+        raise UsageError("must be WIDTHxHEIGHT, as 1920x1080", field="fit", value=text)
+    return int(found[1]), int(found[2])
+
+
+def _rectangle(text: str) -> tuple[int, int, int, int]:
+    """Read a rectangle, such as 10,20,640,480."""
+    found = re.fullmatch(r"(\d{1,9}),(\d{1,9}),(\d{1,9}),(\d{1,9})", text)
+    if found is None:
+        raise UsageError("must be X,Y,W,H in pixels, as 0,0,640,480", field="region", value=text)
+    left, top, width, height = map(int, found.groups())
+    return left, top, width, height
+
+
+def _count(text: str) -> int:
+    """Read a number of pixels.
+
+    >>> _count("1.5G"), _count("20000")
+    (1500000000, 20000)
+    """
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,9})?)([KMG]?)", text.upper())
+    if found is None:
+        raise UsageError("must be a number, as 500M or 2G", field="max_pixels", value=text)
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+def _standard_input() -> bytes:
+    """Read all of standard input."""
+    if sys.stdin is None:
+        raise UsageError("standard input is closed")
+    return sys.stdin.buffer.read()
+
+
 def upscale(
-    image: Annotated[
-        str,
-        typer.Argument(metavar="IMAGE|FOLDER", parser=_name, help="Picture, or folder."),
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE|FOLDER",
+            parser=_name,
+            help="Pictures, folders, patterns such as 'photos/*.jpg', or - for standard input.",
+        ),
     ],
     scale: Annotated[
-        int | None, typer.Option(help="Enlargement factor: 2, 3 or 4; default 4.")
-    ] = None,
-    model: Annotated[
-        Path | None,
+        Any,
         typer.Option(
-            metavar="FILE|fast",
-            help=f"srq file, checkpoint, {GRAPHS}, run folder, or fast, the smaller embedded "
-            "model; default: the embedded one.",
+            metavar="F|FxF",
+            parser=_factors,
+            help="Factor up to 16, as 2.5; of width and height, as 1.5x1; default 4, or that of "
+            "the model.",
         ),
     ] = None,
+    width: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=_LONGEST_SIDE,
+            metavar="PIXELS",
+            help="Width of the result; the height follows, unless it is given, too.",
+        ),
+    ] = None,
+    height: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=_LONGEST_SIDE, metavar="PIXELS", help="Height of the result; as --width."
+        ),
+    ] = None,
+    fit: Annotated[
+        Any, typer.Option(metavar="WxH", parser=_box, help="Largest result within this box.")
+    ] = None,
+    max_side: Annotated[
+        int | None,
+        typer.Option(min=1, max=_LONGEST_SIDE, metavar="PIXELS", help="Longer side of the result."),
+    ] = None,
+    region: Annotated[
+        Any,
+        typer.Option(
+            metavar="X,Y,W,H",
+            parser=_rectangle,
+            help="Enlarge this rectangle of the input only, in its pixels.",
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        Any,
+        typer.Option(
+            metavar="COUNT", parser=_count, help="Refuse larger results; K, M and G are understood."
+        ),
+    ] = "1G",
     output: Annotated[
         str | None,
         typer.Option(
@@ -49,13 +157,71 @@ def upscale(
             "-o",
             metavar="OUT",
             parser=_name,
-            help="File, or folder (also OUT/); default: IMAGE_x4.png beside it.",
+            help="File, folder (also OUT/), or - for standard output; default: beside the input.",
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
-    tile: Annotated[
-        int | None, typer.Option(min=1, help="Pixels per side of a tile; default: by memory.")
+    suffix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="Text after the names of the inputs; default: the size, as _x4."
+        ),
     ] = None,
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="png, jpg, webp, tiff, avif, or another one that libvips writes here; default: "
+            "by the name of OUT, else png.",
+        ),
+    ] = None,
+    quality: Annotated[
+        int | None,
+        typer.Option(min=1, max=100, help="Quality of lossy formats; default 95 or 90."),
+    ] = None,
+    lossless: Annotated[
+        bool, typer.Option("--lossless", help="Lossless WebP, AVIF or JPEG XL.")
+    ] = False,
+    strip: Annotated[
+        bool, typer.Option("--strip", help="Drop all metadata, the colour profile included.")
+    ] = False,
+    frames: Annotated[
+        Literal["all", "first"],
+        typer.Option(help="Frames of animations and pages to enlarge."),
+    ] = "all",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    recursive: Annotated[
+        bool,
+        typer.Option(
+            "--recursive", "-r", help="Enter subfolders; results lie in folders of the same names."
+        ),
+    ] = False,
+    skip_existing: Annotated[
+        bool,
+        typer.Option(
+            "--skip-existing", help="Leave out what is done, to go on after an interruption."
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")
+    ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            autocompletion=complete_model,
+            help=f"Name from 'srq models list', srq file, checkpoint, {GRAPHS}, or run folder; "
+            "default: an embedded one of the scale.",
+        ),
+    ] = None,
+    depth: Depth = "full",
+    self_ensemble: Annotated[
+        bool,
+        typer.Option(
+            "--self-ensemble",
+            help="Mean of eight rotations and reflections, as in papers: eight times as slow.",
+        ),
+    ] = False,
     patchwise: Patchwise = False,
     patch: Patch = None,
     step: Step = None,
@@ -66,14 +232,16 @@ def upscale(
             help="Draw a map of the chosen bits, as IMAGE_x4_bits.png beside the output.",
         ),
     ] = False,
-    depth: Depth = "full",
     runtime: Runtime = "auto",
-    precision: Precision = "auto",
     device: Device = "auto",
+    precision: Precision = "auto",
     threads: Threads = None,
+    tile: Annotated[
+        int | None, typer.Option(min=1, help="Pixels per side of a tile; default: by memory.")
+    ] = None,
     json: Json = None,
 ) -> None:
-    """Enlarge a picture, or all pictures of a folder.
+    """Enlarge pictures.
 
     In a folder, hidden files, subfolders and enlargements (NAME_x4.png beside NAME) are skipped. If
     photo.jpg and photo.png are both there, the second becomes photo.png_x4.png.
@@ -81,42 +249,74 @@ def upscale(
     \b
     Examples:
       srq upscale photo.jpg
-      srq upscale photo.jpg --scale 2 -o large.webp
-      srq upscale holiday/ -o enlarged/
-      srq upscale photo.jpg --model fast
+      srq upscale photo.jpg --scale 2.5 -o large.webp
+      srq upscale photo.jpg --width 1920 --format jpg --quality 90
+      srq upscale photo.jpg --region 8,8,16,12 -o part.png
+      srq upscale holiday/ --recursive -o enlarged/ --skip-existing
+      srq upscale 'holiday/*.jpg' --fit 120x120 --suffix _wall --dry-run
+      srq upscale - -o - < photo.png > large.png
+      srq upscale photo.jpg --model fast -o fast.png
+      srq upscale photo.png --self-ensemble -o best.tif
       srq upscale photo.png --model runs/edsr-x4/model.safetensors
       srq upscale photo.png --model dynamic.safetensors --patchwise --bit-map
       torchrun --nproc-per-node 2 -m sr_quant_cli upscale holiday/
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.commands import upscale as core
+    from sr_quant_cli.commands.batch import BatchOptions
+    from sr_quant_cli.commands.enlarge import PictureOptions
     from sr_quant_cli.commands.jobs import check_places
-    from sr_quant_cli.imaging.tiling import patches_of
+    from sr_quant_cli.commands.places import STREAM
+    from sr_quant_cli.commands.sizes import SizeRequest
+    from sr_quant_cli.imaging.formats import SaveOptions
+    from sr_quant_cli.imaging.tiling import Region, patches_of
     from sr_quant_cli.inference.options import RunOptions
     from sr_quant_cli.system.files import check_outputs, write_json
     from sr_quant_cli.system.processes import world
+    from sr_quant_cli.system.reporting import results_as_notes
 
-    source = Path(image)
-    check_outputs({"output": check_places(source, output), "json": json}, [source, model])
-    options = RunOptions(
-        runtime=runtime,
-        device=device,
-        precision=precision,
-        threads=threads,
-        depth=depth,
-        tile=tile,
-        patches=patches_of(patchwise, patch, step),
+    size = SizeRequest(scale, width, height, fit, max_side)
+    place = check_places(inputs, output)
+    named = [Path(text) for text in (*inputs, model) if text not in (None, str(STREAM))]
+    to_stdout = place.file == STREAM
+    if to_stdout and not dry_run and sys.stdout.isatty():
+        raise UsageError("standard output is a terminal: name a file, or redirect it")
+    check_outputs({"output": None if to_stdout else place.file, "json": json}, named)
+    picture = PictureOptions(
+        save=SaveOptions(format_, quality, lossless or None),
+        strip=strip,
+        frames=frames,
+        region=region and Region(region[1], region[0], region[3], region[2]),
     )
-    done = core.upscale(
-        core.UpscaleRequest(
-            image=source,
-            output=output,
-            model=model,
-            scale=scale,
+    request = core.UpscaleRequest(
+        inputs=tuple(inputs),
+        output=output,
+        recursive=recursive,
+        suffix=suffix,
+        skip_existing=skip_existing,
+        dry_run=dry_run,
+        model=model,
+        batch=BatchOptions(
+            size=size,
+            picture=picture,
             overwrite=overwrite,
             bit_map=bit_map,
-            options=options,
-        )
+            max_pixels=max_pixels,
+            content=_standard_input() if str(STREAM) in inputs else b"",
+            stdout=sys.stdout.buffer,
+        ),
+        options=RunOptions(
+            runtime=runtime,
+            device=device,
+            precision=precision,
+            threads=threads,
+            depth=depth,
+            tile=tile,
+            patches=patches_of(patchwise, patch, step),
+            self_ensemble=self_ensemble,
+        ),
     )
+    with results_as_notes() if to_stdout else nullcontext():
+        done = core.upscale(request)
     if world().rank:
         return
     if json is not None:

@@ -1,26 +1,29 @@
 """Pictures that ``srq upscale`` enlarges, and places of the results."""
 
-import errno
+import glob
 import os
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sr_quant_cli.commands.inputs import Found, Input, find_pictures
+from sr_quant_cli.commands.places import STREAM, Place, check_folder, exists, parse_output
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.imaging.formats import SAVE_OPTIONS, list_folder
 
 BIT_MAP = "_bits"
 """suffix of the name of a bit map, after the name of the enlargement"""
 
-_ENLARGED = re.compile(rf"(.+)_x\d+(?:{BIT_MAP})?")
-_TOLD = 3
+_SIZE = r"x\d+(?:\.\d+)?(?:x\d+(?:\.\d+)?)?|[wh]\d+|max\d+|\d+x\d+"
+_ENLARGED = re.compile(rf"(.+)_(?:{_SIZE})(?:{BIT_MAP})?")
+_LISTED = 3
 """names that are listed for each kind of skipped file"""
 
 
 @dataclass(frozen=True)
 class UpscaleJob:
-    """One picture and the place of its enlargement."""
+    """One picture and the place of its enlargement; ``STREAM`` stands for a standard stream."""
 
     source: Path
     target: Path
@@ -37,145 +40,200 @@ class UpscalePlan:
 
     jobs: tuple[UpscaleJob, ...]
     left_out: str = ""
-    """files of the folder that are skipped, in words for the user"""
+    """files that are skipped, in words for the user: a line for each input"""
 
 
-def check_places(source: Path, output: str | Path | None) -> Path | None:
-    """Refuse a missing input and an impossible output before any work is done.
+@dataclass(frozen=True)
+class Naming:
+    """Names of results.
 
-    Returns
-    -------
-    The file that ``output`` names; None if it names a folder or nothing.
-
-    Raises
-    ------
-    UsageError
-        There is no such picture or folder, or the output does not fit it.
-    """
-    if not exists(source):
-        raise UsageError(f"no such picture or folder: {source}")
-    _, file = _output(output)
-    if file is not None and source.is_dir():
-        raise UsageError(
-            f"is a file name, but the input {source} is a folder", field="output", value=output
-        )
-    return file
-
-
-def exists(path: Path) -> bool:
-    """True if there is a file or folder of that name.
+    Attributes
+    ----------
+    tag
+        Text after the name of the picture, such as ``_x4``.
+    suffix
+        Suffix of the format, such as ``.png``.
 
     Raises
     ------
     UsageError
-        The system does not allow such a name, or a folder on the way is not accessible.
+        The tag cannot be part of a file name.
     """
-    try:
-        path.stat()
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            return False
-        raise UsageError(f"{_short(path)}: {error.strerror}") from error
-    return True
+
+    tag: str
+    suffix: str = ".png"
+
+    def __post_init__(self) -> None:
+        if any(mark in self.tag for mark in ("/", "\\", "\0")):
+            raise UsageError("must be a part of a file name", field="suffix", value=self.tag)
+
+    def name(self, stem: str) -> str:
+        """Name of the result of a picture."""
+        return f"{stem}{self.tag}{self.suffix}"
+
+    def original(self, stem: str) -> str | None:
+        """Name of the picture whose enlargement has this name; None if that is no enlargement.
+
+        >>> Naming("_big").original("a_big"), Naming("_big").original("a.jpg_x4_bits")
+        ('a', 'a.jpg')
+        """
+        match = _ENLARGED.fullmatch(stem)
+        if match is not None:
+            return match[1]
+        plain = stem.removesuffix(BIT_MAP).removesuffix(self.tag)
+        return plain if self.tag and plain != stem.removesuffix(BIT_MAP) else None
 
 
-def plan_jobs(source: Path, scale: int, output: str | Path | None) -> UpscalePlan:
+def plan_jobs(
+    inputs: Sequence[str],
+    naming: Naming,
+    output: str | Path | None = None,
+    *,
+    recursive: bool = False,
+) -> UpscalePlan:
     """Decide the output of every input.
 
-    ``IMAGE`` becomes ``IMAGE_x{scale}.png`` beside it, or goes to ``output``. That is a folder if
-    it ends in a separator or exists as a folder, a file if it has a suffix of ``SAVE_OPTIONS``, and
-    otherwise a folder. In a folder all pictures are taken but enlargements of others there. If two
-    pictures differ in their suffixes alone, the second keeps its own: ``photo.png_x{scale}.png``.
+    An input is a picture, a folder, a pattern such as ``photos/*.jpg``, or ``-`` for standard
+    input. ``IMAGE`` becomes ``IMAGE_x4.png`` beside it, or goes to ``output`` (``parse_output``),
+    where the results of a folder or pattern lie as the pictures do; several folders have one of
+    their names each. Enlargements of pictures that are there are left out. If two pictures of a
+    folder differ in their suffixes alone, the second keeps its own: ``photo.png_x4.png``.
 
     Raises
     ------
     UsageError
-        The input does not exist, holds no pictures, or does not fit the output.
+        An input does not exist, there are no pictures, the output does not fit, two results would
+        be one file, or a result would replace an input.
     """
-    file = check_places(source, output)
-    folder, _ = _output(output)
-    if not source.is_dir():
-        target = file or _place(source, folder) / _name(source.stem, scale)
-        return UpscalePlan((UpscaleJob(source, target),))
-    found = list_folder(source)
-    sources, enlarged = _originals(found.pictures)
-    left_out = ", ".join(
-        _count(paths, kind)
-        for paths, kind in (
-            (found.others, "other file"),
-            (found.folders, "subfolder"),
-            (enlarged, "enlargement"),
-        )
-        if paths
-    )
-    if not sources:
-        raise UsageError(f"no pictures in {source}" + (f", but {left_out}" if left_out else ""))
-    targets = _targets(sources, scale)
-    jobs = [
-        UpscaleJob(path, _place(path, folder) / name)
-        for path, name in zip(sources, targets, strict=True)
-    ]
-    return UpscalePlan(tuple(jobs), f"{source}: left out: {left_out}" if left_out else "")
+    place = check_places(inputs, output)
+    skip = place.folder if place.folder is not None and exists(place.folder) else None
+    given = [find_pictures(text, recursive=recursive, skip=skip) for text in inputs]
+    originals, left_out = _originals(given, naming)
+    found = _below_own_names(given, originals) if _folders(inputs) > 1 else originals
+    lines = [f"{text}: left out: {what}" for text, what in left_out.items()]
+    if not found:
+        told = "; ".join(left_out.values())
+        raise UsageError(f"no pictures in {', '.join(inputs)}" + (f", but {told}" if told else ""))
+    jobs = _jobs(found, naming, place)
+    _check_jobs(jobs)
+    return UpscalePlan(tuple(jobs), "\n".join(lines))
 
 
-def _output(output: str | Path | None) -> tuple[Path | None, Path | None]:
-    """Folder or file that ``output`` names; neither: results go beside their inputs."""
-    if output is None:
-        return None, None
-    path = Path(output)
-    there = exists(path)
-    if there and path.is_dir():
-        return path, None
-    suffix, text = path.suffix.lower(), os.fspath(output)
-    as_folder = text.endswith((os.sep, os.altsep or os.sep))
-    if suffix in SAVE_OPTIONS and not as_folder:
-        return None, path
-    if there:
+def check_places(inputs: Sequence[str], output: str | Path | None) -> Place:
+    """Return the place of the results; standard output for standard input unless named.
+
+    Raises
+    ------
+    UsageError
+        A picture or folder is missing, or the output does not fit the inputs.
+    """
+    for text in inputs:
+        if text != str(STREAM) and not exists(Path(text)) and not glob.has_magic(text):
+            raise UsageError(f"no such picture or folder: {text}")
+    place = parse_output(output)
+    if str(STREAM) in inputs and len(inputs) > 1:
+        raise UsageError("standard input (-) is one picture, and takes no other inputs beside it")
+    if list(inputs) == [str(STREAM)] and output is None:
+        return Place(file=STREAM)
+    if place.file is None:
+        return place
+    what = "standard output" if place.file == STREAM else "a file name"
+    for text in inputs:
+        if Path(text).is_dir():
+            raise UsageError(
+                f"is {what}, but the input {text} is a folder", field="output", value=output
+            )
+    if len(inputs) > 1:
         raise UsageError(
-            f"is no folder, and ends in none of {', '.join(SAVE_OPTIONS)}",
-            field="output",
-            value=output,
+            f"is {what}, but there are {len(inputs)} inputs", field="output", value=output
         )
-    if suffix and not as_folder:
-        raise UsageError(
-            f"suffix must be one of {', '.join(SAVE_OPTIONS)}; "
-            f"for a folder, write {output}{os.sep}",
-            field="output",
-            value=output,
-        )
-    return path, None
+    return place
 
 
-def _place(source: Path, folder: Path | None) -> Path:
-    return source.parent if folder is None else folder
+def _folders(inputs: Sequence[str]) -> int:
+    return sum(text != str(STREAM) and Path(text).is_dir() for text in inputs)
 
 
-def _originals(pictures: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Separate originals from pictures whose names mark them as enlargements of others."""
-    names = {name for path in pictures for name in (path.stem, path.name)}
-    originals: list[Path] = []
-    enlarged: list[Path] = []
-    for path in pictures:
-        match = _ENLARGED.fullmatch(path.stem)
-        (enlarged if match and match[1] in names else originals).append(path)
-    return originals, enlarged
+def _below_own_names(given: Sequence[Input], found: Sequence[Found]) -> list[Found]:
+    """Put the results of each folder below its name."""
+    roots = {id(item): Path(part.text) for part in given for item in part.pictures}
+    named = []
+    for item in found:
+        root = roots[id(item)]
+        own = Path(root.resolve().name) if root.is_dir() else Path()
+        named.append(Found(item.source, own / item.below))
+    return named
 
 
-def _targets(sources: Sequence[Path], scale: int) -> list[str]:
-    """Names of the outputs, all different even if the file system ignores case."""
-    names: list[str] = []
-    taken: set[str] = set()
-    for source in sources:
-        stem = source.stem
-        while stem.casefold() in taken:
+def _originals(given: Sequence[Input], naming: Naming) -> tuple[list[Found], dict[str, str]]:
+    """Separate originals from enlargements of them, and say what else is left out of each input."""
+    seen: set[str] = set()
+    names: defaultdict[Path, set[str]] = defaultdict(set)
+    for item in (item for part in given for item in part.pictures):
+        names[item.source.parent] |= {item.source.stem, item.source.name}
+    originals, left_out = [], {}
+    for part in given:
+        enlarged = []
+        for item in part.pictures:
+            path = os.path.realpath(item.source)
+            if naming.original(item.source.stem) in names[item.source.parent]:
+                enlarged.append(item.source)
+            elif path not in seen:  # a picture that is named twice
+                originals.append(item)
+            seen.add(path)
+        told = ", ".join(_left_out(part, enlarged))
+        if told:
+            left_out[part.text] = told
+    return originals, left_out
+
+
+def _left_out(part: Input, enlarged: Sequence[Path]) -> Iterator[str]:
+    for paths, kind in (
+        (part.others, "other file"),
+        (part.folders, "subfolder"),
+        (enlarged, "enlargement"),
+    ):
+        if paths:
+            yield _count(paths, kind)
+
+
+def _jobs(found: Sequence[Found], naming: Naming, place: Place) -> list[UpscaleJob]:
+    """Name the outputs, all different even if the file system ignores case."""
+    if place.file is not None:
+        if len(found) > 1:
+            raise UsageError(
+                f"is one file, but there are {len(found)} pictures",
+                field="output",
+                value=place.file,
+            )
+        return [UpscaleJob(found[0].source, place.file)]
+    taken: dict[str, Path] = {}
+    jobs = []
+    for item in found:
+        source = item.source
+        folder = source.parent if place.folder is None else place.folder / item.below
+        real, stem = os.path.realpath(folder), "stdin" if source == STREAM else source.stem
+        while (key := f"{real}/{naming.name(stem)}".casefold()) in taken:
+            if taken[key].parent != source.parent:
+                raise UsageError(
+                    f"{taken[key]} and {source} would both become {folder / naming.name(stem)}"
+                )
             stem += source.suffix
-        taken.add(stem.casefold())
-        names.append(_name(stem, scale))
-    return names
+        taken[key] = source
+        jobs.append(UpscaleJob(source, folder / naming.name(stem)))
+    return jobs
 
 
-def _name(stem: str, scale: int) -> str:
-    return f"{stem}_x{scale}.png"
+def _check_jobs(jobs: Sequence[UpscaleJob]) -> None:
+    """Refuse results that would replace an input, or that no folder can take."""
+    sources = {os.path.realpath(job.source): job.source for job in jobs}
+    for job in jobs:
+        source = sources.get(os.path.realpath(job.target))
+        if source is not None and job.target != STREAM:
+            told = "the input itself" if source == job.source else f"the input {source}"
+            raise UsageError(f"the result of {job.source} would replace {told}")
+    for folder in dict.fromkeys(job.target.parent for job in jobs if job.target != STREAM):
+        check_folder(folder)
 
 
 def _count(paths: Sequence[Path], kind: str) -> str:
@@ -184,10 +242,5 @@ def _count(paths: Sequence[Path], kind: str) -> str:
     >>> _count([Path(name) for name in "abcd"], "subfolder")
     '4 subfolders (a, b, c, ...)'
     """
-    names = [path.name for path in paths[:_TOLD]] + ["..."] * (len(paths) > _TOLD)
+    names = [path.name for path in paths[:_LISTED]] + ["..."] * (len(paths) > _LISTED)
     return f"{len(paths)} {kind}{'s' * (len(paths) > 1)} ({', '.join(names)})"
-
-
-def _short(path: Path) -> str:
-    text = str(path)
-    return text if len(text) <= 80 else f"{text[:60]}...{text[-17:]}"

@@ -1,26 +1,28 @@
 """``srq upscale``: picture files in, picture files out."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sr_quant_cli.commands.enlarge import PictureOptions, open_job, run, write
-from sr_quant_cli.commands.jobs import UpscaleJob, check_places, exists, plan_jobs
+from sr_quant_cli.commands.batch import Batch, BatchOptions, PictureResult, report, run_jobs
+from sr_quant_cli.commands.jobs import (
+    Naming,
+    UpscaleJob,
+    UpscalePlan,
+    check_places,
+    plan_jobs,
+)
+from sr_quant_cli.commands.outlook import look_at_batch
+from sr_quant_cli.commands.places import STREAM, exists
+from sr_quant_cli.commands.scaled_models import ScaledModels, find_models
 from sr_quant_cli.errors import FailedError, SrqError, UsageError
-from sr_quant_cli.imaging.io import thumbnail
-from sr_quant_cli.inference.bitmap import draw_bit_map
-from sr_quant_cli.inference.opening import open_model
+from sr_quant_cli.imaging.formats import writable_formats
 from sr_quant_cli.inference.options import RunOptions
-from sr_quant_cli.inference.tiles import TileResult
 from sr_quant_cli.inference.upscaler import Upscaler
-from sr_quant_cli.modelfiles.named import identify
 from sr_quant_cli.runtimes.registry import AUTO
-from sr_quant_cli.system.interrupt import DeferredInterrupts
-from sr_quant_cli.system.processes import collect, from_first, process_group, share
-from sr_quant_cli.system.reporting import progress, result
-from sr_quant_cli.system.terminal import printable
+from sr_quant_cli.system.processes import collect, from_first, process_group
+from sr_quant_cli.system.reporting import note, result
 
 
 @dataclass(frozen=True)
@@ -29,43 +31,46 @@ class UpscaleRequest:
 
     Attributes
     ----------
-    image
-        Picture, or folder of pictures.
+    inputs
+        Pictures, folders, patterns, or ``-``, see ``plan_jobs``.
     output
-        File or folder of the results, see ``plan_jobs``.
+        File or folder of the results, or ``-``.
+    recursive
+        Enter subfolders.
+    suffix
+        Text after the names of pictures; None: by the size, such as ``_x4``.
+    skip_existing
+        Leave out pictures whose results exist.
+    dry_run
+        Report what would be done, and run nothing.
     model
-        What ``identify`` finds a model by.
-    overwrite
-        Replace existing files.
-    bit_map
-        Draw a map of the chosen bits beside each result.
+        What ``identify`` finds a model by; None: the embedded ones.
+    batch
+        Options of all pictures.
+    options
+        Options of running the model.
+
+    Raises
+    ------
+    UsageError
+        Options exclude each other.
     """
 
-    image: Path
+    inputs: tuple[str, ...]
     output: str | Path | None = None
-    model: Path | None = None
-    scale: int | None = None
-    overwrite: bool = False
-    bit_map: bool = False
+    recursive: bool = False
+    suffix: str | None = None
+    skip_existing: bool = False
+    dry_run: bool = False
+    model: str | None = None
+    batch: BatchOptions = field(default_factory=BatchOptions)
     options: RunOptions = field(default_factory=lambda: RunOptions(runtime=AUTO))
 
-
-@dataclass(frozen=True)
-class PictureResult:
-    """Outcome of one job: sizes of the result in pixels, time in seconds, name of the runtime."""
-
-    source: str
-    target: str
-    status: str
-    """done or failed"""
-    width: int = 0
-    height: int = 0
-    seconds: float = 0.0
-    not_kept: tuple[str, ...] = ()
-    """properties of the input that the result does not have"""
-    error: str = ""
-    bit_map: str = ""
-    runtime: str = ""
+    def __post_init__(self) -> None:
+        if self.skip_existing and self.batch.overwrite:
+            raise UsageError("cannot be combined with `overwrite`", field="skip_existing")
+        if self.batch.bit_map and self.options.patches is None:
+            raise UsageError("only with `patchwise`", field="bit_map")
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,12 @@ class UpscaleReport:
     """Outcome of all jobs."""
 
     model: str
-    scale: int
+    """names of the models that were opened"""
+    scale: int | None
+    """scale of the network; None: pictures have networks of different scales"""
     pictures: tuple[PictureResult, ...]
     left_out: str = ""
-    """files of the folder that were skipped, in words"""
+    """files of the folders that were left out, in words"""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -96,7 +103,7 @@ class UpscaleReport:
 
 
 def upscale(request: UpscaleRequest) -> UpscaleReport:
-    """Enlarge a picture, or all pictures of a folder.
+    """Enlarge pictures.
 
     Every finished picture is reported as a result. The processes of a process group share the
     pictures; all return the whole report.
@@ -104,25 +111,35 @@ def upscale(request: UpscaleRequest) -> UpscaleReport:
     Raises
     ------
     UsageError
-        The input, model or output is not usable, or the options exclude each other. Of several
+        The inputs, model or output are not usable, or the options exclude each other. Of several
         pictures, one that is not usable fails alone.
     FailedError
         The only picture could not be enlarged or written.
     """
-    check_places(request.image, request.output)
-    if request.bit_map and request.options.patches is None:
-        raise UsageError("only with `patchwise`", field="bit_map")
-    upscaler = open_model(identify(request.model, request.scale), request.options)
-    if request.bit_map:
-        check_bit_maps(upscaler)
-    plan = plan_jobs(request.image, upscaler.scale, request.output)
+    check_places(request.inputs, request.output)
+    models = find_models(request.model, request.batch.size, request.options)
+    if request.batch.bit_map:
+        check_bit_maps(models.named or models.open(models.scale_for(None)))
     with process_group() as here:
+        plan = from_first(_plan(request, models))  # a folder may fill while it is listed
         if plan.left_out and not here.rank:
             result(plan.left_out)
-        pictures = upscale_all(
-            upscaler, plan.jobs, overwrite=request.overwrite, bit_maps=request.bit_map
-        )
-    return UpscaleReport(upscaler.name, upscaler.scale, tuple(pictures), plan.left_out)
+        jobs, skipped = _split(request, plan.jobs)
+        if skipped and not here.rank:
+            note(f"{len(skipped)} of {len(plan.jobs)} results exist, and are skipped")
+        if len(jobs) == 1:  # refused before a model is opened, which may take seconds
+            Batch(models, request.batch).look(jobs[0])
+        if jobs:
+            _open(request, models)
+            _announce(request, models, jobs)
+        if request.dry_run:
+            outcomes = _rehearse(request, models, jobs)
+        else:
+            outcomes = _gather(run_jobs(models, jobs, request.batch))
+    pictures = (*skipped, *outcomes)
+    names = ", ".join(upscaler.name for upscaler in models.in_use)
+    scales = {upscaler.scale for upscaler in models.in_use}
+    return UpscaleReport(names, scales.pop() if len(scales) == 1 else None, pictures, plan.left_out)
 
 
 def check_bit_maps(upscaler: Upscaler) -> None:
@@ -137,113 +154,85 @@ def check_bit_maps(upscaler: Upscaler) -> None:
         raise UsageError(f"the bits of {upscaler.name} do not follow the picture", field="bit_map")
 
 
-def upscale_file(
-    upscaler: Upscaler,
-    job: UpscaleJob,
-    *,
-    overwrite: bool,
-    bit_map: bool = False,
-    interrupts: DeferredInterrupts | None = None,
-) -> PictureResult:
-    """Enlarge one picture; the output appears only when it is complete.
+def _plan(request: UpscaleRequest, models: ScaledModels) -> UpscalePlan:
+    tag = request.suffix
+    if tag is None:
+        tag = request.batch.size.tag or f"_x{models.scale_for(None)}"
+    save = request.batch.picture.save
+    naming = Naming(tag, writable_formats()[save.format or "png"].suffix)
+    plan = plan_jobs(request.inputs, naming, request.output, recursive=request.recursive)
+    for job in {job.target.suffix: job for job in plan.jobs}.values():
+        form = save.format_for(None if job.target == STREAM else job.target)
+        if job.target != STREAM and job.target.suffix.lower() not in form.suffixes:
+            raise UsageError(f"{job.target} is no name of a {form} file", field="output")
+    return plan
 
-    Parameters
-    ----------
-    bit_map
-        Draw a map of the chosen bits beside the output.
-    interrupts
-        Checked after every tile, and while the output is encoded.
 
-    Raises
-    ------
-    UsageError
-        The input is not readable, or the output exists or cannot hold the result.
-    FailedError
-        The output of the network is not a picture, or the file cannot be written.
+def _split(
+    request: UpscaleRequest, jobs: Sequence[UpscaleJob]
+) -> tuple[list[UpscaleJob], list[PictureResult]]:
+    """Separate the jobs to do from those whose results exist and are to be skipped."""
+    if not request.skip_existing:
+        return list(jobs), []
+    todo, skipped = [], []
+    for job in jobs:
+        outputs = (job.target, job.bit_map) if request.batch.bit_map else (job.target,)
+        if all(path != STREAM and exists(path) for path in outputs):
+            skipped.append(PictureResult.of(job, "skipped"))
+        else:
+            todo.append(job)
+    return todo, skipped
+
+
+def _open(request: UpscaleRequest, models: ScaledModels) -> None:
+    """Open the model of all pictures, if it does not depend on their sizes.
+
+    An error of a model that is opened for a picture is one of this picture alone.
     """
-    for path in (job.target, job.bit_map) if bit_map else (job.target,):
-        if exists(path) and not overwrite:
-            raise UsageError(f"{path} exists; use `overwrite` to replace it")
-    if job.target.resolve() == job.source.resolve():
-        raise UsageError(f"{job.target} is the input itself")
-    begun = time.perf_counter()
-    interrupts = interrupts or DeferredInterrupts()
-    opened = open_job(job.source, job.target, PictureOptions())
-    with progress(opened.tile_count(upscaler), "tile", job.source.name) as bar:
-
-        def note(_: TileResult) -> None:
-            bar.update()
-            interrupts.resume()
-
-        enlarged = run(
-            opened, upscaler, on_tile=note, cancelled=lambda: interrupts.received is not None
-        )
-        write(enlarged)
-    if bit_map:
-        assert upscaler.meter is not None
-        title = printable(f"{job.source.name}: {upscaler.name}, x{upscaler.scale}")
-        draw_bit_map(
-            thumbnail(opened.picture),
-            enlarged.tiles,
-            upscaler.meter.candidates,
-            title,
-            job.bit_map,
-        )
-    return PictureResult(
-        str(job.source),
-        str(job.target),
-        "done",
-        enlarged.width,
-        enlarged.height,
-        round(time.perf_counter() - begun, 3),
-        opened.losses,
-        bit_map=str(job.bit_map) if bit_map else "",
-        runtime=upscaler.ran_by or "",
-    )
+    size = request.batch.size
+    if not size or size.scale is not None:
+        models.open(models.scale_for(size.scale and max(size.scale)))
 
 
-def upscale_all(
-    upscaler: Upscaler, jobs: Sequence[UpscaleJob], *, overwrite: bool, bit_maps: bool = False
+def _announce(request: UpscaleRequest, models: ScaledModels, jobs: Sequence[UpscaleJob]) -> None:
+    """Say what a large batch costs."""
+    outlook = look_at_batch(jobs, Batch(models, request.batch).look, models)
+    if outlook.is_large or request.dry_run:
+        note(str(outlook))
+
+
+def _rehearse(
+    request: UpscaleRequest, models: ScaledModels, jobs: Sequence[UpscaleJob]
 ) -> list[PictureResult]:
-    """Enlarge pictures one after another, and report each outcome as a result.
-
-    If there are several pictures, one that fails does not stop the others. An interrupt abandons
-    the current picture, of which nothing is left; finished ones stay. The processes of a process
-    group share the pictures; all return the whole result, and outcomes of other processes are
-    reported at the end.
-    """
-    jobs = from_first(jobs)  # a folder may fill while it is listed
-    mine = []
-    with DeferredInterrupts(patient=True) as interrupts:
-        for job in share(jobs):
-            try:
-                done = upscale_file(
-                    upscaler, job, overwrite=overwrite, bit_map=bit_maps, interrupts=interrupts
-                )
-            except SrqError as error:
-                interrupts.resume()
-                if len(jobs) == 1:
-                    raise
-                done = PictureResult(str(job.source), str(job.target), "failed", error=str(error))
-            _report(done)
-            mine.append(done)
-            interrupts.resume()
-    interrupts.resume()
-    pictures = collect(mine)
-    for done in pictures:
-        if done not in mine:
-            _report(done)
-    return pictures
+    """Read what is needed to say what would be done, and report it."""
+    batch = Batch(models, request.batch)
+    outcomes = []
+    for job in jobs:
+        try:
+            outlook = batch.read(job).outlook
+        except SrqError as error:
+            if len(jobs) == 1:
+                raise
+            outcome = PictureResult.of(job, "failed", str(error))
+        else:
+            outcome = PictureResult(
+                str(job.source),
+                str(job.target),
+                "planned",
+                outlook.result_width,
+                outlook.result_height,
+                network_scale=outlook.scale,
+                resampled=outlook.size is not None,
+            )
+        report(outcome)
+        outcomes.append(outcome)
+    return outcomes
 
 
-def _report(done: PictureResult) -> None:
-    """Report one outcome as a result."""
-    if done.status == "failed":
-        result(f"{Path(done.source).name}: failed: {done.error}")
-        return
-    size = f"{done.width}x{done.height}"
-    result(f"{done.source} -> {done.target}  {size}  {done.seconds:.1f} s, {done.runtime}")
-    if done.bit_map:
-        result(f"{done.source} -> {done.bit_map}")
-    if done.not_kept:
-        result(f"{done.source}: not kept: {', '.join(done.not_kept)}")
+def _gather(mine: list[PictureResult]) -> list[PictureResult]:
+    """Collect the outcomes of all processes, and report those of the others."""
+    outcomes = collect(mine)
+    for outcome in outcomes:
+        if outcome not in mine:
+            report(outcome)
+    return outcomes

@@ -60,7 +60,7 @@ class TerminalReporter:
             desc=printable(what) or None,
             unit=unit,
             unit_scale=unit == "B",
-            bar_format=None if what else _WITH_VALUES,
+            bar_format=_format(unit, what),
             leave=not what,
             disable=None,
         )
@@ -72,15 +72,26 @@ _WITH_VALUES = "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining}{postfix}"
 """Format of bars without a name, which leaves room for values in 80 columns."""
 
 
+_WITH_RATE = "{l_bar}{bar}| {n:.0f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
+"""Format of bars with a name, which shows whole steps only."""
+
+
+def _format(unit: str, what: str) -> str | None:
+    """Format of a bar; None: the one of tqdm, which scales bytes."""
+    if unit == "B":
+        return None
+    return _WITH_RATE if what else _WITH_VALUES
+
+
 class _Bar:
     """Progress bar, or lines of text where there is no terminal."""
 
     def __init__(self, bar: "tqdm[Any]", unit: str, done: int, total: int) -> None:
         self._bar, self._unit, self._total = bar, unit, total
-        self._before, self._done = done, done
+        self._before, self._done = done, float(done)
         self._begun = time.monotonic()
 
-    def update(self, steps: int = 1) -> None:
+    def update(self, steps: float = 1) -> None:
         self._done += steps
         self._bar.update(steps)
 
@@ -92,7 +103,7 @@ class _Bar:
         if here := self._done - self._before:
             left = (time.monotonic() - self._begun) / here * (self._total - self._done)
             shown += f"  {left / 60:.0f} min left"
-        say(f"{self._unit} {self._done}/{self._total}  {shown}")
+        say(f"{self._unit} {int(self._done)}/{self._total}  {shown}")
 
 
 @contextmanager

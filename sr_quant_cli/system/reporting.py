@@ -19,8 +19,8 @@ T = TypeVar("T")
 class Progress(Protocol):
     """Progress of one task."""
 
-    def update(self, steps: int = 1) -> None:
-        """Count finished steps."""
+    def update(self, steps: float = 1) -> None:
+        """Count finished steps, or parts of one."""
 
     def show(self, **values: str) -> None:
         """Show values next to the progress, such as a loss."""
@@ -57,7 +57,7 @@ class Reporter(Protocol):
 class _Unseen:
     """Progress that is not shown."""
 
-    def update(self, steps: int = 1) -> None:
+    def update(self, steps: float = 1) -> None:
         pass
 
     def show(self, **values: str) -> None:
@@ -95,6 +95,21 @@ def reporting(reporter: Reporter) -> Iterator[None]:
         yield
     finally:
         _reporter = before
+
+
+@contextmanager
+def results_as_notes() -> Iterator[None]:
+    """Report results as notes during the block, where standard output holds something else."""
+    with reporting(_NotesOnly(_reporter)):
+        yield
+
+
+class _NotesOnly:
+    """Reporter that passes everything on, results as notes."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.result = self.note = reporter.note
+        self.warn, self.progress = reporter.warn, reporter.progress
 
 
 def result(line: str) -> None:

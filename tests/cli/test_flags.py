@@ -42,7 +42,14 @@ def test_a_parameter_is_the_same_option_in_all_commands():
 
 
 END_TO_END = [
-    (["upscale", "p.png", "--scale", "5"], "--scale 5: must be one of 2, 3, 4"),
+    (["upscale", "p.png", "--scale", "17"], "--scale 17: must be more than 1, and at most 16"),
+    (["upscale", "p.png", "--width", "9"], "17x12 already: --width 9 would not enlarge it"),
+    (["upscale", "p.png", "--fit", "900x900"], "--fit 900x900 would enlarge it 52.9 times"),
+    (["upscale", "p.png", "--max-pixels", "3K"], "more than --max-pixels 3,000 allows"),
+    (["upscale", "p.png", "--width", "90", "--fit", "9x9"], "--width and --fit: give only one"),
+    (["upscale", "p.png", "--region", "9,9,9,9"], "--region 9,9,9,9: goes beyond the picture"),
+    (["upscale", "p.png", "--overwrite", "--skip-existing"], "--skip-existing: cannot be combined"),
+    (["upscale", "p.png", "--format", "bmp2"], "unknown format 'bmp2': known: png, jpg"),
     (["eval", "--scale", "9", "--bench", "Set5"], "--scale 9: must be one of 2, 3, 4"),
     (["upscale", "p.png", "--model", "MODEL", "--patch", "8"], "--patch 8: only with --patchwise"),
     (["eval", "MODEL", "--step", "8"], "--step 8: only with --patchwise"),

@@ -18,7 +18,7 @@ from tests.modelfiles.test_checkpoints import basicsr
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["upscale", "x", "--scale", "2.5"], "--scale 2.5: must be a whole number"),
+        (["upscale", "x", "--width", "2.5"], "--width 2.5: must be a whole number"),
         (["upscale", "x", "--depth", "third"], "--depth third: must be one of 'full', 'half'"),
         (["upscale", "x", "--threads", "0"], "--threads 0: must be 1 or more"),
         (["upscale", "x", "--scale"], "--scale: needs a value"),

@@ -5,8 +5,11 @@ import os
 
 import pytest
 
-from sr_quant_cli.commands.jobs import plan_jobs
-from sr_quant_cli.commands.upscale import UpscaleReport, upscale_all
+from sr_quant_cli.commands import jobs
+from sr_quant_cli.commands.batch import BatchOptions, run_jobs
+from sr_quant_cli.commands.jobs import Naming
+from sr_quant_cli.commands.scaled_models import ScaledModels
+from sr_quant_cli.commands.upscale import UpscaleReport
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
 from sr_quant_cli.inference.upscaler import BicubicUpscaler
@@ -14,6 +17,15 @@ from tests.helpers import nearest_onnx, picture
 
 UNDECODABLE = os.fsdecode(b"caf\xe9.png")
 """A name that is not UTF-8, as in old archives."""
+
+
+def plan_jobs(*inputs, output=None, tag="_x2", **more):
+    output = output if output is None else str(output)
+    return jobs.plan_jobs(list(map(str, inputs)), Naming(tag), output, **more)
+
+
+def run(plan):
+    return run_jobs(ScaledModels(BicubicUpscaler(2)), plan.jobs, BatchOptions())
 
 
 def names(plan):
@@ -37,7 +49,7 @@ def test_outputs_lie_beside_inputs_and_are_not_inputs_again(tmp_path):
         "c_x2.png",
         "b.jpg_x8.png",
     )
-    plan = plan_jobs(tmp_path, 2, None)
+    plan = plan_jobs(tmp_path)
     assert names(plan) == [
         ("a.png", "a_x2.png"),
         ("b.jpg", "b_x2.png"),
@@ -68,7 +80,7 @@ def test_what_is_left_out_is_said_in_a_line(tmp_path, srq):
 
 def test_pictures_of_one_stem_are_all_enlarged(tmp_path):
     fill(tmp_path, "a.jpg", "a.png", "a.webp", "A.tif", "a.png.bmp")
-    plan = plan_jobs(tmp_path, 2, tmp_path / "out")
+    plan = plan_jobs(tmp_path, output=tmp_path / "out")
     assert names(plan) == [
         ("A.tif", "A_x2.png"),
         ("a.jpg", "a.jpg_x2.png"),
@@ -81,9 +93,7 @@ def test_pictures_of_one_stem_are_all_enlarged(tmp_path):
 def test_a_damaged_picture_does_not_take_the_name_of_a_healthy_one(tmp_path):
     fill(tmp_path, "a.png")
     (tmp_path / "a.jpg").write_text("no picture")
-    results = upscale_all(
-        BicubicUpscaler(2), plan_jobs(tmp_path, 2, tmp_path / "out").jobs, overwrite=False
-    )
+    results = run(plan_jobs(tmp_path, output=tmp_path / "out"))
     assert [result.status for result in results] == ["failed", "done"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png_x2.png"]
 
@@ -103,7 +113,7 @@ def test_where_one_picture_goes(tmp_path, output, expected):
     fill(tmp_path, "a.png")
     (tmp_path / "there.png").mkdir()
     output = None if output is None else f"{tmp_path}/{output}"
-    (job,) = plan_jobs(tmp_path / "a.png", 2, output).jobs
+    (job,) = plan_jobs(tmp_path / "a.png", output=output).jobs
     assert job.target == tmp_path / expected
 
 
@@ -126,7 +136,7 @@ def test_impossible_inputs_and_outputs_are_refused(tmp_path, source, output, mes
     (tmp_path / "void/notes.txt").touch()
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageError, match=message) as refused:
-        plan_jobs(tmp_path / source, 2, output and tmp_path / output)
+        plan_jobs(tmp_path / source, output=output and tmp_path / output)
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 500
 
@@ -146,8 +156,7 @@ def test_one_bad_picture_does_not_stop_the_others(tmp_path, capsys):
     (tmp_path / "b.png").write_text("no picture")
     write_rgb(tmp_path / "cut.png", picture(40, 40))
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:900])
-    jobs = plan_jobs(tmp_path, 2, tmp_path / "out").jobs
-    results = upscale_all(BicubicUpscaler(2), jobs, overwrite=False)
+    results = run(plan_jobs(tmp_path, output=tmp_path / "out"))
     assert [r.status for r in results] == ["done", "failed", "done", "failed"]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a_x2.png", "c_x2.png"]
     with pytest.raises(FailedError, match=r"2 of 4 failed: b\.png, cut\.png"):

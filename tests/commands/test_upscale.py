@@ -3,11 +3,13 @@ import pytest
 import pyvips
 import torch
 
+from sr_quant_cli.commands.batch import BatchOptions, run_jobs
 from sr_quant_cli.commands.jobs import UpscaleJob
-from sr_quant_cli.commands.upscale import upscale_file
+from sr_quant_cli.commands.scaled_models import ScaledModels
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
-from sr_quant_cli.inference.upscaler import BicubicUpscaler, TiledUpscaler
+from sr_quant_cli.inference.tiled import TiledUpscaler
+from sr_quant_cli.inference.upscaler import BicubicUpscaler
 from sr_quant_cli.methods import build
 from sr_quant_cli.methods.daq import DAQConfig
 from sr_quant_cli.methods.ddtb import DDTBConfig
@@ -26,6 +28,12 @@ def in_torch(network, name, tile=None):
 
 def upscaler(scale=2, tile=None):
     return in_torch(tiny_edsr(scale), "tiny", tile)
+
+
+def upscale_file(engine, source, target, *, overwrite=False):
+    options = BatchOptions(overwrite=overwrite)
+    (done,) = run_jobs(ScaledModels(engine), [UpscaleJob(source, target)], options)
+    return done
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -78,9 +86,7 @@ def test_a_halo_too_small_shows_a_seam():
 def test_a_file_becomes_its_enlargement(tmp_path):
     lr = picture(20, 31)
     write_rgb(tmp_path / "a.png", lr)
-    done = upscale_file(
-        upscaler(tile=8), UpscaleJob(tmp_path / "a.png", tmp_path / "b.png"), overwrite=False
-    )
+    done = upscale_file(upscaler(tile=8), tmp_path / "a.png", tmp_path / "b.png")
     assert (done.width, done.height) == (62, 40)
     assert np.array_equal(read_rgb(tmp_path / "b.png"), upscaler(tile=8)(lr))
 
@@ -88,7 +94,7 @@ def test_a_file_becomes_its_enlargement(tmp_path):
 def test_grey_stays_grey(tmp_path):
     grey = picture(20, 31)[:, :, 0]
     pyvips.Image.new_from_array(grey).write_to_file(str(tmp_path / "g.png"))
-    upscale_file(upscaler(), UpscaleJob(tmp_path / "g.png", tmp_path / "o.png"), overwrite=False)
+    upscale_file(upscaler(), tmp_path / "g.png", tmp_path / "o.png")
     out = pyvips.Image.new_from_file(str(tmp_path / "o.png"))
     assert (out.bands, out.width, out.height) == (1, 62, 40)
     expected = upscaler()(np.repeat(grey[:, :, None], 3, axis=2)).mean(axis=2)
@@ -101,7 +107,7 @@ def save_rgba(path, rgb, alpha):
 
 
 def enlarged(tmp_path, source, name="o.png", engine=None):
-    upscale_file(engine or upscaler(), UpscaleJob(source, tmp_path / name), overwrite=True)
+    upscale_file(engine or upscaler(), source, tmp_path / name, overwrite=True)
     return pyvips.Image.new_from_file(str(tmp_path / name)).numpy()
 
 
@@ -161,7 +167,7 @@ def test_the_colour_profile_is_kept(tmp_path):
     blob = profile.get("icc-profile-data")
     image.set_type(pyvips.GValue.blob_type, "icc-profile-data", blob)
     image.write_to_file(str(tmp_path / "i.png"))
-    upscale_file(upscaler(), UpscaleJob(tmp_path / "i.png", tmp_path / "o.png"), overwrite=False)
+    upscale_file(upscaler(), tmp_path / "i.png", tmp_path / "o.png")
     kept = pyvips.Image.new_from_file(str(tmp_path / "o.png")).get("icc-profile-data")
     assert kept == blob
 
@@ -169,11 +175,11 @@ def test_the_colour_profile_is_kept(tmp_path):
 def test_nothing_is_overwritten_unasked(tmp_path):
     write_rgb(tmp_path / "a.png", picture(5, 5))
     (tmp_path / "o.png").write_text("precious")
-    job = UpscaleJob(tmp_path / "a.png", tmp_path / "o.png")
+    places = (tmp_path / "a.png", tmp_path / "o.png")
     with pytest.raises(UsageError, match="exists; use `overwrite` to replace it"):
-        upscale_file(upscaler(), job, overwrite=False)
+        upscale_file(upscaler(), *places)
     assert (tmp_path / "o.png").read_text() == "precious"
-    upscale_file(upscaler(), job, overwrite=True)
+    upscale_file(upscaler(), *places, overwrite=True)
     assert read_rgb(tmp_path / "o.png").shape == (10, 10, 3)
 
 

@@ -1,0 +1,221 @@
+"""Batches from the command line: sizes, streams, what is skipped, refused or only planned."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pyvips
+
+from sr_quant_cli.commands.outlook import BatchOutlook
+from sr_quant_cli.imaging.io import read_rgb, write_rgb
+from tests.helpers import nearest_onnx, picture
+
+
+@pytest.fixture
+def twice(srq, tmp_path, monkeypatch):
+    """Run ``srq upscale`` in a folder of its own, by a x2 graph that repeats pixels."""
+    monkeypatch.chdir(tmp_path)
+    model = nearest_onnx(tmp_path / ".n.onnx")
+    return lambda *arguments: srq("upscale", *arguments, "--model", model)
+
+
+def fill(*names, height=12, width=17):
+    for index, name in enumerate(names):
+        write_rgb(Path(name), picture(height, width, seed=index))
+
+
+def made(folder="out"):
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*.*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size"),
+    [
+        (("--scale", "1.5"), (26, 18)),
+        (("--scale", "3"), (51, 36)),
+        (("--scale", "1x2"), (17, 24)),
+        (("--width", "30"), (30, 21)),
+        (("--height", "30"), (42, 30)),
+        (("--width", "40", "--height", "20"), (40, 20)),
+        (("--fit", "90x20"), (28, 20)),
+        (("--max-side", "100"), (100, 71)),
+    ],
+)
+def test_any_size_is_made_and_said(twice, arguments, size):
+    fill("a.png")
+    code, out, err = twice("a.png", *arguments, "-o", "b.png", "--json", "r.json")
+    assert (code, err) == (0, "")
+    width, height = size
+    assert read_rgb(Path("b.png")).shape == (height, width, 3)
+    assert out.startswith(f"a.png -> b.png  x2 network, then resampled to {width}x{height}  ")
+    (entry,) = json.loads(Path("r.json").read_text())["pictures"]
+    assert (entry["width"], entry["height"], entry["resampled"]) == (*size, True)
+    assert entry["network_scale"] == 2
+
+
+@pytest.mark.parametrize("arguments", [("--scale", "2"), ("--width", "34"), ("--fit", "34x24"), ()])
+def test_the_size_of_the_network_is_not_resampled(twice, arguments):
+    fill("a.png")
+    code, out, _ = twice("a.png", *arguments, "-o", "b.png")
+    assert code == 0
+    assert "resampled" not in out
+    assert np.array_equal(
+        read_rgb(Path("b.png")), read_rgb(Path("a.png")).repeat(2, 0).repeat(2, 1)
+    )
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (9, 1), (2, 3)])
+@pytest.mark.parametrize("size", [(), ("--scale", "3"), ("--scale", "1.6")])
+def test_tiny_pictures_have_every_size(twice, height, width, size):
+    fill("a.png", height=height, width=width)
+    assert twice("a.png", *size, "-o", "b.png")[0] == 0
+    factor = float(size[1]) if size else 2
+    assert read_rgb(Path("b.png")).shape == (round(height * factor), round(width * factor), 3)
+
+
+def test_a_region_is_enlarged_like_the_whole(twice):
+    fill("a.png")
+    assert twice("a.png", "-o", "whole.png")[0] == 0
+    assert twice("a.png", "--region", "3,4,10,5", "-o", "part.png")[0] == 0
+    whole, part = read_rgb(Path("whole.png")), read_rgb(Path("part.png"))
+    assert np.array_equal(part, whole[8:18, 6:26])
+    code, out, _ = twice("a.png", "--region", "3,4,10,5", "--width", "15", "-o", "small.png")
+    assert (code, "resampled to 15x8" in out) == (0, True)
+
+
+def test_a_tree_is_mirrored_in_another_format(twice):
+    fill("in/a.png", "in/x/b.png", "in/x/y/b.png")
+    code, _, err = twice(
+        "in", "-r", "-o", "out", "--format", "jpg", "--quality", 50, "--suffix", ""
+    )
+    assert (code, err) == (0, "")
+    assert made() == ["a.jpg", "x/b.jpg", "x/y/b.jpg"]
+    assert Path("out/a.jpg").read_bytes().startswith(b"\xff\xd8\xff")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-o", "b.webp", "--format", "png"), "--output: b.webp is no name of a PNG file"),
+        (("--quality", "50"), "--quality 50: PNG is always lossless"),
+        (("--suffix", ""), "the result of a.png would replace the input itself"),
+        (("--suffix", "x/y"), "--suffix x/y: must be a part of a file name"),
+    ],
+)
+def test_formats_and_names_that_do_not_fit_are_refused(twice, arguments, message):
+    fill("a.png")
+    before = made(".")
+    code, out, err = twice("a.png", *arguments)
+    assert (code, out) == (2, "")
+    assert err == f"srq: error: {message}\n"
+    assert made(".") == before
+
+
+def test_a_batch_goes_on_where_it_was_stopped(twice):
+    fill("in/a.png", "in/b.png", "in/c.png")
+    assert twice("in/b.png", "-o", "out")[0] == 0
+    before = Path("out/b_x2.png").stat()
+    code, out, err = twice("in", "-o", "out", "--skip-existing", "--json", "r.json")
+    assert (code, err) == (0, "1 of 3 results exist, and are skipped\n")
+    assert [line.split()[0] for line in out.splitlines()] == ["in/a.png", "in/c.png"]
+    assert Path("out/b_x2.png").stat() == before
+    entries = json.loads(Path("r.json").read_text())["pictures"]
+    assert sorted((entry["source"], entry["status"]) for entry in entries) == [
+        ("in/a.png", "done"),
+        ("in/b.png", "skipped"),
+        ("in/c.png", "done"),
+    ]
+    code, out, err = twice("in", "-o", "out", "--skip-existing")
+    assert (code, out, err) == (0, "", "3 of 3 results exist, and are skipped\n")
+    code, out, err = twice("in", "-o", "out")
+    assert code == 1
+    assert out.count("exists; use --overwrite to replace it, or --skip-existing to keep it") == 3
+
+
+def test_a_dry_run_writes_nothing(twice):
+    fill("in/a.png", "in/b.png")
+    Path("in/c.png").write_text("no picture")
+    before = made(".")
+    code, out, err = twice("in", "-o", "out", "--scale", "1.5", "--dry-run", "--json", "r.json")
+    assert code == 1
+    assert out.splitlines()[:2] == [
+        "in/a.png -> out/a_x1.5.png  x2 network, then resampled to 26x18",
+        "in/b.png -> out/b_x1.5.png  x2 network, then resampled to 26x18",
+    ]
+    assert out.splitlines()[2].startswith("c.png: failed: cannot read in/c.png")
+    assert err.splitlines()[0].startswith("936 pixels of results")
+    assert err.splitlines()[-1] == "srq: error: 1 of 3 failed: c.png"
+    assert made(".") == sorted([*before, "r.json"])
+    entries = json.loads(Path("r.json").read_text())["pictures"]
+    assert [entry["status"] for entry in entries] == ["planned", "planned", "failed"]
+
+
+def test_too_many_pixels_are_refused_for_each_picture(twice):
+    fill("in/a.png", "in/b.png")
+    fill("in/big.png", height=30, width=40)
+    code, out, err = twice("in", "-o", "out", "--max-pixels", "4.7K")
+    line = "the result would have 80x60 pixels, more than --max-pixels 4,700 allows"
+    assert out.splitlines()[-1] == f"big.png: failed: {line}"
+    assert (code, err) == (1, "srq: error: 1 of 3 failed: big.png\n")
+    code, out, err = twice("in/big.png", "-o", "c.png", "--max-pixels", "4.7K")
+    assert (code, out, err) == (2, "", f"srq: error: {line}\n")
+    assert made() == ["a_x2.png", "b_x2.png"]
+
+
+def test_a_giant_of_a_header_is_refused_without_memory(twice):
+    """A PNG that claims 60000x60000 pixels, of which none is there."""
+    pyvips.Image.black(60000, 60000).write_to_file("a.png", compression=1, bitdepth=1)
+    code, out, err = twice("a.png", "-o", "b.png")
+    assert (code, out) == (2, "")
+    assert "the result would have 120000x120000 pixels, more than --max-pixels 1,000,000,000" in err
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp"])
+def test_streams_take_the_place_of_files(twice, tmp_path, name):
+    if name == "a.bmp":
+        import PIL.Image
+
+        PIL.Image.fromarray(picture(12, 17)).save(name)
+    else:
+        fill(name)
+    command = [sys.executable, "-m", "sr_quant_cli", "upscale", "--model", ".n.onnx"]
+    content = Path(name).read_bytes()
+    done = subprocess.run([*command, "-"], input=content, capture_output=True, check=False)
+    assert (done.returncode, done.stdout[:4]) == (0, b"\x89PNG")
+    assert done.stderr.startswith(b"- -> -  34x24  ")
+    assert twice(name, "-o", "b.png")[0] == 0
+    streamed = pyvips.Image.new_from_buffer(done.stdout, "").numpy()
+    assert np.array_equal(streamed, read_rgb(Path("b.png")))
+    jpeg = [*command, name, "-o", "-", "--format", "jpg"]
+    done = subprocess.run(jpeg, capture_output=True, check=True)
+    assert done.stdout[:3] == b"\xff\xd8\xff"
+    done = subprocess.run([*command, "-"], input=b"", capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"srq: error: cannot read standard input")
+
+
+def test_a_terminal_gets_no_picture(twice, monkeypatch):
+    fill("a.png")
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert twice("a.png", "-o", "-")[0] == 2
+
+
+def test_a_large_batch_is_announced():
+    small = BatchOutlook(9e7, 2**28, 9.0)
+    assert not small.is_large
+    assert not BatchOutlook(1e7, None, None).is_large
+    assert BatchOutlook(1e7, None, 11.0).is_large
+    assert BatchOutlook(2e8, None, None).is_large
+    assert str(small) == (
+        "90.0 megapixels of results, about 9 s, about 256 MiB of memory for the network"
+    )
+    assert str(BatchOutlook(2e8, None, None)) == "200.0 megapixels of results"
