@@ -23,16 +23,18 @@ def fake_quantize(
     x: Tensor,
     step: Tensor,
     zero: Tensor,
-    first: int,
-    last: int,
+    bounds: Tensor | None,
     least: Tensor | None,
     step_out: Tensor,
 ) -> Tensor:
-    """Quantize to codes ``first .. last`` and back: float32 -> float32 of the same shape.
+    """Quantize to codes and back: float32 -> float32 of the same shape.
 
-    Codes have the type of ``zero``, uint8 or int8. If ``step_out`` differs from ``step``, values
-    are scaled by the ratio. Codes are at least ``least``, if given.
+    Codes have the type of ``zero``, uint8 or int8, and are clipped to ``bounds``, ``[2]`` of this
+    type; None: to all that it holds. If ``step_out`` differs from ``step``, values are scaled by
+    the ratio. Codes are at least ``least``, if given.
     """
+    held = torch.iinfo(zero.dtype)
+    first, last = (held.min, held.max) if bounds is None else bounds.tolist()
     codes = torch.round(x / step).add_(zero).clamp_(first, last)
     if least is not None:
         codes = codes.maximum(least)
@@ -44,8 +46,7 @@ def _(
     x: Tensor,
     step: Tensor,
     zero: Tensor,
-    first: int,
-    last: int,
+    bounds: Tensor | None,
     least: Tensor | None,
     step_out: Tensor,
 ) -> Tensor:
@@ -77,18 +78,23 @@ def _(x: Tensor) -> Tensor:
 class IntegerInput(Leaf):
     """Quantizes an activation to codes, and gives their values without the offset."""
 
+    offset: Tensor | None
     step: Tensor
     zero: Tensor
+    bounds: Tensor | None
     shift: Tensor | None
     least: Tensor | None
     step_out: Tensor
 
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()
-        self.first, self.last, self.offset = 0, spec.last, spec.offset
+        self.last = spec.last
+        self.register_buffer("offset", torch.tensor(spec.offset) if spec.offset else None)
         self.register_buffer("step", torch.tensor(spec.step, dtype=torch.float32))
         self.register_buffer("step_out", self.step.clone())
         self.register_buffer("zero", torch.tensor(spec.zero, dtype=torch.uint8))
+        bounds = None if spec.last == 255 else torch.tensor([0, spec.last], dtype=torch.uint8)
+        self.register_buffer("bounds", bounds)
         self.register_buffer("shift", spec.shift)
         self.register_buffer("least", None)
 
@@ -107,38 +113,40 @@ class IntegerInput(Leaf):
         """Switch to signed codes with zero point 0, if they fit 8 bits."""
         zero = int(self.zero)
         if zero <= 128 and self.last - zero <= 127:
-            self.first, self.last = -zero, self.last - zero
             self.zero = torch.zeros((), dtype=torch.int8)
+            bounds = torch.tensor([-zero, self.last - zero], dtype=torch.int8)
+            self.bounds = None if self.last == 255 else bounds
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
         if self.shift is not None:
             x = x + self.shift
-        if self.offset:
+        if self.offset is not None:
             x = x - self.offset
-        y: Tensor = fake_quantize(
-            x, self.step, self.zero, self.first, self.last, self.least, self.step_out
-        )
+        y: Tensor = fake_quantize(x, self.step, self.zero, self.bounds, self.least, self.step_out)
         return y
 
 
 class IntegerTensor(Leaf):
     """A tensor that is passed on as codes."""
 
+    offset: Tensor | None
+
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()
         self.input = IntegerInput(spec)
-        self.offset = spec.offset
+        self.register_buffer("offset", torch.tensor(spec.offset) if spec.offset else None)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` -> ``[N, C, H, W]``."""
         y: Tensor = self.input(x)
-        return y + self.offset if self.offset else y
+        return y if self.offset is None else y + self.offset
 
     def multiply(self, factor: float) -> None:
         """Merge a factor of the output."""
         self.input.step_out *= factor
-        self.offset *= factor
+        if self.offset is not None:
+            self.offset *= factor
 
 
 class IntegerConv2d(Leaf):
@@ -300,10 +308,11 @@ class IntegerMatMul(Leaf):
         """``[..., n, k]`` and ``[..., k, m]`` -> ``[..., n, m]``."""
         a, b = self.left(a), self.right(b)
         y = a @ b
-        if self.right.offset:
+        if self.right.offset is not None:
             y = y + a.sum(-1, keepdim=True) * self.right.offset
-        if self.left.offset:
-            y = y + (b + self.right.offset).sum(-2, keepdim=True) * self.left.offset
+            b = b + self.right.offset
+        if self.left.offset is not None:
+            y = y + b.sum(-2, keepdim=True) * self.left.offset
         return y
 
 
@@ -344,11 +353,13 @@ class OnFloats(nn.Module):
     ----------
     network
         Float, or from ``lower``; it is changed.
+    rounded
+        False: the output is never rounded; the last convolution has a float kernel.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, *, rounded: bool = True) -> None:
         super().__init__()
-        self.pixels = give_pixels(network)
+        self.pixels = rounded and give_pixels(network)
         self.network = network
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

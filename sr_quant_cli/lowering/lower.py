@@ -111,7 +111,9 @@ def quantize_early(network: Network) -> None:
         given = network.get_submodule(link.consumer).input
         assert isinstance(given, IntegerInput)
         no_part_of_it = link.relu and bool(given.zero)
-        if given.shift is not None or given.offset or not (link.enlargement > 1 or no_part_of_it):
+        if given.shift is not None or given.offset is not None:
+            continue
+        if not (link.enlargement > 1 or no_part_of_it):
             continue
         early = deepcopy(given)
         early.step_out = early.step.clone()

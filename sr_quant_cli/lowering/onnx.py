@@ -2,23 +2,39 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from typing import Any, Literal
 
 import onnx
+import onnx_ir as ir
 import torch
-from onnx_ir.passes.common import IdentityEliminationPass
+from onnx_ir.passes.common import (
+    CommonSubexpressionEliminationPass,
+    DeduplicateInitializersPass,
+    IdentityEliminationPass,
+    LiftConstantsToInitializersPass,
+    NameFixPass,
+    RemoveUnusedNodesPass,
+)
 from onnxscript import FLOAT, INT8, UINT8, opset18
+from onnxscript.optimizer import fold_constants, inline
 from onnxscript.rewriter import pattern, rewrite
-from torch import nn
-from torch.export import ExportedProgram
+from onnxscript.rewriter.rules import common as rules
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
 from torch.onnx import OnnxExporterError
 
 from sr_quant_cli.errors import FailedError, first_line
 from sr_quant_cli.lowering.integer import OnFloats, OnPixels
 from sr_quant_cli.lowering.program import trace, without_decomposition
+from sr_quant_cli.lowering.repeats import (
+    UnrepeatableError,
+    copy_repeats,
+    enter_all,
+    stand_in,
+)
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.folding import ExactBorder
 
@@ -26,8 +42,9 @@ op: Any = opset18
 OPSET = 18
 """Operator set of the files, which ONNX Runtime and OpenVINO have read for years."""
 
-Io = Literal["float", "uint8"]
-"""float: RGB 0..1 ``[1, 3, h, w]``; uint8: RGB pixels ``[1, h, w, 3]``."""
+Io = Literal["float", "unrounded", "uint8"]
+"""float: RGB 0..1 ``[1, 3, h, w]``, rounded to 8 bits if the last convolution runs on integers;
+unrounded: the same in full precision; uint8: RGB pixels ``[1, h, w, 3]``."""
 
 
 def least_side(network: Network) -> int:
@@ -52,22 +69,25 @@ def to_onnx(network: Network, io: Io) -> onnx.ModelProto:
     """
     least = least_side(network)
     module: nn.Module
-    if io == "float":
-        module, example, (rows, columns) = OnFloats(network), torch.rand(1, 3, 32, 24), (2, 3)
+    if io != "uint8":
+        module = OnFloats(network, rounded=io == "float")
+        example, (rows, columns) = torch.rand(1, 3, 32, 24), (2, 3)
     else:
         pixels = torch.zeros(1, 32, 24, 3, dtype=torch.uint8)
         module, example, (rows, columns) = OnPixels(network), pixels, (1, 2)
-    free = {rows: torch.export.Dim("h", min=least), columns: torch.export.Dim("w", min=least)}
+    free = {rows: Dim("h", min=least), columns: Dim("w", min=least)}
     names = ["sr"] if network.bit_provider is None else ["sr", "bits"]
+    if network.bit_provider is None:  # otherwise blocks choose bits as they run
+        stand_in(module)
     with warnings.catch_warnings(), _quiet(), _translated(network):
         warnings.simplefilter("ignore")
-        traced = trace(module.eval(), example, free)
+        program = _program(module.eval(), example, free, names)
         try:
-            program = _translate(without_decomposition(traced), names)
-        except OnnxExporterError:  # an operation without a translation
-            program = _translate(traced, names)
-    rewrite(program.model, pattern_rewrite_rules=[_QUANTIZE_ONCE])
-    IdentityEliminationPass()(program.model)
+            copy_repeats(program.model.graph, module)
+        except UnrepeatableError:
+            enter_all(module)
+            program = _program(module, example, free, names)
+        _simplify(program.model)
     model: onnx.ModelProto = program.model_proto
     for node in model.graph.node:
         del node.metadata_props[:]
@@ -75,10 +95,22 @@ def to_onnx(network: Network, io: Io) -> onnx.ModelProto:
     return model
 
 
+def _program(
+    module: nn.Module, example: Tensor, free: Mapping[int, Dim], output_names: list[str]
+) -> torch.onnx.ONNXProgram:
+    """Trace a module and translate it, with one trace where that suffices."""
+    traced = trace(module, example, free)
+    try:
+        return _translate(without_decomposition(traced), output_names)
+    except OnnxExporterError:  # an operation without a translation
+        return _translate(traced, output_names)
+
+
 def _translate(traced: ExportedProgram, output_names: list[str]) -> torch.onnx.ONNXProgram:
     program = torch.onnx.export(
         traced,
         dynamo=True,
+        optimize=False,
         verbose=False,
         opset_version=OPSET,
         input_names=["lr"],
@@ -98,6 +130,28 @@ def _translate(traced: ExportedProgram, output_names: list[str]) -> torch.onnx.O
     )
     assert program is not None
     return program
+
+
+def _simplify(model: ir.Model) -> None:
+    """Simplify a translated graph in place.
+
+    As the optimization of ``torch.onnx.export``, but without rules that find nothing in networks:
+    one of them takes half a minute for a transformer.
+    """
+    RemoveUnusedNodesPass()(model)
+    inline(model)
+    DeduplicateInitializersPass()(model)
+    for _ in range(2):
+        fold_constants(model, onnx_shape_inference=True)
+        rewrite(model, _RULES)
+    for simplify in (
+        LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        DeduplicateInitializersPass(),
+        CommonSubexpressionEliminationPass(),
+        IdentityEliminationPass(),
+        NameFixPass(),
+    ):
+        simplify(model)
 
 
 @contextmanager
@@ -127,16 +181,15 @@ def _fake_quantize(
     x: FLOAT,
     step: FLOAT,
     zero: UINT8,
-    first: int,
-    last: int,
+    bounds: UINT8 | None,
     least: UINT8 | None,
     step_out: FLOAT,
 ) -> FLOAT:
     codes = op.QuantizeLinear(x, step, zero)
-    if last - first < 255:
+    if bounds is not None:
         # A clip of codes: one of floats would keep the runtimes from fusing what is around it.
-        bounds = (op.CastLike(op.Constant(value_int=bound), zero) for bound in (first, last))
-        codes = op.Clip(codes, *bounds)
+        first, last = (op.Gather(bounds, op.Constant(value_int=place)) for place in (0, 1))
+        codes = op.Clip(codes, first, last)
     if least is not None:
         codes = op.Max(codes, least)
     y: FLOAT = op.DequantizeLinear(codes, step_out, zero)
@@ -203,4 +256,32 @@ def _same(op: Any, codes: Any, **_: Any) -> Any:
 
 # A tensor site has quantized the input of a layer to the same codes already. A second quantization
 # would go through floating point and keep the preceding addition out of its kernel.
-_QUANTIZE_ONCE = pattern.RewriteRule(_requantized, _same, remove_nodes=False)
+_RULES = (
+    pattern.RewriteRule(_requantized, _same, remove_nodes=False),
+    rules.add_0_rule,
+    rules.sub_0_rule,
+    rules.mul_by_1_rule,
+    rules.div_by_1_rule,
+    rules.no_op_cast_rule,
+    rules.cast_cast_rule,
+    rules.no_op_expand_rule,
+    rules.no_op_transpose_rule,
+    rules.transpose_transpose_rule,
+    rules.reshape_reshape_rule,
+    rules.materialize_reshape_shape_rule,
+    rules.squeeze_reshape_1d_rule,
+    rules.unsqueeze_unsqueeze_rule,
+    rules.collapse_slice_rule,
+    rules.collapse_slice2_rule,
+    rules.min_min_rule,
+    rules.max_max_rule,
+    rules.min_max_rule,
+    rules.max_min_rule,
+    rules.successive_clip_rule,
+    rules.successive_relu_rule,
+    rules.fuse_batchnorm_into_conv_rule,
+    rules.fuse_batchnorm_into_conv_transpose_rule,
+    rules.remove_optional_bias_from_conv_rule,
+    rules.remove_optional_bias_from_conv_transpose_rule,
+    rules.remove_optional_bias_from_gemm_rule,
+)
