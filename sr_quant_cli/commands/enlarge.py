@@ -9,13 +9,17 @@ import pyvips
 
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.alpha import enlarge_alpha, opaque, spread_colour
-from sr_quant_cli.imaging.formats import SaveOptions, WritableFormat, check_writable
+from sr_quant_cli.imaging.decode import read_header
+from sr_quant_cli.imaging.formats import SaveOptions, WritableFormat, writable_formats
 from sr_quant_cli.imaging.io import Picture, open_picture
 from sr_quant_cli.imaging.metadata import Metadata
 from sr_quant_cli.imaging.tiling import Region
 from sr_quant_cli.imaging.writer import StreamWriter
 from sr_quant_cli.inference.tiles import OnTile, TileResult, ignore
 from sr_quant_cli.inference.upscaler import Upscaler
+
+_SMALL = 2**22
+"""Largest number of pixels that are decoded when a picture is opened."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,11 @@ class OpenedPicture:
     Attributes
     ----------
     frames
-        Frames to enlarge, equal in size, depth and kind.
+        Frames to enlarge, equal in size and depth.
     form
         Format of the output.
+    metadata
+        Metadata of the output.
     height, width
         Size of what is enlarged, in LR pixels: the region, or the whole picture.
     losses
@@ -60,7 +66,13 @@ class OpenedPicture:
     target: Path | BinaryIO
     form: WritableFormat
     options: PictureOptions
+    metadata: Metadata
     losses: tuple[str, ...]
+
+    @property
+    def grey(self) -> bool:
+        """True if all frames are grey."""
+        return all(frame.grey for frame in self.frames)
 
     @property
     def picture(self) -> Picture:
@@ -79,7 +91,8 @@ class OpenedPicture:
 
     def tile_count(self, upscaler: Upscaler) -> int:
         """Number of tiles that ``run`` computes."""
-        return len(self.frames) * upscaler.tile_count(self.picture.height, self.picture.width)
+        size = (self.picture.height, self.picture.width)
+        return len(self.frames) * upscaler.tile_count(*size, self.options.region)
 
 
 @dataclass(frozen=True)
@@ -128,17 +141,25 @@ def open_job(
         The input is not readable, or the output cannot hold the result.
     """
     picture = open_picture(source, name)
-    form = options.save.format_for(target if isinstance(target, Path) else None)
+    path = target if isinstance(target, Path) else None
+    form = options.save.format_for(path)
     if options.region is not None:
         options.region.check(picture.height, picture.width)
     losses = list(picture.losses)
     if picture.bits > form.bits:
         losses.append(f"16 bits a sample ({form} holds 8)")
         picture = picture.in_eight_bits()
-    frames = [picture]
-    if options.frames == "all" and picture.frames > 1:
-        frames += [picture.frame(index) for index in range(1, picture.frames)]
-    return OpenedPicture(tuple(frames), target, form, options, tuple(losses))
+    frames, dropped = _frames(picture, form, options)
+    losses += dropped
+    if picture.metadata.icc and (options.strip or "colour profile" not in form.metadata):
+        frames = [frame.in_srgb() for frame in frames]
+        losses.append("colour profile (converted to sRGB)")
+    metadata, lost = frames[0].metadata.held_by(form)
+    if options.strip:
+        metadata, lost = Metadata(), []
+    if len(frames) == 1 and picture.height * picture.width <= _SMALL:
+        frames = [frames[0].in_memory()]
+    return OpenedPicture(tuple(frames), target, form, options, metadata, (*losses, *lost))
 
 
 def run(
@@ -170,22 +191,14 @@ def run(
     picture, scale = opened.picture, upscaler.scale
     height, width = opened.height * scale, opened.width * scale
     frames, alpha = _transparency(opened, scale)
-    metadata = Metadata() if opened.options.strip else picture.metadata
-    target = opened.target
-    check_writable(
-        target if isinstance(target, Path) else None,
-        *(size or (height, width)),
-        alpha=alpha is not None,
-        save=opened.options.save,
-    )
     writer = StreamWriter(
-        target,
+        opened.target,
         height,
         width,
         bits=picture.bits,
-        grey=picture.grey,
+        grey=opened.grey,
         alpha=alpha,
-        metadata=metadata,
+        metadata=opened.metadata,
         save=opened.options.save,
         size=None if size == (height, width) else size,
         pages=len(frames),
@@ -199,10 +212,11 @@ def run(
         tiles.append(tile)
         on_tile(tile)
 
-    writer.__enter__()
+    region = opened.options.region
+    writer.open()
     try:
         for frame in frames:
-            for band in upscaler.bands(frame.read, frame.height, frame.width, note):
+            for band in upscaler.bands(frame.read, frame.height, frame.width, note, region):
                 writer.write(band)
     except BaseException:
         writer.discard()
@@ -221,6 +235,57 @@ def write(enlarged: EnlargedPicture) -> None:
     enlarged.writer.finish()
 
 
+def default_suffix(source: Path, frames: Literal["all", "first"] = "all") -> str:
+    """Suffix of the output if none is chosen: ``.png``, unless all frames need another format.
+
+    Raises
+    ------
+    UsageError
+        The input is not readable.
+    """
+    header = read_header(source)
+    return header.suffix if header.frames > 1 and frames == "all" else ".png"
+
+
+def _frames(
+    picture: Picture, form: WritableFormat, options: PictureOptions
+) -> tuple[list[Picture], list[str]]:
+    """Open the frames to enlarge, and list what is lost of them."""
+    count = picture.frames
+    kind = "pages" if picture.durations is None else "frames"
+    if count == 1:
+        return [picture], []
+    if options.frames == "first":
+        return [picture], [f"{kind} 2 to {count}"]
+    losses = []
+    if picture.durations is not None and not form.animation and form.pages:
+        losses.append("times of the frames")
+    elif not (form.pages if picture.durations is None else form.animation):
+        fitting = ", ".join(
+            other.suffix
+            for other in writable_formats().values()
+            if other.pages or (other.animation and picture.durations is not None)
+        )
+        raise UsageError(
+            f"{picture.name} has {count} {kind}, which {form} does not hold: "
+            f"write {fitting}, or enlarge only one with `frames` first"
+        )
+    frames = [picture, *(picture.frame(index) for index in range(1, count))]
+    sizes = {f"{frame.width}x{frame.height}": None for frame in frames}
+    if len(sizes) > 1:
+        raise UsageError(
+            f"{picture.name}: its pages differ in size ({', '.join([*sizes][:3])}): "
+            "enlarge only one with `frames` first"
+        )
+    if len({frame.bits for frame in frames}) > 1:
+        losses.append("16 bits a sample of some pages (reduced to 8)")
+        frames = [frame.in_eight_bits() for frame in frames]
+    if len({frame.metadata.icc for frame in frames}) > 1:
+        losses.append("colour profiles that differ (converted to sRGB)")
+        frames = [frame.in_srgb() for frame in frames]
+    return frames, losses
+
+
 def _transparency(
     opened: OpenedPicture, scale: int
 ) -> tuple[Sequence[Picture], pyvips.Image | None]:
@@ -233,17 +298,19 @@ def _transparency(
     frames, alphas, hides = [], [], False
     for frame in opened.frames:
         lowest, highest = frame.alpha_range()
-        most = 2**frame.bits - 1
-        if frame.alpha is None or lowest == most:
-            alphas.append(opaque(frame.height * scale, frame.width * scale, frame.bits))
+        if frame.alpha is None or lowest == 2**frame.bits - 1:
+            alpha = opaque(frame.height * scale, frame.width * scale, frame.bits)
         else:
             hides = True
-            alphas.append(enlarge_alpha(frame.alpha, scale))
+            alpha = enlarge_alpha(frame.alpha, scale)
             if lowest == 0 < highest:
                 frame = replace(frame, rgb=spread_colour(frame.rgb, frame.alpha))
         frames.append(frame)
+        region = opened.options.region
+        if region is not None:
+            place = (region.left, region.top, region.width, region.height)
+            alpha = alpha.crop(*(scale * part for part in place))
+        alphas.append(alpha)
     if not hides and not opened.form.alpha:
         return frames, None
-    if hides and not opened.form.alpha:
-        raise UsageError(f"{opened.form} holds no transparency; use .png")
     return frames, pyvips.Image.arrayjoin(alphas, across=1) if len(alphas) > 1 else alphas[0]

@@ -1,11 +1,15 @@
 """Conversion of samples to sRGB or grey levels of 8 or 16 bits."""
 
+import io
 import math
 from collections.abc import Iterator
+from typing import Any
 
+import PIL.ImageCms
 import pyvips
 
-from sr_quant_cli.imaging.integrity import UnreadableError
+from sr_quant_cli.imaging.failures import UnreadableError
+from sr_quant_cli.imaging.metadata import field
 
 _MEASURED = {"cmyk": "CMYK", "lab": "Lab", "labs": "Lab", "labq": "Lab", "xyz": "XYZ"}
 """Interpretations whose samples are not display levels, and their names."""
@@ -56,16 +60,54 @@ def to_eight_bits(image: pyvips.Image) -> pyvips.Image:
     return levels.copy(interpretation=_INTERPRETATIONS["uchar", grey])
 
 
+def to_srgb(colour: pyvips.Image, icc: bytes) -> pyvips.Image:
+    """Convert levels of 1 or 3 bands from a colour profile to sRGB, which needs none."""
+    if _is_srgb(icc):
+        return colour
+    space = colour.interpretation
+    colour = colour.copy()
+    colour.set_type(pyvips.GValue.blob_type, "icc-profile-data", icc)
+    made = _by_profile(colour, colour.format == "ushort")
+    return (made[1] if colour.bands == 1 else made).copy(interpretation=space)
+
+
+def profile_space(icc: bytes) -> str | None:
+    """Return what a colour profile describes, such as RGB, GRAY or CMYK; None if it is damaged."""
+    try:
+        return str(_profile(icc).xcolor_space).strip()
+    except OSError:
+        return None
+
+
+def _is_srgb(icc: bytes) -> bool:
+    return str(_profile(icc).profile_description).startswith(("sRGB IEC61966", "sRGB built-in"))
+
+
+def _profile(icc: bytes) -> Any:
+    return PIL.ImageCms.ImageCmsProfile(io.BytesIO(icc)).profile
+
+
+def _by_profile(image: pyvips.Image, deep: bool) -> pyvips.Image:
+    return image.icc_transform(
+        "srgb",
+        embedded=True,
+        depth=16 if deep else 8,
+        intent="relative",
+        black_point_compensation=True,
+    )
+
+
 def _from_measured(image: pyvips.Image) -> tuple[pyvips.Image, list[str]]:
     deep = image.format != "uchar" and image.interpretation != "labq"
     name = _MEASURED[image.interpretation]
-    if image.get_typeof("icc-profile-data"):
-        image = image.icc_transform("srgb", embedded=True, depth=16 if deep else 8)
-        losses = [f"{name} (converted to sRGB by its profile)"]
+    icc = field(image, "icc-profile-data")
+    if icc and profile_space(icc) == name.upper():
+        made, how = _by_profile(image, deep), f"{name} (converted to sRGB by its profile)"
     else:
-        image = image.colourspace("rgb16" if deep else "srgb")
-        losses = [f"{name} (converted to sRGB)"]
-    return image.cast("ushort" if deep else "uchar"), losses
+        made = image.colourspace("rgb16" if deep else "srgb")
+        how = f"{name} (converted to sRGB)"
+    kind = "ushort" if deep else "uchar"
+    return made.cast(kind).copy(interpretation=_INTERPRETATIONS[kind, False]), [how]
 
 
 def _beyond(image: pyvips.Image) -> Iterator[str]:

@@ -1,21 +1,26 @@
 """Decoding of picture files by libvips: supported formats only, and no damaged files."""
 
-import contextlib
 import io
 import os
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-import PIL.Image
 import pyvips
 
-from sr_quant_cli.errors import FailedError, UsageError, out_of_memory
-from sr_quant_cli.imaging.formats import READABLE
-from sr_quant_cli.imaging.integrity import UnreadableError, check_png, check_tiff
+from sr_quant_cli.errors import UsageError
+from sr_quant_cli.imaging import by_pillow
+from sr_quant_cli.imaging.exif import read_tiff_exif
+from sr_quant_cli.imaging.failures import UnreadableError, readable
+from sr_quant_cli.imaging.integrity import (
+    PngContent,
+    check_png,
+    check_tiff,
+    png_frames,
+    tiff_pages,
+)
+from sr_quant_cli.imaging.metadata import field, with_resolution
 
 _LOADERS = {
     "VipsForeignLoadPngSource": "pngload_source",
@@ -25,34 +30,25 @@ _LOADERS = {
     "VipsForeignLoadTiffSource": "tiffload_source",
     "VipsForeignLoadNsgifSource": "gifload_source",
     "VipsForeignLoadHeifSource": "heifload_source",
+    "VipsForeignLoadJxlSource": "jxlload_source",
 }
 """Names of libvips' loaders, and the operations that read them. The others are unsafe for untrusted
 files: SVG reads other files, and some decoders are not hardened."""
 
-_CHECKS: dict[str, Callable[[BinaryIO], None]] = {
-    "pngload_source": check_png,
-    "tiffload_source": check_tiff,
+_ANIMATED = {"gifload_source": ".gif", "webpload_source": ".webp"}
+_SEVERAL = _ANIMATED | {"tiffload_source": ".tif"}
+"""Operations that read animations, and those that read several frames or pages; suffixes."""
+
+_SIGNATURES = {
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"ftypheic": "HEIC",
+    b"ftypheix": "HEIC",
 }
-
-_FRAMES = ("gifload_source", "webpload_source", "tiffload_source")
-"""Operations that read several frames or pages."""
-
-_PILLOW = ("BMP", "PPM", "JPEG2000")
-_BY_SUFFIX = {".tga": ("TGA",)}
-"""Formats that Pillow reads; TGA can only be recognized by its suffix."""
-
-_PILLOW_MODES = {"1": "L", "I": "I;16", "PA": "RGBA", "YCbCr": "RGB"}
-"""Modes to convert; the other modes of these formats become arrays directly."""
+"""First bytes of files that only some builds of libvips read; of HEIC, behind a length."""
 
 _LAST_UPRIGHT = 4
 """Highest EXIF orientation that does not exchange height and width."""
-
-_SPILLING = ("unable to write to", "write failed")
-"""Messages of libvips when a temporary file for a large picture cannot be written."""
-
-_SYSTEM = "system error: "
-"""Prefix of the line of libvips with the reason given by the system."""
-
 
 Source = Path | bytes
 """A picture file, or its content."""
@@ -72,38 +68,21 @@ class Frames:
         Times of the frames in milliseconds; None: not an animation.
     loop
         Number of times that the animation is shown; 0: forever.
+    comments
+        Keywords and texts.
+    exif
+        EXIF data that libvips does not read.
+    losses
+        Parts of the file that are not read, in words.
     """
 
     count: int
     open: Callable[[int], pyvips.Image]
     durations: tuple[int, ...] | None = None
     loop: int = 0
-
-
-@contextlib.contextmanager
-def readable(name: Path | str) -> Iterator[None]:
-    """Turn errors of reading the picture called ``name`` into one line.
-
-    Raises
-    ------
-    UsageError
-        The file cannot be read.
-    FailedError
-        There is no room for its pixels, in memory or for temporary files.
-    """
-    try:
-        yield
-    except (OSError, UnreadableError) as error:
-        raise UsageError(f"cannot read {name}: {one_line(error)}") from error
-    except (MemoryError, pyvips.Error) as error:
-        if out_of_memory(error):
-            raise FailedError(f"out of memory: {name} cannot be read") from error
-        if any(words in _text(error) for words in _SPILLING):
-            raise FailedError(
-                f"no room for the pixels of {name}: {one_line(error)}; "
-                "set TMPDIR to a folder with room"
-            ) from error
-        raise UsageError(f"cannot read {name}: {one_line(error)}") from error
+    comments: tuple[tuple[str, str], ...] = ()
+    exif: bytes | None = None
+    losses: tuple[str, ...] = ()
 
 
 def load(source: Source) -> Frames:
@@ -117,23 +96,47 @@ def load(source: Source) -> Frames:
     """
     suffix = source.suffix.lower() if isinstance(source, Path) else ""
     with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
-        loader = _loader_of(_vips_source(source))
-        if loader is None:
-            image = _load_by_pillow(file, suffix)
-            return Frames(1, lambda _: image)
-        check = _CHECKS.get(loader)
-        if check is not None:
-            check(file)
-    return _frames(source, loader)
+        match _loader_of(source, file):
+            case None:
+                image = by_pillow.load(file, suffix)
+                return Frames(1, lambda _: image)
+            case "pngload_source":
+                return _png(source, check_png(file))
+            case "tiffload_source":
+                check_tiff(file)
+                return _tiff(source, tiff_pages(file), read_tiff_exif(file))
+            case "jpegload_source":
+                image = _open(source, "jpegload_source")
+                return Frames(1, lambda _: image, comments=by_pillow.jpeg_comments(file))
+            case loader if loader in _ANIMATED:
+                return _animation(source, loader)
+            case loader:
+                image = _open(source, loader)
+                pictures = field(image, "n-pages") or 1
+                losses = (f"pictures 2 to {pictures}",) if pictures > 1 else ()
+                if file.read(12)[4:] == b"ftypavis":
+                    losses = ("all frames but the first",)
+                return Frames(1, lambda _: image, losses=losses)
 
 
 @dataclass(frozen=True)
 class Header:
-    """Size of a picture as it is shown (EXIF orientation applied), and its frames or pages."""
+    """Size of a picture as it is shown, and its frames.
+
+    Attributes
+    ----------
+    height, width
+        Pixels, with EXIF orientation applied.
+    frames
+        Number of frames or pages.
+    suffix
+        Suffix of the format.
+    """
 
     height: int
     width: int
     frames: int = 1
+    suffix: str = ".png"
 
 
 def read_header(source: Source, name: str = "the input") -> Header:
@@ -151,27 +154,67 @@ def read_header(source: Source, name: str = "the input") -> Header:
     """
     if isinstance(source, Path) and not source.is_file():
         raise UsageError(f"no such picture: {source}")
-    with readable(source if isinstance(source, Path) else name):
-        loader = _loader_of(_vips_source(source))
+    with (
+        readable(source if isinstance(source, Path) else name),
+        source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file,
+    ):
+        loader = _loader_of(source, file)
         if loader is None:
-            file = source if isinstance(source, Path) else io.BytesIO(source)
             suffix = source.suffix.lower() if isinstance(source, Path) else ""
-            with _opened_by_pillow(file, suffix) as image:
+            with by_pillow.opened(file, suffix) as image:
                 return Header(image.height, image.width)
         first = _open(source, loader)
-        size = (first.height, first.width)
-        turned = (field(first, "orientation") or 1) > _LAST_UPRIGHT
-        frames = field(first, "n-pages") if loader in _FRAMES else 1
-        return Header(*(reversed(size) if turned else size), frames or 1)
+        height, width = first.height, first.width
+        if (field(first, "orientation") or 1) > _LAST_UPRIGHT:
+            height, width = width, height
+        frames = 1
+        if loader == "pngload_source":
+            frames = png_frames(file)
+        elif loader in _SEVERAL:
+            frames = field(first, "n-pages") or 1
+        if loader == "tiffload_source":
+            frames = len(tiff_pages(file) or range(frames))
+        return Header(height, width, frames, _SEVERAL.get(loader, ".png"))
 
 
-def _frames(source: Source, loader: str) -> Frames:
+def _png(source: Source, content: PngContent) -> Frames:
+    first = _open(source, "pngload_source")
+    if content.measured:
+        first = with_resolution(first, first.xres, first.yres)
+    if len(content.durations) < 2:
+        return Frames(1, lambda _: first, comments=content.texts)
+    # Not closed here: its frames are decoded later.
+    file = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+    decode = by_pillow.open_png_frames(file, skip=int(content.apart))
+
+    def frame(index: int) -> pyvips.Image:
+        decoded = decode(index)
+        for name in first.get_fields():
+            if name.endswith(("-data", "-unit")):
+                decoded.set_type(first.get_typeof(name), name, first.get(name))
+        return decoded.copy(xres=first.xres, yres=first.yres)
+
+    count = len(content.durations)
+    return Frames(count, frame, content.durations, content.loop, content.texts)
+
+
+def _tiff(source: Source, shown: tuple[int, ...] | None, exif: bytes | None) -> Frames:
+    first = _open(source, "tiffload_source")
+    pages = shown or range(field(first, "n-pages") or 1)
+    return Frames(
+        len(pages),
+        lambda index: _open(source, "tiffload_source", page=pages[index]),
+        exif=exif,
+    )
+
+
+def _animation(source: Source, loader: str) -> Frames:
     first = _open(source, loader)
     count = field(first, "n-pages") or 1
-    if loader not in _FRAMES or count == 1:
-        return Frames(1, lambda _: first)
-    if loader == "tiffload_source":
-        return Frames(count, lambda index: _open(source, loader, page=index))
+    comment = field(first, "gif-comment")
+    comments = (("Comment", comment),) if comment else ()
+    if count == 1:
+        return Frames(1, lambda _: first, comments=comments)
     whole: list[pyvips.Image] = []
 
     def frame(index: int) -> pyvips.Image:
@@ -182,7 +225,7 @@ def _frames(source: Source, loader: str) -> Frames:
         return whole[0].crop(0, index * first.height, first.width, first.height)
 
     durations = tuple(field(first, "delay") or [0] * count)
-    return Frames(count, frame, durations, field(first, "loop") or 0)
+    return Frames(count, frame, durations, field(first, "loop") or 0, comments)
 
 
 def _open(source: Source, loader: str, **options: Any) -> pyvips.Image:
@@ -196,60 +239,21 @@ def _vips_source(source: Source) -> pyvips.Source:
     return pyvips.Source.new_from_file(os.fsencode(source))
 
 
-def field(image: pyvips.Image, name: str) -> Any:
-    """Return an entry of a picture's metadata; None if it is missing."""
-    return image.get(name) if image.get_typeof(name) else None
+def _loader_of(source: Source, file: BinaryIO) -> str | None:
+    """Return the operation of libvips that reads a file; None if no allowed one does.
 
-
-def one_line(error: Exception) -> str:
-    r"""Return the reason of an error: the system's own words if given, else the first line.
-
-    >>> one_line(pyvips.Error("", "write failed\nsystem error: No space left on device\n"))
-    'No space left on device'
+    Raises
+    ------
+    UnreadableError
+        The file is in a format that libvips reads, but not this build of it.
     """
-    lines = [line.strip() for line in _text(error).strip().splitlines()]
-    told = [line.removeprefix(_SYSTEM) for line in lines if line.startswith(_SYSTEM)]
-    return next(iter(told + lines), "unknown error")
-
-
-def _text(error: Exception) -> str:
-    if isinstance(error, pyvips.Error):
-        return str(error.detail)
-    return str(getattr(error, "strerror", None) or error)
-
-
-def _loader_of(source: pyvips.Source) -> str | None:
-    """Return the operation that reads a file; None if no allowed one does."""
-    found = pyvips.vips_lib.vips_foreign_find_load_source(source.pointer)
-    if found == pyvips.ffi.NULL:
-        return None
-    return _LOADERS.get(pyvips.ffi.string(found).decode())
-
-
-def _load_by_pillow(file: BinaryIO, suffix: str) -> pyvips.Image:
-    with _opened_by_pillow(file, suffix) as image:
-        palette = "RGBA" if "transparency" in image.info else "RGB"
-        mode = {"P": palette, **_PILLOW_MODES}.get(image.mode, image.mode)
-        pixels = np.asarray(image.convert(mode))
-    spaces = {"uint8": ("b-w", "srgb"), "uint16": ("grey16", "rgb16")}[pixels.dtype.name]
-    colour = pixels.ndim == 3 and pixels.shape[2] > 2
-    return pyvips.Image.new_from_array(pixels, interpretation=spaces[colour])
-
-
-@contextlib.contextmanager
-def _opened_by_pillow(file: BinaryIO | Path, suffix: str) -> Iterator[PIL.Image.Image]:
-    """Open a picture in Pillow, and turn its errors into ours."""
-    formats = (*_PILLOW, *_BY_SUFFIX.get(suffix, ()))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
-            with PIL.Image.open(file, formats=formats) as image:
-                yield image
-    except PIL.UnidentifiedImageError as error:
-        raise UnreadableError(
-            f"it is not in a picture format that srq reads ({', '.join(READABLE)})"
-        ) from error
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow raises anything for damaged files
-        raise UnreadableError(f"it is damaged: {one_line(error)}") from error
+    found = pyvips.vips_lib.vips_foreign_find_load_source(_vips_source(source).pointer)
+    loader = None
+    if found != pyvips.ffi.NULL:
+        loader = _LOADERS.get(pyvips.ffi.string(found).decode())
+    start = file.read(12)
+    file.seek(0)
+    for signature, name in _SIGNATURES.items():
+        if loader is None and signature in (start[: len(signature)], start[4:12]):
+            raise UnreadableError(f"it is {name}, which the libvips of this installation lacks")
+    return loader

@@ -23,6 +23,9 @@ READABLE: dict[str, tuple[str, ...]] = {
 
 _SUFFIXES = frozenset(suffix for suffixes in READABLE.values() for suffix in suffixes)
 
+_PROFILE = frozenset({"colour profile"})
+_ALL = _PROFILE | {"EXIF", "XMP", "IPTC", "comments"}
+
 
 @dataclass(frozen=True)
 class WritableFormat:
@@ -54,6 +57,8 @@ class WritableFormat:
         Quality unless another one is chosen; None: always lossless.
     lossless
         Can be lossless.
+    metadata
+        Kinds of metadata that it holds.
     """
 
     key: str
@@ -68,6 +73,7 @@ class WritableFormat:
     longest_side: int | None = None
     quality: int | None = None
     lossless: bool = False
+    metadata: frozenset[str] = _PROFILE | {"EXIF", "XMP"}
 
     @property
     def suffix(self) -> str:
@@ -79,9 +85,25 @@ class WritableFormat:
 
 
 _FORMATS = (
-    WritableFormat("png", "PNG", (".png",), ".png", (("compression", 3),), 16, animation=True),
     WritableFormat(
-        "jpg", "JPEG", (".jpg", ".jpeg"), ".jpg", alpha=False, longest_side=65535, quality=95
+        "png",
+        "PNG",
+        (".png",),
+        ".png",
+        options=(("compression", 3),),
+        bits=16,
+        animation=True,
+        metadata=_ALL,
+    ),
+    WritableFormat(
+        "jpg",
+        "JPEG",
+        (".jpg", ".jpeg"),
+        ".jpg",
+        alpha=False,
+        longest_side=65535,
+        quality=95,
+        metadata=_ALL,
     ),
     WritableFormat(
         "webp",
@@ -98,14 +120,23 @@ _FORMATS = (
         "TIFF",
         (".tif", ".tiff"),
         ".tif",
-        (("compression", "deflate"), ("predictor", "horizontal")),
-        16,
+        options=(("compression", "deflate"), ("predictor", "horizontal")),
+        bits=16,
         pages=True,
+        metadata=_ALL,
     ),
     WritableFormat(
         "avif", "AVIF", (".avif",), ".avif", longest_side=65535, quality=90, lossless=True
     ),
-    WritableFormat("gif", "GIF", (".gif",), ".gif", animation=True, longest_side=65535),
+    WritableFormat(
+        "gif",
+        "GIF",
+        (".gif",),
+        ".gif",
+        animation=True,
+        longest_side=65535,
+        metadata=frozenset(),
+    ),
     WritableFormat(
         "heif", "HEIF", (".heic", ".heif"), ".heic", longest_side=65535, quality=90, lossless=True
     ),

@@ -9,8 +9,9 @@ import pyvips
 from numpy.typing import NDArray
 
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.imaging.colour import to_eight_bits, to_levels
-from sr_quant_cli.imaging.decode import Source, load, readable
+from sr_quant_cli.imaging.colour import profile_space, to_eight_bits, to_levels, to_srgb
+from sr_quant_cli.imaging.decode import Frames, Source, load
+from sr_quant_cli.imaging.failures import readable
 from sr_quant_cli.imaging.levels import Levels
 from sr_quant_cli.imaging.metadata import Metadata, metadata_of
 from sr_quant_cli.imaging.writer import StreamWriter
@@ -88,6 +89,30 @@ class Picture:
             open_frame=lambda index: self.open_frame(index).in_eight_bits(),
         )
 
+    def in_srgb(self) -> "Picture":
+        """Convert colours from the embedded profile to sRGB, and drop the profile."""
+        if self.metadata.icc is None:
+            return self
+        colour = to_srgb(self.rgb[0] if self.grey else self.rgb, self.metadata.icc)
+        return replace(
+            self,
+            rgb=colour.bandjoin([colour, colour]) if self.grey else colour,
+            metadata=replace(self.metadata, icc=None),
+            open_frame=lambda index: self.open_frame(index).in_srgb(),
+        )
+
+    def in_memory(self) -> "Picture":
+        """Decode all pixels of this frame.
+
+        Raises
+        ------
+        UsageError
+            The file is damaged.
+        """
+        with readable(self.name):
+            alpha = None if self.alpha is None else self.alpha.copy_memory()
+            return replace(self, rgb=self.rgb.copy_memory(), alpha=alpha)
+
     def read(self, top: int, bottom: int, left: int, right: int) -> Levels:
         """Decode a rectangle: uint8 or uint16 ``[bottom - top, right - left, 3]``.
 
@@ -139,29 +164,38 @@ def open_picture(source: Source, name: str = "the input") -> Picture:
 
         def open_frame(index: int) -> Picture:
             with readable(called):
-                image = frames.open(index).autorot()
-                levels, losses = to_levels(image)
-                metadata = metadata_of(image)
-            if image.interpretation != levels.interpretation and image.interpretation == "cmyk":
-                metadata = metadata.without_icc()
-            grey = levels.interpretation in ("b-w", "grey16")
-            alpha = levels[levels.bands - 1] if levels.hasalpha() else None
-            colour = levels[0] if grey else levels[0:3]
-            rgb = colour.bandjoin([colour, colour]) if grey else colour
-            return Picture(
-                called,
-                rgb,
-                alpha,
-                grey,
-                metadata,
-                tuple(losses),
-                frames.count,
-                frames.durations,
-                frames.loop,
-                open_frame,
-            )
+                return _picture(called, frames, index, open_frame)
 
         return open_frame(0)
+
+
+def _picture(
+    name: Path | str, frames: Frames, index: int, open_frame: Callable[[int], Picture]
+) -> Picture:
+    image = frames.open(index).autorot()
+    levels, losses = to_levels(image)
+    grey = levels.interpretation in ("b-w", "grey16")
+    metadata, damaged = metadata_of(image, frames.comments, frames.exif)
+    if metadata.icc is not None:
+        described = profile_space(metadata.icc)
+        if described != ("GRAY" if grey else "RGB"):
+            if described is None:
+                damaged.append("colour profile (damaged)")
+            metadata = replace(metadata, icc=None)
+    alpha = levels[levels.bands - 1] if levels.hasalpha() else None
+    colour = levels[0] if grey else levels[0:3]
+    return Picture(
+        name=name,
+        rgb=colour.bandjoin([colour, colour]) if grey else colour,
+        alpha=alpha,
+        grey=grey,
+        metadata=metadata,
+        losses=(*losses, *damaged, *frames.losses),
+        frames=frames.count,
+        durations=frames.durations,
+        loop=frames.loop,
+        open_frame=open_frame,
+    )
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:

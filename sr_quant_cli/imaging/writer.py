@@ -14,11 +14,17 @@ import pyvips
 from numpy.typing import NDArray
 
 from sr_quant_cli.errors import FailedError
-from sr_quant_cli.imaging.decode import one_line
+from sr_quant_cli.imaging.apng import write_apng
+from sr_quant_cli.imaging.colour import to_eight_bits
+from sr_quant_cli.imaging.failures import one_line
+from sr_quant_cli.imaging.finishing import FINISHES
 from sr_quant_cli.imaging.formats import SaveOptions, check_writable
 from sr_quant_cli.imaging.metadata import Metadata
 from sr_quant_cli.imaging.resize import resample
 from sr_quant_cli.system.files import replacing
+
+_CLASSIC_TIFF = 10**9
+"""Largest number of samples of a TIFF file with offsets of 4 bytes, which every program reads."""
 
 
 class StreamWriter:
@@ -73,7 +79,8 @@ class StreamWriter:
         loop: int = 0,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._path, self._stream = (target, None) if isinstance(target, Path) else (None, target)
+        self._path = target if isinstance(target, Path) else None
+        self._stream = None if isinstance(target, Path) else target
         self._form = check_writable(
             self._path, *(size or (height, width)), alpha=alpha is not None, save=save
         )
@@ -82,17 +89,28 @@ class StreamWriter:
         self._dtype = np.uint16 if bits == 16 else np.uint8
         self._grey = grey
         self._alpha = alpha
-        self._metadata = metadata
+        self._metadata, _ = metadata.held_by(self._form)
         self._save = save
         self._size = size
         self._cancelled = cancelled
         self._finished = False
 
-    def __enter__(self) -> Self:
+    def open(self) -> None:
+        """Get ready for rows; end with ``finish`` or ``discard``.
+
+        Raises
+        ------
+        FailedError
+            There can be no file beside the output.
+        """
         with self._failing():
             if self._path is not None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._rows = tempfile.TemporaryFile(dir=self._path and self._path.parent)
+            folder = self._path and self._path.parent
+            self._rows = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - see above
+
+    def __enter__(self) -> Self:
+        self.open()
         return self
 
     def write(self, rows: NDArray[Any]) -> None:
@@ -155,21 +173,44 @@ class StreamWriter:
             ]
             image = pyvips.Image.arrayjoin(frames, across=1) if self._pages > 1 else frames[0]
         if self._form.bits == 8 and deep:
-            image = (image / 257).rint().cast("uchar").copy(interpretation="srgb")
-        return self._metadata.apply(image)
+            image = to_eight_bits(image)
+        return image
 
     def _encode(self, image: pyvips.Image) -> None:
+        height = image.height // self._pages
+        image, keep = self._metadata.apply(image, self._form, height)
+        image.set_progress(True)
+        image.signal_connect("eval", lambda now, _: now.set_kill(self._cancelled()))
+        options = {**self._save.vips_options(self._form), "keep": keep}
+        if self._form.key == "tiff":
+            options["bigtiff"] = image.width * image.height * image.bands > _CLASSIC_TIFF
+        with self._place() as file:
+            if self._pages > 1 and self._form.key == "png":
+                durations = self._durations or (0,) * self._pages
+                write_apng(file, self._png_frames(image, height, options), durations, self._loop)
+            else:
+                self._set_frames(image, height)
+                target = pyvips.Target.new_to_file(os.fsencode(file))
+                image.write_to_target(target, self._form.saver, **options)
+            finish = FINISHES.get(self._form.key)
+            if finish is not None:
+                finish(file, self._metadata)
+
+    def _set_frames(self, image: pyvips.Image, height: int) -> None:
         if self._pages > 1:
-            image.set_type(pyvips.GValue.gint_type, "page-height", image.height // self._pages)
+            image.set_type(pyvips.GValue.gint_type, "page-height", height)
             image.set_type(pyvips.GValue.gint_type, "loop", self._loop)
             if self._durations is not None:
                 image.set_type(pyvips.GValue.array_int_type, "delay", list(self._durations))
-        image.set_progress(True)
-        image.signal_connect("eval", lambda now, _: now.set_kill(self._cancelled()))
-        options = self._save.vips_options(self._form)
-        with self._place() as file:
-            target = pyvips.Target.new_to_file(os.fsencode(file))
-            image.write_to_target(target, self._form.saver, **options)
+
+    def _png_frames(
+        self, image: pyvips.Image, height: int, options: dict[str, Any]
+    ) -> Iterator[bytes]:
+        for top in range(0, image.height, height):
+            frame = image.crop(0, top, image.width, height)
+            frame.set_progress(True)
+            frame.signal_connect("eval", lambda now, _: now.set_kill(self._cancelled()))
+            yield frame.write_to_buffer(self._form.saver, **options)
 
     @contextlib.contextmanager
     def _place(self) -> Iterator[Path]:

@@ -186,7 +186,7 @@ def test_a_folder_that_is_none_is_one_line(tmp_path):
 def test_pixels_are_decoded_when_they_are_asked_for(tmp_path):
     """Only the header is read on opening, so that only tiles need to be in memory."""
     write_rgb(tmp_path / "a.tif", picture(40, 30))
-    image = load(tmp_path / "a.tif")
+    image = load(tmp_path / "a.tif").open(0)
     assert (image.width, image.height) == (30, 40)
     (tmp_path / "a.tif").write_bytes(b"")
     with pytest.raises(pyvips.Error):

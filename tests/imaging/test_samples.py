@@ -1,4 +1,4 @@
-"""Other samples are converted to 8-bit levels, or the file is refused."""
+"""Other samples are converted to levels of 8 or 16 bits, or the file is refused."""
 
 import warnings
 
@@ -27,6 +27,7 @@ DEEP = {
     "uint16": lambda x: x.astype(np.uint16) * 257,
     "uint32": lambda x: x.astype(np.uint32) * 16843009,
 }
+LOSSES = {"uint16": (), "uint32": ("32 bits a sample (reduced to 16)",)}
 
 
 @pytest.mark.parametrize("kind", DEEP)
@@ -35,24 +36,26 @@ def test_tones_are_kept_whatever_the_samples_are(tmp_path, kind, grey):
     pixels = PIXELS[:, :, 0] if grey else PIXELS
     opened = open_picture(save(tmp_path / "a.tif", DEEP[kind](pixels)))
     expected = np.repeat(pixels[:, :, None], 3, axis=2) if grey else pixels
-    assert opened.grey == grey
-    assert np.array_equal(opened.read(0, 12, 0, 17), expected)
-    assert any("reduced to 8" in loss for loss in opened.not_kept)
+    assert (opened.grey, opened.bits) == (grey, 16)
+    most = 16 if kind == "float16" else 0  # half a step below 1
+    assert np.abs(opened.read(0, 12, 0, 17).astype(int) - 257 * expected.astype(int)).max() <= most
+    assert np.array_equal(read_rgb(tmp_path / "a.tif"), expected)
+    assert opened.losses == LOSSES.get(kind, ("float samples (reduced to 16 bits)",))
 
 
 def test_transparency_in_floats_is_of_0_to_1_too(tmp_path):
     rgba = np.dstack([PIXELS, PIXELS[:, :, 1]])
     opened = open_picture(save(tmp_path / "a.tif", rgba.astype(np.float32) / 255))
-    assert np.array_equal(opened.read(0, 12, 0, 17), PIXELS)
-    assert np.array_equal(opened.alpha.numpy(), PIXELS[:, :, 1])
+    assert np.array_equal(opened.read(0, 12, 0, 17), 257 * PIXELS.astype(int))
+    assert np.array_equal(opened.alpha.numpy(), 257 * PIXELS[:, :, 1].astype(int))
 
 
 def test_floats_beyond_0_to_1_are_clipped_and_said_so(tmp_path):
     samples = np.linspace(-0.5, 1.5, 12 * 17 * 3, dtype=np.float32).reshape(12, 17, 3)
     opened = open_picture(save(tmp_path / "a.tif", samples))
-    expected = np.rint(np.clip(samples, 0, 1) * 255)
+    expected = np.rint(np.clip(samples, 0, 1) * 65535)
     assert np.array_equal(opened.read(0, 12, 0, 17), expected)
-    assert "values outside 0..1 (clipped)" in opened.not_kept
+    assert "values outside 0..1 (clipped)" in opened.losses
 
 
 @pytest.mark.parametrize(

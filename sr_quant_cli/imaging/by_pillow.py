@@ -1,0 +1,157 @@
+"""Pictures that Pillow reads, because libvips has no loader for them."""
+
+import contextlib
+import re
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+import PIL.Image
+import PIL.ImageFile
+import pyvips
+from numpy.typing import NDArray
+
+from sr_quant_cli.imaging.failures import UnreadableError, one_line
+from sr_quant_cli.imaging.formats import READABLE
+from sr_quant_cli.imaging.metadata import set_blobs, with_resolution
+
+_FORMATS = ("BMP", "PPM", "JPEG2000")
+_BY_SUFFIX = {".tga": ("TGA",)}
+"""Formats that Pillow reads; TGA can only be recognized by its suffix."""
+
+_MODES = {"1": "L", "I": "I;16", "PA": "RGBA", "YCbCr": "RGB"}
+"""Modes to convert; the other modes of these formats become arrays directly."""
+
+_COMMENT = re.compile(rb"#[^\r\n]*")
+"""Comment in a plain PPM file."""
+
+
+@contextlib.contextmanager
+def opened(file: BinaryIO, suffix: str) -> Iterator[PIL.ImageFile.ImageFile]:
+    """Open a picture without decoding it.
+
+    Parameters
+    ----------
+    suffix
+        Suffix of the file's name in lower case.
+
+    Raises
+    ------
+    UnreadableError
+        The file is damaged, or in none of the formats that Pillow reads here.
+    """
+    formats = (*_FORMATS, *_BY_SUFFIX.get(suffix, ()))
+    with _damage(), PIL.Image.open(file, formats=formats) as image:
+        yield image
+
+
+def load(file: BinaryIO, suffix: str) -> pyvips.Image:
+    """Decode a picture, with its metadata, as libvips would.
+
+    Raises
+    ------
+    UnreadableError
+        The file is damaged, or in none of the formats that Pillow reads here.
+    """
+    with opened(file, suffix) as image:
+        pixels = _deep_ppm(file, image) if _is_deep_ppm(image) else _array(image)
+        loaded = _to_vips(pixels)
+        if "dpi" in image.info:
+            x, y = (float(dots) / 25.4 for dots in image.info["dpi"])
+            loaded = with_resolution(loaded, x, y)
+        set_blobs(loaded, icc=image.info.get("icc_profile"), exif=image.info.get("exif"))
+    return loaded
+
+
+def open_png_frames(file: BinaryIO, *, skip: int) -> Callable[[int], pyvips.Image]:
+    """Return a function that decodes a frame of an animated PNG file by its index.
+
+    Parameters
+    ----------
+    file
+        Stays open as long as the function is used.
+    skip
+        Number of pictures in front of the first frame.
+    """
+    turn = threading.Lock()
+    with _damage():
+        image = PIL.Image.open(file, formats=("PNG",))
+
+    def frame(index: int) -> pyvips.Image:
+        with turn, _damage():
+            image.seek(index + skip)
+            return _to_vips(_array(image))
+
+    return frame
+
+
+def jpeg_comments(file: BinaryIO) -> tuple[tuple[str, str], ...]:
+    """Read the comment of a JPEG file, as keyword and text."""
+    file.seek(0)
+    with contextlib.suppress(UnreadableError), _damage():
+        with PIL.Image.open(file, formats=("JPEG",)) as image:
+            comment = image.info.get("comment")
+        if comment:
+            return (("Comment", comment.decode("utf-8", "replace").rstrip("\0")),)
+    return ()
+
+
+@contextlib.contextmanager
+def _damage() -> Iterator[None]:
+    """Turn Pillow's errors into ``UnreadableError``."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except PIL.UnidentifiedImageError as error:
+        raise UnreadableError(
+            f"it is not in a picture format that srq reads ({', '.join(READABLE)})"
+        ) from error
+    except (MemoryError, UnreadableError):
+        raise
+    except Exception as error:  # Pillow raises anything for damaged files
+        raise UnreadableError(f"it is damaged: {one_line(error)}") from error
+
+
+def _array(image: PIL.Image.Image) -> NDArray[Any]:
+    palette = "RGBA" if "transparency" in image.info else "RGB"
+    mode = {"P": palette, **_MODES}.get(image.mode, image.mode)
+    return np.asarray(image.convert(mode))
+
+
+def _to_vips(pixels: NDArray[Any]) -> pyvips.Image:
+    spaces = {"uint8": ("b-w", "srgb"), "uint16": ("grey16", "rgb16")}[pixels.dtype.name]
+    colour = pixels.ndim == 3 and pixels.shape[2] > 2
+    return pyvips.Image.new_from_array(pixels, interpretation=spaces[colour])
+
+
+def _is_deep_ppm(image: PIL.ImageFile.ImageFile) -> bool:
+    return image.format == "PPM" and bool(image.tile) and _highest(image) > 255
+
+
+def _highest(image: PIL.ImageFile.ImageFile) -> int:
+    """Highest level that a PPM file states."""
+    arguments = image.tile[0].args
+    return int(arguments[1]) if isinstance(arguments, tuple) and len(arguments) > 1 else 255
+
+
+def _deep_ppm(file: BinaryIO, image: PIL.ImageFile.ImageFile) -> NDArray[np.uint16]:
+    """Decode a PPM or PGM file of more than 8 bits, of which Pillow keeps 8."""
+    decoder, _, offset, _ = image.tile[0]
+    bands = len(image.getbands())
+    shape = (image.height, image.width, bands)[: 2 + (bands > 1)]
+    count, highest = int(np.prod(shape)), _highest(image)
+    file.seek(offset)
+    if decoder == "ppm_plain":
+        words = _COMMENT.sub(b"", file.read()).split()
+        levels = np.array(words[:count], dtype=np.uint32)
+    else:
+        levels = np.frombuffer(file.read(2 * count), ">u2").astype(np.uint32)
+    if levels.size < count:
+        raise UnreadableError("it is cut off")
+    if levels.size and levels.max() > highest:
+        raise UnreadableError(f"it is damaged: a level above {highest}")
+    scaled = (levels.astype(np.uint64) * 65535 + highest // 2) // highest
+    return scaled.astype(np.uint16).reshape(shape)
