@@ -28,7 +28,7 @@ from sr_quant_cli.modelfiles.named import (
 )
 from sr_quant_cli.runtimes.registry import AUTO, is_graph, runtime_of
 from sr_quant_cli.system.files import replacing, user_models_dir
-from sr_quant_cli.system.reporting import track
+from sr_quant_cli.system.reporting import track, warn
 
 _NAME = re.compile(r"[^\W_][\w.+-]{0,99}")
 _ROUNDS = 5
@@ -104,7 +104,7 @@ def show_model(named: Named) -> NamedModel:
     source = identify(named)
     model = describe(without_suffix(source.path.name), source)
     if model.problem:
-        raise UsageError(f"{model.path}: {model.problem}")
+        raise UsageError(model.problem)
     return _with_cached(model)
 
 
@@ -134,6 +134,8 @@ def add_model(request: AddRequest) -> NamedModel:
             raise UsageError(f"{file} is there already")
         with replacing(copy) as temporary:
             shutil.copyfile(file, temporary)
+            if source.kind == "checkpoint":
+                _check_renamed(source.path, temporary)
         old.discard(copy)
     _delete(old)
     return describe(name, identify(target))
@@ -153,7 +155,8 @@ def remove_model(name: str) -> Path:
         raise UsageError(f"{name} is a part of srq and cannot be removed")
     path = user_model(name)
     if path is None:
-        raise UsageError(f"no model in {user_models_dir()}: {name};{nearest(name, user_models())}")
+        near = nearest(name, user_models())
+        raise UsageError(f"no model in {user_models_dir()}: {name}{near and f';{near}'}")
     _delete(_files(path))
     return path
 
@@ -174,7 +177,9 @@ def _check_name(name: str, *, overwrite: bool) -> list[Path]:
             value=name,
         )
     if name in (*embedded_models(), FAST):
-        raise UsageError("is the name of an embedded model", field="name", value=name)
+        raise UsageError(
+            "is the name of an embedded model; choose another one", field="name", value=name
+        )
     taken = user_models().get(name, [])
     if taken and not overwrite:
         raise UsageError(
@@ -192,6 +197,22 @@ def _check_model(source: Source) -> None:
     if others := _external_files(source.path):
         raise UsageError(
             f"{source.path}: its weights are in {', '.join(others[:3])}; save it as one file"
+        )
+
+
+def _check_renamed(original: Path, copy: Path) -> None:
+    """Refuse a copy that reads differently: some checkpoints have their scale in their name."""
+    from sr_quant_cli.modelfiles.checkpoints import UserHints, import_checkpoint
+
+    try:
+        same = import_checkpoint(copy, UserHints())[0].scale
+        kept_scale = same == import_checkpoint(original, UserHints())[0].scale
+    except UsageError:
+        kept_scale = False
+    if not kept_scale:
+        raise UsageError(
+            f"the name {original.name} says the scale, and {copy.stem} does not: keep the name, or "
+            "make a model file of it with 'srq import'"
         )
 
 
@@ -228,30 +249,36 @@ def _with_cached(model: NamedModel, *, measure: bool = False) -> NamedModel:
     """Add the time on this machine, and the scale of a file that is not srq's, where known."""
     source = Source(model.path, model.kind)
     try:
-        if model.kind == "graph":
-            from sr_quant_cli.lowering.graph import traits_of
-
-            traits = traits_of(model.path)
-            seconds = _time(source) if measure else None
-        else:
-            if measure:
-                choose(prepare(source), "auto")
-            prepared = kept(source)
-            traits = None if prepared is None else prepared.traits
-            seconds = None if prepared is None else measured_seconds(prepared)
-            if seconds is None and measure:  # no runtime agrees with the model in torch
-                seconds = _time(source)
+        if measure and model.kind != "graph":
+            choose(prepare(source), "auto")
+        scale, seconds = _known(source)
+        if measure and seconds is None:
+            scale, seconds = _measure(source)
     except SrqError as error:
-        return replace(model, problem=str(error))
+        warn(f"{model.name}: {error}")
+        return model
     return replace(
         model,
-        scale=model.scale if traits is None else traits.scale,
+        scale=scale or model.scale,
         milliseconds=None if seconds is None else round(1000 * seconds, 2),
     )
 
 
-def _time(source: Source) -> float:
-    """Shortest of several runs on the picture and the thread by which runtimes are chosen."""
+def _known(source: Source) -> tuple[int | None, float | None]:
+    """Scale of a model and its time in seconds, as far as the cache and its graph say them."""
+    if source.kind == "graph":
+        from sr_quant_cli.lowering.graph import traits_of  # slow to import
+
+        traits = traits_of(source.path)
+        return (None if traits is None else traits.scale), None
+    prepared = kept(source)
+    if prepared is None:
+        return None, None
+    return prepared.traits.scale, measured_seconds(prepared)
+
+
+def _measure(source: Source) -> tuple[int, float]:
+    """Scale, and the shortest of several runs on the picture by which runtimes are chosen."""
     from sr_quant_cli.lowering.samples import sample_pairs  # slow to import
 
     upscaler = open_model(source, RunOptions(runtime=AUTO, threads=1))
@@ -261,4 +288,4 @@ def _time(source: Source) -> float:
         start = time.perf_counter()
         upscaler(lr)
         seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    return upscaler.scale, min(seconds)

@@ -129,8 +129,9 @@ def named_models() -> list[NamedModel]:
         for file in files:
             model = _describe_file(name, file)
             others = ", ".join(other.name for other in files if other != file)
-            problem = f"shares its name with {others}: rename one" if others else model.problem
-            models.append(replace(model, problem=problem))
+            if others:
+                model = replace(model, problem=f"{file} shares its name with {others}: rename one")
+            models.append(model)
     return models
 
 
@@ -146,9 +147,9 @@ def describe(name: str, source: Source) -> NamedModel:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))[:100]
-        return replace(model, problem=f"damaged header: {place} {in_words(first)}")
+        return replace(model, problem=f"{path}, header: {place} {in_words(first)}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return replace(model, problem="damaged header")
+        return replace(model, problem=f"{path}: its header is damaged")
     quantization = header.quantization
     return replace(
         model,

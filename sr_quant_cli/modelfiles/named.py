@@ -139,7 +139,10 @@ def model_suffixes() -> frozenset[str]:
 
 def embedded_models() -> dict[str, Path]:
     """Files of the embedded models, by name."""
-    return {path.stem: path for path in sorted(models_dir().glob("*.safetensors"))}
+    return {
+        path.stem: path
+        for path in sorted(models_dir().glob("*.safetensors"), key=lambda path: path.stem)
+    }
 
 
 def user_models() -> dict[str, list[Path]]:

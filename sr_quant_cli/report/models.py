@@ -14,7 +14,7 @@ def print_models(found: ModelList) -> None:
     print_table(headings, rows, texts=2)
     for model in found.models:
         if model.problem:
-            say(f"{model.name}: {model.path}: {model.problem}")
+            say(f"{model.name}: {model.problem}")
     say(f"ms: {PICTURE}; '-': not known yet, --time measures it")
     say(f"your models: {found.folder}")
 
