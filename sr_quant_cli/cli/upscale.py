@@ -20,6 +20,7 @@ from sr_quant_cli.cli.options import (
     Step,
     Threads,
     complete_model,
+    rectangle,
 )
 from sr_quant_cli.errors import UsageError
 
@@ -30,7 +31,7 @@ GROUPS = {
         *("bit_map", "json"),
     ),
     "Many pictures": ("recursive", "skip_existing", "dry_run"),
-    "Model": ("model", "depth", "self_ensemble", "patchwise", "patch", "step"),
+    "Model": ("model", "depth", "self_ensemble", "range_", "patchwise", "patch", "step"),
     "Running": ("runtime", "device", "precision", "threads", "tile"),
 }
 """groups of the options in the help text"""
@@ -69,12 +70,7 @@ def _box(text: str) -> tuple[int, int]:
 
 
 def _rectangle(text: str) -> tuple[int, int, int, int]:
-    """Read a rectangle, such as 10,20,640,480."""
-    found = re.fullmatch(r"(\d{1,9}),(\d{1,9}),(\d{1,9}),(\d{1,9})", text)
-    if found is None:
-        raise UsageError("must be X,Y,W,H in pixels, as 0,0,640,480", field="region", value=text)
-    left, top, width, height = map(int, found.groups())
-    return left, top, width, height
+    return rectangle(text, "region")
 
 
 def _count(text: str) -> int:
@@ -222,6 +218,12 @@ def upscale(
             help="Mean of eight rotations and reflections, as in papers: eight times as slow.",
         ),
     ] = False,
+    range_: Annotated[
+        Literal["1", "255"] | None,
+        typer.Option(
+            "--range", help="White in the float input and output of a foreign graph; default: 1."
+        ),
+    ] = None,
     patchwise: Patchwise = False,
     patch: Patch = None,
     step: Step = None,
@@ -313,6 +315,7 @@ def upscale(
             tile=tile,
             patches=patches_of(patchwise, patch, step),
             self_ensemble=self_ensemble,
+            range=None if range_ is None else int(range_),
         ),
     )
     with results_as_notes() if to_stdout else nullcontext():

@@ -1,12 +1,12 @@
 """Models that serve the pictures of a batch, by their scales."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sr_quant_cli.commands.sizes import DEFAULT_FACTOR, SizeRequest, network_scale
 from sr_quant_cli.inference.opening import open_model
 from sr_quant_cli.inference.options import RunOptions
 from sr_quant_cli.inference.upscaler import Upscaler
-from sr_quant_cli.modelfiles.named import Source, has_embedded_model, identify
+from sr_quant_cli.modelfiles.named import has_embedded_model, identify
 from sr_quant_cli.scales import SCALES
 
 
@@ -71,5 +71,5 @@ def find_models(model: str | None, size: SizeRequest, options: RunOptions) -> Sc
         return ScaledModels(options=options)
     source = identify(model)
     if source.kind == "checkpoint" and size.whole_factor in SCALES:
-        source = Source(source.path, source.kind, size.whole_factor)
+        source = replace(source, scale=size.whole_factor)
     return ScaledModels(open_model(source, options))
