@@ -15,6 +15,7 @@ import typer
 from sr_quant_cli import __version__
 from sr_quant_cli.cli import (
     bench,
+    compare,
     data,
     distill,
     evaluate,
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 app.command(cls=grouped(upscale.GROUPS))(upscale.upscale)
 app.command("eval")(evaluate.evaluate)
+app.command()(compare.compare)
 app.command()(pretrain.pretrain)
 app.command()(quantize.quantize)
 app.command()(distill.distill)

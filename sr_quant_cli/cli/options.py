@@ -41,6 +41,21 @@ def complete_model(incomplete: str) -> list[str]:
     return [*names, *paths]
 
 
+def rectangle(text: str, field: str) -> tuple[int, int, int, int]:
+    """Read a rectangle, such as 10,20,640,480.
+
+    Raises
+    ------
+    UsageError
+        With the parameter ``field``.
+    """
+    found = re.fullmatch(r"(\d{1,9}),(\d{1,9}),(\d{1,9}),(\d{1,9})", text)
+    if found is None:
+        raise UsageError("must be X,Y,W,H in pixels, as 0,0,640,480", field=field, value=text)
+    left, top, width, height = map(int, found.groups())
+    return left, top, width, height
+
+
 Json = Annotated[
     Path | None,
     typer.Option(

@@ -38,8 +38,13 @@ class Region:
         """First column to its right."""
         return self.left + self.width
 
-    def check(self, height: int, width: int) -> None:
+    def check(self, height: int, width: int, field: str = "region") -> None:
         """Refuse a rectangle that is empty, or not within a ``height`` x ``width`` picture.
+
+        Parameters
+        ----------
+        field
+            Name of the parameter that gave it.
 
         Raises
         ------
@@ -48,11 +53,11 @@ class Region:
         """
         if min(self.height, self.width) < 1 or min(self.top, self.left) < 0:
             problem = "must be X,Y,W,H with X and Y from 0 and W and H from 1"
-            raise UsageError(problem, field="region", value=self)
+            raise UsageError(problem, field=field, value=self)
         if self.bottom > height or self.right > width:
             raise UsageError(
                 f"goes beyond the picture, which has {width}x{height} pixels",
-                field="region",
+                field=field,
                 value=self,
             )
 
