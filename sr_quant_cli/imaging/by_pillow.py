@@ -87,6 +87,29 @@ def open_png_frames(file: BinaryIO, *, skip: int) -> Callable[[int], pyvips.Imag
     return frame
 
 
+def load_lab_page(file: BinaryIO, page: int) -> pyvips.Image:
+    """Decode a page of a TIFF file with 8 bits a sample in Lab.
+
+    Raises
+    ------
+    UnreadableError
+        The page is damaged, or of another kind.
+    """
+    with _damage(), PIL.Image.open(file, formats=("TIFF",)) as image:
+        image.seek(page)
+        if image.mode != "LAB":
+            raise UnreadableError(f"its pixels are of an unknown kind ({image.mode})")
+        stored = np.asarray(image)
+        lab = stored.view(np.int8).astype(np.float32)  # a and b have signs
+        lab[:, :, 0] = stored[:, :, 0] * np.float32(100 / 255)
+        packed = pyvips.Image.new_from_array(lab, interpretation="lab").colourspace("labq")
+        if "dpi" in image.info:
+            x, y = image.info["dpi"]
+            packed = with_resolution(packed, float(x) / 25.4, float(y) / 25.4)
+        set_blobs(packed, icc=image.info.get("icc_profile"))
+    return packed
+
+
 def jpeg_comments(file: BinaryIO) -> tuple[tuple[str, str], ...]:
     """Read the comment of a JPEG file, as keyword and text."""
     file.seek(0)

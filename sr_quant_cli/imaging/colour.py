@@ -98,15 +98,20 @@ def _by_profile(image: pyvips.Image, deep: bool) -> pyvips.Image:
 
 
 def _from_measured(image: pyvips.Image) -> tuple[pyvips.Image, list[str]]:
-    deep = image.format != "uchar" and image.interpretation != "labq"
+    deep = image.format != "uchar"  # Lab of 8 bits is packed into bytes
+    kind = "ushort" if deep else "uchar"
     name = _MEASURED[image.interpretation]
     icc = field(image, "icc-profile-data")
-    if icc and profile_space(icc) == name.upper():
+    if name == "Lab":
+        made = image.colourspace("lab").icc_export(
+            output_profile="srgb", pcs="lab", depth=16 if deep else 8, intent="relative"
+        )
+        how = "Lab (converted to sRGB)"
+    elif icc and profile_space(icc) == name:
         made, how = _by_profile(image, deep), f"{name} (converted to sRGB by its profile)"
     else:
         made = image.colourspace("rgb16" if deep else "srgb")
         how = f"{name} (converted to sRGB)"
-    kind = "ushort" if deep else "uchar"
     return made.cast(kind).copy(interpretation=_INTERPRETATIONS[kind, False]), [how]
 
 

@@ -11,7 +11,7 @@ import pyvips
 
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging import by_pillow
-from sr_quant_cli.imaging.exif import read_tiff_exif
+from sr_quant_cli.imaging.exif import read_tiff
 from sr_quant_cli.imaging.failures import UnreadableError, readable
 from sr_quant_cli.imaging.integrity import (
     PngContent,
@@ -47,6 +47,9 @@ _SIGNATURES = {
 }
 """First bytes of files that only some builds of libvips read; of HEIC, behind a length."""
 
+_LAB_DEFECT = "bad labq format"
+"""Message of libvips 8.18, which does not read TIFF files with 8 bits a sample in Lab."""
+
 _LAST_UPRIGHT = 4
 """Highest EXIF orientation that does not exchange height and width."""
 
@@ -70,8 +73,8 @@ class Frames:
         Number of times that the animation is shown; 0: forever.
     comments
         Keywords and texts.
-    exif
-        EXIF data that libvips does not read.
+    exif, iptc
+        EXIF data and IPTC records that libvips does not read.
     losses
         Parts of the file that are not read, in words.
     """
@@ -82,6 +85,7 @@ class Frames:
     loop: int = 0
     comments: tuple[tuple[str, str], ...] = ()
     exif: bytes | None = None
+    iptc: bytes | None = None
     losses: tuple[str, ...] = ()
 
 
@@ -95,7 +99,7 @@ def load(source: Source) -> Frames:
         when pixels are decoded, as a ``pyvips.Error``.
     """
     suffix = source.suffix.lower() if isinstance(source, Path) else ""
-    with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+    with _opened(source) as file:
         match _loader_of(source, file):
             case None:
                 image = by_pillow.load(file, suffix)
@@ -104,19 +108,17 @@ def load(source: Source) -> Frames:
                 return _png(source, check_png(file))
             case "tiffload_source":
                 check_tiff(file)
-                return _tiff(source, tiff_pages(file), read_tiff_exif(file))
+                return _tiff(source, tiff_pages(file), *read_tiff(file))
             case "jpegload_source":
                 image = _open(source, "jpegload_source")
                 return Frames(1, lambda _: image, comments=by_pillow.jpeg_comments(file))
             case loader if loader in _ANIMATED:
                 return _animation(source, loader)
+            case "heifload_source":
+                return _heif(source, sequence=file.read(12)[4:] == b"ftypavis")
             case loader:
                 image = _open(source, loader)
-                pictures = field(image, "n-pages") or 1
-                losses = (f"pictures 2 to {pictures}",) if pictures > 1 else ()
-                if file.read(12)[4:] == b"ftypavis":
-                    losses = ("all frames but the first",)
-                return Frames(1, lambda _: image, losses=losses)
+                return Frames(1, lambda _: image)
 
 
 @dataclass(frozen=True)
@@ -156,14 +158,15 @@ def read_header(source: Source, name: str = "the input") -> Header:
         raise UsageError(f"no such picture: {source}")
     with (
         readable(source if isinstance(source, Path) else name),
-        source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file,
+        _opened(source) as file,
     ):
         loader = _loader_of(source, file)
         if loader is None:
             suffix = source.suffix.lower() if isinstance(source, Path) else ""
             with by_pillow.opened(file, suffix) as image:
                 return Header(image.height, image.width)
-        first = _open(source, loader)
+        tiff = loader == "tiffload_source"
+        first = _open_page(source, 0) if tiff else _open(source, loader)
         height, width = first.height, first.width
         if (field(first, "orientation") or 1) > _LAST_UPRIGHT:
             height, width = width, height
@@ -172,7 +175,7 @@ def read_header(source: Source, name: str = "the input") -> Header:
             frames = png_frames(file)
         elif loader in _SEVERAL:
             frames = field(first, "n-pages") or 1
-        if loader == "tiffload_source":
+        if tiff:
             frames = len(tiff_pages(file) or range(frames))
         return Header(height, width, frames, _SEVERAL.get(loader, ".png"))
 
@@ -184,8 +187,7 @@ def _png(source: Source, content: PngContent) -> Frames:
     if len(content.durations) < 2:
         return Frames(1, lambda _: first, comments=content.texts)
     # Not closed here: its frames are decoded later.
-    file = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
-    decode = by_pillow.open_png_frames(file, skip=int(content.apart))
+    decode = by_pillow.open_png_frames(_opened(source), skip=int(content.apart))
 
     def frame(index: int) -> pyvips.Image:
         decoded = decode(index)
@@ -198,14 +200,41 @@ def _png(source: Source, content: PngContent) -> Frames:
     return Frames(count, frame, content.durations, content.loop, content.texts)
 
 
-def _tiff(source: Source, shown: tuple[int, ...] | None, exif: bytes | None) -> Frames:
-    first = _open(source, "tiffload_source")
+def _tiff(
+    source: Source, shown: tuple[int, ...] | None, exif: bytes | None, iptc: bytes | None
+) -> Frames:
+    first = _open_page(source, 0)
     pages = shown or range(field(first, "n-pages") or 1)
     return Frames(
         len(pages),
-        lambda index: _open(source, "tiffload_source", page=pages[index]),
+        lambda index: _open_page(source, pages[index]),
         exif=exif,
+        iptc=iptc,
     )
+
+
+def _open_page(source: Source, page: int) -> pyvips.Image:
+    try:
+        return _open(source, "tiffload_source", page=page)
+    except pyvips.Error as error:
+        if _LAB_DEFECT not in str(error.detail):
+            raise
+    with _opened(source) as file:
+        return by_pillow.load_lab_page(file, page)
+
+
+def _heif(source: Source, *, sequence: bool) -> Frames:
+    image = _open(source, "heifload_source")
+    bits = field(image, "bits-per-sample") or 16
+    if image.format == "ushort" and bits < 16:
+        # libvips shifts levels of 10 and 12 bits, which leaves white below the highest level.
+        space, highest = image.interpretation, (2**bits - 1) << (16 - bits)
+        image = (image * (65535 / highest)).rint().cast("ushort").copy(interpretation=space)
+    count = field(image, "n-pages") or 1
+    losses = (f"pictures 2 to {count}",) if count > 1 else ()
+    if sequence:
+        losses = ("all frames but the first",)
+    return Frames(1, lambda _: image, losses=losses)
 
 
 def _animation(source: Source, loader: str) -> Frames:
@@ -232,6 +261,10 @@ def _open(source: Source, loader: str, **options: Any) -> pyvips.Image:
     return pyvips.Operation.call(loader, _vips_source(source), fail_on="error", **options)
 
 
+def _opened(source: Source) -> BinaryIO:
+    return source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
+
+
 def _vips_source(source: Source) -> pyvips.Source:
     if isinstance(source, bytes):
         return pyvips.Source.new_from_memory(source)
@@ -255,5 +288,7 @@ def _loader_of(source: Source, file: BinaryIO) -> str | None:
     file.seek(0)
     for signature, name in _SIGNATURES.items():
         if loader is None and signature in (start[: len(signature)], start[4:12]):
-            raise UnreadableError(f"it is {name}, which the libvips of this installation lacks")
+            raise UnreadableError(
+                f"the libvips of this installation does not read {name}; save it in another format"
+            )
     return loader

@@ -22,12 +22,12 @@ _SWAPPED = _SIZES | {5: 4, 10: 4}
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 0x112, 0x11A, 0x11B, 0x128
 _THUMBNAIL, _THUMBNAIL_LENGTH = 0x201, 0x202
 _WIDTHS, _HEIGHTS = (0x100, 0xA002), (0x101, 0xA003)
-_DESCRIPTION = 0x10E
+_DESCRIPTION, _IPTC = 0x10E, 0x83BB
 _EXIF, _GPS, _INTEROPERABILITY = 0x8769, 0x8825, 0xA005
 _CHILDREN = {_EXIF: (_INTEROPERABILITY,), _GPS: ()}
 """Directories below that of a picture, and those below them."""
 _DESCRIPTIVE = (
-    *(_DESCRIPTION, 0x10F, 0x110, 0x131, 0x132, 0x13B, 0x13C, 0x4746, 0x4749, 0x8298),
+    *(_DESCRIPTION, 0x10F, 0x110, 0x131, 0x132, 0x13B, 0x13C, 0x4746, 0x4749, 0x8298, _IPTC),
     *range(0x9C9B, 0x9CA0),
 )
 """Tags of a TIFF directory that do not describe how pixels are stored."""
@@ -36,7 +36,7 @@ _LONGEST = 2**20
 """Bytes of the largest value that is taken from a TIFF file."""
 _CLASSIC, _BIG = 42, 43
 """Version numbers of TIFF files with offsets of 4 and of 8 bytes."""
-_ASCII, _RATIONAL = 2, 5
+_ASCII, _RATIONAL, _BYTES = 2, 5, 7
 _NO_UNIT, _INCH, _CENTIMETRE = 1, 2, 3
 """Values of ResolutionUnit."""
 
@@ -135,12 +135,15 @@ def resolution_of(exif: bytes) -> tuple[float, float] | None:
     return (x / millimetres, y / millimetres) if x and y and millimetres else None
 
 
-def read_tiff_exif(file: BinaryIO) -> bytes | None:
-    """Collect the descriptive tags, EXIF and GPS data of a TIFF file's first page as EXIF data.
+def read_tiff(file: BinaryIO) -> tuple[bytes | None, bytes | None]:
+    """Read metadata of the first page of a TIFF file.
 
     Returns
     -------
-    The data behind ``MARK``; None if there is none, or it is damaged.
+    exif
+        The descriptive tags, EXIF and GPS data, as EXIF data behind ``MARK``.
+    iptc
+        IPTC records. Each is None if there is none, or the directory is damaged.
     """
     file.seek(0)
     try:
@@ -150,14 +153,16 @@ def read_tiff_exif(file: BinaryIO) -> bytes | None:
             with mmap(file.fileno(), 0, access=ACCESS_READ) as content:
                 found = _described(content)
     except _DamagedError:
-        return None
+        return None, None
+    _, _, iptc = found.values.pop(_IPTC, (0, 0, None))
     if not found.values and not found.children:
-        return None
-    return MARK + struct.pack("<2sHI", b"II", _CLASSIC, 8) + _packed(found, _Layout("<"), 8)
+        return None, iptc
+    head = struct.pack("<2sHI", b"II", _CLASSIC, 8)
+    return MARK + head + _packed(found, _Layout("<"), 8), iptc
 
 
-def write_tiff_exif(path: Path, exif: bytes | None, description: str) -> None:
-    """Add EXIF data and a description to the first page of a TIFF file.
+def write_tiff(path: Path, exif: bytes | None, iptc: bytes | None, description: str) -> None:
+    """Add metadata to the first page of a TIFF file.
 
     The directory of the page is written again at the end of the file, with additional entries. The
     entries that it has stay as they are, and a description of ``exif`` comes before the given one.
@@ -166,6 +171,8 @@ def write_tiff_exif(path: Path, exif: bytes | None, description: str) -> None:
     if description and _DESCRIPTION not in added.values:
         text = description.encode() + b"\0"
         added.values[_DESCRIPTION] = (_ASCII, len(text), text)
+    if iptc:
+        added.values[_IPTC] = (_BYTES, len(iptc), iptc)
     with path.open("rb+") as file:
         with mmap(file.fileno(), 0, access=ACCESS_READ) as content:
             layout, first = _header(content)

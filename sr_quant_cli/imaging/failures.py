@@ -1,6 +1,7 @@
 """Failures of reading pictures, told in one line."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from sr_quant_cli.errors import FailedError, UsageError, out_of_memory
 
 _SPILLING = ("unable to write to", "write failed")
 """Messages of libvips when a temporary file for a large picture cannot be written."""
+
+_LACKING = re.compile(r"has not been built in: (\w+)")
+"""Message of libheif about a compression that it does not decode."""
 
 _SYSTEM = "system error: "
 """Prefix of the line of libvips with the reason given by the system."""
@@ -37,6 +41,11 @@ def readable(name: Path | str) -> Iterator[None]:
     except (MemoryError, pyvips.Error) as error:
         if out_of_memory(error):
             raise FailedError(f"out of memory: {name} cannot be read") from error
+        if lacking := _LACKING.search(_text(error)):
+            raise UsageError(
+                f"cannot read {name}: the libvips of this installation does not decode "
+                f"{lacking[1]}; save it in another format"
+            ) from error
         if any(words in _text(error) for words in _SPILLING):
             raise FailedError(
                 f"no room for the pixels of {name}: {one_line(error)}; "

@@ -51,11 +51,11 @@ def finish_jpeg(path: Path, metadata: Metadata) -> None:
 
 
 def finish_tiff(path: Path, metadata: Metadata) -> None:
-    """Add EXIF data, and comments as the description; correct the resolution of libvips."""
+    """Add EXIF and IPTC data, and comments as the description; correct the resolution."""
     if metadata.resolution is None:
         exif.forget_resolution(path)
-    if metadata.exif or metadata.comments:
-        exif.write_tiff_exif(path, metadata.exif, _as_text(metadata))
+    if metadata.exif or metadata.iptc or metadata.comments:
+        exif.write_tiff(path, metadata.exif, metadata.iptc, _as_text(metadata))
 
 
 FINISHES: dict[str, Callable[[Path, Metadata], None]] = {

@@ -253,7 +253,7 @@ class Listing:
     """Contents of a folder by kind, sorted by name; hidden entries are left out."""
 
     pictures: tuple[Path, ...]
-    """files with a suffix of ``READABLE``"""
+    """files with a suffix of ``READABLE``, or of a format that libvips here writes"""
     others: tuple[Path, ...]
     """other files"""
     folders: tuple[Path, ...]
@@ -271,11 +271,12 @@ def list_folder(folder: Path) -> Listing:
         entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise UsageError(f"cannot read {folder}: {error.strerror}") from error
+    suffixes = {*_SUFFIXES, *writable_suffixes()}
     kinds: dict[str, list[Path]] = {"pictures": [], "others": [], "folders": []}
     for path in entries:
         if path.is_dir():
             kinds["folders"].append(path)
-        elif path.suffix.lower() in _SUFFIXES and path.is_file():
+        elif path.suffix.lower() in suffixes and path.is_file():
             kinds["pictures"].append(path)
         else:
             kinds["others"].append(path)

@@ -175,7 +175,7 @@ def _picture(
     image = frames.open(index).autorot()
     levels, losses = to_levels(image)
     grey = levels.interpretation in ("b-w", "grey16")
-    metadata, damaged = metadata_of(image, frames.comments, frames.exif)
+    metadata, damaged = metadata_of(image, frames.comments, frames.exif, frames.iptc)
     if metadata.icc is not None:
         described = profile_space(metadata.icc)
         if described != ("GRAY" if grey else "RGB"):
@@ -240,7 +240,9 @@ def thumbnail(picture: Picture | NDArray[np.uint8], longest: int = 1600) -> NDAr
     if isinstance(picture, Picture):
         with readable(picture.name):
             return _thumbnail(picture.in_eight_bits().rgb, longest)
-    return _thumbnail(pyvips.Image.new_from_array(picture), longest)
+    # libvips takes the colours of tiny arrays for something else.
+    image = pyvips.Image.new_from_array(picture).copy(interpretation="srgb")
+    return _thumbnail(image, longest)
 
 
 def _thumbnail(image: pyvips.Image, longest: int) -> NDArray[np.uint8]:

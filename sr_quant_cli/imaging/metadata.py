@@ -105,9 +105,7 @@ class Metadata:
         image = with_resolution(image, x, y, self.unit)
         image.set_type(pyvips.GValue.gint_type, "orientation", 1)
         fresh = self.exif and exif.refreshed(self.exif, height, image.width)
-        iptc = self.iptc
-        if iptc and form.key == "jpg":
-            iptc = _as_resource(iptc)
+        iptc = _as_resource(self.iptc) if self.iptc and form.key == "jpg" else None
         keep = set_blobs(image, icc=self.icc, exif=fresh, xmp=self.xmp, iptc=iptc)
         if self.resolution and "EXIF" in form.metadata and "exif" not in keep:
             keep.append("exif")  # made by libvips; some formats hold a resolution only there
@@ -115,7 +113,10 @@ class Metadata:
 
 
 def metadata_of(
-    image: pyvips.Image, comments: tuple[tuple[str, str], ...], tiff_exif: bytes | None
+    image: pyvips.Image,
+    comments: tuple[tuple[str, str], ...],
+    exif_data: bytes | None,
+    iptc: bytes | None,
 ) -> tuple[Metadata, list[str]]:
     """Read the metadata of a picture whose orientation is applied, and list what is damaged.
 
@@ -125,11 +126,11 @@ def metadata_of(
         As libvips opened it.
     comments
         Keywords and texts, which libvips does not read from every format.
-    tiff_exif
-        EXIF data of a TIFF file, which libvips does not read.
+    exif_data, iptc
+        EXIF data and IPTC records of a TIFF file, which libvips does not read.
     """
     losses = []
-    data = field(image, "exif-data") or tiff_exif
+    data = field(image, "exif-data") or exif_data
     clean = data and exif.refreshed(exif.MARK + data.removeprefix(exif.MARK), 0, 0)
     if data and not clean:
         losses.append("EXIF (damaged)")
@@ -143,7 +144,7 @@ def metadata_of(
             icc=field(image, "icc-profile-data"),
             exif=clean or None,
             xmp=xmp and _upright(xmp),
-            iptc=_iptc_of(image),
+            iptc=iptc or _iptc_of(image),
             comments=comments,
             resolution=resolution,
             unit=unit or "in",
@@ -179,9 +180,8 @@ def _upright(xmp: bytes) -> bytes:
 
 
 def _iptc_of(image: pyvips.Image) -> bytes | None:
-    data: bytes | None = field(image, "iptc-data") or field(image, "photoshop-data")
-    if data is None or not data.startswith((_PHOTOSHOP, _RESOURCE)):
-        return data
+    """IPTC records in Photoshop's resources of a JPEG or TIFF file."""
+    data = field(image, "iptc-data") or field(image, "photoshop-data") or b""
     return next((value for number, value in _resources(data) if number == _IPTC), None)
 
 
