@@ -5,6 +5,8 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,13 @@ def check_mention(words: list[str]) -> None:
     assert not unknown, f"there is no {', '.join(unknown)}"
 
 
+def redirected(command: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Separate a command from the files that it reads (<) and writes (>)."""
+    marks = {word: command[place + 1] for place, word in enumerate(command) if word in "<>"}
+    words = [word for word in command if word not in {*marks, *marks.values()}]
+    return words, marks
+
+
 def longest(table: dict[tuple[str, ...], str], command: list[str]) -> tuple[str, ...] | None:
     """Return the longest key of a table that a command begins with."""
     fitting = [key for key in table if tuple(command[: len(key)]) == key]
@@ -191,8 +200,9 @@ def desk(tmp_path, monkeypatch, srq):
     # Without what README's first command has written there.
     enlarged = shutil.ignore_patterns("*_x[234].png")
     shutil.copytree(ROOT / "docs/images", "docs/images", ignore=enlarged)
-    for name in ("photo.jpg", "photo.png", "holiday/beach.jpg", "holiday/sea.png"):
+    for name in ("photo.png", "holiday/beach.jpg", "holiday/sea.png"):
         write_rgb(Path(name), picture(24, 32))
+    write_rgb(Path("photo.jpg"), picture(120, 160))
     sizes = {
         "photos": 4,
         "datasets/DIV2K/DIV2K_train_HR": 3,
@@ -212,6 +222,25 @@ def desk(tmp_path, monkeypatch, srq):
     return tmp_path
 
 
+def run(srq, command, more=()):
+    """Run a command; one with redirected streams in a process of its own."""
+    command, files = redirected(command)
+    words = [*command, *more]
+    if files:
+        with ExitStack() as stack:
+            streams = {"<": ("stdin", "rb"), ">": ("stdout", "wb")}
+            opened = {
+                streams[mark][0]: stack.enter_context(Path(file).open(streams[mark][1]))
+                for mark, file in files.items()
+            }
+            python = [sys.executable, "-m", "sr_quant_cli", *words[1:]]
+            done = subprocess.run(python, **opened, stderr=subprocess.PIPE, check=False)
+        code, err = done.returncode, done.stderr.decode()
+    else:
+        code, _, err = srq(*words[1:])
+    assert code == 0, f"{' '.join(words)}\n{err}"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUN)
 def test_a_page_runs_from_top_to_bottom(page, desk, srq):
@@ -227,13 +256,24 @@ def test_a_page_runs_from_top_to_bottom(page, desk, srq):
                 continue
             assert command[0] == "srq", f"neither run nor left out: {command}"
             key = longest(SHORTER, command)
-            more = SHORTER[key].split() if key else []
-            code, _, err = srq(*command[1:], *more)
-            assert code == 0, f"{' '.join([*command, *more])}\n{err}"
+            run(srq, command, SHORTER[key].split() if key else [])
     if page == "docs/deploying.md":
         by_srq = read_rgb(desk / "photo.png").shape
         for name in ("photo_x4.png", "photo_float_x4.png", "photo_openvino_x4.png"):
             assert read_rgb(desk / name).shape == (4 * by_srq[0], 4 * by_srq[1], 3)
+
+
+@pytest.mark.slow
+def test_the_examples_of_upscale_run(desk, srq):
+    for name in ("dynamic.safetensors", "runs/edsr-x4/model.safetensors"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy("small.safetensors", name)
+    examples = srq("upscale", "--help")[1].partition("Examples:\n")[2].partition("\n\n")[0]
+    typed = commands(textwrap.dedent(examples))
+    assert len(typed) >= 10
+    for command in typed:
+        if "--bit-map" not in command:  # needs bits that follow the picture: tests/cli
+            run(srq, command, ["--runtime", "torch"])
 
 
 def test_tables_name_commands_that_are_there():
