@@ -171,8 +171,9 @@ class TiledUpscaler(Upscaler):
             corner = read(area.top, area.top + 1, area.left, area.left + 1)
             if corner.dtype == np.uint16:
                 deep = self.deep()
-                yield from deep.bands(read, height, width, on_tile, region)
-                self.ran_by = deep.ran_by
+                for band in deep.bands(read, height, width, on_tile, region):
+                    self.ran_by = deep.ran_by
+                    yield band
                 return
         runtime = self._runtime_for(min(height, width))
         self.ran_by = runtime.runtime
