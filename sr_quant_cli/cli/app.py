@@ -14,6 +14,7 @@ import typer
 
 from sr_quant_cli import __version__
 from sr_quant_cli.cli import (
+    app_page,
     bench,
     compare,
     data,
@@ -45,6 +46,7 @@ app = typer.Typer(
 app.command(cls=grouped(upscale.GROUPS))(upscale.upscale)
 app.command("eval")(evaluate.evaluate)
 app.command()(compare.compare)
+app.command("app")(app_page.app_page)
 app.command()(pretrain.pretrain)
 app.command()(quantize.quantize)
 app.command()(distill.distill)

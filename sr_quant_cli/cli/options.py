@@ -3,7 +3,7 @@
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -56,6 +56,34 @@ def rectangle(text: str, field: str) -> tuple[int, int, int, int]:
     return left, top, width, height
 
 
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+
+
+def pixel_count(text: str) -> int:
+    """Read a number of pixels.
+
+    >>> pixel_count("1.5G"), pixel_count("20000")
+    (1500000000, 20000)
+
+    Raises
+    ------
+    UsageError
+        The text is no number.
+    """
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,9})?)([KMG]?)", text.upper())
+    if found is None:
+        raise UsageError("must be a number, as 500M or 2G", field="max_pixels", value=text)
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+MaxPixels = Annotated[
+    Any,
+    typer.Option(
+        metavar="COUNT",
+        parser=pixel_count,
+        help="Refuse larger results; K, M and G are understood.",
+    ),
+]
 Json = Annotated[
     Path | None,
     typer.Option(
@@ -89,6 +117,20 @@ Threads = Annotated[
 Depth = Annotated[
     values.Depth,
     typer.Option(help="Share of the blocks to run, for networks with several depths."),
+]
+
+SelfEnsemble = Annotated[
+    bool,
+    typer.Option(
+        "--self-ensemble",
+        help="Mean of eight rotations and reflections, as in papers: eight times as slow.",
+    ),
+]
+Range = Annotated[
+    Literal["1", "255"] | None,
+    typer.Option(
+        "--range", help="White in the float input and output of a foreign graph; default: 1."
+    ),
 ]
 
 

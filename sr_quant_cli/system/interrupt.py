@@ -48,6 +48,10 @@ class DeferredInterrupts:
         if self.received is not None:
             sys.exit(128 + self.received)
 
+    def interrupt(self) -> None:
+        """Record SIGINT without a signal, from any thread."""
+        self.received = signal.SIGINT
+
     def _note(self, number: int, _frame: FrameType | None) -> None:
         again = self.received is not None
         self.received = number

@@ -1,0 +1,1 @@
+"""``srq app``: a page on the loopback address for enlarging pictures in a browser."""
