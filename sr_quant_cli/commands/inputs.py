@@ -30,7 +30,9 @@ class Input:
     folders: list[Path] = field(default_factory=list)
 
 
-def find_pictures(text: str, *, recursive: bool = False, skip: Path | None = None) -> Input:
+def find_pictures(
+    text: str, *, recursive: bool = False, skip: Path | None = None, below_name: bool = False
+) -> Input:
     """Find the pictures of an input.
 
     Parameters
@@ -39,6 +41,8 @@ def find_pictures(text: str, *, recursive: bool = False, skip: Path | None = Non
         Enter the subfolders of a folder, but no symbolic links.
     skip
         Folder that is not entered, that of the results.
+    below_name
+        Put the results of a folder below its own name.
 
     Raises
     ------
@@ -51,7 +55,8 @@ def find_pictures(text: str, *, recursive: bool = False, skip: Path | None = Non
     if exists(path):
         if path.is_dir():
             found = Input(text)
-            _walk(found, path, Path(), recursive=recursive, skip=skip)
+            below = Path(path.resolve().name) if below_name else Path()
+            _walk(found, path, below, recursive=recursive, skip=skip)
             return found
         # A file of the name that stands for standard input.
         return Input(text, [Found(path.absolute() if path == STREAM else path)])

@@ -12,11 +12,11 @@ from sr_quant_cli.commands.inputs import Found, Input, find_pictures
 from sr_quant_cli.commands.places import STREAM, Place, check_folder, exists, parse_output
 from sr_quant_cli.errors import UsageError
 
-BIT_MAP = "_bits"
-"""suffix of the name of a bit map, after the name of the enlargement"""
+BIT_MAP, PREVIEW, SHEET = "_bits", "_preview", "_compare"
+"""ends of the names of drawings, after the name of the enlargement"""
 
 _SIZE = r"x\d+(?:\.\d+)?(?:x\d+(?:\.\d+)?)?|[wh]\d+|max\d+|\d+x\d+"
-_ENLARGED = re.compile(rf"(.+)_(?:{_SIZE})(?:{BIT_MAP})?")
+_ENLARGED = re.compile(rf"(.+)_(?:{_SIZE})(?:{BIT_MAP}|{PREVIEW}|{SHEET})?")
 _LISTED = 3
 """names that are listed for each kind of skipped file"""
 
@@ -32,6 +32,11 @@ class UpscaleJob:
     def bit_map(self) -> Path:
         """Place of its bit map."""
         return self.target.with_name(f"{self.target.stem}{BIT_MAP}.png")
+
+    @property
+    def preview(self) -> Path:
+        """Place of the picture before and after."""
+        return self.target.with_name(f"{self.target.stem}{PREVIEW}.png")
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,10 @@ class Naming:
         match = _ENLARGED.fullmatch(stem)
         if match is not None:
             return match[1]
-        plain = stem.removesuffix(BIT_MAP).removesuffix(self.tag)
-        return plain if self.tag and plain != stem.removesuffix(BIT_MAP) else None
+        for drawing in (BIT_MAP, PREVIEW, SHEET):
+            stem = stem.removesuffix(drawing)
+        plain = stem.removesuffix(self.tag)
+        return plain if self.tag and plain != stem else None
 
 
 def plan_jobs(
@@ -107,9 +114,11 @@ def plan_jobs(
     """
     place = check_places(inputs, output)
     skip = place.folder if place.folder is not None and exists(place.folder) else None
-    given = [find_pictures(text, recursive=recursive, skip=skip) for text in inputs]
-    originals, left_out = _originals(given, naming)
-    found = _below_own_names(given, originals) if _folders(inputs) > 1 else originals
+    several = sum(text != str(STREAM) and Path(text).is_dir() for text in inputs) > 1
+    given = [
+        find_pictures(text, recursive=recursive, skip=skip, below_name=several) for text in inputs
+    ]
+    found, left_out = _originals(given, naming)
     lines = [f"{text}: left out: {what}" for text, what in left_out.items()]
     if not found:
         told = "; ".join(left_out.values())
@@ -148,21 +157,6 @@ def check_places(inputs: Sequence[str], output: str | Path | None) -> Place:
             f"is {what}, but there are {len(inputs)} inputs", field="output", value=output
         )
     return place
-
-
-def _folders(inputs: Sequence[str]) -> int:
-    return sum(text != str(STREAM) and Path(text).is_dir() for text in inputs)
-
-
-def _below_own_names(given: Sequence[Input], found: Sequence[Found]) -> list[Found]:
-    """Put the results of each folder below its name."""
-    roots = {id(item): Path(part.text) for part in given for item in part.pictures}
-    named = []
-    for item in found:
-        root = roots[id(item)]
-        own = Path(root.resolve().name) if root.is_dir() else Path()
-        named.append(Found(item.source, own / item.below))
-    return named
 
 
 def _originals(given: Sequence[Input], naming: Naming) -> tuple[list[Found], dict[str, str]]:
