@@ -9,10 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pyvips
+import torch
 
+from sr_quant_cli.commands.batch import BatchOptions, run_jobs
+from sr_quant_cli.commands.jobs import Naming, plan_jobs
 from sr_quant_cli.commands.outlook import BatchOutlook
+from sr_quant_cli.commands.scaled_models import ScaledModels
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
-from tests.helpers import nearest_onnx, picture
+from sr_quant_cli.inference.tiled import TiledUpscaler
+from sr_quant_cli.runtimes.torch import TorchRuntime, traits_of_network
+from sr_quant_cli.system.reporting import reporting
+from tests.helpers import nearest_onnx, picture, tiny_edsr
+from tests.system.test_reporting import Listener
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -209,7 +219,30 @@ def test_a_terminal_gets_no_picture(twice, monkeypatch):
     assert twice("a.png", "-o", "-")[0] == 2
 
 
-def test_a_large_batch_is_announced():
+def test_one_progress_counts_all_pictures(tmp_path):
+    """Parts of pictures count, too: a tile of three by two is a sixth."""
+    fill(tmp_path / "a.png", tmp_path / "b.png", height=24, width=40)
+    (tmp_path / "c.png").write_text("no picture")
+    network = tiny_edsr()
+    engine = TiledUpscaler(TorchRuntime(network, CPU), traits_of_network(network, "tiny"), tile=16)
+    plan = plan_jobs([str(tmp_path)], Naming("_x2"), str(tmp_path / "out"))
+    listener = Listener()
+    with reporting(listener):
+        outcomes = run_jobs(ScaledModels(engine), plan.jobs, BatchOptions())
+    assert [outcome.status for outcome in outcomes] == ["done", "done", "failed"]
+    assert ("upscaling", 0, 3, "picture") in listener.heard
+    steps = [step for step in listener.heard if isinstance(step, float)]
+    assert steps == pytest.approx([1 / 6] * 12)
+
+
+@pytest.mark.parametrize(("large", "line"), [(800, "816 pixels of results\n"), (900, "")])
+def test_what_is_large_is_announced_before_it_runs(twice, monkeypatch, large, line):
+    monkeypatch.setattr("sr_quant_cli.commands.outlook._LARGE", large)
+    fill("in/a.png")
+    assert twice("in", "-o", "out")[2] == line
+
+
+def test_large_is_a_matter_of_pixels_or_time():
     small = BatchOutlook(9e7, 2**28, 9.0)
     assert not small.is_large
     assert not BatchOutlook(1e7, None, None).is_large
