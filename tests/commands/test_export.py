@@ -365,7 +365,7 @@ WRONG = [
         ["upscale", "LR", "--model", "FOREIGN", "--runtime", "onnxruntime", "--precision", "bf16"],
         "--precision bf16: onnxruntime has none",
     ),
-    (["upscale", "LR", "--model", "FOREIGN", "--scale", "3"], "enlarges by 2, not by 3"),
+    (["eval", "FOREIGN", "--bench", "Set5", "--scale", "3"], "enlarges by 2, not by 3"),
     (["upscale", "LR", "--model", "bad.onnx"], "bad.onnx is no readable ONNX file"),
     (["upscale", "LR", "--model", "bad.xml"], "bad.xml is no readable OpenVINO network"),
     (["upscale", "LR", "--model", "empty.onnx"], "empty.onnx is no readable network"),
