@@ -14,6 +14,8 @@ from sr_quant_cli.cli.options import (
     Json,
     Patch,
     Patchwise,
+    Range,
+    SelfEnsemble,
     Step,
     Threads,
     check_runtime,
@@ -58,6 +60,8 @@ def evaluate(
         typer.Option(metavar="DIR", help="Draw a map of the chosen bits of each picture."),
     ] = None,
     depth: Depth = "full",
+    self_ensemble: SelfEnsemble = False,
+    range_: Range = None,
     runtime: Annotated[
         str | None,
         typer.Option(
@@ -75,7 +79,7 @@ def evaluate(
 
     PSNR and SSIM under a named protocol, on luma by default, with bicubic in the first row. With
     --patchwise, and for models whose bits follow the picture, also feature average bits (FAB) and
-    bit operations.
+    bit operations. The name of a row with --self-ensemble ends with +.
 
     \b
     Examples:
@@ -84,6 +88,7 @@ def evaluate(
       srq eval runs/edsr-x2/model.safetensors --bench Set5+Set14 --json scores.json
       srq eval runs/quantsr_c-x4/model.safetensors --depth half --bench Set5
       srq eval network.onnx --scale 4 --protocol basicsr
+      srq eval edsr-baseline-x4 --bench Set5 --self-ensemble
       srq eval dynamic.safetensors --patchwise --bench Urban100+Test2K --bit-maps maps/
       srq eval --sr-dir results/ --bench Set5 --scale 4
       torchrun --nproc-per-node 2 -m sr_quant_cli eval --bench Urban100
@@ -106,6 +111,8 @@ def evaluate(
         device=device,
         threads=threads,
         depth=depth,
+        self_ensemble=self_ensemble,
+        range=None if range_ is None else int(range_),
         patches=patches_of(patchwise, patch, step),
         data_root=data_root,
     )

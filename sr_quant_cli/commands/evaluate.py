@@ -65,8 +65,10 @@ class EvalRequest:
         Folder for maps of the chosen bits; None: no maps.
     runtime
         A registered runtime or auto; None: torch, the reference, and for a graph file its own.
-    device, threads, depth, patches
+    device, threads, depth, patches, self_ensemble
         As in ``RunOptions``.
+    range
+        As in ``RunOptions``, for the graphs among the models.
     data_root
         Folder of the data sets; None: ``SRQ_DATA``, else ``datasets``.
     """
@@ -83,6 +85,8 @@ class EvalRequest:
     threads: int | None = None
     depth: Depth = "full"
     patches: Patches | None = None
+    self_ensemble: bool = False
+    range: int | None = None
     data_root: Path | None = None
 
 
@@ -232,6 +236,12 @@ def _check(request: EvalRequest, sources: Sequence[Source]) -> None:
             raise UsageError(
                 "stores scores of whole pictures, not of patches (`patchwise`)", field="record"
             )
+        if request.self_ensemble:
+            raise UsageError(
+                "stores scores of the model alone, not its `self_ensemble`", field="record"
+            )
+    if request.range is not None and not any(source.kind == "graph" for source in sources):
+        raise UsageError("only for graph files", field="range", value=request.range)
     if request.depth != "full" and not request.models:
         raise UsageError("name a model that runs at several depths", **depth)
     if request.bit_maps is not None:
@@ -249,6 +259,8 @@ def _options(request: EvalRequest, source: Source) -> RunOptions:
         threads=request.threads,
         depth=request.depth,
         patches=request.patches,
+        self_ensemble=request.self_ensemble,
+        range=request.range if source.kind == "graph" else None,
     )
 
 

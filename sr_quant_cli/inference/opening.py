@@ -171,6 +171,7 @@ def _open_patchwise(source: Source, options: RunOptions, patches: Patches) -> Up
 
 
 def _open_graph_file(source: Source, options: RunOptions) -> Upscaler:
+    from sr_quant_cli.inference.constants import check_constants
     from sr_quant_cli.lowering.graph import traits_of
 
     path, tile = source.path, options.tile
@@ -205,8 +206,10 @@ def _open_graph_file(source: Source, options: RunOptions) -> Upscaler:
     def opened(precision: PrecisionChoice) -> GraphRuntime:
         graph = entry.open(path, options.threads, precision)
         if options.range is not None and not graph.on_floats:
-            raise UsageError(f"{path} takes pixels", field="range", value=options.range)
+            raise UsageError(f"{path} takes 8-bit pixels", field="range", value=options.range)
         graph.white = options.range or 1
+        if traits is None and not graph.on_floats and path.suffix.lower() == ".onnx":
+            check_constants(path)
         return graph
 
     def tiled(precision: PrecisionChoice) -> TiledUpscaler:

@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import onnx
 import pytest
 
 from sr_quant_cli.commands.evaluate import Evaluation, set_scores
@@ -139,3 +140,47 @@ def test_bicubic_on_real_pictures_gives_the_published_figure(real_data):
     assert result.ssim == pytest.approx(0.8104, abs=0.001)
     assert result.lr_origin == "folder"
     assert read_rgb(real_data / "benchmark/Set5/HR/baby.png").shape == (512, 512, 3)
+
+
+def test_a_row_of_self_ensemble_has_a_name_and_scores_of_its_own(
+    srq, small_set, tiny_model, tmp_path
+):
+    options = ("--bench", "Set5", "--data-root", tmp_path, "--json", tmp_path / "r.json")
+    code, _, err = srq("eval", tiny_model, "--self-ensemble", *options)
+    assert (code, err) == (0, "")
+    rows = json.loads((tmp_path / "r.json").read_text())["rows"]
+    assert [row["model"] for row in rows] == ["bicubic", "tiny+"]
+    upscaler = open_path(tiny_model, self_ensemble=True)
+    scores = [score(upscaler(lr), hr, 2, MATLAB) for lr, hr in (p.load(2) for p in small_set.pairs)]
+    assert rows[1]["psnr"] == pytest.approx(np.mean([s.psnr for s in scores]), abs=1e-3)
+    alone = model_candidate(open_path(tiny_model))
+    assert rows[1]["psnr"] != score_candidates([alone], [small_set], MATLAB)[0].psnr
+
+
+def test_the_range_of_a_foreign_graph_reaches_it(srq, small_set, tmp_path):
+    # Adds 0.4: much where white is 1, nothing where it is 255.
+    model = onnx.load(nearest_onnx(tmp_path / "n.onnx"))
+    model.graph.node[-1].output[0] = "n"
+    model.graph.node.append(onnx.helper.make_node("Add", ["n", "a"], ["y"]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.4), "a"))
+    onnx.save(model, tmp_path / "n.onnx")
+    figures = []
+    for white in ("1", "255"):
+        options = ("--bench", "Set5", "--data-root", tmp_path, "--json", tmp_path / "r.json")
+        assert srq("eval", tmp_path / "n.onnx", "--range", white, *options)[0] == 0
+        figures.append(json.loads((tmp_path / "r.json").read_text())["rows"][1]["psnr"])
+    assert figures[1] > figures[0] + 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--self-ensemble", "--record"), "--record: stores scores of the model alone, not its"),
+        (("--range", "255"), "--range 255: only for graph files"),
+        (("--self-ensemble", "--patchwise"), "--self-ensemble: not with patches (--patchwise)"),
+    ],
+)
+def test_options_that_exclude_each_other_are_refused(srq, tiny_model, tmp_path, arguments, message):
+    code, out, err = srq("eval", tiny_model, "--bench", "Set5", "--data-root", tmp_path, *arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
