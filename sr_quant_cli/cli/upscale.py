@@ -16,7 +16,9 @@ from sr_quant_cli.cli.options import (
     Patch,
     Patchwise,
     Precision,
+    Range,
     Runtime,
+    SelfEnsemble,
     Step,
     Threads,
     complete_model,
@@ -28,7 +30,7 @@ GROUPS = {
     "Size": ("scale", "width", "height", "fit", "max_side", "region", "max_pixels"),
     "Output": (
         *("output", "suffix", "format_", "quality", "lossless", "strip", "frames", "overwrite"),
-        *("bit_map", "json"),
+        *("preview", "bit_map", "json"),
     ),
     "Many pictures": ("recursive", "skip_existing", "dry_run"),
     "Model": ("model", "depth", "self_ensemble", "range_", "patchwise", "patch", "step"),
@@ -179,7 +181,7 @@ def upscale(
         bool, typer.Option("--lossless", help="Lossless WebP, AVIF or JPEG XL.")
     ] = False,
     strip: Annotated[
-        bool, typer.Option("--strip", help="Drop all metadata, the colour profile included.")
+        bool, typer.Option("--strip", help="Drop all metadata; colours become sRGB.")
     ] = False,
     frames: Annotated[
         Literal["all", "first"],
@@ -211,22 +213,18 @@ def upscale(
         ),
     ] = None,
     depth: Depth = "full",
-    self_ensemble: Annotated[
-        bool,
-        typer.Option(
-            "--self-ensemble",
-            help="Mean of eight rotations and reflections, as in papers: eight times as slow.",
-        ),
-    ] = False,
-    range_: Annotated[
-        Literal["1", "255"] | None,
-        typer.Option(
-            "--range", help="White in the float input and output of a foreign graph; default: 1."
-        ),
-    ] = None,
+    self_ensemble: SelfEnsemble = False,
+    range_: Range = None,
     patchwise: Patchwise = False,
     patch: Patch = None,
     step: Step = None,
+    preview: Annotated[
+        bool,
+        typer.Option(
+            "--preview",
+            help="Draw a part before and after, as IMAGE_x4_preview.png beside the output.",
+        ),
+    ] = False,
     bit_map: Annotated[
         bool,
         typer.Option(
@@ -245,21 +243,22 @@ def upscale(
 ) -> None:
     """Enlarge pictures.
 
-    In a folder, hidden files, subfolders and enlargements (NAME_x4.png beside NAME) are skipped. If
-    photo.jpg and photo.png are both there, the second becomes photo.png_x4.png.
+    Results lie beside the inputs, as NAME_x4.png, or in OUT. In a folder, hidden files, subfolders
+    and enlargements (NAME_x4.png beside NAME) are skipped. If photo.jpg and photo.png are both
+    there, the second becomes photo.png_x4.png.
 
     \b
     Examples:
       srq upscale photo.jpg
       srq upscale photo.jpg --scale 2.5 -o large.webp
       srq upscale photo.jpg --width 1920 --format jpg --quality 90
-      srq upscale photo.jpg --region 8,8,16,12 -o part.png
+      srq upscale photo.jpg --region 40,20,64,48 -o part.png
       srq upscale holiday/ --recursive -o enlarged/ --skip-existing
-      srq upscale 'holiday/*.jpg' --fit 120x120 --suffix _wall --dry-run
-      srq upscale - -o - < photo.png > large.png
-      srq upscale photo.jpg --model fast -o fast.png
+      srq upscale 'holiday/*.jpg' --max-side 400 --suffix _wall --dry-run
+      srq upscale - < photo.png > large.png
+      srq upscale photo.jpg --model fast -o fast.png --preview
       srq upscale photo.png --self-ensemble -o best.tif
-      srq upscale photo.png --model runs/edsr-x4/model.safetensors
+      srq upscale photo.png --model runs/edsr-x4/model.safetensors -o mine.png
       srq upscale photo.png --model dynamic.safetensors --patchwise --bit-map
       torchrun --nproc-per-node 2 -m sr_quant_cli upscale holiday/
     """  # noqa: D301 - typer's \b keeps the line breaks
@@ -302,6 +301,7 @@ def upscale(
             picture=picture,
             overwrite=overwrite,
             bit_map=bit_map,
+            preview=preview,
             max_pixels=max_pixels,
             content=_standard_input() if str(STREAM) in inputs else b"",
             stdout=sys.stdout.buffer,

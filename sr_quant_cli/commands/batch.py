@@ -18,6 +18,7 @@ from sr_quant_cli.commands.jobs import UpscaleJob
 from sr_quant_cli.commands.outlook import Outlook, look_ahead
 from sr_quant_cli.commands.pipeline import overlap
 from sr_quant_cli.commands.places import STREAM, STREAM_NAME, exists
+from sr_quant_cli.commands.preview import draw_preview
 from sr_quant_cli.commands.scaled_models import ScaledModels
 from sr_quant_cli.commands.sizes import SizeRequest
 from sr_quant_cli.errors import SrqError, UsageError
@@ -48,6 +49,8 @@ class BatchOptions:
         Replace existing files.
     bit_map
         Draw a map of the chosen bits beside each result.
+    preview
+        Draw a part of each picture before and after beside the result.
     max_pixels
         Largest number of pixels of a result.
     content
@@ -60,9 +63,15 @@ class BatchOptions:
     picture: PictureOptions = field(default_factory=PictureOptions)
     overwrite: bool = False
     bit_map: bool = False
+    preview: bool = False
     max_pixels: int = MAX_PIXELS
     content: bytes = b""
     stdout: BinaryIO | None = None
+
+    def outputs(self, job: UpscaleJob) -> tuple[Path, ...]:
+        """Files that a job writes."""
+        drawings = ((self.bit_map, job.bit_map), (self.preview, job.preview))
+        return (job.target, *(path for drawn, path in drawings if drawn))
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,7 @@ class PictureResult:
     """properties of the input that the result does not have"""
     error: str = ""
     bit_map: str = ""
+    preview: str = ""
     runtime: str = ""
     network_scale: int = 0
     resampled: bool = False
@@ -143,8 +153,7 @@ class Batch:
         """
         begun = time.perf_counter()
         options = self._options
-        outputs = (job.target, job.bit_map) if options.bit_map else (job.target,)
-        for path in outputs:
+        for path in options.outputs(job):
             if path != STREAM and not options.overwrite and exists(path):
                 raise UsageError(
                     f"{path} exists; use `overwrite` to replace it, or `skip_existing` to keep it"
@@ -194,6 +203,8 @@ class Batch:
         write(enlarged.picture)
         if self._options.bit_map:
             _draw(job, enlarged)
+        if self._options.preview:
+            draw_preview(enlarged.picture, job.target, enlarged.upscaler.name, job.preview)
         return PictureResult(
             str(job.source),
             str(job.target),
@@ -203,6 +214,7 @@ class Batch:
             round(enlarged.seconds + time.perf_counter() - begun, 3),
             enlarged.picture.opened.losses,
             bit_map=str(job.bit_map) if self._options.bit_map else "",
+            preview=str(job.preview) if self._options.preview else "",
             runtime=enlarged.runtime,
             network_scale=enlarged.outlook.scale,
             resampled=enlarged.outlook.size is not None,
@@ -246,7 +258,7 @@ def run_jobs(
             report(outcome)
             outcomes.append(outcome)
 
-        name = jobs[0].source.name if len(jobs) == 1 else "srq upscale"
+        name = jobs[0].source.name if len(jobs) == 1 else "upscaling"
         try:
             with progress(len(mine), "picture", name) as bar:
                 overlap(
@@ -278,8 +290,9 @@ def report(outcome: PictureResult) -> None:
         result(line)
         return
     result(f"{line}  {outcome.seconds:.1f} s, {outcome.runtime}")
-    if outcome.bit_map:
-        result(f"{outcome.source} -> {outcome.bit_map}")
+    for drawing in (outcome.bit_map, outcome.preview):
+        if drawing:
+            result(f"{outcome.source} -> {drawing}")
     if outcome.not_kept:
         result(f"{outcome.source}: not kept: {', '.join(outcome.not_kept)}")
 

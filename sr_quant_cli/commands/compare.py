@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sr_quant_cli.commands.jobs import SHEET
 from sr_quant_cli.data.benchmark import Pair
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.io import read_rgb
@@ -169,7 +170,7 @@ def compare(request: CompareRequest) -> Comparison:
 def _place(request: CompareRequest, scale: int) -> Path:
     """Path of the figure, which must be free or one of srq's own."""
     if request.output is None:
-        path = request.image.with_name(f"{request.image.stem}_x{scale}_compare.png")
+        path = request.image.with_name(f"{request.image.stem}_x{scale}{SHEET}.png")
         if not request.overwrite:
             check_own(path, DRAWING)
         return path

@@ -1,7 +1,7 @@
 """``srq upscale``: picture files in, picture files out."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,7 @@ def upscale(request: UpscaleRequest) -> UpscaleReport:
         plan = from_first(_plan(request, models))  # a folder may fill while it is listed
         if plan.left_out and not here.rank:
             result(plan.left_out)
-        jobs, skipped = _split(request, plan.jobs)
+        jobs, skipped = from_first(_split(request, plan.jobs))  # the others may write already
         if skipped and not here.rank:
             note(f"{len(skipped)} of {len(plan.jobs)} results exist, and are skipped")
         if len(jobs) == 1:  # refused before a model is opened, which may take seconds
@@ -132,10 +132,12 @@ def upscale(request: UpscaleRequest) -> UpscaleReport:
         if jobs:
             _open(request, models)
             _announce(request, models, jobs)
+        # What is left is incomplete: of several outputs some may exist.
+        options = replace(request.batch, overwrite=request.batch.overwrite or request.skip_existing)
         if request.dry_run:
-            outcomes = _rehearse(request, models, jobs)
+            outcomes = _rehearse(Batch(models, options), jobs)
         else:
-            outcomes = _gather(run_jobs(models, jobs, request.batch))
+            outcomes = _gather(run_jobs(models, jobs, options))
     pictures = (*skipped, *outcomes)
     names = ", ".join(upscaler.name for upscaler in models.in_use)
     scales = {upscaler.scale for upscaler in models.in_use}
@@ -161,6 +163,11 @@ def _plan(request: UpscaleRequest, models: ScaledModels) -> UpscalePlan:
     save = request.batch.picture.save
     naming = Naming(tag, writable_formats()[save.format or "png"].suffix)
     plan = plan_jobs(request.inputs, naming, request.output, recursive=request.recursive)
+    for drawing in ("preview", "bit_map"):
+        if getattr(request.batch, drawing) and any(job.target == STREAM for job in plan.jobs):
+            raise UsageError(
+                "not with standard output, beside which there is no place", field=drawing
+            )
     for job in {job.target.suffix: job for job in plan.jobs}.values():
         form = save.format_for(None if job.target == STREAM else job.target)
         if job.target != STREAM and job.target.suffix.lower() not in form.suffixes:
@@ -176,8 +183,7 @@ def _split(
         return list(jobs), []
     todo, skipped = [], []
     for job in jobs:
-        outputs = (job.target, job.bit_map) if request.batch.bit_map else (job.target,)
-        if all(path != STREAM and exists(path) for path in outputs):
+        if all(path != STREAM and exists(path) for path in request.batch.outputs(job)):
             skipped.append(PictureResult.of(job, "skipped"))
         else:
             todo.append(job)
@@ -201,11 +207,8 @@ def _announce(request: UpscaleRequest, models: ScaledModels, jobs: Sequence[Upsc
         note(str(outlook))
 
 
-def _rehearse(
-    request: UpscaleRequest, models: ScaledModels, jobs: Sequence[UpscaleJob]
-) -> list[PictureResult]:
+def _rehearse(batch: Batch, jobs: Sequence[UpscaleJob]) -> list[PictureResult]:
     """Read what is needed to say what would be done, and report it."""
-    batch = Batch(models, request.batch)
     outcomes = []
     for job in jobs:
         try:

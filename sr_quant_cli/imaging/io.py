@@ -240,11 +240,11 @@ def thumbnail(picture: Picture | NDArray[np.uint8], longest: int = 1600) -> NDAr
     if isinstance(picture, Picture):
         with readable(picture.name):
             return _thumbnail(picture.in_eight_bits().rgb, longest)
-    # libvips takes the colours of tiny arrays for something else.
-    image = pyvips.Image.new_from_array(picture).copy(interpretation="srgb")
-    return _thumbnail(image, longest)
+    return _thumbnail(pyvips.Image.new_from_array(picture), longest)
 
 
 def _thumbnail(image: pyvips.Image, longest: int) -> NDArray[np.uint8]:
-    shrunk = image.thumbnail_image(longest, height=longest, size="down")
+    # Three equal bands of grey, and tiny arrays, are not taken for colours otherwise.
+    coloured = image.copy(interpretation="srgb")
+    shrunk = coloured.thumbnail_image(longest, height=longest, size="down")
     return np.asarray(shrunk.numpy(), dtype=np.uint8)

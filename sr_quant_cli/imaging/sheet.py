@@ -189,7 +189,7 @@ def draw_sheet(
     left, top, width, height = layout.whole
     axes = page.picture(shown, layout.whole, smooth=True)
     _mark(axes, box, shown.shape[0] / whole.shape[0])
-    page.text(title, left + width / 2, top + height, max(width, layout.column), bold=True)
+    page.text(title, left + width / 2, top + height, layout.room, bold=True)
     for panel, (left, top) in zip(panels, layout.cells, strict=True):
         large = panel.crop.repeat(layout.zoom, 0).repeat(layout.zoom, 1)
         height, width, _ = large.shape
@@ -221,12 +221,16 @@ def _mark(axes: "Axes", box: Region, ratio: float) -> None:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Places in pixels from the left and the top; ``column`` is the width of a panel."""
+    """Places in pixels from the left and the top.
+
+    ``column`` and ``room`` are the widths that a panel and the whole picture have with their text.
+    """
 
     width: int
     height: int
     zoom: int
     column: int
+    room: int
     whole: tuple[int, int, int, int]
     cells: list[tuple[int, int]]
 
@@ -251,6 +255,7 @@ class _Layout:
             2 * _MARGIN + crops + lines + (_LINE + _GAP) * footer,
             zoom,
             column,
+            room,
             (_MARGIN + (room - beside) // 2, _MARGIN, beside, shown),
             [
                 (start + index % across * (column + _GAP), _MARGIN + index // across * down)
@@ -320,15 +325,14 @@ class _Page:
 def _fitting(text: str, points: float, weight: str) -> tuple[str, float]:
     """Text and font size that fit into a width."""
     with _missing_glyphs():
-        size = min(_TEXT, _TEXT * points / max(_width(text, weight), 1.0))
-        kept = len(text)
-        while size < _SMALLEST and kept > 2:
-            kept -= 1
+        width = _width(text, weight)
+        most = points * _TEXT / _SMALLEST
+        shown, kept = text, len(text)
+        while width > most and kept > 2:
+            kept = min(kept - 1, int(kept * most / width))
             shown = f"{text[: -(-kept // 2)]}…{text[len(text) - kept // 2 :]}"
-            size = min(_TEXT, _TEXT * points / _width(shown, weight))
-            if size >= _SMALLEST:
-                return shown, size
-    return text, size
+            width = _width(shown, weight)
+    return shown, min(_TEXT, _TEXT * points / max(width, 1.0))
 
 
 def _width(text: str, weight: str) -> float:
