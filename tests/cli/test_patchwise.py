@@ -105,6 +105,14 @@ def test_upscale_by_patches_draws_where_bits_went(srq, dynamic_model, tmp_path):
     assert len(list(folder.iterdir())) == 3
     (folder / "a_x2.png").unlink()
     assert "a_x2_bits.png exists" in srq(*command)[2]
+    before = (folder / "a_x2_bits.png").read_bytes()
+    (folder / "a_x2_bits.png").unlink()
+    code, out, err = srq(*command, "--skip-existing")
+    assert (code, err) == (0, "")  # one of its two outputs is missing
+    assert (folder / "a_x2_bits.png").read_bytes() == before
+    assert srq(*command, "--skip-existing")[2] == "1 of 1 results exist, and are skipped\n"
+    code, _, err = srq("upscale", folder / "a.png", *command[2:], "-o", "-")
+    assert (code, err.startswith("srq: error: --bit-map: not with standard output")) == (2, True)
 
 
 def test_upscale_by_patches_without_a_map(srq, tiny_model, tmp_path):
