@@ -1,6 +1,7 @@
 """Pictures that Pillow reads, because libvips has no loader for them."""
 
 import contextlib
+import io
 import re
 import threading
 import warnings
@@ -65,19 +66,19 @@ def load(file: BinaryIO, suffix: str) -> pyvips.Image:
     return loaded
 
 
-def open_png_frames(file: BinaryIO, *, skip: int) -> Callable[[int], pyvips.Image]:
+def open_png_frames(content: bytes, *, skip: int) -> Callable[[int], pyvips.Image]:
     """Return a function that decodes a frame of an animated PNG file by its index.
 
     Parameters
     ----------
-    file
-        Stays open as long as the function is used.
+    content
+        The file.
     skip
         Number of pictures in front of the first frame.
     """
     turn = threading.Lock()
     with _damage():
-        image = PIL.Image.open(file, formats=("PNG",))
+        image = PIL.Image.open(io.BytesIO(content), formats=("PNG",))
 
     def frame(index: int) -> pyvips.Image:
         with turn, _damage():

@@ -15,6 +15,7 @@ from sr_quant_cli.imaging.exif import read_tiff
 from sr_quant_cli.imaging.failures import UnreadableError, readable
 from sr_quant_cli.imaging.integrity import (
     PngContent,
+    check_gif,
     check_png,
     check_tiff,
     png_frames,
@@ -113,6 +114,8 @@ def load(source: Source) -> Frames:
                 image = _open(source, "jpegload_source")
                 return Frames(1, lambda _: image, comments=by_pillow.jpeg_comments(file))
             case loader if loader in _ANIMATED:
+                if loader == "gifload_source":
+                    check_gif(file)
                 return _animation(source, loader)
             case "heifload_source":
                 return _heif(source, sequence=file.read(12)[4:] == b"ftypavis")
@@ -186,8 +189,8 @@ def _png(source: Source, content: PngContent) -> Frames:
         first = with_resolution(first, first.xres, first.yres)
     if len(content.durations) < 2:
         return Frames(1, lambda _: first, comments=content.texts)
-    # Not closed here: its frames are decoded later.
-    decode = by_pillow.open_png_frames(_opened(source), skip=int(content.apart))
+    whole = source if isinstance(source, bytes) else source.read_bytes()
+    decode = by_pillow.open_png_frames(whole, skip=int(content.apart))
 
     def frame(index: int) -> pyvips.Image:
         decoded = decode(index)
@@ -258,7 +261,13 @@ def _animation(source: Source, loader: str) -> Frames:
 
 
 def _open(source: Source, loader: str, **options: Any) -> pyvips.Image:
-    return pyvips.Operation.call(loader, _vips_source(source), fail_on="error", **options)
+    options["fail_on"] = "error"
+    if isinstance(source, Path):
+        return pyvips.Operation.call(loader, _vips_source(source), **options)
+    if loader == "jpegload_source":  # not that of gain maps, which libvips would choose
+        return pyvips.Operation.call("jpegload_buffer", source, **options)
+    # It keeps the content as long as the image; the operations themselves do not.
+    return pyvips.Image.new_from_source(_vips_source(source), "", **options)
 
 
 def _opened(source: Source) -> BinaryIO:

@@ -19,6 +19,9 @@ _YCBCR, _LAB = 6, (8, 9)
 _AUXILIARY = 1 | 4
 """Bits of TIFF's tag NewSubfileType for smaller copies and masks."""
 
+_GIF_IMAGE, _GIF_EXTENSION, _GIF_END = b",", b"!", b";"
+"""First bytes of the blocks of a GIF file."""
+
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _NOTED = (*_TEXTS, b"acTL", b"fcTL", b"pHYs")
 _METRE = b"\1"
@@ -108,6 +111,28 @@ def png_frames(file: BinaryIO) -> int:
     return 1
 
 
+def check_gif(file: BinaryIO) -> None:
+    """Check that all blocks of a GIF file are complete; decoders show what there is.
+
+    Raises
+    ------
+    UnreadableError
+        The file ends within a block.
+    """
+    file.seek(10)
+    _skip(file, 2 + _palette(_read(file, 1)[0]))
+    while (kind := file.read(1)) not in (_GIF_END, b""):
+        if kind == _GIF_IMAGE:
+            _skip(file, 8)
+            _skip(file, _palette(_read(file, 1)[0]) + 1)
+        elif kind == _GIF_EXTENSION:
+            _skip(file, 1)
+        else:
+            return  # decoders stop here, too
+        while length := _read(file, 1)[0]:
+            _skip(file, length)
+
+
 def tiff_pages(file: BinaryIO) -> tuple[int, ...] | None:
     """Indices of the pages of a TIFF file that are neither a smaller copy nor a mask of another.
 
@@ -167,6 +192,22 @@ def check_tiff(file: BinaryIO) -> None:
             for offset, count in parts:
                 file.seek(offset)
                 _check_deflated(file, count)
+
+
+def _palette(flags: int) -> int:
+    """Bytes of a GIF palette by the byte that describes it."""
+    return 3 << (flags % 8 + 1) if flags & 128 else 0
+
+
+def _read(file: BinaryIO, count: int) -> bytes:
+    content = file.read(count)
+    if len(content) < count:
+        raise UnreadableError("it is cut off")
+    return content
+
+
+def _skip(file: BinaryIO, count: int) -> None:
+    _read(file, count)
 
 
 def _text(kind: bytes, content: bytes) -> tuple[str, str] | None:

@@ -95,6 +95,10 @@ class StreamWriter:
         self._cancelled = cancelled
         self._finished = False
 
+    @property
+    def _name(self) -> Path | str:
+        return "the output" if self._path is None else self._path
+
     def open(self) -> None:
         """Get ready for rows; end with ``finish`` or ``discard``.
 
@@ -192,6 +196,8 @@ class StreamWriter:
                 self._set_frames(image, height)
                 target = pyvips.Target.new_to_file(os.fsencode(file))
                 image.write_to_target(target, self._form.saver, **options)
+            if self._cancelled():  # some encoders do not look
+                raise FailedError(f"cannot write {self._name}: it was cancelled")
             finish = FINISHES.get(self._form.key)
             if finish is not None:
                 finish(file, self._metadata)
@@ -228,8 +234,7 @@ class StreamWriter:
     @contextlib.contextmanager
     def _failing(self) -> Iterator[None]:
         """Turn errors of writing into one line."""
-        where = "the output" if self._path is None else self._path
         try:
             yield
         except (OSError, ValueError, pyvips.Error) as error:
-            raise FailedError(f"cannot write {where}: {one_line(error)}") from error
+            raise FailedError(f"cannot write {self._name}: {one_line(error)}") from error

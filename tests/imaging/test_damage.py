@@ -49,6 +49,7 @@ FILES = {
     "tif deflate tiled": lambda: by_tifffile(compression="zlib", tile=(16, 16)),
     "tif big": lambda: by_tifffile(bigtiff=True),
     "tif lzw": lambda: by_vips(".tif", compression="lzw"),
+    "gif": lambda: by_pillow("GIF"),
     "bmp": lambda: by_pillow("BMP"),
     "ppm": lambda: by_pillow("PPM"),
     "jp2": lambda: by_pillow("JPEG2000"),
