@@ -77,10 +77,14 @@ def stand_in(module: nn.Module) -> None:
     Blocks are of one kind if their modules and attributes are equal, and the shapes of their
     tensors. Modules without children are no blocks.
     """
+    uses = _uses(module)
     blocks = {
         path: (block, signature)
         for path, block in module.named_modules()
-        if path and len(list(block.children())) and (signature := _signature(block)) is not None
+        if path
+        and len(list(block.children()))
+        and _uses(block).items() <= uses.items()  # no tensor is elsewhere, too
+        and (signature := _signature(block)) is not None
     }
     counts = Counter(signature for _, signature in blocks.values())
     kinds: dict[bytes, _Kind] = {}
@@ -110,15 +114,16 @@ def copy_repeats(graph: ir.Graph, module: nn.Module) -> None:
     UnrepeatableError
         A block contains a graph of its own.
     """
-    weights = dict([*module.named_parameters(), *module.named_buffers()])
+    weights = dict(module.named_parameters(remove_duplicate=False))
+    weights |= dict(module.named_buffers(remove_duplicate=False))
     leaves = {_text(node, "block"): node for node in _markers(graph, _LEAVE)}
     bodies: dict[str, list[ir.Node]] = {}
-    for node in _markers(graph, _REPEAT):
+    for number, node in enumerate(_markers(graph, _REPEAT)):
         first = _text(node, "first")
         # Repetitions inside the first block come before, and are copied already.
         if first not in bodies:
             bodies[first] = list(_body(leaves[first], first))
-        _copy(graph, node, bodies[first], leaves[first], weights)
+        _copy(graph, node, f"{number}", bodies[first], leaves[first], weights)
     for node in [*_markers(graph, _ENTER), *_markers(graph, _LEAVE)]:
         (read,) = node.inputs
         assert read is not None
@@ -132,16 +137,35 @@ def _marked(kind: str, inputs: Any, like: Tensor, **attributes: Any) -> Tensor:
     )
 
 
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor | None]]:
+    """Yield parameters and buffers of a module itself, the missing ones, too."""
+    yield from module._parameters.items()
+    yield from module._buffers.items()
+
+
+def _uses(module: nn.Module) -> Counter[int]:
+    """Count the places of a module at which each tensor is."""
+    parts = (part for _, part in module.named_modules(remove_duplicate=False))
+    return Counter(id(x) for part in parts for _, x in _tensors(part) if x is not None)
+
+
 def _signature(module: nn.Module) -> bytes | None:
     """Describe everything of a module but the values of its weights; None: it cannot be told."""
     parts: list[Any] = []
+    first: dict[int, str] = {}
     for path, part in module.named_modules():
         if any(getattr(part, hooks) for hooks in _HOOKS):
             return None
         attributes = {name: value for name, value in vars(part).items() if name not in _OWN}
-        tensors = [*part._parameters.items(), *part._buffers.items()]
-        shapes = [(name, x if x is None else (x.shape, x.dtype)) for name, x in tensors]
-        parts.append((path, type(part), part.training, attributes, shapes))
+        tensors = [
+            # Tensors of one block that are one and the same are one in all blocks of its kind.
+            (
+                name,
+                x if x is None else (x.shape, x.dtype, first.setdefault(id(x), f"{path}.{name}")),
+            )
+            for name, x in _tensors(part)
+        ]
+        parts.append((path, type(part), part.training, attributes, tensors))
     content = BytesIO()
     try:
         _Pickler(content).dump(parts)
@@ -204,6 +228,7 @@ def _is_enter(node: ir.Node, block: str) -> bool:
 def _copy(
     graph: ir.Graph,
     repeat: ir.Node,
+    suffix: str,
     body: list[ir.Node],
     leave: ir.Node,
     weights: Mapping[str, Tensor],
@@ -235,7 +260,7 @@ def _copy(
         if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
             raise UnrepeatableError(f"{node.op_type} contains a graph")
         outputs = [
-            ir.Value(name=f"{value.name}/{block}", shape=value.shape, type=value.type)
+            ir.Value(name=f"{value.name}/{suffix}", shape=value.shape, type=value.type)
             for value in node.outputs
         ]
         new = ir.Node(
@@ -246,7 +271,7 @@ def _copy(
             overload=node.overload,
             outputs=outputs,
             version=node.version,
-            name=f"{node.name}/{block}",
+            name=f"{node.name}/{suffix}",
         )
         copies.update(zip(node.outputs, outputs, strict=True))
         graph.insert_before(repeat, new)

@@ -123,6 +123,29 @@ def traced_and_equal(body):
     return traced
 
 
+def sharing(*pairs):
+    """Blocks, some of which have the weight of another one."""
+    blocks = [Block() for _ in range(4)]
+    for block, other in pairs:
+        blocks[block].conv.weight = blocks[other].conv.weight
+    return Body(*blocks)
+
+
+def aliased(*same):
+    """Blocks with two buffers, which are one tensor in some of them."""
+    blocks = [Block() for _ in same]
+    for index, (block, one) in enumerate(zip(blocks, same, strict=True)):
+        block.conv.register_buffer("a", torch.full((), 0.1 * index))
+        block.conv.register_buffer("b", block.conv.a if one else torch.full((), 0.5))
+        block.conv.__class__ = Shifted
+    return Body(*blocks)
+
+
+class Shifted(nn.Conv2d):
+    def forward(self, x):
+        return super().forward(x) * self.a + self.b
+
+
 @pytest.mark.parametrize(
     ("body", "traced"),
     [
@@ -135,6 +158,9 @@ def traced_and_equal(body):
         (lambda: Body(Squeeze(), Squeeze()), 2),
         (lambda: Body(Enclosing(0.5), Enclosing(0.5), Enclosing(0.7)), 2),
         (lambda: Body(*[Block()] * 3), 3),
+        (lambda: Body(*[block for block in (Block(), Block()) for _ in range(2)]), 4),
+        (lambda: sharing((1, 0), (3, 0)), 3 + 1),
+        (lambda: aliased(True, False, True, False), 2),
     ],
     ids=[
         "equal",
@@ -146,6 +172,9 @@ def traced_and_equal(body):
         "other shape",
         "functions",
         "one module",
+        "modules that run twice",
+        "shared weights",
+        "one tensor of two names",
     ],
 )
 def test_one_block_of_each_kind_is_traced(body, traced):
