@@ -139,9 +139,9 @@ def test_an_encoder_that_is_cancelled_leaves_nothing(tmp_path, suffix):
     (tmp_path / f"a{suffix}").write_bytes(b"precious")
     with (
         pytest.raises(FailedError),
-        StreamWriter(tmp_path / f"a{suffix}", 600, 600, cancelled=lambda: True) as writer,
+        StreamWriter(tmp_path / f"a{suffix}", 90, 90, cancelled=lambda: True) as writer,
     ):
-        writer.write(picture(600, 600))
+        writer.write(picture(90, 90))
     assert (tmp_path / f"a{suffix}").read_bytes() == b"precious"
     assert len(list(tmp_path.iterdir())) == 1
 
