@@ -42,7 +42,7 @@ def app_page(
         from sr_quant_cli.web.pictures import Limits
         from sr_quant_cli.web.server import serve
     except ModuleNotFoundError as error:
-        if error.name not in ("starlette", "uvicorn"):
+        if str(error.name).partition(".")[0] not in ("starlette", "uvicorn"):
             raise
         raise UsageError(
             "the page needs starlette and uvicorn: pip install 'sr-quant-cli[app]'"

@@ -21,7 +21,7 @@ from sr_quant_cli.system.files import cache_dir, scratch
 from sr_quant_cli.web.archive import zipped
 from sr_quant_cli.web.guard import HOST, Guard
 from sr_quant_cli.web.pictures import Limits, PagePictures
-from sr_quant_cli.web.settings import offered, read_settings
+from sr_quant_cli.web.settings import in_labels, offered, read_settings
 
 _STATIC = Path(__file__).parent / "static"
 _MOST_SETTINGS = 2**14
@@ -122,7 +122,7 @@ def _number(request: Request) -> int:
 
 
 async def _failed(_request: Request, error: Exception) -> Response:
-    return _answer(str(error), 400 if isinstance(error, UsageError) else 500)
+    return _answer(in_labels(str(error)), 400 if isinstance(error, UsageError) else 500)
 
 
 def _index(_request: Request) -> Response:

@@ -1,0 +1,30 @@
+"""``srq app`` in a process of its own."""
+
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+
+@contextmanager
+def serving(*options):
+    """Start the page without a browser; yield the process and the address that it prints."""
+    command = [sys.executable, "-m", "sr_quant_cli", "app", "--no-browser", *map(str, options)]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **streams) as process:
+        try:
+            yield process, process.stdout.readline().strip()
+        finally:
+            process.send_signal(signal.SIGKILL)
+
+
+def stopped(process, number=signal.SIGINT):
+    """Send a signal; return the exit code and what was printed to standard error."""
+    process.send_signal(number)
+    try:
+        _, told = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        print("HANG", process.communicate()[1])
+        raise
+    return process.returncode, told
