@@ -119,6 +119,8 @@ def quantize_early(network: Network) -> None:
         early.step_out = early.step.clone()
         if no_part_of_it:
             early.least = early.zero if early.least is None else early.least.maximum(early.zero)
+        if early.least is not None and early.least.ndim:
+            early.least = early.least.repeat_interleave(link.enlargement**2, 0)
         producer = network.get_submodule(link.producer)
         network.set_submodule(link.producer, nn.Sequential(producer, early))
 

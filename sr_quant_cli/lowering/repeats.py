@@ -114,8 +114,8 @@ def copy_repeats(graph: ir.Graph, module: nn.Module) -> None:
     UnrepeatableError
         A block contains a graph of its own.
     """
-    weights = dict(module.named_parameters(remove_duplicate=False))
-    weights |= dict(module.named_buffers(remove_duplicate=False))
+    weights: dict[str, Tensor] = dict(module.named_buffers(remove_duplicate=False))
+    weights.update(module.named_parameters(remove_duplicate=False))
     leaves = {_text(node, "block"): node for node in _markers(graph, _LEAVE)}
     bodies: dict[str, list[ir.Node]] = {}
     for number, node in enumerate(_markers(graph, _REPEAT)):
@@ -152,17 +152,14 @@ def _uses(module: nn.Module) -> Counter[int]:
 def _signature(module: nn.Module) -> bytes | None:
     """Describe everything of a module but the values of its weights; None: it cannot be told."""
     parts: list[Any] = []
-    first: dict[int, str] = {}
+    first: dict[int, tuple[str, str]] = {}
     for path, part in module.named_modules():
         if any(getattr(part, hooks) for hooks in _HOOKS):
             return None
         attributes = {name: value for name, value in vars(part).items() if name not in _OWN}
+        # Two names of one tensor are names of one tensor in all blocks of a kind.
         tensors = [
-            # Tensors of one block that are one and the same are one in all blocks of its kind.
-            (
-                name,
-                x if x is None else (x.shape, x.dtype, first.setdefault(id(x), f"{path}.{name}")),
-            )
+            (name, x if x is None else (x.shape, x.dtype, first.setdefault(id(x), (path, name))))
             for name, x in _tensors(part)
         ]
         parts.append((path, type(part), part.training, attributes, tensors))

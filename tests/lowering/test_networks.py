@@ -8,7 +8,13 @@ from torch import nn
 from sr_quant_cli.lowering.deploy import deploy
 from sr_quant_cli.lowering.graph import save_graph
 from sr_quant_cli.lowering.integer import IntegerConv2d
-from sr_quant_cli.lowering.lower import absorb_norms, lower, quantize_early, simplify_activations
+from sr_quant_cli.lowering.lower import (
+    absorb_norms,
+    absorb_shifts,
+    lower,
+    quantize_early,
+    simplify_activations,
+)
 from sr_quant_cli.lowering.spec import freeze, reduce_range
 from sr_quant_cli.networks.folding import fold
 from sr_quant_cli.runtimes.registry import get_runtime
@@ -62,6 +68,20 @@ def test_all_kernels_are_integers(tmp_path, name, form):
         assert off.max() <= 1
         assert off.mean() <= 0.15
     assert len(counts) == 1
+
+
+@torch.no_grad()
+def test_least_codes_of_a_channel_hold_for_its_pixels_before_they_are_shuffled():
+    simulated = quantize(made("carn"), "quantsr", bits=4)
+    lowered = lower(simulated, freeze(simulated))
+    x, before = lr_batch(1, first=5, size=13), None
+    for change in (absorb_shifts, quantize_early):
+        before = lowered(x)
+        change(lowered)
+    early = [path for path, m in lowered.named_modules() if path.endswith("conv.1")]
+    assert any(lowered.get_submodule(path).least.numel() == 4 * 8 for path in early)
+    assert torch.equal(lowered(x), before)
+    assert deploy(simulated, "carn", "uint8").model.graph.node
 
 
 @torch.no_grad()
