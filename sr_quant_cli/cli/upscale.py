@@ -13,6 +13,7 @@ from sr_quant_cli.cli.options import (
     Depth,
     Device,
     Json,
+    MaxPixels,
     Patch,
     Patchwise,
     Precision,
@@ -40,8 +41,6 @@ GROUPS = {
 
 _LONGEST_SIDE = 10**6
 """largest width and height that can be asked for"""
-
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
 def _name(text: str) -> str:
@@ -73,18 +72,6 @@ def _box(text: str) -> tuple[int, int]:
 
 def _rectangle(text: str) -> tuple[int, int, int, int]:
     return rectangle(text, "region")
-
-
-def _count(text: str) -> int:
-    """Read a number of pixels.
-
-    >>> _count("1.5G"), _count("20000")
-    (1500000000, 20000)
-    """
-    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,9})?)([KMG]?)", text.upper())
-    if found is None:
-        raise UsageError("must be a number, as 500M or 2G", field="max_pixels", value=text)
-    return int(float(found[1]) * _UNITS[found[2]])
 
 
 def _standard_input() -> bytes:
@@ -142,12 +129,7 @@ def upscale(
             help="Enlarge this rectangle of the input only, in its pixels.",
         ),
     ] = None,
-    max_pixels: Annotated[
-        Any,
-        typer.Option(
-            metavar="COUNT", parser=_count, help="Refuse larger results; K, M and G are understood."
-        ),
-    ] = "1G",
+    max_pixels: MaxPixels = "1G",
     output: Annotated[
         str | None,
         typer.Option(
