@@ -58,6 +58,7 @@ SHORTER = {
     ("srq", "upscale"): "--runtime torch",
     ("srq", "upscale", "photo.jpg"): "",
     ("srq", "upscale", "photo.jpg", "--model"): "--runtime torch",
+    ("srq", "compare"): "--runtime torch",
     ("srq", "bench"): "small.safetensors --size 16x16 --runs 1",
     ("srq", "export"): "small.safetensors",
     ("srq", "export", "mine.safetensors"): "",
