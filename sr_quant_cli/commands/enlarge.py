@@ -7,7 +7,7 @@ from typing import BinaryIO, Literal
 
 import pyvips
 
-from sr_quant_cli.errors import UsageError
+from sr_quant_cli.errors import SrqError, UsageError
 from sr_quant_cli.imaging.alpha import enlarge_alpha, opaque, spread_colour
 from sr_quant_cli.imaging.decode import read_header
 from sr_quant_cli.imaging.formats import SaveOptions, WritableFormat, writable_formats
@@ -17,6 +17,9 @@ from sr_quant_cli.imaging.tiling import Region
 from sr_quant_cli.imaging.writer import StreamWriter
 from sr_quant_cli.inference.tiles import OnTile, TileResult, ignore
 from sr_quant_cli.inference.upscaler import Upscaler
+
+_SEVERAL = (".gif", ".webp", ".tif", ".tiff")
+"""Suffixes of pictures that may have several frames or pages, besides PNG."""
 
 _SMALL = 2**22
 """Largest number of pixels that are decoded when a picture is opened."""
@@ -235,16 +238,15 @@ def write(enlarged: EnlargedPicture) -> None:
     enlarged.writer.finish()
 
 
-def default_suffix(source: Path, frames: Literal["all", "first"] = "all") -> str:
-    """Suffix of the output if none is chosen: ``.png``, unless all frames need another format.
-
-    Raises
-    ------
-    UsageError
-        The input is not readable.
-    """
-    header = read_header(source)
-    return header.suffix if header.frames > 1 and frames == "all" else ".png"
+def default_suffix(source: Path) -> str:
+    """Suffix of an output with all frames or pages of a picture file: its own, else ``.png``."""
+    if source.suffix.lower() not in _SEVERAL:
+        return ".png"
+    try:
+        header = read_header(source)
+    except SrqError:  # told when the picture is opened
+        return ".png"
+    return header.suffix if header.frames > 1 else ".png"
 
 
 def _frames(

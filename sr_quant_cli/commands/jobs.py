@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sr_quant_cli.commands.enlarge import default_suffix
 from sr_quant_cli.commands.inputs import Found, Input, find_pictures
 from sr_quant_cli.commands.places import STREAM, Place, check_folder, exists, parse_output
 from sr_quant_cli.errors import UsageError
@@ -57,7 +58,8 @@ class Naming:
     tag
         Text after the name of the picture, such as ``_x4``.
     suffix
-        Suffix of the format, such as ``.png``.
+        Suffix of the format, such as ``.png``; None: PNG, or the format of a picture with several
+        frames or pages.
 
     Raises
     ------
@@ -66,15 +68,15 @@ class Naming:
     """
 
     tag: str
-    suffix: str = ".png"
+    suffix: str | None = ".png"
 
     def __post_init__(self) -> None:
         if any(mark in self.tag for mark in ("/", "\\", "\0")):
             raise UsageError("must be a part of a file name", field="suffix", value=self.tag)
 
-    def name(self, stem: str) -> str:
-        """Name of the result of a picture."""
-        return f"{stem}{self.tag}{self.suffix}"
+    def name(self, stem: str, source: Path) -> str:
+        """Name of the result of a picture that is called ``stem``."""
+        return f"{stem}{self.tag}{self.suffix or default_suffix(source)}"
 
     def original(self, stem: str) -> str | None:
         """Name of the picture whose enlargement has this name; None if that is no enlargement.
@@ -207,14 +209,12 @@ def _jobs(found: Sequence[Found], naming: Naming, place: Place) -> list[UpscaleJ
         source = item.source
         folder = source.parent if place.folder is None else place.folder / item.below
         real, stem = os.path.realpath(folder), "stdin" if source == STREAM else source.stem
-        while (key := f"{real}/{naming.name(stem)}".casefold()) in taken:
+        while (key := f"{real}/{(name := naming.name(stem, source))}".casefold()) in taken:
             if taken[key].parent != source.parent:
-                raise UsageError(
-                    f"{taken[key]} and {source} would both become {folder / naming.name(stem)}"
-                )
+                raise UsageError(f"{taken[key]} and {source} would both become {folder / name}")
             stem += source.suffix
         taken[key] = source
-        jobs.append(UpscaleJob(source, folder / naming.name(stem)))
+        jobs.append(UpscaleJob(source, folder / name))
     return jobs
 
 

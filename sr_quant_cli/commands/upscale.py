@@ -161,7 +161,10 @@ def _plan(request: UpscaleRequest, models: ScaledModels) -> UpscalePlan:
     if tag is None:
         tag = request.batch.size.tag or f"_x{models.scale_for(None)}"
     save = request.batch.picture.save
-    naming = Naming(tag, writable_formats()[save.format or "png"].suffix)
+    suffix = writable_formats()[save.format].suffix if save.format else None
+    if request.batch.picture.frames == "first" or list(request.inputs) == [str(STREAM)]:
+        suffix = suffix or ".png"
+    naming = Naming(tag, suffix)
     plan = plan_jobs(request.inputs, naming, request.output, recursive=request.recursive)
     for drawing in ("preview", "bit_map"):
         if getattr(request.batch, drawing) and any(job.target == STREAM for job in plan.jobs):

@@ -209,7 +209,6 @@ def test_animations_stay_animations(tmp_path, kind, size):
     path = tmp_path / f"a.{kind.lower()}"
     path.write_bytes(making.animation(kind))
     assert default_suffix(path) == path.suffix
-    assert default_suffix(path, "first") == ".png"
     made, losses = enlarged(path, size, save=SaveOptions(kind.lower()))
     opened = open_picture(made)
     assert losses == ()
@@ -223,6 +222,13 @@ def test_animations_stay_animations(tmp_path, kind, size):
         assert (frame.alpha.numpy() > 127).sum() == pytest.approx(
             area * (drawn[:, :, 3] > 0).sum(), rel=0.08
         )
+
+
+def test_other_pictures_become_png_by_default(tmp_path):
+    making.to_vips(picture(9, 7)).write_to_file(str(tmp_path / "still.webp"))
+    (tmp_path / "damaged.gif").write_bytes(b"GIF89a")
+    for name in ("still.webp", "damaged.gif", "missing.tif", "a.jpg"):
+        assert default_suffix(tmp_path / name) == ".png"
 
 
 @pytest.mark.parametrize("key", ["jpg", "avif"])
