@@ -6,7 +6,7 @@ the layer:
     b = base + d_img + d_l                          between 2 and 8
     d_img = -1 if g < t_l, 1 if g > t_u, else 0
     g = 1000 mean of |dx| and |dy| of the grey picture, 0..1, by Sobel's kernel
-    d_l   = R(clip(o_l, -1, 1))
+    d_l   = R(clip(o_l, -1, 1)); 0 for the convolution that ends a dense block of RDN
     s = (u - l) / (2^b - 1),   x_hat = s R((clip(x, l, u) - l) / s) + l
     w_hat = midrise over [-u_w, u_w] in 2^w levels
 
@@ -21,7 +21,7 @@ percentile of the deviations of their inputs, 1 for those above the 70th. The de
 is the mean over its samples. u_w has the least squared error among 50 candidates that shrink by
 1 % each. Bounds are then clipped for the bits of each layer (without d_img): those of least squared
 error among 100 that shrink by 1 %, averaged with the old ones. This uses two pictures, and each
-layer sees what the quantized layers before it give.
+layer sees what the quantized layers before it give. Layers at fixed 8 bits are not clipped.
 
 Training takes turns of 50 steps: u_w, (l, u), (t, o), and again. The learning rate of each is
 multiplied by 0.9 after each turn of its own, so the schedule of the recipe must be constant. That
@@ -39,13 +39,20 @@ variant    what differs
 =========  =====================================================================================
 corrected  the search for u_w starts at the largest absolute weight
 paper      as corrected
-code       it starts at the largest weight, which clips large negative weights
+code       it starts at the largest weight, which clips large negative weights; on RDN the distance
+           of the features is divided by C H W of f_i, which leaves next to nothing of it
 =========  =====================================================================================
 
 All else is as released. Not repeated from the released code: it has no limits of the bits, so that
-2 bits may become 0; it searches weights of 8 bits at the bits of the others; it clips for the bits
-on the first training batch, not on pictures of the calibration; and on RDN it divides features by
-their number of values.
+2 bits may become 0; it searches weights of 8 bits at the bits of the others; and it clips for the
+bits on the first training batch, not on pictures of the calibration.
+
+The released code quantizes the convolutions of residual blocks of EDSR and SRResNet, and on RDN
+both fusions and the last convolution of the body, too. The convolution that ends a dense block has
+the bits asked for, whatever the picture. Mean bits in the loss include it; those that ``srq eval``
+reports do not. The option ``--fq`` of the code quantizes all convolutions: that of ``body_last``
+like those in blocks, ``head``, ``upsampler`` and ``tail`` at fixed 8 bits. This is how RDN was
+published, and ``[sites]`` of ``adabm-rdn`` has it; other networks get it by the same fields.
 
 Bits follow the input of the network: in patch-wise inference the patch.
 
@@ -63,7 +70,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sr_quant_cli.methods.base import Group, Method
+from sr_quant_cli.methods.base import FeatureDistance, Group, Method
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.quant.dynamic import (
     Choice,
@@ -132,12 +139,15 @@ class BitMapping(ListedProvider):
         Offsets of the layers, ``[L]``, rounded when used.
     learns
         True in steps that train the mapping.
+    fixed
+        Number of inputs that have ``base`` bits for every picture.
     """
 
     def __init__(self, base: int, layers: list[str]) -> None:
         lowest, highest = max(base - 2, 2), min(base + 2, 8)
         super().__init__(tuple(range(lowest, highest + 1)))
         self.base, self.learns = base, False
+        self.fixed = 0
         self.column = {layer: index for index, layer in enumerate(layers)}
         self.slope_thresholds = nn.Parameter(torch.zeros(2))
         self.offsets = nn.Parameter(torch.zeros(len(layers)))
@@ -174,8 +184,8 @@ def _offset(parameter: Tensor) -> Tensor:
     return parameter.clamp(-1, 1).round()
 
 
-class ShiftedBits(DynamicQuantizer, BoundsQuantizer):
-    """Two trainable bounds, and a step that follows the bits [1]_."""
+class AveragedBounds(BoundsQuantizer):
+    """Two trainable bounds [1]_."""
 
     def __init__(self, bits: int) -> None:
         super().__init__(bits, "clamp", affine_real, min_max)
@@ -185,6 +195,10 @@ class ShiftedBits(DynamicQuantizer, BoundsQuantizer):
         for bound, new in zip((self.lower, self.upper), self._estimate(x), strict=True):
             bound.data.copy_(_averaged(bound, new, int(self.batches)))
         self.batches.add_(1)
+
+
+class ShiftedBits(DynamicQuantizer, AveragedBounds):
+    """Two trainable bounds, and a step that follows the bits [1]_."""
 
     def static_grid(self) -> None:
         """None: it depends on the choice."""
@@ -253,11 +267,12 @@ class AdaBM(Method):
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
         """Learn two bounds at fixed bits."""
-        return BoundsQuantizer(bits, "clamp", affine_real, min_max)
+        return AveragedBounds(bits)
 
     def low_input_quantizer(self, site: Site, bits: int) -> Quantizer:
-        """Learn two bounds at dynamic bits; for tokens at fixed bits."""
-        if site.kind in ("linear", "matmul"):
+        """Learn two bounds at dynamic bits; for tokens and fusions in blocks at fixed bits."""
+        in_block = "." in site.path
+        if site.kind in ("linear", "matmul") or (site.kind == "fusion" and in_block):
             return self.input_quantizer(site, bits)
         return ShiftedBits(bits)
 
@@ -265,7 +280,9 @@ class AdaBM(Method):
         """Attach the mapping."""
         assert network.quantization is not None
         layers = list(dynamic_quantizers(network))
-        attach(network, BitMapping(network.quantization.bits.a, layers))
+        mapping = BitMapping(network.quantization.bits.a, layers)
+        mapping.fixed = len(_low_inputs(network)) - len(layers)
+        attach(network, mapping)
 
     def calibrate(self, network: Network, batches: Iterable[Tensor]) -> None:
         """Find bounds, thresholds and offsets, then bounds for the bits of the layers."""
@@ -298,9 +315,9 @@ class AdaBM(Method):
         mapping = _mapping(network)
 
         def search(bits: int, quantizer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            assert isinstance(quantizer, ShiftedBits)
+            assert isinstance(quantizer, AveragedBounds)
             x = inputs[0].float()
-            shares = torch.arange(SEARCHED, 0, -1) / SEARCHED
+            shares = torch.arange(SEARCHED, 0, -1, device=x.device) / SEARCHED
             lower, upper = quantizer.lower, quantizer.upper
             errors = [
                 (quantize(x, affine_real(r * lower, r * upper, bits)) - x).square().mean()
@@ -311,9 +328,11 @@ class AdaBM(Method):
                 bound.copy_(BLEND * bound + (1 - BLEND) * best * bound)
 
         handles = []
-        for layer, quantizer in dynamic_quantizers(network).items():
-            offset = int(mapping.offsets[mapping.column[layer]].round())
-            bits = min(max(mapping.base + offset, 2), 8)
+        for quantizer in _low_inputs(network):
+            bits = mapping.base
+            if isinstance(quantizer, ShiftedBits):
+                offset = int(mapping.offsets[mapping.column[quantizer.layer]].round())
+                bits = min(max(bits + offset, 2), 8)
             handles.append(quantizer.register_forward_pre_hook(partial(search, bits)))
         set_mode(network, "quantize")
         network(batch)
@@ -341,8 +360,15 @@ class AdaBM(Method):
         choices, mapping.choices = mapping.choices, {}
         if not mapping.learns:
             return {}
-        mean = torch.stack([choice.bits.mean() for choice in choices.values()]).mean()
-        return {"bits": self.config.bit_weight * (mean - mapping.base).clamp_min(0)}
+        excess = torch.stack([choice.bits.mean() - mapping.base for choice in choices.values()])
+        mean = excess.sum() / (len(excess) + mapping.fixed)
+        return {"bits": self.config.bit_weight * mean.clamp_min(0)}
+
+    def feature_distance(self, network: Network, default: FeatureDistance) -> FeatureDistance:
+        """Divide by the number of values of a sample behind dense blocks, as released."""
+        if self.config.variant == "code" and any(s.kind == "dense_in" for s in network.sites()):
+            return lambda student, teacher: default(student, teacher) / student[0].numel()
+        return default
 
 
 def slopes(picture: Tensor) -> Tensor:
@@ -391,6 +417,18 @@ def _ends(values: Tensor, percentile: float) -> Tensor:
     """Compute a percentile from below and from above: ``[K]`` -> ``[2]``."""
     share = percentile / 100
     return torch.quantile(values, values.new_tensor([share, 1 - share]))
+
+
+def _low_inputs(network: Network) -> list[AveragedBounds]:
+    """Quantizers of the inputs with the bits asked for, in the order of the network's modules."""
+    assert network.quantization is not None
+    return [
+        module
+        for entry in network.quantization.sites
+        if entry.dynamic
+        for module in network.get_submodule(entry.site.path).modules()
+        if isinstance(module, AveragedBounds)
+    ]
 
 
 def _mapping(network: Network) -> BitMapping:

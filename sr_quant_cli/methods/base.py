@@ -143,9 +143,9 @@ class Method(ABC):
         """Compute a factor of the pixel loss on an output ``[N, 3, H, W]``, beside the recipe's."""
         return 1.0
 
-    def feature_distance(self) -> FeatureDistance | None:
-        """Distance of features in place of the recipe's; None: the recipe's."""
-        return None
+    def feature_distance(self, network: Network, default: FeatureDistance) -> FeatureDistance:
+        """Distance of features; ``default`` is the recipe's."""
+        return default
 
     def feature_paths(self, network: Network) -> tuple[str, ...]:
         """Submodules whose outputs are compared in place of the recipe's; empty: the recipe's."""

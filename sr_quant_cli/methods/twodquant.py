@@ -145,9 +145,9 @@ class TwoDQuant(DOBI):
         """Divide by the number of values of a picture, as released."""
         return len(output) / output.numel() if self.config.variant == "code" else 1.0
 
-    def feature_distance(self) -> FeatureDistance | None:
+    def feature_distance(self, network: Network, default: FeatureDistance) -> FeatureDistance:
         """Compare with the norms of all samples, as released."""
-        return released_distance if self.config.variant == "code" else None
+        return released_distance if self.config.variant == "code" else default
 
     def feature_paths(self, network: Network) -> tuple[str, ...]:
         """Compare tokens where the network has them, as released."""

@@ -36,8 +36,15 @@ ONNX_EXPORT = (
 
 _BITS = ".bits"
 _WEIGHT_BITS = ".weight_quantizer.bits"
+_INPUT_QUANTIZER = ".input_quantizer."
 _ON_255 = (EDSRConfig, RDNConfig, SRResNetConfig)
 """Networks that work on 0..255, and whose projects have an option for another range."""
+_LARGER_ON_1 = r"head\.(weight|weight_quantizer\.value)"
+_SMALLER_ON_1 = (
+    r"head\.input_quantizer\.(lower|upper)|tail\.(0\.)?(weight|bias|weight_quantizer\.value)|"
+    r"bit_provider\.slope_thresholds"
+)
+"""Tensors of such a network that are 255 times larger or smaller if it works on 0..1."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +199,7 @@ def _build(
         _to_range(path, layout, tensors, ours, config, hints, unconfirmed)
         network = build(config)
         said = {key: ours.pop(key) for key in list(ours) if key.endswith(_BITS)}
-        _quantize(path, layout, network, said, hints, unconfirmed)
+        _quantize(path, layout, network, said, hints, unconfirmed, ours)
         _load(layout, network, ours)
     except ValidationError as error:
         detail = "; ".join(f"{e['loc'][-1]}: {in_words(e)}" for e in error.errors() if e["loc"])
@@ -260,9 +267,9 @@ def _to_range(
         trained_on_1 = hints.range == 1
     if trained_on_1:
         for name, tensor in ours.items():
-            if name == "head.weight":
+            if re.fullmatch(_LARGER_ON_1, name):
                 ours[name] = tensor / RANGE
-            elif name.startswith("tail."):
+            elif re.fullmatch(_SMALLER_ON_1, name):
                 ours[name] = tensor * RANGE
 
 
@@ -287,19 +294,24 @@ def _renamed(layout: Layout, tensors: Tensors) -> Tensors:
 
 def _joined(ours: Tensors) -> Tensors:
     """Join the entries of tensors that a file stores one by one, and subtract what is to be."""
-    entries: dict[str, list[torch.Tensor]] = {}
+    entries: dict[str, dict[tuple[float, ...], torch.Tensor]] = {}
     whole = {name: tensor for name, tensor in ours.items() if "[" not in name}
-    for name, tensor in sorted(ours.items()):
-        stem, _, index = name.partition("[")
+    for name, tensor in ours.items():
+        stem, _, index = name.rstrip("]").partition("[")
         if name in whole:
             continue
-        if index == "-]":
+        if index == "-":
             whole[stem] = whole[stem] - tensor
         elif tensor.numel() == 1:
-            entries.setdefault(stem, []).append(tensor.flatten())
+            place = tuple(map(float, index.split(".")))
+            entries.setdefault(stem, {})[place] = tensor.flatten()
         else:
             raise ValueError(f"{name} has {tensor.numel()} values instead of one")
-    return whole | {name: torch.cat(tensors) for name, tensors in entries.items()}
+    joined = {
+        stem: torch.cat([tensors[place] for place in sorted(tensors)])
+        for stem, tensors in entries.items()
+    }
+    return whole | joined
 
 
 def _check_ignored(layout: Layout, tensors: Tensors, config: NetworkConfig) -> None:
@@ -316,6 +328,7 @@ def _quantize(
     said: Tensors,
     hints: UserHints,
     unconfirmed: _Unconfirmed,
+    ours: Tensors,
 ) -> None:
     """Insert the quantizers of a method's checkpoint."""
     quantized = layout.quantized
@@ -335,7 +348,10 @@ def _quantize(
             f"{path} ({layout.source}) is of {config.name}", field="method", value=hints.method
         )
     method = build_method(config)
+    found = {name.rpartition(_INPUT_QUANTIZER)[0] for name in ours}
+    kinds = {site.kind for site in network.sites() if site.path in found}
     placement = method.paper_placement() | quantized.changes
+    placement |= {kind: at for kind, at in quantized.if_found.items() if kind in kinds}
     bits = _bits(path, config, said, hints, quantized.bits, unconfirmed)
     method.check(bits)
     quantize_network(network, method, placement, bits)

@@ -21,7 +21,8 @@ SwinIR                       SwinIR with ``pixelshuffledirect``
 2DQuant                      SwinIR, quantized; its bits are in the file
 PAMS EDSR, DDTB EDSR         quantized; first convolutions of blocks get float features
 PAMS RDN, DDTB RDN           quantized; concatenations carry quantized features
-AdaBM EDSR, AdaBM SRResNet   quantized, with bits by picture and layer; ends in float
+AdaBM EDSR, SRResNet, RDN,   quantized, with bits by picture and layer; ends in float, or at 8 bits
+RDN x4                       (option ``--fq``)
 QuantSR-C                    quantized; with the block ranks of the code, for 32 blocks
 CADyQ EDSR, SRResNet,        quantized, with selectors among 4, 6 and 8 bits; or at fixed bits by
 CARN, IDN                    PAMS (of EDSR for ``project`` CADyQ, as PAMS' files have equal names)
@@ -38,15 +39,15 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from sr_quant_cli.methods.adabm import THRESHOLD_GAIN, AdaBMConfig
 from sr_quant_cli.methods.daq import DAQConfig
 from sr_quant_cli.methods.ddtb import DDTBConfig
 from sr_quant_cli.methods.pams import PAMSConfig
 from sr_quant_cli.methods.quantsr import QuantSRConfig
 from sr_quant_cli.methods.twodquant import TwoDQuantConfig
 from sr_quant_cli.modelfiles import layouts
+from sr_quant_cli.modelfiles.adabm_layouts import ADABM
 from sr_quant_cli.modelfiles.cadyq_layouts import CADYQ
-from sr_quant_cli.modelfiles.layouts import Adapt, Check, Layout, Names, Quantized
+from sr_quant_cli.modelfiles.layouts import Check, Layout, Names, Quantized
 from sr_quant_cli.modelfiles.shared_names import (
     ACTIVATIONS,
     BRANCH,
@@ -55,6 +56,8 @@ from sr_quant_cli.modelfiles.shared_names import (
     EDSR_ENDS,
     EDSR_MEAN,
     QUANTIZED_EDSR,
+    RDN,
+    RDN_ENDS,
     SRRESNET,
     UNUSED_MEAN,
 )
@@ -96,20 +99,6 @@ _DDTB_STATE: dict[str, float] = {
     "num_batches_tracked": 0,
 }
 
-_RDN: Names = {
-    r"SFENet1": "head",
-    r"SFENet2": "head2",
-    r"RDBs\.(\d+)\.convs\.(\d+)\.conv\.0": r"body.\1.layers.\2.conv",
-    r"RDBs\.(\d+)\.LFF": r"body.\1.fusion",
-    r"GFF\.0": "fusion",
-    r"GFF\.1": "body_last",
-}
-
-_RDN_ENDS: dict[str, Names] = {
-    "": {r"UPNet\.0": "upsampler.0", r"UPNet\.2": "tail"},
-    " x4": {r"UPNet\.([02])": r"upsampler.\1", r"UPNet\.4": "tail"},
-}
-
 # A block's first layer has a quantizer that is never called.
 _RDN_UNUSED = r"RDBs\.\d+\.convs\.0\.act"
 _RDN_QUANTIZER = r"(RDBs\.\d+\.(act[12]|convs\.\d+\.act)|act)"
@@ -133,8 +122,8 @@ _RDN_PLACEMENT: Placement = {
 
 def _rdn(source: str, quantizers: Names | None = None, **known: Any) -> Iterator[Layout]:
     """Layouts for x2 and x3, and for x4, which numbers its end differently."""
-    for scale, ends in _RDN_ENDS.items():
-        names = {**_RDN, **ends, **(quantizers or {})}
+    for scale, ends in RDN_ENDS.items():
+        names = {**RDN, **ends, **(quantizers or {})}
         yield Layout(f"{source}{scale}", names, layouts.rdn, **known)
 
 
@@ -221,25 +210,6 @@ def _twodquant() -> Names:
         },
     }
 
-
-_ADABM_BLOCKS = 32
-_ADABM: Names = {
-    r"body\.(\d+)\.conv([12])\.(lower|upper)_a": r"body.\1.conv\2.input_quantizer.\3",
-    r"body\.(\d+)\.conv([12])\.upper_w": r"body.\1.conv\2.weight_quantizer.value",
-    "measure_l": "bit_provider.slope_thresholds[0]",
-    "measure_u": "bit_provider.slope_thresholds[1]",
-    **{
-        rf"body\.{block}\.conv{conv + 1}\.measure_layer": (
-            f"bit_provider.offsets[{2 * block + conv:02}]"
-        )
-        for block in range(_ADABM_BLOCKS)
-        for conv in range(2)
-    },
-}
-"""AdaBM's ranges, thresholds, and offsets of the layers in their order."""
-_ADABM_THRESHOLDS: dict[str, Adapt] = {
-    r"bit_provider\.slope_thresholds": lambda slopes, _: slopes / THRESHOLD_GAIN
-}
 
 LAYOUTS = (
     Layout(
@@ -409,23 +379,7 @@ LAYOUTS = (
         supplied={"ranks": layouts.released_ranks},
         quantized=Quantized(lambda _: QuantSRConfig(variant="code")),
     ),
-    Layout(
-        "AdaBM EDSR",
-        {**EDSR_ENDS, **_ADABM, r"body\.(\d+)\.conv([12])": r"body.\1.conv\2"},
-        layouts.edsr,
-        EDSR_MEAN,
-        {"batches": 1},
-        _ADABM_THRESHOLDS,
-        Quantized(lambda _: AdaBMConfig(variant="code")),
-    ),
-    Layout(
-        "AdaBM SRResNet",
-        {**SRRESNET, **_ADABM, r"body\.(\d+)\.act": r"body.\1.act"},
-        partial(layouts.srresnet, "prelu"),
-        supplied={"batches": 1, "num_batches_tracked": 0},
-        adapted=_ADABM_THRESHOLDS,
-        quantized=Quantized(lambda _: AdaBMConfig(variant="code")),
-    ),
+    *ADABM,
     *CADYQ,
 )
 """Known layouts, in the order in which they are tried."""

@@ -38,6 +38,8 @@ class Quantized:
         Function from the network's configuration to the method's.
     changes
         Sites, by kind, that differ from the method's placement.
+    if_found
+        Sites, by kind, that further differ in files with quantizers of inputs there.
     on_request
         The file looks like one in full precision: quantize only if the user names the method.
     bits
@@ -46,6 +48,7 @@ class Quantized:
 
     method: Callable[[NetworkConfig], MethodConfig]
     changes: Placement = field(default_factory=dict)
+    if_found: Placement = field(default_factory=dict)
     on_request: bool = False
     bits: Bits | None = None
 
@@ -62,7 +65,8 @@ class Layout:
         Regular expressions for whole keys, or for the part before the last dot, with their
         replacements. With several replacements, the rows are split equally among them. A name that
         ends in ``.bits`` holds the bit width of the quantizer there, and one that ends in ``[i]``
-        the entry ``i`` of a tensor; one that ends in ``[-]`` is subtracted from a tensor.
+        or ``[i.j]`` an entry of a tensor, whose entries are in the order of these numbers; one that
+        ends in ``[-]`` is subtracted from a tensor.
     config
         Function from the tensors under srq's names, and the scale if known, to a configuration.
     ignored

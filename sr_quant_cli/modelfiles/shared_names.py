@@ -78,3 +78,17 @@ CADYQ_IDN: Names = {
     r"dblocks\.(\d+)\.compression": r"body.\1.compression.conv",
     r"deconv": "tail",
 }
+
+RDN: Names = {
+    r"SFENet1": "head",
+    r"SFENet2": "head2",
+    r"RDBs\.(\d+)\.convs\.(\d+)\.conv\.0": r"body.\1.layers.\2.conv",
+    r"RDBs\.(\d+)\.LFF": r"body.\1.fusion",
+    r"GFF\.0": "fusion",
+    r"GFF\.1": "body_last",
+}
+
+RDN_ENDS: dict[str, Names] = {
+    "": {r"UPNet\.0": "upsampler.0", r"UPNet\.2": "tail"},
+    " x4": {r"UPNet\.([02])": r"upsampler.\1", r"UPNet\.4": "tail"},
+}

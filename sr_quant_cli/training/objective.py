@@ -198,8 +198,9 @@ class StudentLoss(Objective):
         pixel = loss.pixel * (self._method.pixel_factor(sr) if self._method else 1.0)
         losses = {"pixel": pixel * pixel_loss(sr, target.picture, self.recipe.train.loss)}
         if self._weights:
-            released = self._method.feature_distance() if self._method else None
-            distance = released or feature_distance(loss)
+            distance = feature_distance(loss)
+            if self._method:
+                distance = self._method.feature_distance(self.network, distance)
             # Blocks that are left out at this depth have no features.
             losses["feature"] = sum(
                 (

@@ -1,6 +1,6 @@
 """Quantized tensors and weights of built-in recipes, against lists written from authors' modules.
 
-Commits: zysxmu/DDTB e21403d, colorjam/PAMS 737cc09, Cheeun/CADyQ 5ca4344.
+Commits: zysxmu/DDTB e21403d, colorjam/PAMS 737cc09, Cheeun/CADyQ 5ca4344, Cheeun/AdaBM c855f52.
 """
 
 from fnmatch import fnmatch
@@ -88,6 +88,7 @@ def test_cadyq_quantizes_no_output_of_a_branch_of_srresnet(variant, carried):
         ("PAMS RDN", "pams-rdn"),
         ("DDTB RDN", "ddtb-rdn"),
         ("DDTB SRResNet (quantized)", "ddtb-srresnet"),
+        ("AdaBM RDN", "adabm-rdn"),
     ],
 )
 def test_recipes_and_checkpoints_of_the_authors_are_quantized_alike(source, name):
@@ -96,7 +97,7 @@ def test_recipes_and_checkpoints_of_the_authors_are_quantized_alike(source, name
     layout = next(layout for layout in LAYOUTS if layout.source == source)
     method = build_method(layout.quantized.method(ours.config))
     theirs = build(ours.config)
-    placement = method.paper_placement() | layout.quantized.changes
+    placement = method.paper_placement() | layout.quantized.changes | layout.quantized.if_found
     quantize_network(theirs, method, placement, Bits(4, 4))
     for operand in ("input", "weight"):
         assert paths(ours, operand) == paths(theirs, operand)

@@ -15,7 +15,7 @@ from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.dynamic import DynamicQuantizer
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.quant.quantizers import Quantizer
-from sr_quant_cli.recipe.load import load_recipe
+from sr_quant_cli.recipe.load import load_recipe, recipe_names
 
 SMALL = {
     "edsr": {"n_feats": 8},
@@ -58,12 +58,25 @@ PUBLISHED = {
     ("dbdc_pac", "msrresnet"): PTQ4SR | {"upsampler": (3, 2, 3)},
     ("adabm", "edsr"): TWO_PER_BLOCK,
     ("adabm", "srresnet"): TWO_PER_BLOCK,
+    ("adabm", "rdn"): {
+        "head": (8, 8, 2),
+        "block_first": (3, 2, 16),
+        "block": (3, 2, 112),
+        "fusion": (3, 2, 17),
+        "body_last": (3, 2, 1),
+        "upsampler": (8, 8, 2),
+        "tail": (8, 8, 1),
+    },
 }
 """Bits of weights and of activations (None: float, or none) and number of sites, by their kind."""
 
-FOLLOW_THE_PICTURE = ("daq", "adabm")
-"""Methods whose activations have ranges, or bits, that are found at run time. Gates of DDTB, too,
-once calibration has chosen their layers."""
+ADABM = {
+    "edsr": {"block_first": 16, "block": 16},
+    "srresnet": {"block_first": 16, "block": 16},
+    "rdn": {"block_first": 16, "block": 112, "fusion": 1, "body_last": 1},
+}
+"""Inputs of AdaBM's networks whose bits follow the picture, by kind. DAQ finds the ranges of all
+inputs at run time, and DDTB those of the layers that calibration chooses for its gates."""
 
 CHOOSING = {"edsr": 32, "srresnet": 32, "carn": 18, "idn": 24}
 FIXED = {"edsr": 16, "srresnet": 0, "carn": 0, "idn": 2}
@@ -74,15 +87,11 @@ def quantized(method, network, bits):
     """Quantize a network by the recipe for it, in variant ``code``."""
     made = networks.build(networks.config_class(network)(scale=4, **SMALL[network]))
     name = f"{method}-{network}"
-    recipe = load_recipe(name if name in RECIPES else f"{method}-edsr", ["method.variant=code"])
+    name = name if name in recipe_names() else f"{method}-edsr"
+    recipe = load_recipe(name, ["method.variant=code"])
     built = build(recipe.method)
     quantize_network(made, built, choose_placement(recipe, built), bits)
     return made
-
-
-RECIPES = {f"{m}-{n}" for m, n in PUBLISHED if m not in ("daq", "adabm")} | {
-    f"cadyq-{n}" for n in CHOOSING
-}
 
 
 def quantizers_of(network):
@@ -115,13 +124,14 @@ def test_quantizers_are_those_of_the_authors(method, network):
         if op == "weight"
     }
     assert per_channel == {method == "dbdc_pac"}
-    chosen = [q for *_, q in quantizers_of(made) if isinstance(q, DynamicQuantizer)]
-    assert bool(chosen) == (method == "adabm")
+    inputs = [(kind, q) for kind, op, q in quantizers_of(made) if op == "input"]
+    chosen = Counter(kind for kind, q in inputs if isinstance(q, DynamicQuantizer))
+    assert chosen == (ADABM[network] if method == "adabm" else {})
     for name, count in made.named_buffers():
         if name.endswith(".batches"):
             count.fill_(1)
-    follow = {q.static_grid() is None for _, op, q in quantizers_of(made) if op == "input"}
-    assert follow == {method in FOLLOW_THE_PICTURE}
+    follow = Counter(kind for kind, q in inputs if q.static_grid() is None)
+    assert follow == (Counter(kind for kind, _ in inputs) if method == "daq" else chosen)
 
 
 @pytest.mark.parametrize("network", CHOOSING)
