@@ -35,6 +35,8 @@ def list_models(
 
     found = core.list_models(measure=time)
     print_models(found)
+    if any(model.milliseconds is None and not model.problem for model in found.models):
+        say("--time measures the models that have not run here")
     if json is not None:
         write_json(json, found.to_json())
 

@@ -15,7 +15,7 @@ def print_models(found: ModelList) -> None:
     for model in found.models:
         if model.problem:
             say(f"{model.name}: {model.problem}")
-    say(f"ms: {PICTURE}; '-': not known yet, --time measures it")
+    say(f"ms: {PICTURE}")
     say(f"your models: {found.folder}")
 
 
