@@ -60,6 +60,10 @@ class UsageError(SrqError):
     exit_code = 2
 
 
+class UnsupportedGraphError(UsageError):
+    """A runtime does not have the operations of a graph; others may."""
+
+
 def first_line(error: BaseException) -> str:
     r"""Return the first line of a library's message that is useful to a user.
 

@@ -4,7 +4,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sr_quant_cli.errors import FailedError, SrqError
+from sr_quant_cli.errors import FailedError, SrqError, UnsupportedGraphError
 from sr_quant_cli.inference.graph_cache import Prepared, alone, open_graph
 from sr_quant_cli.runtimes.base import Pixels, Runtime
 from sr_quant_cli.runtimes.registry import TORCH, runtimes
@@ -102,7 +102,7 @@ def _best(trials: list[Trial]) -> str:
 
 
 def _measure(prepared: Prepared, precision: PrecisionChoice) -> list[Trial]:
-    """Time every runtime that races; one that cannot run the graph is left out with a warning."""
+    """Time every runtime that races; one that fails is left out with a warning."""
     from sr_quant_cli.lowering.samples import sample_pairs
     from sr_quant_cli.metrics import rgb_psnr
 
@@ -114,6 +114,8 @@ def _measure(prepared: Prepared, precision: PrecisionChoice) -> list[Trial]:
         try:
             opened[name] = open_graph(name, prepared, 1, precision)
             losses[name] = prepared.psnr - rgb_psnr(opened[name](lr), hr)
+        except UnsupportedGraphError:
+            continue
         except SrqError as error:
             warn(f"{name} is left out here: {error}")
     seconds = _times([opened[name] for name in losses], lr)

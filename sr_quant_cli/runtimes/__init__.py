@@ -28,6 +28,16 @@ register(
 )
 register(
     RuntimeEntry(
+        name="srq",
+        factory="sr_quant_cli.runtimes.srq:KernelRuntime",
+        package="onnx",
+        condition="sr_quant_cli.kernels.library:missing",
+        suffixes=(".onnx",),
+        races=True,
+    )
+)
+register(
+    RuntimeEntry(
         name="openvino",
         factory="sr_quant_cli.runtimes.openvino:OpenVinoRuntime",
         package="openvino",

@@ -32,6 +32,9 @@ class RuntimeEntry:
         ``module:class``, imported when the runtime is first used.
     package
         Python package that it needs.
+    condition
+        ``module:function`` that tells why the runtime cannot run here, empty if it can; empty: it
+        can wherever the package is.
     suffixes
         Suffixes of the graph files that it reads. It runs files with the first one by default; the
         others may be the first of another runtime. Empty: it reads no files.
@@ -49,6 +52,7 @@ class RuntimeEntry:
     name: str
     factory: str
     package: str
+    condition: str = ""
     suffixes: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     format: str = ""
@@ -57,8 +61,18 @@ class RuntimeEntry:
 
     @property
     def installed(self) -> bool:
-        """True if its package is there."""
-        return find_spec(self.package) is not None
+        """True if it can run here."""
+        return not self.missing
+
+    @property
+    def missing(self) -> str:
+        """Reason why it cannot run here; empty: it can."""
+        if find_spec(self.package) is None:
+            return f"it is not installed; 'pip install {self.package}' does"
+        if not self.condition:
+            return ""
+        module, _, name = self.condition.partition(":")
+        return str(getattr(import_module(module), name)())
 
     def offers(self, precision: PrecisionChoice) -> bool:
         """True if it has this precision."""
@@ -84,14 +98,10 @@ class RuntimeEntry:
         Raises
         ------
         UsageError
-            Its package is not installed.
+            It cannot run here.
         """
-        if not self.installed:
-            raise UsageError(
-                f"it is not installed; 'pip install {self.package}' does",
-                field="runtime",
-                value=self.name,
-            )
+        if missing := self.missing:
+            raise UsageError(missing, field="runtime", value=self.name)
         module, _, name = self.factory.partition(":")
         return getattr(import_module(module), name)
 

@@ -1,0 +1,105 @@
+"""Compilation of the kernels; run by the build of a wheel, or by ``python -m`` in a checkout.
+
+It imports nothing but the standard library, as a build has nothing else.
+"""
+
+import importlib.util
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+SOURCES = FOLDER / "source"
+SUFFIX = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+LIBRARY = FOLDER / f"srq_kernels{SUFFIX}"
+"""compiled library, beside this file"""
+
+X86 = ("x86_64", "amd64")
+_FLAGS = (
+    "-O3",
+    "-std=gnu11",
+    "-Wall",
+    "-Werror",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-ffp-contract=off",
+)
+_AVX2 = ("-mavx2", "-mfma")
+_AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A source file, and the options that it is compiled with."""
+
+    source: str
+    options: tuple[str, ...] = ()
+
+
+def units(machine: str | None = None) -> Iterator[Unit]:
+    """Yield what the library for a machine consists of."""
+    yield from (Unit("kernels.c"), Unit("steps.c"), Unit("portable.c"))
+    if (machine or platform.machine()).lower() in X86:
+        yield Unit("vnni512.c", (*_AVX512, "-mavx512vnni"))
+        yield Unit("vnni256.c", (*_AVX2, "-mavxvnni"))
+        for sums in (8, 4, 2, 1):
+            yield Unit("avx512.c", (*_AVX512, f"-DSUMS={sums}"))
+            yield Unit("avx2.c", (*_AVX2, f"-DSUMS={sums}"))
+
+
+def compiler() -> list[str] | None:
+    """Find a C compiler: ``$CC``, clang, gcc, or the one of the package ziglang; None: none."""
+    if given := os.environ.get("CC"):
+        return shlex.split(given)
+    for name in ("clang", "gcc", "cc"):
+        if sys.platform != "win32" and (found := shutil.which(name)):
+            return [found]
+    if importlib.util.find_spec("ziglang") is not None:
+        return [sys.executable, "-m", "ziglang", "cc"]
+    return None
+
+
+def build(library: Path = LIBRARY, options: Sequence[str] = ()) -> Path:
+    """Compile the library.
+
+    Parameters
+    ----------
+    options
+        Further options of the compiler, such as those of sanitizers.
+
+    Raises
+    ------
+    OSError
+        There is no compiler, or it fails; with the first line that it says.
+    """
+    command = compiler()
+    if command is None:
+        raise OSError("there is no C compiler; install gcc or clang, or 'pip install ziglang'")
+    with tempfile.TemporaryDirectory() as folder:
+        objects = []
+        for index, unit in enumerate(units()):
+            objects.append(f"{folder}/{index}.o")
+            source = str(SOURCES / unit.source)
+            _run([*command, *_FLAGS, *options, *unit.options, "-c", source, "-o", objects[-1]])
+        made = Path(folder) / library.name
+        _run([*command, *options, "-shared", *objects, "-lm", "-o", str(made)])
+        shutil.copyfile(made, library)
+    return library
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if "error" in line] or ["it fails"]
+        raise OSError(f"{command[0]}: {said[0]}")
+
+
+if __name__ == "__main__":
+    print(build())

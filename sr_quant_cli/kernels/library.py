@@ -1,0 +1,189 @@
+"""The compiled library, seen by ctypes."""
+
+import ctypes
+import os
+from ctypes import c_char_p, c_float, c_int32, c_int64, c_ssize_t, c_void_p
+from dataclasses import dataclass
+from functools import cache
+
+from sr_quant_cli.errors import UsageError
+from sr_quant_cli.kernels.build import LIBRARY
+from sr_quant_cli.system.processor import features
+
+FORCED = "SRQ_ISA"
+"""environment variable that names the instruction set to use instead of the best one"""
+
+_NEEDED = {
+    "avx512vnni": {"avx512f", "avx512bw", "avx512vl", "avx512_vnni"},
+    "avxvnni": {"avx2", "fma", "avx_vnni"},
+    "avx512": {"avx512f", "avx512bw", "avx512vl"},
+    "avx2": {"avx2", "fma"},
+    "portable": set(),
+}
+"""features, as Linux names them, that each instruction set of the library needs"""
+
+
+class Conv(ctypes.Structure):
+    """``srq_conv`` of ``kernels.h``."""
+
+    _fields_ = (
+        ("winograd", c_int32),
+        ("segments", c_int32),
+        ("inputs", c_int32),
+        ("outputs", c_int32),
+        ("in_stride", c_int32),
+        ("offsets", c_void_p),
+        ("shifts", c_void_p),
+        ("weights", c_void_p),
+        ("start", c_void_p),
+    )
+
+
+class Output(ctypes.Structure):
+    """``srq_output`` of ``kernels.h``."""
+
+    _fields_ = (
+        ("scale", c_void_p),
+        ("bias", c_void_p),
+        ("slope", c_void_p),
+        ("zero", c_float),
+        ("low", c_float),
+        ("high", c_float),
+        ("skip", c_void_p),
+        ("skip_stride", c_ssize_t),
+        ("skip_step", c_int32),
+        ("own", c_float),
+        ("other", c_float),
+        ("constant", c_float),
+        ("skip_low", c_float),
+        ("skip_high", c_float),
+        ("codes", c_void_p),
+        ("stride", c_ssize_t),
+        ("step", c_int32),
+        ("again", c_void_p),
+        ("again_stride", c_ssize_t),
+        ("again_step", c_int32),
+        ("again_scale", c_float),
+        ("again_low", c_float),
+        ("again_high", c_float),
+        ("again_bias", c_void_p),
+    )
+
+
+_RUN = ctypes.CFUNCTYPE(
+    None,
+    ctypes.POINTER(Conv),
+    ctypes.POINTER(Output),
+    c_void_p,
+    c_ssize_t,
+    c_int32,
+    c_int32,
+    c_int32,
+    c_void_p,
+)
+
+
+class _Isa(ctypes.Structure):
+    _fields_ = (
+        ("name", c_char_p),
+        ("lanes", c_int32),
+        ("vectors", c_int32),
+        ("quad", c_int32),
+        ("sums", c_int32),
+        ("run", _RUN),
+    )
+
+
+@dataclass(frozen=True)
+class Isa:
+    """A kernel for one instruction set, and how weights are packed for it.
+
+    Attributes
+    ----------
+    lanes, vectors
+        Outputs of a vector of sums, and vectors that are summed together.
+    quad
+        Input channels whose weights lie together.
+    sums
+        Products of a code and a weight that are added in 16 bits; 0: in 32.
+    """
+
+    name: str
+    lanes: int
+    vectors: int
+    quad: int
+    sums: int
+    run: "ctypes._NamedFuncPointer"
+
+    def adds(self, codes: int, weights: int) -> bool:
+        """Tell if sums of codes up to ``codes`` times weights up to ``weights`` do not overflow."""
+        return self.sums <= 1 or self.sums * codes * weights <= 2**15 - 1
+
+
+@cache
+def _load() -> ctypes.CDLL | None:
+    if not LIBRARY.is_file():
+        return None
+    try:
+        loaded = ctypes.CDLL(str(LIBRARY))
+    except OSError:
+        return None
+    loaded.srq_isa_at.restype = ctypes.POINTER(_Isa)
+    loaded.srq_scratch.restype = c_int64
+    return loaded
+
+
+def library() -> ctypes.CDLL:
+    """Load the library.
+
+    Raises
+    ------
+    UsageError
+        It was not built, or does not suit this machine.
+    """
+    loaded = _load()
+    if loaded is None:
+        raise UsageError(missing())
+    return loaded
+
+
+def missing() -> str:
+    """Tell why there are no kernels, and what helps; empty: there are."""
+    if _load() is not None:
+        return ""
+    return (
+        "its kernels were not built when srq was installed, for want of a C compiler; "
+        "install gcc or clang, then srq again"
+    )
+
+
+def available() -> list[str]:
+    """Names of the instruction sets that library and processor have, the best first."""
+    return list(dict.fromkeys(isa.name for isa in all_kernels()))
+
+
+def kernels() -> list[Isa]:
+    """Kernels of the instruction set to use, those with the most sums in 16 bits first.
+
+    Raises
+    ------
+    UsageError
+        ``SRQ_ISA`` names one that is not there, or there is no library.
+    """
+    library()
+    names = available()
+    name = os.environ.get(FORCED) or names[0]
+    if name not in names:
+        raise UsageError(f"{FORCED}={name}: must be one of {', '.join(names)}")
+    return [isa for isa in all_kernels() if isa.name == name]
+
+
+@cache
+def all_kernels() -> tuple[Isa, ...]:
+    """Kernels of all instruction sets that library and processor have, the best first."""
+    loaded, here = _load(), set(features().split())
+    found: list[Isa] = []
+    while loaded is not None and (at := loaded.srq_isa_at(len(found))):
+        isa = at.contents
+        found.append(Isa(isa.name.decode(), isa.lanes, isa.vectors, isa.quad, isa.sums, isa.run))
+    return tuple(isa for isa in found if _NEEDED[isa.name] <= here)

@@ -1,0 +1,114 @@
+"""Weights of a convolution in the form that a kernel reads, direct or by Winograd's algorithm."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sr_quant_cli.kernels.library import Isa
+from sr_quant_cli.kernels.program import Codes
+
+CHANNELS = 16
+"""Channels of pictures of codes are padded to a multiple of this."""
+
+_G = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]])
+"""Transform of weights, twice the usual one, so that it is of integers"""
+_B = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
+"""Transform of inputs"""
+WINOGRAD_SCALE = 4
+"""The sums of Winograd's algorithm are this many times those of the convolution."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Weights for a kernel; see ``srq_conv`` in ``kernels.h``."""
+
+    isa: Isa
+    winograd: bool
+    inputs: int
+    outputs: int
+    radius: int
+    """pixels around an output that it depends on"""
+    weights: NDArray[np.int8]
+    start: NDArray[np.int32]
+    shifts: NDArray[np.uint8]
+
+
+def pack(
+    weights: NDArray[np.int8], codes: Codes, isas: Sequence[Isa], *, winograd: bool | None = None
+) -> Packed:
+    """Pack weights ``[outputs, inputs, k, k]`` for an input.
+
+    Parameters
+    ----------
+    isas
+        Kernels to choose from.
+    winograd
+        None: where it is exact and has fewer products.
+
+    Raises
+    ------
+    ValueError
+        Winograd's algorithm was asked for, and its numbers do not fit 8 bits.
+    """
+    outputs, inputs, size, _ = weights.shape
+    low, high, zero = codes.low, codes.high, codes.zero
+    padded = [-(-channels // CHANNELS) * CHANNELS for channels in (outputs, inputs)]
+    full = np.zeros((*padded, size, size), np.int64)
+    full[:outputs, :inputs] = weights
+    fits = size == 3 and _winograd_fits(full, low, high)
+    if winograd and not fits:
+        raise ValueError("transformed codes or weights do not fit 8 bits")
+    exact = fits if winograd is None else winograd
+    if exact:
+        transformed = np.einsum("ai,ocij,bj->aboc", _G, full, _G)
+        segments = transformed.reshape(16, *padded)
+        least, most = _winograd_codes(low, high)
+        shifts = -least
+        # The sum of the window times the code of zero enters all four outputs at position (1, 1).
+        start = -shifts[:, None] * segments.sum(2)
+        start[5] -= WINOGRAD_SCALE * zero * full.sum((1, 2, 3))
+        largest = int((most - least).max())
+    else:
+        segments = full.transpose(2, 3, 0, 1).reshape(size * size, *padded)
+        shifts = np.zeros(16, np.int64)
+        start = -zero * full.sum((1, 2, 3))
+        largest = high
+    isa = next(isa for isa in isas if isa.adds(largest, int(np.abs(segments).max(initial=0))))
+    return Packed(
+        isa,
+        exact,
+        padded[1],
+        padded[0],
+        size // 2,
+        _packed(segments.astype(np.int8), isa),
+        np.ascontiguousarray(start, np.int32),
+        (shifts % 256).astype(np.uint8),
+    )
+
+
+def _winograd_codes(low: int, high: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Smallest and largest transformed codes, ``[16]`` each."""
+    factors = np.einsum("ai,bj->abij", _B, _B).reshape(16, 16)
+    positive, negative = factors.clip(min=0).sum(1), factors.clip(max=0).sum(1)
+    return positive * low + negative * high, positive * high + negative * low
+
+
+def _winograd_fits(weights: NDArray[np.int64], low: int, high: int) -> bool:
+    """Tell if transformed codes fit unsigned, and transformed weights signed 8 bits."""
+    least, most = _winograd_codes(low, high)
+    transformed = np.einsum("ai,ocij,bj->aboc", _G, weights, _G)
+    return bool((most - least).max() <= 255 and np.abs(transformed).max(initial=0) <= 127)
+
+
+def _packed(segments: NDArray[np.int8], isa: Isa) -> NDArray[np.int8]:
+    """Order weights ``[segments, outputs, inputs]`` as a kernel reads them."""
+    count, outputs, inputs = segments.shape
+    block = isa.lanes * isa.vectors
+    parts = []
+    for first in range(0, outputs, block):
+        part = segments[:, first : first + block]
+        shaped = part.reshape(count, -1, isa.lanes, inputs // isa.quad, isa.quad)
+        parts.append(shaped.transpose(0, 3, 1, 2, 4).reshape(count, -1))
+    return np.ascontiguousarray(np.concatenate(parts, 1))

@@ -1,0 +1,85 @@
+/* Convolutions of 8-bit codes on integers, and the steps between them.
+
+   Pictures of codes are uint8, rows of pixels of `channels` bytes, a multiple of 16, with a border
+   of `pad` pixels on every side that holds the code of zero. `stride` is the number of bytes from
+   one row to the next. Pointers point at the first pixel inside the border.
+
+   A convolution sums u8 codes times s8 weights in 32 bits. From the sum of output channel c follows
+       v = scale[c] * sum + bias[c];  v = v < 0 ? slope[c] * v : v;
+       code = clip(rint(v + zero), low, high)
+   and, where there is a second picture,
+       code = clip(rint(own * code + other * skip + constant), skip_low, skip_high)
+   rint rounds half to even. The code may be stored once more, as codes of another range:
+       again = clip(rint(again_scale * code + again_bias[c]), again_low, again_high)            */
+
+#ifndef SRQ_KERNELS_H
+#define SRQ_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef _WIN32
+#define SRQ_API __declspec(dllexport)
+#else
+#define SRQ_API __attribute__((visibility("default")))
+#endif
+
+/* Weights of one convolution, packed for one instruction set.
+
+   Direct: a segment for each tap of the window; `offsets` are relative to the pixel of the output.
+   Winograd F(2x2,3x3): 16 segments, those of the transformed tile. With
+       B^T = [1 0 -1 0; 0 1 1 0; 0 -1 1 0; 0 1 0 -1]
+       G   = [2 0 0; 1 1 1; 1 -1 1; 0 0 2]           (twice the usual one, so that it is integer)
+       A^T = [1 1 1 0; 0 1 -1 -1]
+   the sum over input channels of (G g G^T) * (B^T d B), transformed by A^T . A, is 4 times the
+   convolution, exactly. Transformed codes span 4 times the span of codes, which must fit a byte.
+   They are made non-negative by `shifts`, whose products with the weights `start` takes away. */
+typedef struct {
+    int32_t winograd;
+    int32_t segments;
+    int32_t inputs, outputs;     /* channels, multiples of 16 */
+    int32_t in_stride;           /* bytes from one input pixel to the next */
+    const ptrdiff_t *offsets;    /* [segments], in bytes; direct only */
+    const uint8_t *shifts;       /* [16]; Winograd only */
+    const int8_t *weights;       /* packed by srq_pack */
+    const int32_t *start;        /* [segments, outputs] for Winograd, [outputs] for direct */
+} srq_conv;
+
+typedef struct {
+    const float *scale, *bias;   /* [outputs] */
+    const float *slope;          /* [outputs], or null */
+    float zero, low, high;
+    const uint8_t *skip;         /* null: there is none */
+    ptrdiff_t skip_stride;
+    int32_t skip_step;           /* bytes from one pixel to the next */
+    float own, other, constant, skip_low, skip_high;
+    uint8_t *codes;              /* null: only `again` is stored */
+    ptrdiff_t stride;
+    int32_t step;
+    uint8_t *again;              /* null: nothing is stored again */
+    ptrdiff_t again_stride;
+    int32_t again_step;
+    float again_scale, again_low, again_high;
+    const float *again_bias;     /* [outputs] */
+} srq_output;
+
+/* Rows `first` to `last` (of outputs, even for Winograd unless the last) of a picture of `width`.
+   `scratch` holds srq_scratch() bytes, aligned to 64. */
+typedef void srq_run(const srq_conv *conv, const srq_output *out, const uint8_t *in,
+                     ptrdiff_t in_row, int32_t width, int32_t first, int32_t last, uint8_t *scratch);
+
+/* An instruction set: how weights are packed for it, and its kernel. */
+typedef struct {
+    const char *name;
+    int32_t lanes;      /* outputs of a vector of sums */
+    int32_t vectors;    /* vectors of outputs that are summed together */
+    int32_t quad;       /* input channels whose weights lie together: 4, or 1 */
+    int32_t sums;       /* products of a code and a weight that are added in 16 bits; 0: in 32 */
+    srq_run *run;
+} srq_isa;
+
+#define SRQ_TILES 6     /* pixels or tiles that share a load of weights */
+
+extern const srq_isa srq_portable;
+
+#endif

@@ -1,0 +1,46 @@
+/* Operations of AVX-512 (F, BW). */
+#include "kernels.h"
+
+#include <immintrin.h>
+
+#define LANES 16
+#define BYTES 64
+typedef __m512i vec;
+typedef __m512i vecb;
+typedef __m512i vecw;
+typedef __m512i vecc;
+typedef __m512 vecf;
+
+#define LOAD(p) _mm512_loadu_si512(p)
+#define STORE(p, v) _mm512_storeu_si512(p, v)
+#define ADD(a, b) _mm512_add_epi32(a, b)
+#define SUB(a, b) _mm512_sub_epi32(a, b)
+#define LOADW(p) _mm512_loadu_si512(p)
+#define SPLAT_CODES(p) _mm512_set1_epi32(*(const int32_t *)(p))
+
+#define LOADB(p) _mm512_loadu_si512(p)
+#define STOREB(p, v) _mm512_storeu_si512(p, v)
+#define ADDB(a, b) _mm512_add_epi8(a, b)
+#define SUBB(a, b) _mm512_sub_epi8(a, b)
+#define SPLATB(x) _mm512_set1_epi8((char)(x))
+
+#define LOADF(p) _mm512_loadu_ps(p)
+#define SPLATF(x) _mm512_set1_ps(x)
+#define TO_FLOAT(v) _mm512_cvtepi32_ps(v)
+#define ROUND(v) _mm512_cvtps_epi32(v)
+#define ADDF(a, b) _mm512_add_ps(a, b)
+#define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define CLIP(v, low, high) _mm512_min_ps(_mm512_max_ps(v, low), high)
+#define SLOPED(v, s) \
+    _mm512_mask_mul_ps(v, _mm512_cmp_ps_mask(v, _mm512_setzero_ps(), _CMP_LT_OQ), v, s)
+#define LOAD_CODES(p) _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(p)))
+#define STORE_CODES(p, v) _mm_storeu_si128((__m128i *)(p), _mm512_cvtepi32_epi8(v))
+
+#define SPLAT16(x) _mm512_set1_epi16(x)
+#define ADD16(a, b) _mm512_add_epi16(a, b)
+#define MADD16(a, b) _mm512_madd_epi16(a, b)
+#define MADDUBS(a, b) _mm512_maddubs_epi16(a, b)
+#define AND(a, b) _mm512_and_si512(a, b)
+#define SLL16(v, n) _mm512_slli_epi16(v, n)
+#define SRL16(v, n) _mm512_srli_epi16(v, n)
+#define SRA16(v, n) _mm512_srai_epi16(v, n)
