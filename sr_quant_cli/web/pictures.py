@@ -12,11 +12,11 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from sr_quant_cli.commands.batch import MAX_PIXELS, Batch
-from sr_quant_cli.commands.jobs import Naming, UpscaleJob
+from sr_quant_cli.commands.jobs import UpscaleJob
 from sr_quant_cli.commands.scaled_models import ScaledModels, find_models
 from sr_quant_cli.errors import SrqError, UsageError, out_of_memory
 from sr_quant_cli.imaging.decode import read_header
-from sr_quant_cli.imaging.formats import READABLE, writable_formats
+from sr_quant_cli.imaging.formats import READABLE
 from sr_quant_cli.inference.options import RunOptions
 from sr_quant_cli.runtimes.registry import AUTO
 from sr_quant_cli.system.interrupt import DeferredInterrupts
@@ -363,7 +363,7 @@ class PagePictures:
     def _run(self, picture: PagePicture) -> None:
         settings = picture.settings
         assert settings is not None
-        suffix = writable_formats()[settings.format].suffix
+        suffix = settings.suffix(picture.source)
         earlier = picture.result
         number = 1 if earlier is None else int(earlier.path.stem) + 1
         job = UpscaleJob(picture.source, picture.folder / f"{number}{suffix}")
@@ -386,7 +386,7 @@ class PagePictures:
         picture.result = Enlarged(
             job.target,
             view,
-            Naming(settings.size.tag, suffix).name(Path(picture.name).stem),
+            f"{Path(picture.name).stem}{settings.size.tag}{suffix}",
             done.width,
             done.height,
             done.seconds,

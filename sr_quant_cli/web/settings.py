@@ -1,12 +1,13 @@
 """Settings that are chosen on the page, and what it offers."""
 
 import re
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from sr_quant_cli.commands.batch import BatchOptions
-from sr_quant_cli.commands.enlarge import PictureOptions
+from sr_quant_cli.commands.enlarge import PictureOptions, default_suffix
 from sr_quant_cli.commands.models import list_models
 from sr_quant_cli.commands.sizes import LARGEST, SizeRequest
 from sr_quant_cli.errors import UsageError
@@ -34,8 +35,8 @@ class PageSettings(Strict):
     """Width of the result in pixels, in place of a factor."""
     model: str | None = None
     """Name of a model; None: the embedded ones."""
-    format: str = "png"
-    """Key of ``writable_formats``."""
+    format: str | None = None
+    """Key of ``writable_formats``; None: PNG, or the format of an animation or of pages."""
     strip: bool = False
     """Drop all metadata."""
     first_frame: bool = False
@@ -47,6 +48,17 @@ class PageSettings(Strict):
         factors = None if self.factor is None else (self.factor, self.factor)
         return SizeRequest(scale=factors, width=self.width)
 
+    @property
+    def frames(self) -> Literal["all", "first"]:
+        """Frames or pages to enlarge."""
+        return "first" if self.first_frame else "all"
+
+    def suffix(self, source: Path) -> str:
+        """Suffix of the result of a picture file."""
+        if self.format is not None:
+            return writable_formats()[self.format].suffix
+        return ".png" if self.first_frame else default_suffix(source)
+
     def batch_options(self, max_pixels: int) -> BatchOptions:
         """Options of ``srq upscale`` that mean the same."""
         return BatchOptions(
@@ -54,7 +66,7 @@ class PageSettings(Strict):
             picture=PictureOptions(
                 save=SaveOptions(self.format),
                 strip=self.strip,
-                frames="first" if self.first_frame else "all",
+                frames=self.frames,
             ),
             overwrite=True,
             max_pixels=max_pixels,

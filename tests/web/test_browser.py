@@ -21,6 +21,9 @@ from tests.web.serving import serving, stopped
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 
+FITS = "return document.documentElement.scrollWidth <= innerWidth"
+"""Script that tells if nothing lies beside the window."""
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
@@ -132,6 +135,10 @@ def test_pictures_are_dropped_enlarged_compared_and_saved(browser, address, tmp_
     ).click().perform()
     assert float(slider.get_property("value")) == pytest.approx(75, abs=4)
 
+    find(browser, "[name=zoom][value=full]").click()
+    assert after.rect["width"] == 240
+    assert browser.execute_script(FITS)
+
     saved = tmp_path / "saved"
     find(browser, ".save").click()
     wait_for(browser, (saved / "a_x3.png").is_file)
@@ -165,8 +172,7 @@ def test_the_page_works_by_keyboard_on_a_narrow_screen(browser, address, tmp_pat
     width.send_keys("100", Keys.ENTER)
     wait_for(browser, lambda: states(browser)[0].startswith("done in"))
     wait_for(browser, lambda: find(browser, "#after").get_property("naturalWidth") == 100)
-    wide = "return document.documentElement.scrollWidth <= innerWidth"
-    assert browser.execute_script(wide)
+    assert browser.execute_script(FITS)
     reached = set()
     for _ in range(30):
         webdriver.ActionChains(browser).send_keys(Keys.TAB).perform()

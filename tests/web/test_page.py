@@ -182,6 +182,25 @@ def test_results_are_those_of_srq_upscale(client, srq, tmp_path, settings, optio
     assert done["result"]["bytes"] == len(saved.content)
 
 
+def test_animations_stay_animations_unless_the_first_frame_is_chosen(client):
+    frames = [pyvips.Image.new_from_array(picture(8, 9, seed=seed)) for seed in range(3)]
+    strip = pyvips.Image.arrayjoin(frames, across=1)
+    strip.set_type(pyvips.GValue.gint_type, "page-height", 8)
+    number = add(client, "moving.gif", strip.write_to_buffer(".gif"))
+    assert state(client, number)["frames"] == 3
+    for settings, name in (
+        ({}, "moving_x2.gif"),
+        ({"first_frame": True}, "moving_x2.png"),
+        ({"format": "jpg", "first_frame": True}, "moving_x2.jpg"),
+    ):
+        enlarge(client, number, **settings)
+        assert finished(client, number)["result"]["name"] == name
+    enlarge(client, number, format="jpg")
+    assert finished(client, number)["message"].endswith(
+        "or enlarge only one with 'First frame or page only'"
+    )
+
+
 def test_views_are_bounded_png_files(client, monkeypatch):
     monkeypatch.setattr(web, "LONGEST", 30)
     number = add(client, "a.jpg", png(20, 60, suffix=".jpg"))

@@ -92,7 +92,7 @@ function settings() {
     factor: byWidth ? null : Number(factors),
     width: byWidth ? Number(width.value) : null,
     model: model.value || null,
-    format: format.value,
+    format: format.value || null,
     strip: strip.checked,
     first_frame: first_frame.checked,
   };
