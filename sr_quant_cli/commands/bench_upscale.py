@@ -244,9 +244,9 @@ def _variants(source: Source, request: BenchRequest, folder: Path) -> Iterator[B
         for p in precisions:
             yield variant(f"torch {p}{suffix}", partial(_torch, network, p, folded=folded))
     for folded, suffix in forms:
-        for runtime in graph_runtimes():
+        for runtime in graph_runtimes():  # a partial one has integers alone
             for p in precisions:
-                if runtime.offers(p):
+                if runtime.offers(p) and not runtime.partial:
                     opened = partial(graph, runtime, p, folded=folded)
                     yield variant(f"{runtime.name} {p}{suffix}", opened)
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 MAKERS = (
     "inference/graph_cache.py",
+    "kernels",
     "lowering",
     "methods",
     "modelfiles",
@@ -42,7 +43,7 @@ MAKERS = (
     "quant",
     "runtimes",
 )
-"""files and folders of srq whose code decides what a graph looks like"""
+"""files and folders of srq whose code decides what a graph looks like, and which runtime is best"""
 
 _PACKAGES = ("onnx", "onnx-ir", "onnxscript")
 """packages that make graphs, beside those of the runtimes"""

@@ -33,6 +33,7 @@ register(
         package="onnx",
         condition="sr_quant_cli.kernels.library:missing",
         suffixes=(".onnx",),
+        partial=True,
         races=True,
     )
 )

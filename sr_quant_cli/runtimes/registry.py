@@ -32,9 +32,6 @@ class RuntimeEntry:
         ``module:class``, imported when the runtime is first used.
     package
         Python package that it needs.
-    condition
-        ``module:function`` that tells why the runtime cannot run here, empty if it can; empty: it
-        can wherever the package is.
     suffixes
         Suffixes of the graph files that it reads. It runs files with the first one by default; the
         others may be the first of another runtime. Empty: it reads no files.
@@ -47,17 +44,24 @@ class RuntimeEntry:
     races
         True if ``auto`` tries it. Of the runtimes that it tries, ``auto`` prefers those that were
         registered first, unless a later one is clearly faster.
+    partial
+        True if it has only some operations of graphs. Other runtimes come before it for files that
+        srq did not make.
+    condition
+        ``module:function`` that tells why the runtime cannot run here, empty if it can; empty: it
+        can wherever the package is.
     """
 
     name: str
     factory: str
     package: str
-    condition: str = ""
     suffixes: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     format: str = ""
     precisions: tuple[Precision, ...] = ("fp32",)
     races: bool = False
+    partial: bool = False
+    condition: str = ""
 
     @property
     def installed(self) -> bool:
@@ -226,6 +230,6 @@ def _unknown(name: str, known: list[str]) -> UsageError:
 def _reader(path: Path) -> RuntimeEntry | None:
     """Runtime whose first suffix a path has, else the first one that reads it."""
     suffix = path.suffix.lower()
-    readers = [entry for entry in runtimes() if suffix in entry.suffixes]
+    readers = [entry for entry in runtimes() if suffix in entry.suffixes and not entry.partial]
     own = [entry for entry in readers if entry.suffixes[0] == suffix]
     return next(iter(own or readers), None)

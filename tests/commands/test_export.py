@@ -42,6 +42,9 @@ class Enlarging(Runtime):
         self.seen.append(lr.shape)
         return self.change(enlarge(lr, 2))
 
+    def floats(self, lr):
+        raise AssertionError("8 bits are compared")
+
     def latest_bits(self):
         return None
 
@@ -360,7 +363,10 @@ WRONG = [
     (["export", "none.safetensors"], "no such model file: none.safetensors"),
     (["export", "--scale", "5"], "--scale 5: must be one of 2, 3, 4"),
     (["upscale", "LR", "--model", "FOREIGN", "--depth", "half"], "n.onnx is a graph, whose depth"),
-    (["upscale", "LR", "--model", "FOREIGN", "--runtime", "torch"], "runs by openvino or onnx"),
+    (
+        ["upscale", "LR", "--model", "FOREIGN", "--runtime", "torch"],
+        "runs by srq or openvino or onnx",
+    ),
     (
         ["upscale", "LR", "--model", "FOREIGN", "--runtime", "onnxruntime", "--precision", "bf16"],
         "--precision bf16: onnxruntime has none",
@@ -378,7 +384,7 @@ WRONG = [
         "--device cuda: openvino runs on the CPU",
     ),
     (["upscale", "LR", "--model", "MODEL", "--runtime", "tensorrt"], "--runtime"),
-    (["eval", "FOREIGN", "--runtime", "torch"], "runs by openvino or onnxruntime"),
+    (["eval", "FOREIGN", "--runtime", "torch"], "runs by srq or openvino or onnxruntime"),
     (["eval", "MODEL", "--record", "--runtime", "openvino"], "not by openvino"),
 ]
 

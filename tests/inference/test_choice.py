@@ -57,6 +57,8 @@ def drawn(tmp_path, monkeypatch):
             return Drawn(times, clock, wrong=name in wrong)
 
         opened = []
+        whole = [entry for entry in registry.runtimes() if not entry.partial]
+        monkeypatch.setattr(choice, "runtimes", lambda: whole)
         monkeypatch.setattr(choice, "open_graph", open_graph)
         monkeypatch.setattr(choice, "time", SimpleNamespace(perf_counter=lambda: clock.now))
         return model, opened

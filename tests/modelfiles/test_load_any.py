@@ -93,12 +93,12 @@ def test_quantization_starts_from_a_checkpoint(checkpoint, photographs, tmp_path
 def test_prepared_graphs_do_not_mix_scales(several, capsys, monkeypatch):
     made = []
 
-    def make(source, _depth, _row, folder, *, full_range):
+    def make(source, _depth, _row, _io, folder):
         made.append(source.scale)
-        assert not full_range
         traits = asdict(ModelTraits("carn", source.scale, 1, 1))
         (folder / "graph.onnx").touch()
-        known = {"facts": traits, "psnr": 30.0, "source": "CARN", "graph": sha256().hexdigest()}
+        known = {"facts": traits, "psnr": 30.0, "source": "CARN", "input_bits": None}
+        known["graph"] = sha256().hexdigest()
         write_sealed(folder / "model.json", known)
 
     monkeypatch.setattr(graph_cache, "_make", make)

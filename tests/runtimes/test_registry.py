@@ -81,14 +81,15 @@ def test_a_registered_runtime_races(toy, tiny_model):
 def test_errors_name_a_registered_runtime(srq, toy, tiny_model, tmp_path):
     write_rgb(tmp_path / "a.png", picture(12, 17))
     graph = nearest_onnx(tmp_path / "n.onnx")
-    known = "auto, torch, openvino, onnxruntime, toy"
+    known = "auto, torch, srq, openvino, onnxruntime, toy"
     upscale = ("upscale", tmp_path / "a.png", "--model")
     for arguments, line in (
         ((*upscale, tiny_model, "--runtime", "tvm"), f"--runtime tvm: must be one of {known}"),
         (("eval", tiny_model, "--runtime", "tvm"), f"--runtime tvm: must be one of {known}"),
         (
             (*upscale, graph, "--runtime", "torch"),
-            f"--runtime torch: {graph} is a graph; it runs by openvino or onnxruntime or toy",
+            f"--runtime torch: {graph} is a graph; "
+            "it runs by srq or openvino or onnxruntime or toy",
         ),
         (
             (*upscale, tiny_model, "--runtime", "toy", "--precision", "bf16"),
@@ -111,7 +112,7 @@ def test_help_lists_a_registered_runtime(command):
     shown = subprocess.run(
         [sys.executable, "-c", code, command, "--help"], capture_output=True, text=True, check=True
     ).stdout
-    assert "[auto|torch|openvino|onnxruntime|toy]" in shown
+    assert "[auto|torch|srq|openvino|onnxruntime|toy]" in shown
     assert ".toy" in shown
 
 
