@@ -77,6 +77,7 @@ def test_the_source_distribution_can_be_built_and_tested(distributions):
         "LICENSE",
         "recipes/pretrain-edsr.toml",
         "sr_quant_cli/models/edsr-baseline-x4.safetensors",
+        "sr_quant_cli/web/static/index.html",
         "tests/conftest.py",
         "docs/images/sample.png",
     ):
@@ -86,6 +87,13 @@ def test_the_source_distribution_can_be_built_and_tested(distributions):
 @pytest.mark.slow
 def test_the_wheel_carries_type_information(installed):
     assert (installed / "sr_quant_cli/py.typed").is_file()
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_the_page(installed):
+    files = {path.name for path in (ROOT / "sr_quant_cli/web/static").iterdir()}
+    assert files >= {"index.html", "app.css", "app.js", "icon.svg"}
+    assert {path.name for path in (installed / "sr_quant_cli/web/static").iterdir()} == files
 
 
 @pytest.mark.slow
