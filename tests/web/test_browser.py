@@ -67,7 +67,7 @@ def find(browser, selector):
 
 
 def wait_for(browser, condition):
-    return WebDriverWait(browser, 60, 0.05).until(lambda _: condition())
+    return WebDriverWait(browser, 120, 0.05).until(lambda _: condition())
 
 
 def drop(browser, *files):
