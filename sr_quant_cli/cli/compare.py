@@ -71,7 +71,7 @@ def compare(
     threads: Threads = None,
     json: Json = None,
 ) -> None:
-    """Draw crops of several models' results side by side, as figures in papers.
+    """Draw crops of results side by side, as in papers.
 
     The whole picture is at the left, with a box around the part that is shown. Bicubic
     interpolation comes first and HR last. Crops are enlarged by nearest neighbour.

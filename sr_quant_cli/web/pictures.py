@@ -322,7 +322,7 @@ class PagePictures:
         picture.height, picture.width, picture.frames = header.height, header.width, header.frames
         if picture.pixels > self.limits.pixels:
             raise UsageError(
-                f"{picture.name} has {picture.pixels:,} pixels, more than --max-pixels "
+                f"{picture.name} has {picture.pixels:,} pixels, more than the limit of "
                 f"{self.limits.pixels:,} allows"
             )
         draw_view(picture.source, picture.before, LONGEST)

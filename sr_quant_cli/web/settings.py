@@ -18,7 +18,7 @@ from sr_quant_cli.strict import Strict, in_words
 
 _LABELS = {
     "`frames` first": "'First frame or page only'",
-    "`max_pixels`": "--max-pixels",
+    "`max_pixels`": "the limit of",
     "`format`": "the format",
     "`scale`": "the factor",
     "`width`": "the width",
@@ -125,7 +125,7 @@ def in_labels(text: str) -> str:
     """Replace parameters in a message by their names on the page.
 
     >>> in_labels("more than `max_pixels` 100 allows")
-    'more than --max-pixels 100 allows'
+    'more than the limit of 100 allows'
     """
     for parameter, label in _LABELS.items():
         text = text.replace(parameter, label)

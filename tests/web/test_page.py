@@ -232,7 +232,7 @@ def test_a_transparent_picture_of_16_bits_is_shown(client):
         (png()[:-60], 400, "cannot read b.png: "),
         (b"", 400, "cannot read b.png: "),
         (b"\0" * 100_001, 413, "the file is larger than 0 MiB"),
-        (png(300, 300), 400, "b.png has 90,000 pixels, more than --max-pixels 40,000 allows"),
+        (png(300, 300), 400, "b.png has 90,000 pixels, more than the limit of 40,000 allows"),
     ],
     ids=["text", "damaged", "empty", "too large", "too many pixels"],
 )
@@ -311,7 +311,7 @@ def test_a_picture_that_fails_says_why_and_the_next_one_is_enlarged(client):
     assert failed["status"] == "failed"
     assert failed["message"].endswith("JPEG holds no transparency; use .png")
     assert "/" not in failed["message"]
-    assert finished(client, other)["message"].endswith("more than --max-pixels 40,000 allows")
+    assert finished(client, other)["message"].endswith("more than the limit of 40,000 allows")
     enlarge(client, other)
     assert finished(client, other)["status"] == "done"
 
