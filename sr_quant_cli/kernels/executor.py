@@ -4,14 +4,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import c_float, c_int32, c_ssize_t, c_uint8, c_void_p
 from dataclasses import dataclass
-from functools import singledispatchmethod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sr_quant_cli.kernels.library import Conv, Output, kernels, library
-from sr_quant_cli.kernels.packing import CHANNELS, WINOGRAD_SCALE, Packed, pack
+from sr_quant_cli.kernels.packing import CHANNELS, WINOGRAD_SCALE, Packed, pack, padded
 from sr_quant_cli.kernels.program import (
     Add,
     Codes,
@@ -180,55 +179,28 @@ class Executor:
         picture = self._pictures[place.codes.name]
         return c_void_p(picture.at(place.first)), c_ssize_t(picture.row), c_int32(picture.channels)
 
-    @singledispatchmethod
-    def _call(self, step: Any) -> Band:
+    def _call(self, step: Step) -> Band:
         """Prepare the call of the library for a step."""
-        raise NotImplementedError
-
-    @_call.register
-    def _(self, step: Recode) -> Band:
+        if isinstance(step, Convolution):
+            return self._convolve(step)
+        further: list[Any]
+        match step:
+            case Recode():
+                function = self._library.srq_recode
+                further = [_address(step.table), 256 if step.table.ndim > 1 else 0]
+            case Add():
+                function = self._library.srq_add
+                numbers = step.scale, step.right_scale, step.constant, step.low, step.high
+                further = [c_float(number) for number in numbers]
+            case Shuffle():
+                function = self._library.srq_shuffle
+                further = [step.factor]
+        places = [x for place in (*step.sources, *step.targets) for x in self._memory(place)]
         width = self._pictures[step.source.codes.name].width
-        arguments = (
-            *self._memory(step.source),
-            *self._memory(step.target),
-            step.channels,
-            _address(step.table),
-            256 if step.table.ndim > 1 else 0,
-            width,
-        )
-        return lambda _, first, last: self._library.srq_recode(*arguments, first, last)
+        arguments = [*places, step.channels, *further, width]
+        return lambda _, first, last: function(*arguments, first, last)
 
-    @_call.register
-    def _(self, step: Add) -> Band:
-        width = self._pictures[step.source.codes.name].width
-        arguments = (
-            *self._memory(step.source),
-            *self._memory(step.right),
-            *self._memory(step.target),
-            step.channels,
-            c_float(step.scale),
-            c_float(step.right_scale),
-            c_float(step.constant),
-            c_float(step.low),
-            c_float(step.high),
-            width,
-        )
-        return lambda _, first, last: self._library.srq_add(*arguments, first, last)
-
-    @_call.register
-    def _(self, step: Shuffle) -> Band:
-        width = self._pictures[step.source.codes.name].width
-        arguments = (
-            *self._memory(step.source),
-            *self._memory(step.target),
-            step.channels,
-            step.factor,
-            width,
-        )
-        return lambda _, first, last: self._library.srq_shuffle(*arguments, first, last)
-
-    @_call.register
-    def _(self, step: Convolution) -> Band:
+    def _convolve(self, step: Convolution) -> Band:
         packed = self._packed[step]
         codes, row, pixel = self._memory(step.source)
         reach = range(-packed.radius, packed.radius + 1)
@@ -286,11 +258,6 @@ def mirrored(length: int, width: int) -> NDArray[np.intp]:
     position = np.abs(np.arange(-width, length + width) + 0.5).astype(np.intp)
     mirror: NDArray[np.intp] = np.minimum(position, 2 * length - 1 - position).clip(min=0)
     return mirror
-
-
-def padded(channels: int) -> int:
-    """Channels that a picture of codes has in memory."""
-    return -(-channels // CHANNELS) * CHANNELS
 
 
 def _unused_after(program: Program) -> list[list[str]]:

@@ -54,33 +54,33 @@ def pack(
     """
     outputs, inputs, size, _ = weights.shape
     low, high, zero = codes.low, codes.high, codes.zero
-    padded = [-(-channels // CHANNELS) * CHANNELS for channels in (outputs, inputs)]
-    full = np.zeros((*padded, size, size), np.int64)
+    channels = padded(outputs), padded(inputs)
+    full = np.zeros((*channels, size, size), np.int64)
     full[:outputs, :inputs] = weights
-    fits = size == 3 and _winograd_fits(full, low, high)
+    least, most = _winograd_codes(low, high)
+    fits = False
+    if size == 3 and (most - least).max() <= 255 and winograd is not False:
+        segments = np.einsum("ai,ocij,bj->aboc", _G, full, _G).reshape(16, *channels)
+        fits = bool(np.abs(segments).max(initial=0) <= 127)
     if winograd and not fits:
         raise ValueError("transformed codes or weights do not fit 8 bits")
-    exact = fits if winograd is None else winograd
-    if exact:
-        transformed = np.einsum("ai,ocij,bj->aboc", _G, full, _G)
-        segments = transformed.reshape(16, *padded)
-        least, most = _winograd_codes(low, high)
+    if fits:
         shifts = -least
         # The sum of the window times the code of zero enters all four outputs at position (1, 1).
         start = -shifts[:, None] * segments.sum(2)
         start[5] -= WINOGRAD_SCALE * zero * full.sum((1, 2, 3))
         largest = int((most - least).max())
     else:
-        segments = full.transpose(2, 3, 0, 1).reshape(size * size, *padded)
+        segments = full.transpose(2, 3, 0, 1).reshape(size * size, *channels)
         shifts = np.zeros(16, np.int64)
         start = -zero * full.sum((1, 2, 3))
         largest = high
     isa = next(isa for isa in isas if isa.adds(largest, int(np.abs(segments).max(initial=0))))
     return Packed(
         isa,
-        exact,
-        padded[1],
-        padded[0],
+        fits,
+        channels[1],
+        channels[0],
         size // 2,
         _packed(segments.astype(np.int8), isa),
         np.ascontiguousarray(start, np.int32),
@@ -88,18 +88,16 @@ def pack(
     )
 
 
+def padded(channels: int) -> int:
+    """Channels that a picture of codes has in memory."""
+    return -(-channels // CHANNELS) * CHANNELS
+
+
 def _winograd_codes(low: int, high: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Smallest and largest transformed codes, ``[16]`` each."""
     factors = np.einsum("ai,bj->abij", _B, _B).reshape(16, 16)
     positive, negative = factors.clip(min=0).sum(1), factors.clip(max=0).sum(1)
     return positive * low + negative * high, positive * high + negative * low
-
-
-def _winograd_fits(weights: NDArray[np.int64], low: int, high: int) -> bool:
-    """Tell if transformed codes fit unsigned, and transformed weights signed 8 bits."""
-    least, most = _winograd_codes(low, high)
-    transformed = np.einsum("ai,ocij,bj->aboc", _G, weights, _G)
-    return bool((most - least).max() <= 255 and np.abs(transformed).max(initial=0) <= 127)
 
 
 def _packed(segments: NDArray[np.int8], isa: Isa) -> NDArray[np.int8]:

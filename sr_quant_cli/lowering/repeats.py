@@ -122,7 +122,7 @@ def copy_repeats(graph: ir.Graph, module: nn.Module) -> None:
         first = _text(node, "first")
         # Repetitions inside the first block come before, and are copied already.
         if first not in bodies:
-            bodies[first] = list(_body(leaves[first], first))
+            bodies[first] = list(_body(graph, leaves[first], first))
         _copy(graph, node, f"{number}", bodies[first], leaves[first], weights)
     for node in [*_markers(graph, _ENTER), *_markers(graph, _LEAVE)]:
         (read,) = node.inputs
@@ -195,25 +195,16 @@ def _own(value: ir.Value, block: str) -> bool:
     return value.is_initializer() and str(value.name).startswith(f"{block}.")
 
 
-def _body(leave: ir.Node, block: str) -> Iterator[ir.Node]:
-    """Yield the nodes of a block that depend on its inputs or weights, in order."""
-    depends: dict[ir.Node | None, bool] = {None: False}
-    pending = [leave]
-    while pending:
-        node = pending[-1]
-        before = [value.producer() for value in node.inputs if value is not None]
-        unknown = [other for other in before if other is not None and other not in depends]
-        if unknown and not _is_enter(node, block):
-            pending.extend(unknown)
-            continue
-        pending.pop()
-        if node in depends:
-            continue
-        depends[node] = _is_enter(node, block) or any(
-            value is not None and (_own(value, block) or depends.get(value.producer()))
-            for value in node.inputs
-        )
-        if depends[node] and node is not leave and not _is_enter(node, block):
+def _body(graph: ir.Graph, leave: ir.Node, block: str) -> Iterator[ir.Node]:
+    """Yield the nodes of a block, in order: those that depend on its inputs or weights."""
+    inside: set[ir.Value] = set()
+    for node in graph:
+        if node is leave:
+            return
+        if _is_enter(node, block):
+            inside.update(node.outputs)
+        elif any(x is not None and (x in inside or _own(x, block)) for x in node.inputs):
+            inside.update(node.outputs)
             yield node
 
 

@@ -7,8 +7,7 @@ import pytest
 
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.kernels import library as kernels
-from sr_quant_cli.kernels.executor import padded
-from sr_quant_cli.kernels.packing import WINOGRAD_SCALE, pack
+from sr_quant_cli.kernels.packing import WINOGRAD_SCALE, pack, padded
 from sr_quant_cli.kernels.program import Codes
 
 pytestmark = pytest.mark.skipif(bool(kernels.missing()), reason="the kernels were not built")
