@@ -55,10 +55,6 @@ class Outlook:
         size = (self.result_height, self.result_width)
         return None if size == made else size
 
-    def __str__(self) -> str:
-        size = f"{self.result_width}x{self.result_height}"
-        return size if self.size is None else f"x{self.scale} network, then resampled to {size}"
-
 
 def look_ahead(
     source: Path | bytes,

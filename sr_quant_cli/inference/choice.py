@@ -61,24 +61,24 @@ def choose(prepared: Prepared, precision: PrecisionChoice) -> str:
 
 def pixel_seconds(prepared: Prepared, precision: PrecisionChoice, runtime: str) -> float | None:
     """Seconds for an LR pixel on one thread, if the choice was once made; None: unknown."""
-    try:
-        trials = read_sealed(prepared.folder / f"choice-{precision}.json")["trials"]
-        found = {trial["runtime"]: trial["seconds"] / trial["pixels"] for trial in trials}
-    except (TypeError, KeyError, ZeroDivisionError):
-        return None
-    seconds = found.get(runtime)
-    return None if seconds is None else float(seconds)
+    trial = _trials(prepared.folder / f"choice-{precision}.json").get(runtime)
+    return trial.seconds / trial.pixels if trial is not None and trial.pixels else None
 
 
 def measured_seconds(prepared: Prepared, precision: PrecisionChoice = "auto") -> float | None:
     """Time of the chosen runtime on the small picture and one thread; None: not measured."""
     record = prepared.folder / f"choice-{precision}.json"
-    chosen = _remembered(record)
+    trial = _trials(record).get(_remembered(record) or "")
+    return None if trial is None else trial.seconds
+
+
+def _trials(record: Path) -> dict[str, Trial]:
+    """Trials of a choice by the names of the runtimes; none if it was not made."""
     try:
         trials = [Trial(**trial) for trial in read_sealed(record)["trials"]]
     except (TypeError, KeyError):
-        return None
-    return next((trial.seconds for trial in trials if trial.runtime == chosen), None)
+        return {}
+    return {trial.runtime: trial for trial in trials}
 
 
 def _remembered(record: Path) -> str | None:

@@ -17,12 +17,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from sr_quant_cli.imaging.levels import Levels, to_floats, to_levels
+from sr_quant_cli.imaging.levels import Levels
 from sr_quant_cli.imaging.tiling import Patches, Region, Span
 from sr_quant_cli.inference.bits import BitMeter
 from sr_quant_cli.inference.tiled import pixel_budget
 from sr_quant_cli.inference.tiles import OnTile, TileResult, ignore
-from sr_quant_cli.inference.upscaler import ReadRegion, Upscaler, area_of, empty_band, kept
+from sr_quant_cli.inference.upscaler import (
+    ReadRegion,
+    Upscaler,
+    area_of,
+    empty_band,
+    kept,
+    run_batch,
+)
 from sr_quant_cli.runtimes.base import ModelTraits, PatchRuntime
 
 
@@ -101,12 +108,8 @@ class PatchwiseUpscaler(Upscaler):
             for begin in range(0, len(places), count):
                 batch = places[begin : begin + count]
                 lr = np.stack([read(r.start, r.stop, c.start, c.stop) for r, c in batch])
-                runtime = self.runtime
-                if lr.dtype == np.uint8:
-                    sr: Levels = runtime.batch(lr)  # type: ignore[arg-type]
-                else:
-                    runtime = self._for_deep
-                    sr = to_levels(runtime.floats(to_floats(lr)), lr.dtype)
+                runtime = self.runtime if lr.dtype == np.uint8 else self._for_deep
+                sr = run_batch(runtime, lr)
                 self.ran_by, bits = runtime.runtime, runtime.latest_bits()
                 for index, (row, column) in enumerate(batch):
                     if row not in bands:

@@ -22,6 +22,7 @@ from sr_quant_cli.inference.upscaler import (
     empty_band,
     ensemble,
     kept,
+    run_batch,
 )
 from sr_quant_cli.runtimes.base import ModelTraits, PatchRuntime, Runtime
 from sr_quant_cli.system.reporting import note, warn
@@ -310,12 +311,7 @@ class TiledUpscaler(Upscaler):
         runtime = picture.runtime
         assert isinstance(runtime, PatchRuntime)
         lr = np.stack([picture.tile(rows, place) for place in group])
-        if lr.dtype == np.uint8:
-            sr: Levels = runtime.batch(lr)  # type: ignore[arg-type]
-        else:
-            floats = runtime.floats(to_floats(lr))
-            self._depth.look(runtime, floats)
-            sr = to_levels(floats, lr.dtype)
+        sr = run_batch(runtime, lr, partial(self._depth.look, picture.runtime))
         bits = runtime.latest_bits()
         for index, place in enumerate(group):
             picture.on_tile(TileResult(rows, place, None if bits is None else bits[index]))

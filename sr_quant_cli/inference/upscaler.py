@@ -14,7 +14,7 @@ from sr_quant_cli.imaging.tiling import Region, Span
 from sr_quant_cli.inference.estimate import Estimate
 from sr_quant_cli.inference.symmetry import SYMMETRIES, Symmetry
 from sr_quant_cli.inference.tiles import OnTile, TileResult, ignore
-from sr_quant_cli.runtimes.base import Runtime
+from sr_quant_cli.runtimes.base import PatchRuntime, Runtime
 from sr_quant_cli.system.reporting import note
 
 if TYPE_CHECKING:
@@ -286,6 +286,25 @@ def ensemble(symmetries: Sequence[Symmetry], enlarge: Callable[[Symmetry], Float
     for symmetry in symmetries[1:]:
         total = total + enlarge(symmetry)
     return total / np.float32(len(symmetries)) if len(symmetries) > 1 else total
+
+
+def run_batch(
+    runtime: PatchRuntime, lr: Levels, look: Callable[[Floats], None] | None = None
+) -> Levels:
+    """Enlarge a batch ``[N, h, w, 3]`` to ``[N, sh, sw, 3]``; 16 bits through floats, rounded once.
+
+    Parameters
+    ----------
+    look
+        Called with the floats.
+    """
+    if lr.dtype == np.uint8:
+        levels: Levels = runtime.batch(lr)  # type: ignore[arg-type]
+        return levels
+    floats = runtime.floats(to_floats(lr))
+    if look is not None:
+        look(floats)
+    return to_levels(floats, lr.dtype)
 
 
 def empty_band(rows: Span, width: int, scale: int, dtype: np.dtype[L]) -> NDArray[L]:

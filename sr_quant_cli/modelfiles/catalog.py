@@ -10,10 +10,10 @@ from pydantic import BaseModel, ValidationError
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.modelfiles.card import Card, SetScore
 from sr_quant_cli.modelfiles.named import (
-    MAX_HEADER,
     Kind,
     Source,
     embedded_models,
+    header_text,
     identify,
     user_models,
 )
@@ -171,7 +171,5 @@ def _describe_file(name: str, file: Path) -> NamedModel:
 
 
 def _read_header(path: Path) -> _Header:
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(min(size, MAX_HEADER)))
+    header = json.loads(header_text(path))
     return _Header.model_validate_json(header["__metadata__"]["srq"])

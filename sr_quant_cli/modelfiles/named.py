@@ -254,8 +254,13 @@ def _embedded(name: str, scale: int) -> Path:
 def _is_model_file(path: Path) -> bool:
     """Tell a model file of srq, also a damaged one, from a checkpoint of another project."""
     try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            return b'"srq":' in file.read(min(size, MAX_HEADER))
+        return b'"srq":' in header_text(path)
     except OSError as error:
         raise UsageError(f"no such model file: {path}") from error
+
+
+def header_text(path: Path) -> bytes:
+    """Read the JSON text in front of a safetensors file; of another file some bytes."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        return file.read(min(size, MAX_HEADER))
