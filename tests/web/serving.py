@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from functools import partial
 
 
 @contextmanager
@@ -11,7 +12,9 @@ def serving(*options):
     """Start the page without a browser; yield the process and the address that it prints."""
     command = [sys.executable, "-m", "sr_quant_cli", "app", "--no-browser", *map(str, options)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, **streams) as process:
+    # Tests that run in the background of a script would pass on that SIGINT is ignored.
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, text=True, preexec_fn=heard, **streams) as process:
         try:
             yield process, process.stdout.readline().strip()
         finally:
