@@ -118,6 +118,27 @@ class _Enlarged:
     seconds: float
 
 
+class _Step(Progress):
+    """Progress of one picture, as one step of the batch, which it never exceeds."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar, self._left = bar, 1.0
+
+    def update(self, steps: float = 1) -> None:
+        """Count parts of the picture; memory that runs out makes more tiles than were planned."""
+        steps = min(steps, self._left)
+        self._left -= steps
+        self._bar.update(steps)
+
+    def show(self, **values: str) -> None:
+        """Show values next to the progress of the batch."""
+        self._bar.show(**values)
+
+    def finish(self) -> None:
+        """Count the rest of a picture that is finished or failed."""
+        self.update(self._left)
+
+
 class Batch:
     """The three stages of each job: ``read`` and ``write`` run in threads of their own."""
 
@@ -140,7 +161,12 @@ class Batch:
         """
         options = self._options
         return look_ahead(
-            self._source(job), self._models, options.size, options.picture, options.max_pixels
+            self._source(job),
+            self._models,
+            options.size,
+            options.picture,
+            options.max_pixels,
+            None if job.target == STREAM else job.target,
         )
 
     def read(self, job: UpscaleJob) -> _Opened:
@@ -174,7 +200,7 @@ class Batch:
         """
         self._interrupts.resume()
         begun = time.perf_counter()
-        upscaler = self._models.open(opened.outlook.scale)
+        upscaler = self._models.open(opened.outlook.scale, opened.picture.picture.bits)
         tiles = opened.picture.tile_count(upscaler)
 
         def on_tile(_: TileResult) -> None:
@@ -248,6 +274,7 @@ def run_jobs(
     outcomes: list[PictureResult] = []
     with DeferredInterrupts(patient=True) as interrupts:
         batch = Batch(models, options, interrupts)
+        steps: dict[UpscaleJob, _Step] = {}
 
         def finished(job: UpscaleJob, outcome: PictureResult | SrqError) -> None:
             if isinstance(outcome, SrqError):
@@ -255,16 +282,18 @@ def run_jobs(
                 if len(jobs) == 1:
                     raise outcome
                 outcome = PictureResult.of(job, "failed", str(outcome))
+            steps[job].finish()
             report(outcome)
             outcomes.append(outcome)
 
         name = jobs[0].source.name if len(jobs) == 1 else "upscaling"
         try:
             with progress(len(mine), "picture", name) as bar:
+                steps |= {job: _Step(bar) for job in mine}
                 overlap(
                     mine,
                     batch.read,
-                    lambda job, opened: batch.compute(job, opened, bar),
+                    lambda job, opened: batch.compute(job, opened, steps[job]),
                     batch.write,
                     finished,
                 )

@@ -11,6 +11,7 @@ from sr_quant_cli.commands.scaled_models import ScaledModels
 from sr_quant_cli.commands.sizes import SizeRequest
 from sr_quant_cli.errors import SrqError, UsageError
 from sr_quant_cli.imaging.decode import read_header
+from sr_quant_cli.imaging.tiling import Region
 
 _LARGE = 100_000_000
 _LONG = 10.0
@@ -27,9 +28,13 @@ class Outlook:
     Attributes
     ----------
     height, width
-        Size of what is enlarged, in LR pixels: the region, or the whole picture.
+        Size of the picture in LR pixels.
+    region
+        Rectangle of the picture that is enlarged; None: the whole picture.
     frames
         Number of frames that are enlarged.
+    bits
+        Bits a sample that the network works with: 8 or 16.
     scale
         Scale of the network.
     result_height, result_width
@@ -38,7 +43,9 @@ class Outlook:
 
     height: int
     width: int
+    region: Region | None
     frames: int
+    bits: int
     scale: int
     result_height: int
     result_width: int
@@ -51,7 +58,8 @@ class Outlook:
     @property
     def size(self) -> tuple[int, int] | None:
         """Height and width to resample to; None: the network makes the result itself."""
-        made = (self.height * self.scale, self.width * self.scale)
+        area = self.region or Region(0, 0, self.height, self.width)
+        made = (area.height * self.scale, area.width * self.scale)
         size = (self.result_height, self.result_width)
         return None if size == made else size
 
@@ -62,8 +70,14 @@ def look_ahead(
     size: SizeRequest,
     picture: PictureOptions,
     max_pixels: int,
+    target: Path | None = None,
 ) -> Outlook:
     """Decide the size of a result and the network for it, by the header of the picture.
+
+    Parameters
+    ----------
+    target
+        File of the result; None: a stream.
 
     Raises
     ------
@@ -72,18 +86,18 @@ def look_ahead(
         the result would be too large.
     """
     header = read_header(source, STREAM_NAME)
-    height, width = header.height, header.width
-    if picture.region is not None:
-        picture.region.check(height, width)
-        height, width = picture.region.height, picture.region.width
-    frames = header.frames if picture.frames == "all" else 1
+    area = picture.region or Region(0, 0, header.height, header.width)
+    area.check(header.height, header.width)
     if size:
-        wanted = size.of(height, width)
+        wanted = size.of(area.height, area.width)
         scale = models.scale_for(wanted.factor)
-        outlook = Outlook(height, width, frames, scale, wanted.height, wanted.width)
+        result = (wanted.height, wanted.width)
     else:
         scale = models.scale_for(None)
-        outlook = Outlook(height, width, frames, scale, height * scale, width * scale)
+        result = (area.height * scale, area.width * scale)
+    frames = header.frames if picture.frames == "all" else 1
+    bits = min(header.bits, picture.save.format_for(target).bits)
+    outlook = Outlook(header.height, header.width, picture.region, frames, bits, scale, *result)
     if outlook.pixels > max_pixels:
         times = f" in {frames} frames" if frames > 1 else ""
         raise UsageError(
@@ -143,7 +157,9 @@ def look_at_batch(
         except SrqError:
             continue
         pixels += outlook.pixels
-        cost = models.open(outlook.scale).estimate(outlook.height, outlook.width)
+        cost = models.open(outlook.scale, outlook.bits).estimate(
+            outlook.height, outlook.width, outlook.region, outlook.bits
+        )
         most = max(most, cost.bytes or 0)
         seconds += (cost.seconds or 0.0) * outlook.frames
         memory_known &= cost.bytes is not None

@@ -24,7 +24,7 @@ class ScaledModels:
 
     named: Upscaler | None = None
     options: RunOptions = field(default_factory=RunOptions)
-    _opened: dict[int, Upscaler] = field(default_factory=dict)
+    _opened: dict[tuple[int, int], Upscaler] = field(default_factory=dict)
 
     def scale_for(self, factor: float | None) -> int:
         """Scale of the network that serves a factor; None: the scale without any request."""
@@ -33,8 +33,8 @@ class ScaledModels:
         there = [scale for scale in SCALES if has_embedded_model(scale)]
         return network_scale(DEFAULT_FACTOR if factor is None else factor, there)
 
-    def open(self, scale: int) -> Upscaler:
-        """Return the model of a scale from ``scale_for``.
+    def open(self, scale: int, bits: int = 8) -> Upscaler:
+        """Return the model of a scale from ``scale_for``, for pictures of 8 or 16 bits.
 
         Raises
         ------
@@ -45,9 +45,9 @@ class ScaledModels:
         """
         if self.named is not None:
             return self.named
-        if scale not in self._opened:
-            self._opened[scale] = open_model(identify(None, scale), self.options)
-        return self._opened[scale]
+        if (scale, bits) not in self._opened:
+            self._opened[scale, bits] = open_model(identify(None, scale), self.options, bits)
+        return self._opened[scale, bits]
 
     @property
     def in_use(self) -> list[Upscaler]:

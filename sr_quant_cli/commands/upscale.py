@@ -130,7 +130,6 @@ def upscale(request: UpscaleRequest) -> UpscaleReport:
         if len(jobs) == 1:  # refused before a model is opened, which may take seconds
             Batch(models, request.batch).look(jobs[0])
         if jobs:
-            _open(request, models)
             _announce(request, models, jobs)
         # What is left is incomplete: of several outputs some may exist.
         options = replace(request.batch, overwrite=request.batch.overwrite or request.skip_existing)
@@ -193,18 +192,8 @@ def _split(
     return todo, skipped
 
 
-def _open(request: UpscaleRequest, models: ScaledModels) -> None:
-    """Open the model of all pictures, if it does not depend on their sizes.
-
-    An error of a model that is opened for a picture is one of this picture alone.
-    """
-    size = request.batch.size
-    if not size or size.scale is not None:
-        models.open(models.scale_for(size.scale and max(size.scale)))
-
-
 def _announce(request: UpscaleRequest, models: ScaledModels, jobs: Sequence[UpscaleJob]) -> None:
-    """Say what a large batch costs."""
+    """Say what a large batch costs; this opens its models."""
     outlook = look_at_batch(jobs, Batch(models, request.batch).look, models)
     if outlook.is_large or request.dry_run:
         note(str(outlook))

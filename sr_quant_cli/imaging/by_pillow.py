@@ -48,6 +48,11 @@ def opened(file: BinaryIO, suffix: str) -> Iterator[PIL.ImageFile.ImageFile]:
         yield image
 
 
+def bits_of(image: PIL.ImageFile.ImageFile) -> int:
+    """Bits a sample, 8 or 16, that ``load`` decodes an opened picture to."""
+    return 16 if _is_deep_ppm(image) or image.mode.startswith("I") else 8
+
+
 def load(file: BinaryIO, suffix: str) -> pyvips.Image:
     """Decode a picture, with its metadata, as libvips would.
 

@@ -136,12 +136,15 @@ class Header:
         Number of frames or pages.
     suffix
         Suffix of the format.
+    bits
+        Bits a sample after decoding: 8 or 16.
     """
 
     height: int
     width: int
     frames: int = 1
     suffix: str = ".png"
+    bits: int = 8
 
 
 def read_header(source: Source, name: str = "the input") -> Header:
@@ -167,7 +170,7 @@ def read_header(source: Source, name: str = "the input") -> Header:
         if loader is None:
             suffix = source.suffix.lower() if isinstance(source, Path) else ""
             with by_pillow.opened(file, suffix) as image:
-                return Header(image.height, image.width)
+                return Header(image.height, image.width, bits=by_pillow.bits_of(image))
         tiff = loader == "tiffload_source"
         first = _open_page(source, 0) if tiff else _open(source, loader)
         height, width = first.height, first.width
@@ -180,7 +183,9 @@ def read_header(source: Source, name: str = "the input") -> Header:
             frames = field(first, "n-pages") or 1
         if tiff:
             frames = len(tiff_pages(file) or range(frames))
-        return Header(height, width, frames, _SEVERAL.get(loader, ".png"))
+        animated_png = loader == "pngload_source" and frames > 1  # Pillow decodes it
+        bits = 8 if first.format == "uchar" or animated_png else 16
+        return Header(height, width, frames, _SEVERAL.get(loader, ".png"), bits)
 
 
 def _png(source: Source, content: PngContent) -> Frames:
@@ -200,7 +205,10 @@ def _png(source: Source, content: PngContent) -> Frames:
         return decoded.copy(xres=first.xres, yres=first.yres)
 
     count = len(content.durations)
-    return Frames(count, frame, content.durations, content.loop, content.texts)
+    losses = () if first.format == "uchar" else ("16 bits a sample (animated PNG is read at 8)",)
+    return Frames(
+        count, frame, content.durations, content.loop, comments=content.texts, losses=losses
+    )
 
 
 def _tiff(

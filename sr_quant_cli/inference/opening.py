@@ -31,8 +31,14 @@ if TYPE_CHECKING:
     from sr_quant_cli.runtimes.torch import TorchRuntime
 
 
-def open_model(source: Source, options: RunOptions = DEFAULTS) -> Upscaler:
+def open_model(source: Source, options: RunOptions = DEFAULTS, bits: int = 8) -> Upscaler:
     """Open a model for enlarging pictures.
+
+    Parameters
+    ----------
+    bits
+        Bits a sample of the pictures that come first. With 16, the default model is not even
+        prepared: the full-precision one takes its place.
 
     Raises
     ------
@@ -47,6 +53,8 @@ def open_model(source: Source, options: RunOptions = DEFAULTS) -> Upscaler:
         raise UsageError(f"{source.path} is no graph", field="range", value=options.range)
     if options.patches is not None:
         return _open_patchwise(source, options, options.patches)
+    if bits == 16 and source.default:
+        return _open_full(source, options)
     return _open_network(source, options, "unrounded" if options.self_ensemble else "uint8")
 
 

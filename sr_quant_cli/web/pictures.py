@@ -370,7 +370,7 @@ class PagePictures:
         models = self._open(settings)
         batch = Batch(models, settings.batch_options(self.limits.pixels), picture.interrupts)
         opened = batch.read(job)
-        models.open(opened.outlook.scale)
+        models.open(opened.outlook.scale, opened.picture.picture.bits)
         with self._changed:
             picture.begun, picture.status, picture.message = time.monotonic(), "enlarging", ""
         try:

@@ -11,12 +11,16 @@ import pytest
 import pyvips
 import torch
 
-from sr_quant_cli.commands.batch import BatchOptions, run_jobs
-from sr_quant_cli.commands.jobs import Naming, plan_jobs
-from sr_quant_cli.commands.outlook import BatchOutlook
+from sr_quant_cli.commands.batch import Batch, BatchOptions, _Step, run_jobs
+from sr_quant_cli.commands.enlarge import PictureOptions
+from sr_quant_cli.commands.jobs import Naming, UpscaleJob, plan_jobs
+from sr_quant_cli.commands.outlook import BatchOutlook, look_at_batch
 from sr_quant_cli.commands.scaled_models import ScaledModels
+from sr_quant_cli.commands.upscale import UpscaleRequest, upscale
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
+from sr_quant_cli.imaging.tiling import Region
 from sr_quant_cli.inference.tiled import TiledUpscaler
+from sr_quant_cli.inference.upscaler import BicubicUpscaler
 from sr_quant_cli.runtimes.torch import TorchRuntime, traits_of_network
 from sr_quant_cli.system.reporting import reporting
 from tests.helpers import nearest_onnx, picture, tiny_edsr
@@ -220,7 +224,7 @@ def test_a_terminal_gets_no_picture(twice, monkeypatch):
 
 
 def test_one_progress_counts_all_pictures(tmp_path):
-    """Parts of pictures count, too: a tile of three by two is a sixth."""
+    """Parts of pictures count, too: a tile of three by two is a sixth; a failed picture is one."""
     fill(tmp_path / "a.png", tmp_path / "b.png", height=24, width=40)
     (tmp_path / "c.png").write_text("no picture")
     network = tiny_edsr()
@@ -232,7 +236,52 @@ def test_one_progress_counts_all_pictures(tmp_path):
     assert [outcome.status for outcome in outcomes] == ["done", "done", "failed"]
     assert ("upscaling", 0, 3, "picture") in listener.heard
     steps = [step for step in listener.heard if isinstance(step, float)]
-    assert steps == pytest.approx([1 / 6] * 12)
+    assert sorted(step for step in steps if step > 1e-9) == pytest.approx([1 / 6] * 12 + [1])
+    assert sum(steps) == pytest.approx(3)
+
+
+def test_more_tiles_than_planned_are_no_more_progress():
+    listener = Listener()
+    with reporting(listener), listener.progress(1, "picture") as bar:
+        step = _Step(bar)
+        for _ in range(5):
+            step.update(0.3)
+        step.finish()
+    steps = [step for step in listener.heard if isinstance(step, float)]
+    assert sum(steps) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_the_estimate_knows_the_region_and_the_bits(tmp_path, suffix):
+    """Of a 16-bit picture 16 bits are enlarged only where the result holds them."""
+    deep = np.zeros((24, 40, 3), np.uint16)
+    write_rgb(tmp_path / "a.png", deep)
+    job = UpscaleJob(tmp_path / "a.png", tmp_path / f"b{suffix}")
+    network = tiny_edsr()
+    engine = TiledUpscaler(TorchRuntime(network, CPU), traits_of_network(network, "tiny"))
+    models = ScaledModels(engine)
+    region = Region(2, 3, 4, 5)
+    options = BatchOptions(picture=PictureOptions(region=region))
+    outlook = look_at_batch([job], Batch(models, options).look, models)
+    bits = 16 if suffix == ".png" else 8
+    assert outlook.bytes == engine.estimate(24, 40, region, bits).bytes
+    assert outlook.bytes < look_at_batch([job], Batch(models, BatchOptions()).look, models).bytes
+
+
+def test_only_the_models_that_pictures_need_are_opened(tmp_path, monkeypatch):
+    opened = []
+
+    def open_model(source, _options, bits):
+        opened.append((source.scale, bits))
+        return BicubicUpscaler(source.scale)
+
+    monkeypatch.setattr("sr_quant_cli.commands.scaled_models.open_model", open_model)
+    write_rgb(tmp_path / "deep.png", np.zeros((9, 9, 3), np.uint16))
+    upscale(UpscaleRequest((str(tmp_path / "deep.png"),)))
+    assert opened == [(4, 16)]
+    write_rgb(tmp_path / "plain.png", picture(9, 9))
+    upscale(UpscaleRequest((str(tmp_path),), str(tmp_path / "out")))
+    assert opened[1:] == [(4, 16), (4, 8)]
 
 
 @pytest.mark.parametrize(("large", "line"), [(800, "816 pixels of results\n"), (900, "")])

@@ -8,6 +8,7 @@ import tifffile
 from PIL import Image
 
 from sr_quant_cli.errors import UsageError
+from sr_quant_cli.imaging.apng import write_apng
 from sr_quant_cli.imaging.decode import read_header
 from sr_quant_cli.imaging.formats import SaveOptions
 from sr_quant_cli.imaging.io import decodes, open_picture
@@ -154,3 +155,30 @@ def test_damage_of_a_later_frame_is_seen(tmp_path, kind):
     with pytest.raises(UsageError, match=r"cannot read .*a\.img"):
         for _ in frames_of(open_picture(tmp_path / "a.img")):
             pass
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_an_animated_png_of_16_bits_is_read_at_8_and_says_so(tmp_path, deep):
+    levels = np.random.default_rng(0).integers(0, 256, (2, 9, 7, 3), dtype=np.uint8)
+    stored = levels.astype(np.uint16) * 257 if deep else levels
+    frames = [making.to_vips(frame).write_to_buffer(".png") for frame in stored]
+    write_apng(tmp_path / "a.png", frames, (50, 60), 0)
+    assert read_header(tmp_path / "a.png").bits == 8
+    opened = open_picture(tmp_path / "a.png")
+    told = ("16 bits a sample (animated PNG is read at 8)",) if deep else ()
+    assert (opened.bits, opened.losses) == (8, told)
+    for (rgb, _), frame in zip(frames_of(opened), levels, strict=True):
+        assert np.array_equal(rgb, frame)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".ppm", ".jpg"])
+@pytest.mark.parametrize("deep", [False, True])
+def test_the_header_knows_the_bits_that_are_decoded(tmp_path, suffix, deep):
+    levels = np.full((9, 7, 3), 70, np.uint8).astype(np.uint16 if deep else np.uint8)
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".ppm":
+        highest = 65535 if deep else 255
+        path.write_bytes(b"P6 7 9 %d " % highest + levels.astype(">u2" if deep else "u1").tobytes())
+    else:
+        making.to_vips(levels).write_to_file(path)
+    assert read_header(path).bits == open_picture(path).bits

@@ -21,6 +21,7 @@ from sr_quant_cli.inference.upscaler import BicubicUpscaler, WholeUpscaler
 from sr_quant_cli.lowering.lower import lower
 from sr_quant_cli.lowering.spec import freeze, reduce_range
 from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.loading import load as load_network
 from sr_quant_cli.modelfiles.modelfile import save_model
 from sr_quant_cli.modelfiles.named import Source
 from sr_quant_cli.networks.folding import fold_exactly
@@ -138,6 +139,20 @@ def test_the_default_model_hands_16_bits_to_the_one_in_full_precision(models, mo
     assert capsys.readouterr().err.count(said) == 1
     plain = TorchRuntime(network("full w8a8"), CPU)
     assert np.array_equal(upscaler(picture(9, 9)), plain(picture(9, 9)))
+
+
+def test_for_16_bits_the_default_model_is_not_opened(models, monkeypatch):
+    monkeypatch.setattr(opening, "full_precision_model", lambda _: models / "float.safetensors")
+    loaded = []
+
+    def load(source, depth):
+        loaded.append(source.path.name)
+        return load_network(source, depth)
+
+    monkeypatch.setattr(opening, "load", load)
+    source = Source(models / "w8a8.safetensors", "embedded", 2, default=True)
+    assert many_levels(open_model(source, RunOptions(threads=1), bits=16)(gradient(21, 30)))
+    assert loaded == ["float.safetensors"]
 
 
 @pytest.mark.parametrize("runtime", GRAPHS)
