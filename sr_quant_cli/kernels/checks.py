@@ -1,0 +1,184 @@
+"""Limits that a program must keep, so that no kernel reads or writes beyond its pictures.
+
+Programs come from files, and the library trusts what it is called with.
+"""
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
+
+from sr_quant_cli.kernels.packing import CHANNELS, padded
+from sr_quant_cli.kernels.program import (
+    Add,
+    Codes,
+    Convolution,
+    Place,
+    Program,
+    Recode,
+    Shuffle,
+    Step,
+)
+
+MAX_CHANNELS = 2**14
+MAX_ENLARGEMENT = 16
+MAX_SURROUND = 256
+MAX_WINDOW = 15
+MAX_STEPS = 10_000
+
+_LARGEST = 1e12
+"""largest scale, bias or constant: its product with a sum of 32 bits is finite in float32"""
+
+
+def check_program(program: Program) -> None:
+    """Refuse a program that the kernels could not run safely.
+
+    Raises
+    ------
+    ValueError
+        With the place in the program, and what is wrong there.
+    """
+    if not 1 <= program.scale <= MAX_ENLARGEMENT:
+        raise ValueError(f"scale {program.scale}: must be 1 to {MAX_ENLARGEMENT}")
+    if not 0 <= program.surround <= MAX_SURROUND:
+        raise ValueError(f"surround {program.surround}: must be 0 to {MAX_SURROUND}")
+    _shaped("tables", program.tables, (3, 256))
+    _check_codes("input", program.input)
+    if (program.input.channels, program.input.enlargement) != (3, 1):
+        raise ValueError("input: must have 3 channels, and the size of the picture")
+    if not 1 <= len(program.steps) <= MAX_STEPS:
+        raise ValueError(f"{len(program.steps)} steps: must be 1 to {MAX_STEPS}")
+    made = {program.input.name: program.input}
+    for index, step in enumerate(program.steps):
+        try:
+            _check_step(step, made)
+        except ValueError as error:
+            raise ValueError(f"steps.{index} ({type(step).__name__}): {error}") from error
+    output = program.output
+    if made.get(output.name) != output or output.name == program.input.name:
+        raise ValueError(f"output: no step makes {output.name!r}")
+    if (output.channels, output.enlargement) != (3, program.scale):
+        raise ValueError(f"output: must have 3 channels, and {program.scale} times the size")
+
+
+def bytes_per_pixel(program: Program) -> int:
+    """Memory of the codes that are in use at once, at most, for each pixel of the input."""
+    uses: dict[str, tuple[int, int]] = {program.input.name: (-1, -1)}
+    sizes = {program.input.name: _size(program.input)}
+    for index, step in enumerate(program.steps):
+        for place in (*step.sources, *step.targets):
+            first, _ = uses.get(place.codes.name, (index, index))
+            uses[place.codes.name] = first, index
+            sizes[place.codes.name] = _size(place.codes)
+    return max(
+        sum(sizes[name] for name, (first, last) in uses.items() if first <= index <= last)
+        for index in range(len(program.steps))
+    )
+
+
+def _size(codes: Codes) -> int:
+    return padded(codes.channels) * codes.enlargement**2
+
+
+def _check_step(step: Step, made: dict[str, Codes]) -> None:
+    """Check a step, and add what it makes to the codes that later ones may read."""
+    for place in step.sources:
+        if made.get(place.codes.name) != place.codes:
+            raise ValueError(f"nothing before it makes {place.codes.name!r}")
+    for place in step.targets:
+        _check_codes(place.codes.name, place.codes)
+        if made.setdefault(place.codes.name, place.codes) != place.codes:
+            raise ValueError(f"{place.codes.name!r} has several forms")
+        if place.codes in [source.codes for source in step.sources]:
+            raise ValueError(f"reads and writes {place.codes.name!r} at once")
+    for name, value in _numbers(step):
+        if isinstance(value, np.ndarray):
+            largest = np.abs(value, dtype=np.float64).max(initial=0)
+        else:
+            largest = abs(value)
+        if not largest <= _LARGEST:
+            raise ValueError(f"{name}: must be finite, and at most {_LARGEST:g}")
+        if name.rpartition(".")[2] in ("low", "high") and not 0 <= value <= 255:
+            raise ValueError(f"{name} {value}: must be 0 to 255")
+    factor, enlargement = 1, step.source.codes.enlargement
+    match step:
+        case Convolution():
+            _check_convolution(step)
+        case Recode():
+            channels = step.channels
+            if step.table.shape not in ((256,), (channels, 256)):
+                raise ValueError(f"table: shape {list(step.table.shape)}")
+            _check_places(channels, step.source, step.target)
+        case Add():
+            _check_places(step.channels, step.source, step.right, step.target)
+        case Shuffle():
+            factor = step.factor
+            if not 1 <= factor <= MAX_ENLARGEMENT:
+                raise ValueError(f"factor {factor}: must be 1 to {MAX_ENLARGEMENT}")
+            _check_places(step.channels * factor**2, step.source)
+            _check_places(step.channels, step.target)
+        case _:
+            raise ValueError("there is no such step")
+    for place in step.sources:
+        if place.codes.enlargement != enlargement:
+            raise ValueError("its sources have different sizes")
+    for place in step.targets:
+        if place.codes.enlargement != enlargement * factor:
+            raise ValueError(f"{place.codes.name!r} has another size than it makes")
+
+
+def _check_convolution(step: Convolution) -> None:
+    if step.weights.ndim != 4:
+        raise ValueError(f"weights: shape {list(step.weights.shape)}")
+    outputs, inputs, height, width = step.weights.shape
+    if height != width or height % 2 == 0 or height > MAX_WINDOW:
+        raise ValueError(f"a window of {height}x{width}: must be odd, and at most {MAX_WINDOW}")
+    vectors = {"scale": step.scale, "bias": step.bias}
+    if step.slope is not None:
+        vectors["slope"] = step.slope
+    if step.again is not None:
+        vectors["again.bias"] = step.again.bias
+    for name, vector in vectors.items():
+        _shaped(name, vector, (outputs,))
+    _check_places(inputs, step.source)
+    _check_places(outputs, *step.targets)
+    if step.skip is not None:
+        _check_places(outputs, step.skip.place)
+    for place in (*step.sources, *step.targets):
+        if place.first % CHANNELS:  # kernels read and write whole blocks of channels
+            raise ValueError(f"channel {place.first} is no multiple of {CHANNELS}")
+
+
+def _check_places(channels: int, *places: Place) -> None:
+    for place in places:
+        there = place.codes.channels
+        if not (channels >= 1 and 0 <= place.first <= there - channels):
+            raise ValueError(
+                f"{channels} channels from {place.first} on: {place.codes.name!r} has {there}"
+            )
+
+
+def _check_codes(name: str, codes: Codes) -> None:
+    limits = {"channels": MAX_CHANNELS, "enlargement": MAX_ENLARGEMENT}
+    for field, most in limits.items():
+        if not 1 <= getattr(codes, field) <= most:
+            raise ValueError(f"{name}: {field} {getattr(codes, field)}: must be 1 to {most}")
+    if not 0 <= codes.low <= codes.high <= 255 or not 0 <= codes.zero <= 255:
+        raise ValueError(f"{name}: low, high and zero must be codes, 0 to 255")
+
+
+def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield all floats, integers and arrays of a step with their names, but those of places."""
+    for field in fields(value):
+        inner = getattr(value, field.name)
+        path = f"{name}.{field.name}".lstrip(".")
+        if isinstance(inner, int | float | np.ndarray):
+            yield path, inner
+        elif is_dataclass(inner) and not isinstance(inner, Place):
+            yield from _numbers(inner, path)
+
+
+def _shaped(name: str, array: Any, shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise ValueError(f"{name}: shape {list(array.shape)}, must be {list(shape)}")
