@@ -13,6 +13,7 @@ from sr_quant_cli.commands.calibrate import (
     check_start,
     prepare,
 )
+from sr_quant_cli.commands.pack import add_program
 from sr_quant_cli.commands.quantize_recipe import QuantizeRequest, resolve, run_name
 from sr_quant_cli.commands.stages import (
     find_origin,
@@ -124,10 +125,12 @@ def plan(request: QuantizeRequest, model: Path) -> TrainingJob[QuantizeRecipe]:
 def save_quantized(path: Path, network: Network, card: Card) -> None:
     """Write the packed model, and beside it the one with float weights.
 
-    The packed model comes last: where it is, both are.
+    The packed model comes last: where it is, both are. It has a program for srq's own kernels, if
+    they run it.
     """
     save_model(path.with_name(TRAINABLE), network, card, packed=False)
     save_model(path, network, card)
+    add_program(path)
 
 
 def _time_left(request: QuantizeRequest, begun: float) -> QuantizeRequest:

@@ -16,9 +16,12 @@ from sr_quant_cli.inference.graph_cache import open_graph, prepare
 from sr_quant_cli.inference.options import DEFAULTS, RunOptions
 from sr_quant_cli.inference.tiled import TiledUpscaler
 from sr_quant_cli.inference.upscaler import Upscaler, WholeUpscaler
+from sr_quant_cli.kernels.checks import bytes_per_pixel
 from sr_quant_cli.modelfiles.loading import load, name_of
 from sr_quant_cli.modelfiles.named import Source, full_precision_model
+from sr_quant_cli.modelfiles.programs import read_program
 from sr_quant_cli.runtimes.base import GraphRuntime, ModelTraits
+from sr_quant_cli.runtimes.program import KERNELS, ProgramRuntime, fast_here
 from sr_quant_cli.runtimes.registry import AUTO, TORCH, get_runtime, graph_runtimes, runtime_of
 from sr_quant_cli.scales import check_enlargement
 from sr_quant_cli.system.choices import PrecisionChoice
@@ -68,6 +71,8 @@ def _open_network(source: Source, options: RunOptions, io: "Io") -> TiledUpscale
             field="device",
             value=options.device,
         )
+    if io == "uint8" and (shipped := _open_shipped(source, options)) is not None:
+        return shipped
     try:
         prepared = prepare(source, options.depth, io=io)
     except FailedError as error:
@@ -94,6 +99,35 @@ def _open_network(source: Source, options: RunOptions, io: "Io") -> TiledUpscale
         self_ensemble=options.self_ensemble,
         input_bits=prepared.input_bits,
         pixel_seconds=None if seconds is None else seconds / threads,
+    )
+
+
+def _open_shipped(source: Source, options: RunOptions) -> TiledUpscaler | None:
+    """Open the program that comes with a model file: nothing is traced, and nothing raced.
+
+    None: the file has none, or the options or this machine ask for more.
+    """
+    entry = get_runtime(KERNELS)
+    if options.runtime not in (AUTO, KERNELS) or not entry.offers(options.precision):
+        return None
+    if not source.is_model_file or options.depth != "full" or not entry.installed:
+        return None
+    if options.runtime == AUTO and not fast_here():
+        return None
+    shipped = read_program(source.path)
+    if shipped is None:
+        return None
+    check_enlargement(shipped.traits.name, shipped.traits.scale, source.scale)
+    threads = thread_limit(options.threads)
+    runtime = ProgramRuntime(source.path, lambda: shipped.program, threads)
+    memory = max(shipped.traits.bytes_per_pixel, bytes_per_pixel(shipped.program))
+    return TiledUpscaler(
+        runtime,
+        replace(shipped.traits, bytes_per_pixel=memory),
+        options.tile,
+        lambda: _open_in_torch(source, options).runtime,
+        for_deep=partial(_open_full if source.default else _open_unrounded, source, options),
+        input_bits=shipped.input_bits,
     )
 
 

@@ -13,12 +13,15 @@ from sr_quant_cli.system.processor import features
 FORCED = "SRQ_ISA"
 """environment variable that names the instruction set to use instead of the best one"""
 
+PORTABLE = "portable"
+"""instruction set of plain C, without vectors"""
+
 _NEEDED = {
     "avx512vnni": {"avx512f", "avx512bw", "avx512vl", "avx512_vnni"},
     "avxvnni": {"avx2", "fma", "avx_vnni"},
     "avx512": {"avx512f", "avx512bw", "avx512vl"},
     "avx2": {"avx2", "fma"},
-    "portable": set(),
+    PORTABLE: set(),
 }
 """features, as Linux names them, that each instruction set of the library needs"""
 

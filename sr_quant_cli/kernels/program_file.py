@@ -4,17 +4,23 @@ Both directions follow the types of the fields in ``program.py``. A step or a fi
 there needs nothing here; a change of what a field means needs another ``FORMAT``.
 """
 
+import json
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from sr_quant_cli.kernels.checks import check_program
 from sr_quant_cli.kernels.program import Codes, Program
+from sr_quant_cli.system.files import replacing
 
 FORMAT = 1
 """Version of what the values mean."""
@@ -59,6 +65,44 @@ def from_plain(values: Any, arrays: Arrays) -> Program:
     program: Program = _Reader(arrays, codes).record(rest, Program, "")
     check_program(program)
     return program
+
+
+def save_program(path: Path, program: Program) -> None:
+    """Write a program to a file of its own, atomically, with a hash that reveals damage.
+
+    Raises
+    ------
+    FailedError
+        The file cannot be written.
+    """
+    plain, arrays = to_plain(program)
+    text = json.dumps(plain)
+    metadata = {"format": str(FORMAT), "program": text, "sha256": hash_of(arrays, text)}
+    with replacing(path) as temporary:
+        save_file(arrays, temporary, metadata)
+
+
+def load_program(path: Path) -> Program | None:
+    """Read a program from its file; None: it is missing, damaged, or of another format."""
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        text = metadata["program"]
+        if (metadata["format"], metadata["sha256"]) != (str(FORMAT), hash_of(arrays, text)):
+            return None
+        return from_plain(json.loads(text), arrays)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError):
+        return None
+
+
+def hash_of(arrays: Arrays, text: str = "") -> str:
+    """Hash of named arrays and a text."""
+    digest = sha256(text.encode())
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 class _Writer:

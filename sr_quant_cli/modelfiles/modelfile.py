@@ -11,9 +11,11 @@ than its tensors can fill, and names, shapes, dtypes and values are compared bef
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -23,6 +25,7 @@ from sr_quant_cli import __version__
 from sr_quant_cli.errors import FailedError, UsageError, first_line
 from sr_quant_cli.modelfiles.card import Card, SetScore
 from sr_quant_cli.modelfiles.codes import CODES, INPUTS, pack_tensors, unpack_tensors
+from sr_quant_cli.modelfiles.programs import ENTRY, PREFIX, ShippedProgram, entry_of
 from sr_quant_cli.modelfiles.quantization import QuantizationHeader
 from sr_quant_cli.networks import build, config_class
 from sr_quant_cli.networks.base import Network
@@ -98,6 +101,7 @@ def pack_model(source: Path, target: Path, changes: dict[str, str], *, half: boo
         ``target`` cannot be written.
     """
     header, tensors = _read(source)
+    program = _program_of(source)
     if half and header.quantization is not None:
         raise UsageError(f"{source} is quantized, its weights are codes already", field="half")
     if half:
@@ -108,7 +112,23 @@ def pack_model(source: Path, target: Path, changes: dict[str, str], *, half: boo
         with _misfits(source, "float16 weights"):
             check_tensors(tensors)
     card = header.card.model_copy(update=changes)
-    _write(target, tensors, header.model_copy(update={"card": card}))
+    _write(target, tensors, header.model_copy(update={"card": card}), program)
+
+
+def ship_program(path: Path, shipped: ShippedProgram) -> None:
+    """Put a program for srq's own kernels into a model file, in the place of an earlier one.
+
+    Raises
+    ------
+    UsageError
+        ``path`` is no srq model file.
+    FailedError
+        It cannot be written.
+    """
+    header, tensors = _read(path)
+    text, arrays = entry_of(shipped, {key: value.numpy() for key, value in tensors.items()})
+    added = {key: torch.from_numpy(array) for key, array in arrays.items()}
+    _write(path, tensors, header, _Program(text, added))
 
 
 def record_scores(path: Path, scores: list[SetScore]) -> None:
@@ -122,10 +142,11 @@ def record_scores(path: Path, scores: list[SetScore]) -> None:
         It cannot be written.
     """
     header, tensors = _read(path)
+    program = _program_of(path)
     replaced = {(score.bench, score.protocol) for score in scores}
     kept = [s for s in header.card.scores if (s.bench, s.protocol) not in replaced]
     card = header.card.model_copy(update={"scores": [*kept, *scores]})
-    _write(path, tensors, header.model_copy(update={"card": card}))
+    _write(path, tensors, header.model_copy(update={"card": card}), program)
 
 
 def read_header(path: Path) -> Header:
@@ -237,10 +258,29 @@ def _float(value: Tensor) -> Tensor:
     return value.float() if value.is_floating_point() else value
 
 
+@dataclass(frozen=True)
+class _Program:
+    """A program for srq's own kernels, as it is in a file: its entry and its tensors."""
+
+    entry: str
+    tensors: dict[str, Tensor]
+
+
+def _program_of(path: Path) -> _Program | None:
+    """Program of a model file, unread; None: it has none."""
+    with safe_open(path, framework="pt") as file:
+        entry = (file.metadata() or {}).get(ENTRY)
+        names = [name for name in file.keys() if name.startswith(PREFIX)]  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in names}
+    return None if entry is None else _Program(entry, tensors)
+
+
 def _read(path: Path) -> tuple[Header, dict[str, Tensor]]:
+    """Read the header and the tensors of the network."""
     header = read_header(path)
     try:
         tensors = load_file(path)
+        tensors = {key: value for key, value in tensors.items() if not key.startswith(PREFIX)}
     except (SafetensorError, OSError) as error:
         raise UsageError(f"{path} is no readable srq model file: {first_line(error)}") from error
     with _misfits(path, "tensors"):
@@ -249,10 +289,16 @@ def _read(path: Path) -> tuple[Header, dict[str, Tensor]]:
     return header, tensors
 
 
-def _write(path: Path, tensors: dict[str, Tensor], header: Header) -> None:
+def _write(
+    path: Path, tensors: dict[str, Tensor], header: Header, program: _Program | None = None
+) -> None:
     whole = {key: value.contiguous() for key, value in tensors.items()}
+    metadata = {"srq": header.model_dump_json()}
+    if program is not None:
+        whole |= program.tensors
+        metadata[ENTRY] = program.entry
     with replacing(path) as temporary:
         try:
-            save_file(whole, temporary, metadata={"srq": header.model_dump_json()})
+            save_file(whole, temporary, metadata=metadata)
         except SafetensorError as error:
             raise FailedError(f"cannot write {path}: {first_line(error)}") from error

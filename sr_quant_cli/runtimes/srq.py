@@ -1,27 +1,30 @@
 """ONNX files with integer convolutions on srq's own kernels."""
 
+from contextlib import suppress
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Self
 
-import onnx
-from numpy.typing import NDArray
-
-from sr_quant_cli.errors import UnsupportedGraphError
-from sr_quant_cli.kernels.executor import Executor
-from sr_quant_cli.kernels.from_graph import UnsupportedError, compile_graph
-from sr_quant_cli.kernels.program import Convolution
-from sr_quant_cli.runtimes.base import GraphRuntime, Kernels
-from sr_quant_cli.system.choices import Precision
-from sr_quant_cli.system.processes import cores
+from sr_quant_cli.errors import FailedError, UnsupportedGraphError
+from sr_quant_cli.kernels.build import FOLDER
+from sr_quant_cli.kernels.program import Program
+from sr_quant_cli.kernels.program_file import load_program, save_program
+from sr_quant_cli.runtimes.program import ProgramRuntime
+from sr_quant_cli.system.choices import PrecisionChoice
+from sr_quant_cli.system.files import cache_dir
 
 
-class KernelRuntime(GraphRuntime):
+class KernelRuntime(ProgramRuntime):
     """An ONNX file that is on integers throughout, from 8-bit pictures to 8-bit pictures.
 
     Parameters
     ----------
     threads
         None: one for each core.
+    kept
+        Folder for the program that is made of the graph; None: one in the cache of srq. A folder
+        that cannot be written is only read.
 
     Raises
     ------
@@ -31,13 +34,35 @@ class KernelRuntime(GraphRuntime):
         It has operations that the kernels do not have.
     """
 
-    runtime = "srq"
-    precision: Precision = "fp32"
+    @classmethod
+    def open(
+        cls, path: Path, threads: int | None, precision: PrecisionChoice, cache: Path | None
+    ) -> Self:
+        """Load a graph file."""
+        return cls(path, threads, cache)
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
-        super().__init__(path, threads)
+    def __init__(self, path: Path, threads: int | None = None, kept: Path | None = None) -> None:
+        self._kept = cache_dir() / "programs" if kept is None else kept
+        super().__init__(path, self._find, threads)
+
+    def _find(self) -> Program:
+        """Take the program of the graph from the cache, or make it."""
+        key = sha256(_compiler() + self.path.read_bytes()).hexdigest()[:20]
+        file = self._kept / f"{key}.program"
+        program = load_program(file)
+        if program is None:
+            program = self._compile()
+            with suppress(FailedError):
+                save_program(file, program)
+        return program
+
+    def _compile(self) -> Program:
+        import onnx  # slow to import
+
+        from sr_quant_cli.kernels.from_graph import UnsupportedError, compile_graph
+
         try:
-            model = onnx.load(path)
+            model = onnx.load(self.path)
         except Exception as error:  # protobuf's errors are of several kinds
             raise self.unreadable(error) from error
         tensor = onnx.helper.tensor_dtype_to_np_dtype
@@ -52,19 +77,16 @@ class KernelRuntime(GraphRuntime):
             [output.name for output in model.graph.output],
         )
         try:
-            self._program = compile_graph(model)
+            return compile_graph(model)
         except UnsupportedError as error:
-            message = f"{path} does not run on the kernels of srq: {error}"
+            message = f"{self.path} does not run on the kernels of srq: {error}"
             raise UnsupportedGraphError(message) from error
-        self._executor = Executor(self._program, threads or cores())
 
-    def run(self, batch: NDArray[Any]) -> list[NDArray[Any]]:
-        """Run the program on a picture, uint8 ``[1, h, w, 3]``."""
-        try:
-            return [self._executor(batch[0])[None]]
-        except MemoryError as error:
-            raise self.refused(batch, error) from error
 
-    def kernels(self) -> Kernels:
-        """Count the convolutions, all of which run on integers."""
-        return Kernels(sum(isinstance(step, Convolution) for step in self._program.steps), 0)
+@cache
+def _compiler() -> bytes:
+    """Hash of the code that makes programs of graphs."""
+    code = sha256()
+    for file in sorted(FOLDER.glob("*.py")):
+        code.update(file.read_bytes())
+    return code.digest()

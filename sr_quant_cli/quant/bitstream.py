@@ -1,0 +1,35 @@
+"""A dense stream of small numbers: 1 to 8 bits each, without gaps; needs NumPy alone.
+
+The lowest bit of a number comes first. The stream fills each byte from its lowest bit upwards, and
+zeros pad the last byte.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def size_of(count: int, bits: int) -> int:
+    """Bytes that ``count`` numbers of ``bits`` bits take."""
+    return -(-count * bits // 8)
+
+
+def to_stream(numbers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """Write numbers below ``2^bits``, uint8 ``[n]``, to a stream, uint8 ``[bytes]``.
+
+    >>> [f"{byte:08b}" for byte in to_stream(np.array([1, 4, 7], np.uint8), bits=3)]
+    ['11100001', '00000001']
+    """
+    stream = np.unpackbits(numbers[:, None], axis=1, count=bits, bitorder="little")
+    return np.packbits(stream, bitorder="little")
+
+
+def from_stream(stream: NDArray[np.uint8], count: int, bits: int) -> NDArray[np.uint8]:
+    """Undo ``to_stream``: read ``count`` numbers.
+
+    >>> from_stream(np.array([0b11100001, 0b00000001], np.uint8), count=3, bits=3).tolist()
+    [1, 4, 7]
+    """
+    if bits == 8:
+        return stream[:count]
+    single = np.unpackbits(stream, count=count * bits, bitorder="little")
+    return np.packbits(single.reshape(count, bits), axis=1, bitorder="little")[:, 0]
