@@ -8,6 +8,7 @@ import typer
 from sr_quant_cli.cli.options import (
     Device,
     Json,
+    Range,
     Runtime,
     Threads,
     complete_model,
@@ -66,6 +67,7 @@ def compare(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
+    range_: Range = None,
     runtime: Runtime = "auto",
     device: Device = "auto",
     threads: Threads = None,
@@ -102,7 +104,12 @@ def compare(
             protocol=protocol,
             output=output,
             overwrite=overwrite,
-            options=RunOptions(runtime=runtime, device=device, threads=threads),
+            options=RunOptions(
+                runtime=runtime,
+                device=device,
+                threads=threads,
+                range=None if range_ is None else int(range_),
+            ),
         )
     )
     print_comparison(found)

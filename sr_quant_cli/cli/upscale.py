@@ -64,9 +64,13 @@ def _factors(text: str) -> tuple[float, float]:
 
 def _box(text: str) -> tuple[int, int]:
     """Read a size, such as 1920x1080."""
-    found = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", text)
-    if found is None:
-        raise UsageError("must be WIDTHxHEIGHT, as 1920x1080", field="fit", value=text)
+    found = re.fullmatch(r"([1-9]\d{0,6})x([1-9]\d{0,6})", text)
+    if found is None or max(int(found[1]), int(found[2])) > _LONGEST_SIDE:
+        raise UsageError(
+            f"must be WIDTHxHEIGHT, as 1920x1080, and at most {_LONGEST_SIDE} pixels a side",
+            field="fit",
+            value=text,
+        )
     return int(found[1]), int(found[2])
 
 
@@ -261,6 +265,8 @@ def upscale(
     place = check_places(inputs, output)
     named = [Path(text) for text in (*inputs, model) if text not in (None, str(STREAM))]
     to_stdout = place.file == STREAM
+    if to_stdout and sys.__stdout__ is None:
+        raise UsageError("standard output is closed")
     if to_stdout and not dry_run and sys.stdout.isatty():
         raise UsageError("standard output is a terminal: name a file, or redirect it")
     check_outputs({"output": None if to_stdout else place.file, "json": json}, named)

@@ -308,22 +308,24 @@ def run_jobs(
 
 def report(outcome: PictureResult) -> None:
     """Report one outcome as a result."""
+    # A line for each outcome, whatever the names contain.
+    source, target = printable(outcome.source), printable(outcome.target)
     if outcome.status == "failed":
-        result(f"{Path(outcome.source).name}: failed: {outcome.error}")
+        result(f"{printable(Path(outcome.source).name)}: failed: {printable(outcome.error)}")
         return
     size = f"{outcome.width}x{outcome.height}"
     if outcome.resampled:
         size = f"x{outcome.network_scale} network, then resampled to {size}"
-    line = f"{outcome.source} -> {outcome.target}  {size}"
+    line = f"{source} -> {target}  {size}"
     if outcome.status == "planned":
         result(line)
         return
     result(f"{line}  {outcome.seconds:.1f} s, {outcome.runtime}")
     for drawing in (outcome.bit_map, outcome.preview):
         if drawing:
-            result(f"{outcome.source} -> {drawing}")
+            result(f"{source} -> {printable(drawing)}")
     if outcome.not_kept:
-        result(f"{outcome.source}: not kept: {', '.join(outcome.not_kept)}")
+        result(f"{source}: not kept: {', '.join(outcome.not_kept)}")
 
 
 def _draw(job: UpscaleJob, enlarged: _Enlarged) -> None:

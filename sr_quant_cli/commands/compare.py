@@ -1,7 +1,7 @@
 """``srq compare``: crops of several models' results in one figure, as in papers."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sr_quant_cli.commands.jobs import SHEET
+from sr_quant_cli.commands.places import check_folder
+from sr_quant_cli.commands.scaled_models import check_stated_scales
 from sr_quant_cli.data.benchmark import Pair
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.io import read_rgb
@@ -25,7 +27,7 @@ from sr_quant_cli.inference.opening import common_scale, open_model
 from sr_quant_cli.inference.options import RunOptions
 from sr_quant_cli.inference.upscaler import BicubicUpscaler, Upscaler
 from sr_quant_cli.metrics.protocol import Protocol, get_protocol, score
-from sr_quant_cli.modelfiles.named import FAST, Named, identify, is_name
+from sr_quant_cli.modelfiles.named import FAST, Named, Source, identify, is_name
 from sr_quant_cli.runtimes.registry import AUTO
 from sr_quant_cli.system.files import DRAWING, check_own
 from sr_quant_cli.system.reporting import track
@@ -123,7 +125,8 @@ def compare(request: CompareRequest) -> Comparison:
     """
     protocol = get_protocol(request.protocol)
     sources = [identify(named, request.scale) for named in request.models or (None,)]
-    models = [open_model(source, request.options) for source in sources]
+    _check(request, sources)
+    models = [open_model(source, _options(request, source)) for source in sources]
     scale = common_scale(models, request.scale)
     sheet = _place(request, scale)
     lr, hr = _pictures(request, scale)
@@ -165,6 +168,23 @@ def compare(request: CompareRequest) -> Comparison:
         (crop.left, crop.top, crop.width, crop.height),
         tuple(rows),
     )
+
+
+def _check(request: CompareRequest, sources: Sequence[Source]) -> None:
+    """Refuse what is known to fail, before a model is opened."""
+    value = request.options.range
+    if value is not None and not any(source.kind == "graph" for source in sources):
+        raise UsageError("only for graph files", field="range", value=value)
+    check_stated_scales(sources, request.scale)
+    if not request.image.is_file():
+        raise UsageError(f"no such picture: {request.image}")
+    check_folder((request.output or request.image).parent)
+
+
+def _options(request: CompareRequest, source: Source) -> RunOptions:
+    """Options of running a model; ``range`` is for graphs alone."""
+    options = request.options
+    return options if source.kind == "graph" else replace(options, range=None)
 
 
 def _place(request: CompareRequest, scale: int) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sr_quant_cli import __version__
+from sr_quant_cli.commands.scaled_models import check_stated_scales
 from sr_quant_cli.commands.scoring import (
     Candidate,
     SetResult,
@@ -152,6 +153,7 @@ def evaluate(request: EvalRequest) -> Evaluation:
     _check(request, sources)
     protocol = get_protocol(request.protocol)
     names = parse_sets(request.bench)
+    check_stated_scales(sources, request.scale)
     upscalers = [open_model(source, _options(request, source)) for source in sources]
     scale = common_scale(upscalers, request.scale)
     dynamic = any(u.meter is not None and u.meter.dynamic for u in upscalers)

@@ -1,13 +1,15 @@
-"""Models that serve the pictures of a batch, by their scales."""
+"""Models by their scales: those that serve a batch, and those that are to agree."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from sr_quant_cli.commands.sizes import DEFAULT_FACTOR, SizeRequest, network_scale
 from sr_quant_cli.inference.opening import open_model
 from sr_quant_cli.inference.options import RunOptions
 from sr_quant_cli.inference.upscaler import Upscaler
-from sr_quant_cli.modelfiles.named import has_embedded_model, identify
-from sr_quant_cli.scales import SCALES
+from sr_quant_cli.modelfiles.catalog import describe
+from sr_quant_cli.modelfiles.named import Source, has_embedded_model, identify
+from sr_quant_cli.scales import SCALES, check_enlargement
 
 
 @dataclass
@@ -73,3 +75,23 @@ def find_models(model: str | None, size: SizeRequest, options: RunOptions) -> Sc
     if source.kind == "checkpoint" and size.whole_factor in SCALES:
         source = replace(source, scale=size.whole_factor)
     return ScaledModels(open_model(source, options))
+
+
+def check_stated_scales(sources: Iterable[Source], scale: int | None) -> None:
+    """Refuse models whose files state different scales, before any of them is opened.
+
+    Parameters
+    ----------
+    scale
+        Scale that they must have; None: that of the first one that states any.
+
+    Raises
+    ------
+    UsageError
+        The scales differ.
+    """
+    for source in sources:
+        model = describe(source.path.stem, source)
+        if model.scale is not None:
+            scale = scale or model.scale
+            check_enlargement(model.card.name or model.name, model.scale, scale)

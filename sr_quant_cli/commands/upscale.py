@@ -23,6 +23,7 @@ from sr_quant_cli.inference.upscaler import Upscaler
 from sr_quant_cli.runtimes.registry import AUTO
 from sr_quant_cli.system.processes import collect, from_first, process_group
 from sr_quant_cli.system.reporting import note, result
+from sr_quant_cli.system.terminal import printable
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ class UpscaleReport:
         FailedError
             With their number and names.
         """
-        failed = [Path(done.source).name for done in self.pictures if done.status == "failed"]
+        names = [Path(done.source).name for done in self.pictures if done.status == "failed"]
+        failed = [printable(name) for name in names]
         if failed:
             raise FailedError(f"{len(failed)} of {len(self.pictures)} failed: {', '.join(failed)}")
 

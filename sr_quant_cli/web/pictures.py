@@ -18,6 +18,7 @@ from sr_quant_cli.errors import SrqError, UsageError, out_of_memory
 from sr_quant_cli.imaging.decode import read_header
 from sr_quant_cli.imaging.formats import READABLE
 from sr_quant_cli.inference.options import RunOptions
+from sr_quant_cli.modelfiles.named import identify
 from sr_quant_cli.runtimes.registry import AUTO
 from sr_quant_cli.system.interrupt import DeferredInterrupts
 from sr_quant_cli.system.reporting import Progress, Silent, reporting
@@ -165,7 +166,7 @@ class PagePictures:
         self._changed = threading.Condition()
         self._closed = False
         self._pixels, self._seconds = 0.0, 0.0
-        self._models: tuple[tuple[str | None, int | None], ScaledModels] | None = None
+        self._models: tuple[tuple[object, ...], ScaledModels] | None = None
         # A daemon, so that a second Ctrl-C need not wait for it.
         self._worker = threading.Thread(target=self._work, name="enlarging", daemon=True)
 
@@ -399,9 +400,11 @@ class PagePictures:
 
     def _open(self, settings: PageSettings) -> ScaledModels:
         """Find the models of the settings; those of the latest picture are kept open."""
-        key = (settings.model, settings.size.whole_factor)
-        if settings.model is None:
-            key = (None, None)
+        key: tuple[object, ...] = ()
+        if settings.model is not None:
+            file = identify(settings.model).path
+            stat = file.stat()  # a model of the user's may have been replaced by another one
+            key = (file, stat.st_ino, stat.st_mtime_ns, settings.size.whole_factor)
         if self._models is None or self._models[0] != key:
             self._models = None
             self._models = (key, find_models(settings.model, settings.size, self._options))

@@ -44,6 +44,8 @@ def test_a_parameter_is_the_same_option_in_all_commands():
 END_TO_END = [
     (["upscale", "p.png", "--scale", "17"], "--scale 17: must be more than 1, and at most 16"),
     (["upscale", "p.png", "--width", "9"], "17x12 already: --width 9 would not enlarge it"),
+    (["upscale", "p.png", "--fit", "1000001x9"], "and at most 1000000 pixels a side"),
+    (["upscale", "p.png", "--fit", "1000000x1000000"], "--fit 1000000x1000000 would enlarge it"),
     (["upscale", "p.png", "--fit", "900x900"], "--fit 900x900 would enlarge it 52.9 times"),
     (["upscale", "p.png", "--max-pixels", "3K"], "more than --max-pixels 3,000 allows"),
     (["upscale", "p.png", "--width", "90", "--fit", "9x9"], "--width and --fit: give only one"),

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from sr_quant_cli.imaging.io import write_rgb
+from tests.helpers import picture
+
 FULL = Path("/dev/full")
 
 
@@ -62,6 +65,18 @@ def test_a_closed_stream_stops_nothing(tmp_path, stream):
     assert report.read_text().startswith('{\n  "srq": ')
     # A file with the descriptor of a closed stream would also receive what is printed.
     assert run("data", "get", "nothing", close=stream).returncode == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stream", [0, 1])
+def test_a_picture_neither_comes_from_nor_goes_to_a_closed_stream(tmp_path, stream):
+    write_rgb(tmp_path / "a.png", picture(9, 9))
+    source = ("-", "-o", tmp_path / "b.png") if stream == 0 else (tmp_path / "a.png", "-o", "-")
+    ended = run("upscale", *source, close=stream)
+    name = ("input", "output")[stream]
+    told = f"srq: error: standard {name} is closed\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", told)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
 @pytest.mark.slow

@@ -150,6 +150,17 @@ def test_a_batch_goes_on_where_it_was_stopped(twice):
     assert out.count("exists; use --overwrite to replace it, or --skip-existing to keep it") == 3
 
 
+def test_names_of_several_lines_are_shown_in_one(twice):
+    fill("a\n1.png", "b.png")
+    Path("c\n2.png").write_text("no picture")
+    code, out, err = twice("a\n1.png", "b.png", "c\n2.png", "-o", "out")
+    assert (code, err) == (1, "srq: error: 1 of 3 failed: c\\n2.png\n")
+    first, second, third = out.splitlines()
+    assert first.startswith(r"a\n1.png -> out/a\n1_x2.png  34x24  ")
+    assert second.startswith("b.png -> ")
+    assert third.startswith(r"c\n2.png: failed: cannot read c\n2.png: ")
+
+
 def test_a_dry_run_writes_nothing(twice):
     fill("in/a.png", "in/b.png")
     Path("in/c.png").write_text("no picture")

@@ -2,7 +2,10 @@
 
 import json
 
+import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
 from sr_quant_cli.data.bicubic import downscale
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
@@ -104,7 +107,43 @@ def test_models_of_one_name_are_numbered(srq, here):
     assert [row["model"] for row in rows] == ["bicubic", "tiny", "tiny (2)", "tiny (3)"]
 
 
+def test_the_range_is_for_foreign_graphs_alone(srq, here):
+    """A network that adds nothing shows no range, so its bias is 51 levels of white 255."""
+    graph = onnx.load(here / "nearest.onnx")
+    graph.graph.initializer.append(numpy_helper.from_array(np.full(12, 51, np.float32), "b"))
+    graph.graph.node[0].input.append("b")
+    onnx.save(graph, here / "brighter.onnx")
+    write_rgb(here / "grey.png", np.full((12, 12, 3), 100, np.uint8))
+    code, _, err = srq(
+        *("compare", "grey.png", "--models", "tiny.safetensors,brighter.onnx", "--range", "255"),
+        *("--crop", "0,0,8,8", "-o", "s.png", "--threads", 1),
+    )
+    assert code == 0, err
+    assert len(places(read_rgb(here / "s.png"), np.full((16, 16, 3), 151, np.uint8))) > 0
+
+
+@pytest.mark.parametrize("command", [("compare", "lr.png", "--models"), ("eval",)])
+def test_scales_that_differ_are_refused_before_a_model_is_opened(srq, here, monkeypatch, command):
+    def opened(*_arguments):
+        raise AssertionError("a model was opened")
+
+    for module in ("compare", "evaluate"):
+        monkeypatch.setattr(f"sr_quant_cli.commands.{module}.open_model", opened)
+    models = ("tiny.safetensors", "edsr-baseline-x4")
+    code, out, err = srq(*command, *([",".join(models)] if "--models" in command else models))
+    told = "srq: error: model edsr-baseline-x4 enlarges by 4, not by 2\n"
+    assert (code, out, err) == (2, "", told)
+
+
+def test_a_place_without_room_is_refused_before_a_model_is_opened(srq, here, monkeypatch):
+    monkeypatch.setattr("sr_quant_cli.commands.compare.open_model", None)
+    code, out, err = srq("compare", "lr.png", "--models", "nearest.onnx", "-o", "hr.png/s.png")
+    assert (code, out) == (2, "")
+    assert "is no folder" in err
+
+
 WRONG = [
+    (("lr.png", "--models", "tiny.safetensors", "--range", "255"), "--range 255: only for graph"),
     (
         ("lr.png", "--models", "tiny.safetensors,fast", "--runtime", "torch"),
         "enlarges by 4, not by 2",

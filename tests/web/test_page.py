@@ -428,3 +428,20 @@ def test_models_and_formats_are_offered(client):
     formats = {form["key"]: form["note"] for form in offered["formats"]}
     assert (formats["png"], formats["jpg"]) == ("lossless, 16 bits", "smaller")
     assert offered["limits"] == {"pictures": 3, "bytes": 100_000}
+
+
+def test_a_model_that_was_replaced_is_opened_anew(client, shop):
+    number = add(client)
+    results = []
+    for seed in (0, 0, 1):
+        if seed:
+            save_model(
+                user_models_dir() / "tiny.safetensors", tiny_edsr(seed=seed), Card(name="tiny")
+            )
+        models = shop._models
+        assert enlarge(client, number).status_code == 202
+        assert finished(client, number)["status"] == "done"
+        results.append((client.get(f"pictures/{number}/result").content, shop._models is models))
+    (first, _), (again, kept), (other, kept_too) = results
+    assert (first == again, kept) == (True, True)
+    assert (first == other, kept_too) == (False, False)
