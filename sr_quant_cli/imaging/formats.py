@@ -52,10 +52,12 @@ class WritableFormat:
         Holds frames with their times.
     pages
         Holds several pages.
+    colours
+        Largest number of colours of a frame; None: no limit.
     longest_side
         Largest height and width in pixels; None: no limit.
     quality
-        Quality unless another one is chosen; None: always lossless.
+        Quality unless another one is chosen; None: there is no choice.
     lossless
         Can be lossless.
     metadata
@@ -71,6 +73,7 @@ class WritableFormat:
     alpha: bool = True
     animation: bool = False
     pages: bool = False
+    colours: int | None = None
     longest_side: int | None = None
     quality: int | None = None
     lossless: bool = False
@@ -136,6 +139,7 @@ _FORMATS = (
         (".gif",),
         ".gif",
         animation=True,
+        colours=256,
         longest_side=65535,
         metadata=frozenset(),
     ),
@@ -204,8 +208,9 @@ class SaveOptions:
         else:
             form = _format_of_suffix(path)
         if self.quality is not None and form.quality is None:
-            raise UsageError(f"{form} is always lossless", field="quality", value=self.quality)
-        if self.lossless and form.quality is not None and not form.lossless:
+            why = "is always lossless" if form.colours is None else "has no quality to choose"
+            raise UsageError(f"{form} {why}", field="quality", value=self.quality)
+        if self.lossless and not form.lossless and (form.quality or form.colours):
             raise UsageError(f"{form} is never lossless", field="lossless")
         return form
 

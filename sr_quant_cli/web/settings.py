@@ -146,5 +146,7 @@ def _label(model: NamedModel) -> str:
 
 def _note(form: WritableFormat) -> str:
     return ", ".join(
+    if form.colours is not None:
+        return f"{form.colours} colours"
         ["lossless" if form.quality is None else "smaller"] + ["16 bits"] * (form.bits == 16)
     )

@@ -183,6 +183,8 @@ def test_options_that_cannot_be_are_refused(options, line):
     [
         ("a.png", {"quality": 80}, "`quality` 80: PNG is always lossless"),
         ("a.jpg", {"lossless": True}, "`lossless`: JPEG is never lossless"),
+        ("a.gif", {"quality": 80}, "`quality` 80: GIF has no quality to choose"),
+        ("a.gif", {"lossless": True}, "`lossless`: GIF is never lossless"),
         ("a.xyz", {}, "suffix must be one of .png, .jpg"),
     ],
 )

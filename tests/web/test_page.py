@@ -427,6 +427,7 @@ def test_models_and_formats_are_offered(client):
     assert "no-model" not in models
     formats = {form["key"]: form["note"] for form in offered["formats"]}
     assert (formats["png"], formats["jpg"]) == ("lossless, 16 bits", "smaller")
+    assert formats["gif"] == "256 colours"
     assert offered["limits"] == {"pictures": 3, "bytes": 100_000}
 
 
