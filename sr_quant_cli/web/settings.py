@@ -145,8 +145,8 @@ def _label(model: NamedModel) -> str:
 
 
 def _note(form: WritableFormat) -> str:
-    return ", ".join(
     if form.colours is not None:
         return f"{form.colours} colours"
+    return ", ".join(
         ["lossless" if form.quality is None else "smaller"] + ["16 bits"] * (form.bits == 16)
     )
