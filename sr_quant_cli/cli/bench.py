@@ -13,6 +13,7 @@ from sr_quant_cli.cli.options import (
     Overrides,
     Threads,
     complete_model,
+    width,
 )
 from sr_quant_cli.system.choices import PrecisionChoice
 
@@ -98,10 +99,8 @@ def train(
         str | None,
         typer.Option(help="Time fake-quantized steps of this method beside full-precision ones."),
     ] = None,
-    w: Annotated[int | None, typer.Option(help="Bits of weights; default: the recipe's.")] = None,
-    a: Annotated[
-        int | None, typer.Option(help="Bits of activations; default: the recipe's.")
-    ] = None,
+    w: Annotated[str | None, typer.Option(metavar="BITS", help="As for 'srq quantize'.")] = None,
+    a: Annotated[str | None, typer.Option(metavar="BITS", help="As for 'srq quantize'.")] = None,
     placement: Annotated[
         Literal["paper", "full"] | None, typer.Option(help="As for 'srq quantize'.")
     ] = None,
@@ -159,8 +158,8 @@ def train(
             network=network,
             recipe=recipe,
             method=method,
-            w=w,
-            a=a,
+            w=width(w),
+            a=width(a),
             placement=placement,
             scale=scale,
             batch=batch,

@@ -56,6 +56,15 @@ def rectangle(text: str, field: str) -> tuple[int, int, int, int]:
     return left, top, width, height
 
 
+def width(text: str | None) -> int | str | None:
+    """Read bits as a number; levels, as 29L, stay text.
+
+    >>> width("4"), width("29L")
+    (4, '29L')
+    """
+    return int(text) if text is not None and re.fullmatch("[0-9]{1,9}", text) else text
+
+
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 

@@ -17,6 +17,7 @@ from sr_quant_cli.cli.options import (
     TensorBoard,
     Threads,
     complete_model,
+    width,
 )
 
 
@@ -33,8 +34,14 @@ def quantize(
         str | None,
         typer.Option(metavar="NAME", help="Method; 'srq recipes methods' lists all."),
     ] = None,
-    w: Annotated[int | None, typer.Option(help="Bits of weights, 2 to 8.")] = None,
-    a: Annotated[int | None, typer.Option(help="Bits of activations, 2 to 8.")] = None,
+    w: Annotated[
+        str | None,
+        typer.Option(metavar="BITS", help="Bits of weights, 2 to 8, or levels: 29L is -14..14."),
+    ] = None,
+    a: Annotated[
+        str | None,
+        typer.Option(metavar="BITS", help="Bits of activations, 2 to 8, or levels, as 29L."),
+    ] = None,
     placement: Annotated[
         Literal["paper", "full"] | None,
         typer.Option(
@@ -76,6 +83,7 @@ def quantize(
       srq quantize runs/edsr-x4/model.safetensors --method pams --w 4 --a 4 --iters 2000
       srq quantize --method 2dquant --w 4 --a 4 --placement full --data sample
       srq quantize --method dobi --w 4 --a 4 --set sites.upsampler=int8
+      srq quantize --method dobi --w 29L --a 6 --placement full
       srq quantize --method cadyq --data photos/ --iters 20000
       srq quantize runs/edsr-x4-cadyq-w8a8 --method cabm --data photos/
     """  # noqa: D301 - typer's \b keeps the line breaks
@@ -90,8 +98,8 @@ def quantize(
             scale=scale,
             method=method,
             recipe=recipe,
-            w=w,
-            a=a,
+            w=width(w),
+            a=width(a),
             placement=placement,
             iters=iters,
             data=data,

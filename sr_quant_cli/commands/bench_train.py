@@ -86,8 +86,8 @@ class BenchTrainRequest:
     network: str
     recipe: str | None = None
     method: str | None = None
-    w: int | None = None
-    a: int | None = None
+    w: int | str | None = None
+    a: int | str | None = None
     placement: str | None = None
     scale: int = 4
     batch: int | None = None

@@ -11,8 +11,15 @@ from sr_quant_cli.modelfiles.named import Named, identify
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.counting import count_macs, float_twin
 from sr_quant_cli.passes.apply import count_operations
-from sr_quant_cli.quant.cost import bitops, operand_shares, operation_ratio, storage_bytes
+from sr_quant_cli.quant.cost import (
+    FLOAT_BITS,
+    bitops,
+    operand_shares,
+    operation_ratio,
+    storage_bytes,
+)
 from sr_quant_cli.quant.dynamic import dynamic_quantizers
+from sr_quant_cli.quant.widths import level_count
 from sr_quant_cli.system.choices import Depth
 
 
@@ -49,6 +56,10 @@ class SiteInfo:
     """bits to choose from where they follow the picture"""
     weight_bits: int
     mac_share_counted: float
+    input_levels: int | None
+    """levels of the input; None: it is float, or not there"""
+    weight_levels: int | None
+    """levels of the weight; None: it is float, or not there"""
 
 
 @dataclass(frozen=True)
@@ -168,8 +179,14 @@ def _quantization(
                 candidates=tuple(candidates) if entry.site.path in dynamic else (),
                 weight_bits=entry.weight_bits,
                 mac_share_counted=round(macs.get(entry.site.path, 0) / total, 5),
+                input_levels=_levels(entry.input_bits),
+                weight_levels=_levels(entry.weight_bits),
             )
             for entry in quantization.sites
         ),
         exceptions=tuple(entry.site.path for entry in quantization.exceptions()),
     )
+
+
+def _levels(bits: int) -> int | None:
+    return None if bits in (0, FLOAT_BITS) else level_count(bits)

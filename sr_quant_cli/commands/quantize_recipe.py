@@ -10,6 +10,7 @@ from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods import method_names
 from sr_quant_cli.modelfiles.named import Named
 from sr_quant_cli.networks import config_class
+from sr_quant_cli.passes.apply import check_levels
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.recipe.load import (
     Change,
@@ -39,7 +40,7 @@ class QuantizeRequest(TrainingOptions):
     recipe
         Name or file of the recipe; None: the one of ``method`` for the network.
     w, a
-        Bit widths of weights and activations.
+        Bits of weights and activations, or levels as ``29L``.
     placement
         ``paper`` or ``full``.
     iters
@@ -50,8 +51,8 @@ class QuantizeRequest(TrainingOptions):
     scale: int | None = None
     method: str | None = None
     recipe: str | None = None
-    w: int | None = None
-    a: int | None = None
+    w: int | str | None = None
+    a: int | str | None = None
     placement: str | None = None
     iters: int | None = None
 
@@ -82,12 +83,14 @@ def resolve(request: QuantizeRequest, network: Mapping[str, Any], name: str) -> 
             f"recipe {origin} is for {recipe.network.name}; {name} is {network['name']}"
         )
     resolved = fit(recipe, network, request.iters, origin, changes)
-    method = build_method(resolved.method)
+    method, bits = build_method(resolved.method), Bits(resolved.bits.w, resolved.bits.a)
+    placement = choose_placement(resolved, method)
     try:
-        method.check(Bits(resolved.bits.w, resolved.bits.a))
+        method.check(bits)
+        own = (w for operands in placement.values() for w in (operands.input, operands.weight))
+        check_levels(method, (bits.w, bits.a, *own))
     except ValueError as error:
         raise UsageError(f"{resolved.method.name}: {error}") from error
-    choose_placement(resolved, method)
     return resolved
 
 

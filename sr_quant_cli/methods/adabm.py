@@ -240,6 +240,7 @@ class AdaBM(Method):
     trains = True
     dynamic = True
     chooses_bits = True
+    takes_levels = False
     config: AdaBMConfig
 
     def paper_placement(self) -> Placement:

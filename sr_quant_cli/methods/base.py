@@ -33,6 +33,8 @@ class Method(ABC):
     """True if ranges depend on the picture, or the tile, at run time"""
     chooses_bits: ClassVar[bool] = False
     """True if bit widths depend on it"""
+    takes_levels: ClassVar[bool] = True
+    """True if widths may be numbers of levels: its grids come from ``quant/grids.py``"""
     starts_from: ClassVar[str | None] = None
     """method of the quantized model that it starts from; None for a full-precision one"""
 

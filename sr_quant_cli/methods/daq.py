@@ -214,6 +214,7 @@ class DAQ(Method):
 
     trains = True
     dynamic = True
+    takes_levels = False
     config: DAQConfig
 
     def paper_placement(self) -> Placement:

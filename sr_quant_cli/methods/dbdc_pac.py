@@ -54,6 +54,7 @@ from sr_quant_cli.quant.plan import Bits, MethodConfig
 from sr_quant_cli.quant.quantizers import BoundsQuantizer, Quantizer, ScaleQuantizer
 from sr_quant_cli.quant.ranges import Bounds, histogram_clip, min_max, percentile, range_shape
 from sr_quant_cli.quant.sites import BLOCKS, Operands, Placement, Site
+from sr_quant_cli.quant.widths import level_count
 
 BINS = 2048
 
@@ -90,7 +91,7 @@ class ScaledScale(ScaleQuantizer):
 
 
 def _scaled(grid: Grid, x: Tensor) -> Grid:
-    return scale_gradient(grid, 1 / math.sqrt(x.numel() * (2 ** (grid.bits - 1) - 1)))
+    return scale_gradient(grid, 1 / math.sqrt(x.numel() * ((level_count(grid.bits) - 1) // 2)))
 
 
 class DBDCPaC(Method):
@@ -133,10 +134,10 @@ class DBDCPaC(Method):
 
     def input_quantizer(self, site: Site, bits: int) -> Quantizer:
         """Clip by density, averaged over batches."""
-        dropped = self.config.dropped_int8 if bits == 8 else self.config.dropped
+        dropped = self.config.dropped if bits < 8 else self.config.dropped_int8
         estimate = partial(histogram_clip, dropped=dropped, bins=BINS)
         if self.config.variant == "code":
-            estimate = partial(released_clip, dropped=dropped if bits == 8 else 1e-4)
+            estimate = partial(released_clip, dropped=1e-4 if bits < 8 else dropped)
         return ScaledBounds(bits, "clamp", affine_real, estimate)
 
     def rate_factor(self, group: Group, step: int, iters: int) -> float:

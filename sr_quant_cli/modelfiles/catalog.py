@@ -17,6 +17,7 @@ from sr_quant_cli.modelfiles.named import (
     identify,
     user_models,
 )
+from sr_quant_cli.quant.widths import Width
 from sr_quant_cli.strict import in_words
 from sr_quant_cli.system.reporting import warn
 
@@ -24,16 +25,16 @@ from sr_quant_cli.system.reporting import warn
 class SiteBits(BaseModel):
     """Precision of a quantization site; None: floating point."""
 
-    input: int | None = None
-    weight: int | None = None
+    input: Width | None = None
+    weight: Width | None = None
     dynamic: bool = False
     """the bits of the input follow the picture"""
 
 
 class _Quantization(BaseModel):
     method: dict[str, Any]
-    w: int
-    a: int
+    w: Width
+    a: Width
     sites: dict[str, SiteBits] | None = None
 
 

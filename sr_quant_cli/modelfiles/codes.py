@@ -11,10 +11,11 @@ from torch import Tensor
 
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.quant.frozen import FrozenInput, FrozenWeight
-from sr_quant_cli.quant.grids import MAX_BITS, decode, encode
+from sr_quant_cli.quant.grids import decode, encode
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear
 from sr_quant_cli.quant.packing import pack, unpack
 from sr_quant_cli.quant.quantizers import Quantizer
+from sr_quant_cli.quant.widths import MAX_BITS
 
 CODES = "weight_codes"
 INPUTS = "input_levels"

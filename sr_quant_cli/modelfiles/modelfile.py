@@ -31,7 +31,7 @@ from sr_quant_cli.networks import build, config_class
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.limits import TooLargeError, at_most, check_tensors
 from sr_quant_cli.passes.apply import apply_plan
-from sr_quant_cli.quant.grids import MIN_BITS
+from sr_quant_cli.quant.widths import MIN_BITS
 from sr_quant_cli.strict import Strict, in_words
 from sr_quant_cli.system.files import replacing
 

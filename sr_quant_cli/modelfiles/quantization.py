@@ -1,30 +1,28 @@
 """Quantization of a network in the header of its model file."""
 
 from dataclasses import asdict
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_serializer, model_serializer
+from pydantic import SerializerFunctionWrapHandler, field_serializer, model_serializer
 
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods import config_class as method_config_class
 from sr_quant_cli.methods.base import Method
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.quant.cost import FLOAT_BITS
-from sr_quant_cli.quant.grids import MAX_BITS, MIN_BITS
 from sr_quant_cli.quant.plan import Bits, Quantization, SiteBits, link_sites, plan_sites
 from sr_quant_cli.quant.sites import KINDS, Operands, Site, has_weight, no_such_site
+from sr_quant_cli.quant.widths import Width, plain
 from sr_quant_cli.strict import Strict
-
-Width = Annotated[int, Field(ge=MIN_BITS, le=MAX_BITS)]
 
 
 class SiteHeader(Strict):
     """Precision of one site, in a model file."""
 
     input: Width | None = None
-    """bits of the input, or of both operands of a product; None: float"""
+    """width of the input, or of both operands of a product; None: float"""
     weight: Width | None = None
-    """bits of the weight; None: float, or the site has none"""
+    """width of the weight; None: float, or the site has none"""
     integer: bool = False
     """the grids are those for integer kernels"""
     dynamic: bool = False
@@ -52,7 +50,9 @@ class QuantizationHeader(Strict):
     ) -> dict[str, dict[str, Any]]:
         float_ = asdict(Operands())
         return {
-            name: {key: value for key, value in asdict(operands).items() if value != float_[key]}
+            name: {
+                key: plain(value) for key, value in asdict(operands).items() if value != float_[key]
+            }
             for name, operands in placement.items()
         }
 
@@ -66,8 +66,8 @@ class QuantizationHeader(Strict):
             placement=quantization.placement,
             sites={
                 entry.site.path: SiteHeader(
-                    input=entry.input_bits % FLOAT_BITS or None,
-                    weight=entry.weight_bits % FLOAT_BITS or None,
+                    input=_stated(entry.input_bits),
+                    weight=_stated(entry.weight_bits),
                     integer=entry.integer,
                     dynamic=entry.dynamic,
                 )
@@ -119,3 +119,8 @@ class QuantizationHeader(Strict):
             said.integer,
             said.dynamic,
         )
+
+
+def _stated(bits: int) -> int | None:
+    """Width that a header states; None for a float or missing operand."""
+    return None if bits in (0, FLOAT_BITS) else bits

@@ -1,5 +1,6 @@
 """Putting quantizers into a network, removing them, and counting its operations."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -16,6 +17,7 @@ from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul, Qua
 from sr_quant_cli.quant.plan import Bits, Quantization, SiteBits, plan_sites
 from sr_quant_cli.quant.quantizers import Quantizer
 from sr_quant_cli.quant.sites import TENSORS, Operands, Placement, Site
+from sr_quant_cli.quant.widths import MAX_BITS, MIN_BITS, NarrowBits
 
 
 def quantize_network(
@@ -56,15 +58,29 @@ def apply_plan(network: Network, method: Method, quantization: Quantization) -> 
     Raises
     ------
     ValueError
-        The method does not allow these bits.
+        The method does not allow these bits or levels.
     """
     method.check(quantization.bits)
+    check_levels(method, (w for e in quantization.sites for w in (e.input_bits, e.weight_bits)))
     for entry in quantization.sites:
         if entry.quantized:
             module = network.get_submodule(entry.site.path)
             network.set_submodule(entry.site.path, _quantized(module, method, entry))
     network.quantization = quantization
     method.attach(network)
+
+
+def check_levels(method: Method, widths: Iterable[object]) -> None:
+    """Refuse widths that are numbers of levels, for a method that has bits alone.
+
+    Raises
+    ------
+    ValueError
+        One of them is.
+    """
+    for width in widths:
+        if isinstance(width, NarrowBits) and not method.takes_levels:
+            raise ValueError(f"{width}: has no levels; must be {MIN_BITS} to {MAX_BITS} (bits)")
 
 
 def _quantized(module: nn.Module, method: Method, entry: SiteBits) -> nn.Module:
@@ -116,7 +132,7 @@ def ternary_operands(network: Network) -> list[str]:
             grid = quantizer.static_grid()
             if name == "weight_quantizer" and isinstance(module, QuantConv2d | QuantLinear):
                 grid = quantizer.grid(module.weight)
-            if grid is not None and grid.last - grid.first == 2:
+            if grid is not None and grid.last - grid.first == 2 and grid.bits == MIN_BITS:
                 found[f"{site.kind} {name.removesuffix('_quantizer')}"] = None
     return list(found)
 

@@ -3,9 +3,9 @@
 A stream is written and read by convolutions and otherwise only added to. Any invertible matrix may
 be applied to its channels where it is written, and the inverse where it is read, without changing
 the float network (rotations of language models use this [1]_). The quantization error does change.
-At a place p where the stream is quantized to b bits, with features ``x``,
+At a place p where the stream is quantized to n levels, with features ``x``,
 
-    error of the output  ~  reach(A x)^2 / (2^b - 1)^2 * trace(A^-T G A^-1),
+    error of the output  ~  reach(A x)^2 / (n - 1)^2 * trace(A^-T G A^-1),
 
 where ``reach`` is the largest magnitude of any channel, and ``G`` the mean outer product of the
 output's derivatives with respect to ``x``. Adam minimizes the sum over all places, starting from a
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.passes.equalize import transform
+from sr_quant_cli.quant.widths import level_count
 
 STEPS = 300
 """Steps of Adam."""
@@ -48,7 +49,7 @@ class Place:
     samples: Tensor
     """Features of sampled pixels, float32 ``[n, C]``."""
     influence: Tensor
-    """``G / (2^b - 1)^2``, float32 ``[C, C]``."""
+    """``G / (n - 1)^2``, float32 ``[C, C]``."""
 
 
 def mix(network: Network, batches: Iterable[Tensor], bits: Mapping[str, int]) -> None:
@@ -59,7 +60,7 @@ def mix(network: Network, batches: Iterable[Tensor], bits: Mapping[str, int]) ->
     batches
         LR pictures ``[N, 3, h, w]``, 0..1.
     bits
-        Bits of the inputs at the network's sites, by path; 32, or no entry: not quantized.
+        Widths of the inputs at the network's sites, by path; 32, or no entry: not quantized.
 
     Raises
     ------
@@ -110,7 +111,7 @@ def _look(network: Network, batches: Iterable[Tensor], bits: Mapping[str, int]) 
     for handle in handles:
         handle.remove()
     return [
-        Place(torch.cat(features[path]), influence[path] / (2**b - 1) ** 2)
+        Place(torch.cat(features[path]), influence[path] / (level_count(b) - 1) ** 2)
         for path, b in bits.items()
     ]
 

@@ -6,6 +6,7 @@ from torch import Tensor
 from sr_quant_cli.quant.grids import Grid
 from sr_quant_cli.quant.quantizers import Quantizer
 from sr_quant_cli.quant.ranges import range_shape
+from sr_quant_cli.quant.widths import level_count
 
 
 class FrozenWeight(Quantizer):
@@ -38,7 +39,7 @@ class FrozenWeight(Quantizer):
 
     def grid(self, x: Tensor) -> Grid:
         """Grid that the weight lies on; independent of ``x``."""
-        first, last = int(self.levels[0]), int(self.levels[0]) + 2**self.bits - 1
+        first, last = int(self.levels[0]), int(self.levels[0]) + level_count(self.bits) - 1
         values = self.levels[1:]
         steps = self._shape[0] if len(values) > 2 else 1
         origin, step = values[:-steps], values[-steps:]
@@ -79,7 +80,8 @@ class FrozenInput(Quantizer):
         """Constant grid; independent of ``x``."""
         _, lower, upper, origin, step = self.levels
         first = int(self.levels[0])
-        return Grid(step, origin, lower, upper, first, first + 2**self.bits - 1, self.bits)
+        last = first + level_count(self.bits) - 1
+        return Grid(step, origin, lower, upper, first, last, self.bits)
 
     def static_grid(self) -> Grid:
         """Constant grid."""

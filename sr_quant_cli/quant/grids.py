@@ -15,6 +15,9 @@ affine_real     0 .. 2^b - 1                                    lower bound   no
 midrise         -2^(b-1) .. 2^(b-1) - 1                         step / 2      never
 ==============  ==============================================  ============  ==================
 
+Widths that state a number of levels ``n`` (``NarrowBits``) have ``n`` in the place of ``2^b``, and
+halves are rounded down: ``sym_narrow`` at 29 levels has the codes -14 .. 14, ``unsigned`` 0 .. 28.
+
 Bounds are tensors that broadcast against the quantized tensor: a scalar for a per-tensor range,
 ``[C, 1, 1, 1]`` for a per-channel one. Gradients reach them through the tensors of ``Grid``.
 """
@@ -24,7 +27,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-MIN_BITS, MAX_BITS = 2, 8
+from sr_quant_cli.quant.widths import check_bits, level_count
+
 MIN_WIDTH = 1e-8
 """Smallest width of a range: dead channels have none, and keep their constant."""
 MIN_RELATIVE_WIDTH = 2.0**-16
@@ -47,26 +51,13 @@ class Grid:
     bits: int
 
 
-def check_bits(bits: int) -> int:
-    """Return ``bits``.
-
-    Raises
-    ------
-    ValueError
-        ``bits`` is not between 2 and 8.
-    """
-    if not MIN_BITS <= bits <= MAX_BITS:
-        raise ValueError(f"{bits} bits: must be {MIN_BITS} to {MAX_BITS}")
-    return bits
-
-
 def sym_narrow(alpha: Tensor, bits: int) -> Grid:
     """Symmetric grid without the lowest code: ``2^b - 1`` levels in ``[-alpha, alpha]`` (PAMS).
 
     >>> levels(sym_narrow(torch.tensor(6.0), 3)).tolist()
     [-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0]
     """
-    q = 2 ** (check_bits(bits) - 1) - 1
+    q = (level_count(check_bits(bits)) - 1) // 2
     alpha = alpha.clamp_min(MIN_WIDTH)
     step = alpha / q
     return Grid(step, torch.zeros_like(step), -alpha, alpha, -q, q, bits)
@@ -78,11 +69,10 @@ def sym_full(step: Tensor, bits: int) -> Grid:
     >>> levels(sym_full(torch.tensor(0.5), 3)).tolist()
     [-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5]
     """
-    half = int(2 ** (check_bits(bits) - 1))
+    count = level_count(check_bits(bits))
+    first, last = -(count // 2), (count - 1) // 2
     step = step.clamp_min(MIN_WIDTH)
-    return Grid(
-        step, torch.zeros_like(step), -half * step, (half - 1) * step, -half, half - 1, bits
-    )
+    return Grid(step, torch.zeros_like(step), first * step, last * step, first, last, bits)
 
 
 def unsigned(step: Tensor, bits: int) -> Grid:
@@ -91,7 +81,7 @@ def unsigned(step: Tensor, bits: int) -> Grid:
     >>> levels(unsigned(torch.tensor(0.5), 2)).tolist()
     [0.0, 0.5, 1.0, 1.5]
     """
-    last = 2 ** check_bits(bits) - 1
+    last = level_count(check_bits(bits)) - 1
     step = step.clamp_min(MIN_WIDTH)
     zero = torch.zeros_like(step)
     return Grid(step, zero, zero, last * step, 0, last, bits)
@@ -114,7 +104,7 @@ def affine_int(lower: Tensor, upper: Tensor, bits: int) -> Grid:
     >>> levels(affine_int(torch.tensor(-2.0), torch.tensor(4.0), 2)).tolist()
     [-2.0, 0.0, 2.0, 4.0]
     """
-    last = 2 ** check_bits(bits) - 1
+    last = level_count(check_bits(bits)) - 1
     upper = above(lower, upper)
     step = (upper - lower) / last
     origin = step * (lower / step).round().detach()
@@ -136,7 +126,7 @@ def affine_real(lower: Tensor, upper: Tensor, bits: int) -> Grid:
     >>> levels(affine_real(torch.tensor(-1.0), torch.tensor(5.0), 2)).tolist()
     [-1.0, 1.0, 3.0, 5.0]
     """
-    last = 2 ** check_bits(bits) - 1
+    last = level_count(check_bits(bits)) - 1
     upper = above(lower, upper)
     return Grid((upper - lower) / last, lower, lower, upper, 0, last, bits)
 
@@ -147,7 +137,7 @@ def midrise(step: Tensor, bits: int) -> Grid:
     >>> levels(midrise(torch.tensor(2.0), 2)).tolist()
     [-3.0, -1.0, 1.0, 3.0]
     """
-    half = int(2 ** (check_bits(bits) - 1))
+    half = level_count(check_bits(bits)) // 2
     step = step.clamp_min(0.0)
     bound = (half - 0.5) * step
     return Grid(step.clamp_min(MIN_WIDTH), step / 2, -bound, bound, -half, half - 1, bits)

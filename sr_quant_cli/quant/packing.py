@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sr_quant_cli.quant.grids import check_bits
+from sr_quant_cli.quant.widths import check_bits
 
 
 def pack(codes: Tensor, first: int, bits: int) -> Tensor:

@@ -37,7 +37,12 @@ class MethodConfig(Strict):
 
 @dataclass(frozen=True)
 class Bits:
-    """Default bit widths of weights and activations: those of operands with precision ``low``."""
+    """Default widths of weights and activations: those of operands with precision ``low``.
+
+    >>> from sr_quant_cli.quant.widths import NarrowBits
+    >>> str(Bits(4, 4)), str(Bits(NarrowBits(29), 6))
+    ('w4a4', 'w29La6')
+    """
 
     w: int
     a: int

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from sr_quant_cli.quant.fake import Rule, fake_quantize
-from sr_quant_cli.quant.grids import MIN_WIDTH, Grid, above, affine_zero, check_bits, sym_narrow
+from sr_quant_cli.quant.grids import MIN_WIDTH, Grid, above, affine_zero, sym_narrow
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear
 from sr_quant_cli.quant.ranges import Bounds, max_abs, range_shape
+from sr_quant_cli.quant.widths import check_bits
 
 Mode = Literal["quantize", "observe", "off"]
 

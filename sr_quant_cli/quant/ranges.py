@@ -28,7 +28,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from sr_quant_cli.quant.grids import Grid, affine_real, check_bits, levels
+from sr_quant_cli.quant.grids import Grid, affine_real, levels
+from sr_quant_cli.quant.widths import check_bits
 
 Bounds = tuple[Tensor, Tensor]
 """Lower and upper bound."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Literal, get_args
 
-from pydantic import PlainValidator
+from pydantic import PlainSerializer, PlainValidator
 
-from sr_quant_cli.quant.grids import MAX_BITS, MIN_BITS
+from sr_quant_cli.quant.widths import MAX_BITS, MIN_BITS, check_width, plain
 
 Kind = Literal[
     "head",
@@ -80,7 +80,7 @@ def has_weight(kind: Kind) -> bool:
 
 
 _Word = Literal["fp32", "int8", "low"]
-PRECISIONS = f"{', '.join(get_args(_Word))}, or {MIN_BITS} to {MAX_BITS} (bits)"
+PRECISIONS = f"{', '.join(get_args(_Word))}, {MIN_BITS} to {MAX_BITS} (bits), or levels as 29L"
 """Allowed precisions, in words."""
 
 
@@ -90,17 +90,18 @@ def check_precision(value: object) -> _Word | int:
     Raises
     ------
     ValueError
-        It is none of ``fp32``, ``int8`` and ``low``, and no whole number from 2 to 8.
+        It is none of ``fp32``, ``int8`` and ``low``, and no width.
     """
     if value in get_args(_Word):
         return value  # type: ignore[return-value]
-    if isinstance(value, int) and MIN_BITS <= value <= MAX_BITS and not isinstance(value, bool):
-        return value
-    raise ValueError(f"must be one of {PRECISIONS}")
+    try:
+        return check_width(value)
+    except ValueError:
+        raise ValueError(f"must be one of {PRECISIONS}") from None
 
 
-Precision = Annotated[_Word | int, PlainValidator(check_precision)]
-"""``fp32``: float; ``int8``: 8 bits; ``low``: the run's default bits; or a number of bits."""
+Precision = Annotated[_Word | int, PlainValidator(check_precision), PlainSerializer(plain)]
+"""``fp32``: float; ``int8``: 8 bits; ``low``: the run's default width; or a width of its own."""
 
 
 @dataclass(frozen=True)

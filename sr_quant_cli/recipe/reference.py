@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
-from pydantic import BaseModel
+from pydantic import BaseModel, PlainSerializer
 from pydantic.fields import FieldInfo
 
 from sr_quant_cli.methods import config_class as method_config_class
@@ -19,7 +19,7 @@ from sr_quant_cli.recipe.schema import (
 )
 from sr_quant_cli.recipe.sites import SiteChanges, SitesSection
 
-_PRECISION = '`"fp32"`, `"int8"`, `"low"` or 2 to 8, or a table of these'
+_PRECISION = '`"fp32"`, `"int8"`, `"low"`, 2 to 8 or levels as `"29L"`, or a table of these'
 
 _RECIPES: dict[str, type[TrainingRecipe]] = {
     "pretrain": PretrainRecipe,
@@ -92,6 +92,8 @@ def _site_rows() -> Iterator[str]:
 
 def _type(field: FieldInfo) -> str:
     text = _type_name(field.annotation)
+    if any(isinstance(each, PlainSerializer) for each in field.metadata):
+        text = '2 to 8, or levels as `"29L"`'
     signs = {Ge: ">=", Gt: ">", Le: "<=", Lt: "<", MinLen: "at least", MaxLen: "at most"}
     limits = [
         f"{sign} {getattr(limit, kind.__name__.lower().replace('len', '_length'))}"

@@ -17,6 +17,7 @@ from sr_quant_cli.methods import method_names
 from sr_quant_cli.networks import config_class, network_names
 from sr_quant_cli.networks.base import NetworkConfig
 from sr_quant_cli.quant.plan import MethodConfig
+from sr_quant_cli.quant.widths import WeightWidth, Width
 from sr_quant_cli.recipe.sites import SiteChanges, SitesSection
 from sr_quant_cli.strict import MOST, Strict
 from sr_quant_cli.system.choices import PrecisionChoice
@@ -230,12 +231,12 @@ class QuantizeOptimSection(OptimSection):
 
 
 class BitsSection(Section):
-    """``[bits]``: default bit widths, of operands with precision ``low``."""
+    """``[bits]``: default widths, of operands with precision ``low``."""
 
-    w: Annotated[int, Field(ge=2, le=8)] = 4
-    """bits of weights"""
-    a: Annotated[int, Field(ge=2, le=8)] = 4
-    """bits of activations"""
+    w: WeightWidth = 4
+    """bits of weights, or levels: "29L" are the codes -14..14"""
+    a: Width = 4
+    """bits of activations, or levels"""
 
 
 class CalibrationSection(Section):
@@ -319,10 +320,10 @@ class BeforeSection(Section):
     """recipe of the full-precision network; empty: the embedded one, or a given model"""
     quantize: str = ""
     """recipe of the quantized network to start from; empty: the full-precision one"""
-    w: Annotated[int, Field(ge=2, le=8)] = 8
-    """bits of weights of that network"""
-    a: Annotated[int, Field(ge=2, le=8)] = 8
-    """bits of activations of that network"""
+    w: WeightWidth = 8
+    """bits or levels of weights of that network"""
+    a: Width = 8
+    """bits or levels of activations of that network"""
 
 
 class QuantizeRecipe(TrainingRecipe):

@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, PlainValidator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.quant.sites import (
@@ -19,6 +26,7 @@ from sr_quant_cli.quant.sites import (
     has_weight,
     no_such_site,
 )
+from sr_quant_cli.quant.widths import WEIGHT_WIDTHS, NarrowBits, plain
 from sr_quant_cli.strict import Strict
 
 PlacementName = Literal["paper", "full"]
@@ -60,6 +68,17 @@ class SiteChanges(Strict):
                 raise ValueError(f"{kind}.weight: {_NO_WEIGHT}")
         return self
 
+    @model_serializer(mode="wrap")
+    def _plain(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Pydantic does not apply serializers to keys of this kind.
+        changes = {
+            name: {operand: plain(each) for operand, each in operands.items()}
+            if isinstance(operands, dict)
+            else plain(operands)
+            for name, operands in self.changes().items()
+        }
+        return {**serialize(self), **changes}
+
     def changes(self) -> dict[str, Precision | dict[str, Precision]]:
         """Changes to the placement, by kind or path of a site."""
         return self.__pydantic_extra__
@@ -75,7 +94,8 @@ class SiteChanges(Strict):
         Raises
         ------
         UsageError
-            The network has no such site, or the site has no weight.
+            The network has no such site, the site has no weight, or its weight cannot have as many
+            levels.
 
         Examples
         --------
@@ -102,10 +122,11 @@ class SiteChanges(Strict):
             elif "weight" in operands and not weighted:
                 raise UsageError(f"sites.{quoted(name)}.weight: {_NO_WEIGHT}")
             before = changed.get(kinds[name], Operands())
+            weight = operands.get("weight", before.weight)
+            if isinstance(weight, NarrowBits) and weight.levels % 2 == 0:
+                raise UsageError(f"sites.{quoted(name)}.weight: must be {WEIGHT_WIDTHS}")
             changed[name] = replace(
-                before,
-                input=operands.get("input", before.input),
-                weight=operands.get("weight", before.weight),
+                before, input=operands.get("input", before.input), weight=weight
             )
         return changed
 

@@ -1,6 +1,7 @@
 """Results of ``srq info`` on the terminal."""
 
 from sr_quant_cli.commands.info import ModelInfo, QuantizationInfo
+from sr_quant_cli.quant.widths import describe
 from sr_quant_cli.report.card import card_lines, print_history, print_lines
 from sr_quant_cli.report.table import print_table
 
@@ -66,4 +67,4 @@ def _print_quantization(quantization: QuantizationInfo) -> None:
 
 
 def _bits(bits: int) -> str:
-    return {0: "", 32: "float"}.get(bits, f"{bits} bits")
+    return {0: "", 32: "float"}[bits] if bits in (0, 32) else describe(bits)

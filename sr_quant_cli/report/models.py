@@ -2,6 +2,7 @@
 
 from sr_quant_cli.commands.models import PICTURE, ModelList
 from sr_quant_cli.modelfiles.catalog import NamedModel
+from sr_quant_cli.quant.widths import describe
 from sr_quant_cli.report.card import card_lines, print_history, print_lines
 from sr_quant_cli.report.table import print_table
 from sr_quant_cli.report.terminal import say
@@ -60,4 +61,4 @@ def _row(model: NamedModel) -> tuple[str, ...]:
 
 
 def _bits(bits: int | None) -> str:
-    return "-" if bits is None else f"{bits} bits"
+    return "-" if bits is None else describe(bits)

@@ -139,8 +139,9 @@ def _label(model: NamedModel) -> str:
     if model.scale is not None:
         parts.append(f"x{model.scale}")
     if model.bits is not None:
-        weights = re.match(r"w(\d+)", model.bits)
-        parts.append(f"{weights[1]} bits" if weights else "full precision")
+        weights = re.match(r"w(\d+)(L?)", model.bits)
+        unit = "levels" if weights and weights[2] else "bits"
+        parts.append(f"{weights[1]} {unit}" if weights else "full precision")
     return ", ".join(parts)
 
 

@@ -161,7 +161,7 @@ def test_the_random_batch_has_the_shape_of_the_loaders_batches():
         ({"recipe": "minmax-edsr"}, "srq quantize"),
         ({"w": 4}, "^`w` 4: needs `method`$"),
         ({"recipe": None, "method": "pasm"}, "did you mean 'pams'"),
-        ({"recipe": None, "method": "pams", "w": 9}, "^`w` 9: must be 2 to 8$"),
+        ({"recipe": None, "method": "pams", "w": 9}, "^`w` 9: must be 2 to 8 "),
         ({"recipe": "pams-edsr", "method": "daq"}, "is for pams on edsr, not for daq on edsr"),
         ({"recipe": "pretrain-edsr", "method": "daq"}, "is for 'srq pretrain'"),
         ({"overrides": ("train.itres=1",)}, r"did you mean train\.iters\?"),

@@ -256,8 +256,11 @@ def test_a_quantized_model_is_not_quantized_again(tiny_model, photographs, tmp_p
     [
         ({"method": "pasm"}, "did you mean 'pams'"),
         ({"method": None}, "`method` or `recipe` is needed"),
-        ({"w": 9}, "^`w` 9: must be 2 to 8$"),
-        ({"a": 1}, "^`a` 1: must be 2 to 8$"),
+        ({"w": 9}, "^`w` 9: must be 2 to 8 "),
+        ({"a": 1}, "^`a` 1: must be 2 to 8 "),
+        ({"w": "28L"}, "^`w` 28L: must be 2 to 8 .*, or an odd number from 3L to 255L "),
+        ({"method": "daq", "w": "29L"}, "^daq: 29L: has no levels; must be 2 to 8 .bits.$"),
+        ({"method": "cadyq", "a": "61L"}, "^cadyq: `a` 61L: selectors start at one of "),
         ({"iters": 10**10}, "^`iters` 10000000000: must be 0 to 1000000000$"),
         ({"scale": 3}, "enlarges by 2, not by 3"),
         ({"recipe": "pretrain-edsr"}, "is for 'srq pretrain'"),

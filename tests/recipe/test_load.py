@@ -6,6 +6,7 @@ import pytest
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.networks import build
 from sr_quant_cli.quant.sites import KINDS, Operands, Site, has_weight
+from sr_quant_cli.quant.widths import NarrowBits
 from sr_quant_cli.recipe.load import (
     Change,
     dump_recipe,
@@ -76,7 +77,9 @@ def test_errors_in_a_file_name_it_its_keys_and_values(tmp_path):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (Change.of("bits.w", 9, "w"), "`w` 9: must be 2 to 8"),
+        (Change.of("bits.w", 9, "w"), "`w` 9: must be 2 to 8 (bits), or an odd number from 3L to"),
+        (Change.of("bits.w", "28L", "w"), "`w` 28L: must be 2 to 8 (bits), or an odd number from"),
+        (Change.of("bits.a", "2L", "a"), "`a` 2L: must be 2 to 8 (bits), or 3L to 256L (levels)"),
         (Change.of("data.patch_hr", 2, "patch", 1), "`patch` 1: data.patch_hr = 2: must be 16 to"),
         (Change.of("data.train", 2020, "data"), "`data` 2020: must be text"),
         ("seed=1", "`overrides` seed=1: unknown key, did you mean recipe.seed?"),
@@ -145,7 +148,7 @@ def test_a_file_that_no_reader_of_toml_takes_is_refused_in_one_line(tmp_path, te
 
 def test_the_last_change_of_a_field_counts_and_is_blamed():
     assert load_recipe("daq-edsr", ["bits.w=9", "bits.w=3"], QuantizeRecipe).bits.w == 3
-    with pytest.raises(UsageError, match=r"^`w` 1: must be 2 to 8$"):
+    with pytest.raises(UsageError, match=r"^`w` 1: must be 2 to 8 \(bits\), or an odd "):
         load_recipe("daq-edsr", ["bits.w=3", Change.of("bits.w", 1, "w")])
 
 
@@ -172,6 +175,8 @@ def test_single_errors(override, message):
         ("sites.upsampler=int8", {"upsampler": "int8"}),
         ("sites.upsampler=6", {"upsampler": 6}),
         ("sites.upsampler.weight=low", {"upsampler": {"weight": "low"}}),
+        ("sites.upsampler.weight=29L", {"upsampler": {"weight": NarrowBits(29)}}),
+        ("sites.upsampler=61L", {"upsampler": NarrowBits(61)}),
         ("sites.upsampler={input='fp32', weight=5}", {"upsampler": {"input": "fp32", "weight": 5}}),
         ('sites."body.3.conv2".weight=5', {"body.3.conv2": {"weight": 5}}),
         ('sites."body.3.skip"=6', {"body.3.skip": 6}),
@@ -219,10 +224,10 @@ def test_every_kind_of_site_can_be_set():
     [
         (
             "sites.upsampler=int4",
-            r": must be one of fp32, int8, low, or 2 to 8 \(bits\), or a table",
+            r": must be one of fp32, int8, low, 2 to 8 \(bits\), or levels as 29L, or a table",
         ),
-        ("sites.upsampler=9", r": must be one of fp32, int8, low, or 2 to 8"),
-        ("sites.upsampler=true", r": must be one of fp32, int8, low, or 2 to 8"),
+        ("sites.upsampler=9", r": must be one of fp32, int8, low, 2 to 8 \(bits\), or levels"),
+        ("sites.upsampler=true", r": must be one of fp32, int8, low, 2 to 8 \(bits\), or levels"),
         ("sites.upsampler.bias=low", r": .* for input and weight$"),
         ("sites.upsampler.input=['low']", r": must be one of"),
         ("sites.skip.weight=low", r": sites of this kind have an input alone$"),
@@ -256,6 +261,13 @@ def test_a_site_that_the_network_does_not_have(override, message):
     with pytest.raises(UsageError, match=f"^{re.escape(message)}") as refused:
         recipe.sites.change({}, build(recipe.network).sites())
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("override", ["sites.upsampler=28L", "sites.upsampler.weight=28L"])
+def test_weights_have_an_odd_number_of_levels(override):
+    recipe = load_recipe("minmax-edsr", [override], QuantizeRecipe)
+    with pytest.raises(UsageError, match=r"^sites\.upsampler\.weight: must be .* an odd number"):
+        recipe.sites.change({}, build(recipe.network).sites())
 
 
 def test_a_recipe_without_a_network_says_so():
