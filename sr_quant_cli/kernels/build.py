@@ -90,7 +90,9 @@ def build(library: Path = LIBRARY, options: Sequence[str] = ()) -> Path:
             _run([*command, *_FLAGS, *options, *unit.options, "-c", source, "-o", objects[-1]])
         made = Path(folder) / library.name
         _run([*command, *options, "-shared", *objects, "-lm", "-o", str(made)])
-        shutil.copyfile(made, library)
+        beside = library.with_name(f".{library.name}-{os.getpid()}")
+        shutil.copyfile(made, beside)
+        beside.replace(library)  # a process that has loaded the old one keeps it
     return library
 
 

@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sr_quant_cli.kernels.library import Conv, Output, kernels, library
-from sr_quant_cli.kernels.packing import CHANNELS, WINOGRAD_SCALE, Packed, pack, padded
+from sr_quant_cli.kernels.packing import (
+    CHANNELS,
+    WINOGRAD_SCALE,
+    Packed,
+    aligned,
+    pack,
+    padded,
+)
 from sr_quant_cli.kernels.program import (
     Add,
     Codes,
@@ -80,7 +87,7 @@ class Executor:
         self._pad = 1 + max((packed.radius for packed in self._packed.values()), default=0)
         inputs = max((packed.inputs for packed in self._packed.values()), default=CHANNELS)
         self._library = library()
-        self._scratch = [_aligned(self._library.srq_scratch(inputs)) for _ in range(threads)]
+        self._scratch = [aligned(self._library.srq_scratch(inputs)) for _ in range(threads)]
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._unused_after = _unused_after(program)
         self._spare: list[NDArray[np.uint8]] = []
@@ -134,7 +141,7 @@ class Executor:
             memory = fitting[0]
             self._spare = [spare for spare in self._spare if spare is not memory]
         else:
-            memory = np.empty(length, np.uint8)
+            memory = aligned(length)
             self._spare = self._spare[-4:]  # of pictures of another size there may be many
         picture = _Picture(memory, height, width, channels, self._pad)
         self._pictures[codes.name] = picture
@@ -278,11 +285,6 @@ def _vector(values: NDArray[Any], packed: Packed) -> NDArray[np.float32]:
     vector = np.zeros(packed.outputs, np.float32)
     vector[: len(values)] = values
     return vector
-
-
-def _aligned(size: int) -> NDArray[np.uint8]:
-    memory = np.empty(size + 64, np.uint8)
-    return memory[-memory.ctypes.data % 64 :]
 
 
 def _address(array: NDArray[Any]) -> c_void_p:

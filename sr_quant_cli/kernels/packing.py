@@ -16,6 +16,8 @@ _G = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]])
 """Transform of weights, twice the usual one, so that it is of integers"""
 _B = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
 """Transform of inputs"""
+_A = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
+"""Transform of sums"""
 WINOGRAD_SCALE = 4
 """The sums of Winograd's algorithm are this many times those of the convolution."""
 
@@ -60,7 +62,9 @@ def pack(
     least, most = _winograd_codes(low, high)
     fits = False
     if size == 3 and (most - least).max() <= 255 and winograd is not False:
-        segments = np.einsum("ai,ocij,bj->aboc", _G, full, _G).reshape(16, *channels)
+        windows = full.reshape(-1, 9).astype(np.float32)  # exact, and fast as a product of floats
+        both = np.kron(_G, _G).astype(np.float32)
+        segments = (both @ windows.T).astype(np.int64).reshape(16, *channels)
         fits = bool(np.abs(segments).max(initial=0) <= 127)
     if winograd and not fits:
         raise ValueError("transformed codes or weights do not fit 8 bits")
@@ -69,6 +73,8 @@ def pack(
         # The sum of the window times the code of zero enters all four outputs at position (1, 1).
         start = -shifts[:, None] * segments.sum(2)
         start[5] -= WINOGRAD_SCALE * zero * full.sum((1, 2, 3))
+        start = np.kron(_A, _A) @ start
+        segments[12:] *= -1
         largest = int((most - least).max())
     else:
         segments = full.transpose(2, 3, 0, 1).reshape(size * size, *channels)
@@ -109,4 +115,12 @@ def _packed(segments: NDArray[np.int8], isa: Isa) -> NDArray[np.int8]:
         part = segments[:, first : first + block]
         shaped = part.reshape(count, -1, isa.lanes, inputs // isa.quad, isa.quad)
         parts.append(shaped.transpose(0, 3, 1, 2, 4).reshape(count, -1))
-    return np.ascontiguousarray(np.concatenate(parts, 1))
+    packed = aligned(segments.size).view(np.int8).reshape(count, -1)
+    return np.concatenate(parts, 1, out=packed)
+
+
+def aligned(size: int) -> NDArray[np.uint8]:
+    """Make room for bytes from an address that is a multiple of 64, a line of a cache."""
+    memory = np.empty(size + 64, np.uint8)
+    first = -memory.ctypes.data % 64
+    return memory[first : first + size]

@@ -1,18 +1,23 @@
 /* dot.h for every number of vectors up to VECTORS. */
 #include "kernels.h"
+
 #define COUNT 1
-#define DOT_NAME NAME(dot1)
+#define WINDOW_NAME NAME(window1)
+#define COLUMN_NAME NAME(column1)
 #include "dot.h"
 #if VECTORS > 1
 #define COUNT 2
-#define DOT_NAME NAME(dot2)
+#define WINDOW_NAME NAME(window2)
+#define COLUMN_NAME NAME(column2)
 #include "dot.h"
 #endif
 #if VECTORS > 2
 #define COUNT 3
-#define DOT_NAME NAME(dot3)
+#define WINDOW_NAME NAME(window3)
+#define COLUMN_NAME NAME(column3)
 #include "dot.h"
 #define COUNT 4
-#define DOT_NAME NAME(dot4)
+#define WINDOW_NAME NAME(window4)
+#define COLUMN_NAME NAME(column4)
 #include "dot.h"
 #endif

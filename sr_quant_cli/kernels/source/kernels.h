@@ -9,7 +9,7 @@
        code = clip(rint(v + zero), low, high)
    and, where there is a second picture,
        code = clip(rint(own * code + other * skip + constant), skip_low, skip_high)
-   rint rounds half to even. The code may be stored once more, as codes of another range:
+   rint rounds half to even; v must fit 32 bits. The code may be stored once more, as codes of another range:
        again = clip(rint(again_scale * code + again_bias[c]), again_low, again_high)            */
 
 #ifndef SRQ_KERNELS_H
@@ -17,6 +17,9 @@
 
 #include <stddef.h>
 #include <stdint.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
 
 #ifdef _WIN32
 #define SRQ_API __declspec(dllexport)
@@ -33,7 +36,8 @@
        A^T = [1 1 1 0; 0 1 -1 -1]
    the sum over input channels of (G g G^T) * (B^T d B), transformed by A^T . A, is 4 times the
    convolution, exactly. Transformed codes span 4 times the span of codes, which must fit a byte.
-   They are made non-negative by `shifts`, whose products with the weights `start` takes away. */
+   They are made non-negative by `shifts`, whose products with the weights `start` takes away.
+   Weights of the last row of the transformed tile are negated, as A^T subtracts it. */
 typedef struct {
     int32_t winograd;
     int32_t segments;
@@ -42,7 +46,7 @@ typedef struct {
     const ptrdiff_t *offsets;    /* [segments], in bytes; direct only */
     const uint8_t *shifts;       /* [16]; Winograd only */
     const int8_t *weights;       /* packed by srq_pack */
-    const int32_t *start;        /* [segments, outputs] for Winograd, [outputs] for direct */
+    const int32_t *start;        /* added to the sums: [outputs]; Winograd: [2, 2, outputs] */
 } srq_conv;
 
 typedef struct {

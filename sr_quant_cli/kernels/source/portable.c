@@ -37,10 +37,29 @@ static inline void srq_storeb(void *p, vecb v)
     memcpy(p, &v, sizeof v);
 }
 
-static inline void srq_store_codes(void *p, vec v)
+static inline vecb srq_pack(vec a, vec b, vec c, vec d)
 {
-    codes4 codes = __builtin_convertvector(v, codes4);
-    memcpy(p, &codes, sizeof codes);
+    vecb bytes;
+    for (int i = 0; i < LANES; i++) {
+        int32_t v[4] = {a[i], b[i], c[i], d[i]};
+        for (int j = 0; j < 4; j++)
+            bytes[j * LANES + i] = (uint8_t)(v[j] < 0 ? 0 : v[j] > 255 ? 255 : v[j]);
+    }
+    return bytes;
+}
+
+static inline vecb srq_clipb(vecb v, uint8_t low, uint8_t high)
+{
+    for (int i = 0; i < BYTES; i++)
+        v[i] = v[i] < low ? low : v[i] > high ? high : v[i];
+    return v;
+}
+
+/* Outputs are a multiple of 16, so that all four vectors are stored. */
+static inline void srq_store_part(void *p, vecb v, int count)
+{
+    (void)count;
+    memcpy(p, &v, sizeof v);
 }
 
 static inline vec srq_round(vecf v)
@@ -69,6 +88,7 @@ static inline vecf srq_sloped(vecf v, vecf slope)
 #define STORE(p, v) srq_store(p, v)
 #define ADD(a, b) ((a) + (b))
 #define SUB(a, b) ((a) - (b))
+#define ZERO ((vec){0})
 #define LOADB(p) srq_loadb(p)
 #define STOREB(p, v) srq_storeb(p, v)
 #define ADDB(a, b) ((a) + (b))
@@ -83,7 +103,9 @@ static inline vecf srq_sloped(vecf v, vecf slope)
 #define CLIP(v, low, high) srq_clip(v, low, high)
 #define SLOPED(v, s) srq_sloped(v, s)
 #define LOAD_CODES(p) __builtin_convertvector(srq_load_codes(p), vec)
-#define STORE_CODES(p, v) srq_store_codes(p, v)
+#define CLIPB(v, low, high) srq_clipb(v, low, high)
+#define PACK(a, b, c, d) srq_pack(a, b, c, d)
+#define STORE_PART(p, v, count) srq_store_part(p, v, count)
 
 #define NAME(x) srq_portable_##x
 #define VECTORS 1

@@ -4,7 +4,13 @@
 #define NAME(x) srq_vnni512_##x
 #define VECTORS 4
 #define QUAD 4
-#define DOT(sum, a, w) _mm512_dpbusd_epi32(sum, a, w)
+/* In assembly, as GCC 12 moves the sums of the intrinsic to the stack. */
+INLINE __m512i srq_dpbusd(__m512i sum, __m512i a, __m512i w)
+{
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(w));
+    return sum;
+}
+#define DOT(sum, a, w) srq_dpbusd(sum, a, w)
 #include "dots.h"
 #include "template.h"
 

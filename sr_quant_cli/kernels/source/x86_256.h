@@ -15,6 +15,7 @@ typedef __m256 vecf;
 #define STORE(p, v) _mm256_storeu_si256((__m256i *)(p), v)
 #define ADD(a, b) _mm256_add_epi32(a, b)
 #define SUB(a, b) _mm256_sub_epi32(a, b)
+#define ZERO _mm256_setzero_si256()
 #define LOADW(p) LOAD(p)
 #define SPLAT_CODES(p) _mm256_set1_epi32(*(const int32_t *)(p))
 
@@ -22,7 +23,7 @@ typedef __m256 vecf;
 #define STOREB(p, v) STORE(p, v)
 #define ADDB(a, b) _mm256_add_epi8(a, b)
 #define SUBB(a, b) _mm256_sub_epi8(a, b)
-#define SPLATB(x) _mm256_set1_epi8((char)(x))
+#define SPLATB(x) _mm256_set1_epi8((char)(int)(x))
 
 #define LOADF(p) _mm256_loadu_ps(p)
 #define SPLATF(x) _mm256_set1_ps(x)
@@ -34,13 +35,25 @@ typedef __m256 vecf;
 #define SLOPED(v, s) \
     _mm256_blendv_ps(v, _mm256_mul_ps(v, s), _mm256_cmp_ps(v, _mm256_setzero_ps(), _CMP_LT_OQ))
 #define LOAD_CODES(p) _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(p)))
-#define STORE_CODES(p, v) _mm_storel_epi64((__m128i *)(p), srq_pack8(v))
+#define CLIPB(v, low, high) _mm256_min_epu8(_mm256_max_epu8(v, low), high)
 
-static inline __m128i srq_pack8(__m256i v)
+/* Saturated bytes of four vectors, in their order. */
+static inline __m256i srq_pack(__m256i a, __m256i b, __m256i c, __m256i d)
 {
-    __m128i both = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
-    return _mm_packus_epi16(both, both);
+    __m256i lanes = _mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+    return _mm256_permutevar8x32_epi32(lanes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
+#define PACK(a, b, c, d) srq_pack(a, b, c, d)
+
+/* Stores the bytes of `count` vectors, 2 or 4. */
+static inline __attribute__((always_inline)) void srq_store_part(uint8_t *p, __m256i v, int count)
+{
+    if (count == 4)
+        _mm256_storeu_si256((__m256i *)p, v);
+    else
+        _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(v));
+}
+#define STORE_PART(p, v, count) srq_store_part(p, v, count)
 
 #define SPLAT16(x) _mm256_set1_epi16(x)
 #define ADD16(a, b) _mm256_add_epi16(a, b)
