@@ -1,15 +1,18 @@
 """Programs on pictures: memory, threads, and calls of the compiled library."""
 
+import ctypes
+from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from ctypes import c_float, c_int32, c_ssize_t, c_uint8, c_void_p
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from ctypes import c_void_p
+from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sr_quant_cli.kernels.library import Conv, Output, kernels, library
+from sr_quant_cli.kernels import library as c
 from sr_quant_cli.kernels.packing import (
     CHANNELS,
     WINOGRAD_SCALE,
@@ -31,16 +34,17 @@ from sr_quant_cli.kernels.program import (
 
 _SLACK = 16
 """Pixels behind the last row that kernels may read, as they take several pixels at a time."""
-
-Band = Callable[[int, int, int], None]
-"""A step on the rows ``first`` to ``last``, by the thread of a number: (number, first, last)."""
+_RESULT = ""
+"""Name of the picture that is given, and of the one that is made; they are not in our memory."""
+_PLANS = 9
+"""Sizes that are remembered: tiles inside a picture, at its sides and at its corners."""
 
 
 @dataclass(frozen=True)
 class _Picture:
-    """Memory of a picture of codes, with a border of ``pad`` pixels."""
+    """A picture of codes in memory, with a border of ``pad`` pixels."""
 
-    bytes: NDArray[np.uint8]
+    address: int
     height: int
     width: int
     channels: int
@@ -51,19 +55,35 @@ class _Picture:
         """Bytes from one row to the next."""
         return (self.width + 2 * self.pad) * self.channels
 
-    def at(self, channel: int = 0) -> int:
-        """Address of a channel of the first pixel inside the border."""
-        return int(self.bytes.ctypes.data) + self.pad * (self.row + self.channels) + channel
+    @property
+    def bytes(self) -> int:
+        """Bytes of the picture with its border, and of what kernels may read behind it."""
+        return (self.height + 2 * self.pad) * self.row + _SLACK * self.channels
 
-    def pixels(self) -> NDArray[np.uint8]:
-        """View without border, ``[height, width, channels]``."""
-        rows = self.bytes[: (self.height + 2 * self.pad) * self.row]
-        whole = rows.reshape(self.height + 2 * self.pad, -1, self.channels)
-        return whole[self.pad : self.pad + self.height, self.pad : self.pad + self.width]
+    def at(self, channel: int = 0) -> c.CPlace:
+        """Find a channel of the first pixel inside the border."""
+        inside = self.address + self.pad * (self.row + self.channels)
+        return c.CPlace(inside + channel, self.row, self.channels)
+
+
+@dataclass
+class _Plan:
+    """The steps for pictures of one size, as the library reads them.
+
+    Attributes
+    ----------
+    kept
+        What the steps point at.
+    """
+
+    steps: "ctypes.Array[c.CStep]"
+    height: int
+    width: int
+    kept: list[Any] = field(default_factory=list)
 
 
 class Executor:
-    """A program that is ready to run on pictures of any size, one at a time.
+    """A program that is ready to run on pictures of any size.
 
     Parameters
     ----------
@@ -77,21 +97,22 @@ class Executor:
     """
 
     def __init__(self, program: Program, threads: int) -> None:
-        isas = kernels()
+        isas = c.kernels()
         self.program, self.isa = program, isas[0].name
-        self._packed: dict[Convolution, Packed] = {
+        self._steps, self._together = _prepared(program)
+        self._packed: dict[Step, Packed] = {
             step: pack(step.weights, step.source.codes, isas)
-            for step in program.steps
+            for step in self._steps
             if isinstance(step, Convolution)
         }
         self._pad = 1 + max((packed.radius for packed in self._packed.values()), default=0)
         inputs = max((packed.inputs for packed in self._packed.values()), default=CHANNELS)
-        self._library = library()
+        self._library = c.library()
         self._scratch = [aligned(self._library.srq_scratch(inputs)) for _ in range(threads)]
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
-        self._unused_after = _unused_after(program)
-        self._spare: list[NDArray[np.uint8]] = []
-        self._pictures: dict[str, _Picture] = {}
+        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+        self._arena = aligned(0)
+        self._plans: dict[tuple[int, int], _Plan] = {}
+        self._lock = Lock()
 
     def winograd_layers(self) -> int:
         """Count the convolutions that run by Winograd's algorithm."""
@@ -106,154 +127,244 @@ class Executor:
             There is not enough memory for the picture.
         """
         program = self.program
-        for axis in (0, 1):
+        for axis in (0, 1) if program.surround else ():
             lr = lr.take(mirrored(lr.shape[axis], program.surround), axis)
-        size = lr.shape[:2]
-        try:
-            first = self._open(program.input, size)
-            for colour in range(3):
-                first.pixels()[..., colour] = program.tables[colour][lr[..., colour]]
-            first.pixels()[..., 3:] = program.input.zero
-            self._enclose(program.input, 0, first.height)
-            for step, unused in zip(program.steps, self._unused_after, strict=True):
-                for place in step.targets:
-                    self._open(place.codes, size)
-                self._run(step)
-                for name in unused:
-                    self._spare.append(self._pictures.pop(name).bytes)
-            result = self._pictures[program.output.name].pixels()
-            crop = program.scale * program.surround
-            inside = result[crop : len(result) - crop, crop : result.shape[1] - crop, :3]
-            return np.ascontiguousarray(inside)
-        finally:
-            self._spare += [picture.bytes for picture in self._pictures.values()]
-            self._pictures.clear()
+        lr = np.ascontiguousarray(lr)
+        with self._lock:
+            plan = self._plan(*lr.shape[:2])
+            result = np.empty((plan.height, plan.width, 3), np.uint8)
+            plan.steps[0].in_ = c.CPlace(lr.ctypes.data, lr.strides[0], 3)
+            plan.steps[len(plan.steps) - 1].out = c.CPlace(result.ctypes.data, result.strides[0], 3)
+            self._execute(plan)
+        crop = program.scale * program.surround
+        inside = result[crop : len(result) - crop, crop : result.shape[1] - crop]
+        return np.ascontiguousarray(inside)
 
-    def _open(self, codes: Codes, size: tuple[int, int]) -> _Picture:
-        """Find the memory of a picture, or take some; ``size`` is that of the input."""
-        if codes.name in self._pictures:
-            return self._pictures[codes.name]
-        channels = padded(codes.channels)
-        height, width = (codes.enlargement * length for length in size)
-        length = ((height + 2 * self._pad) * (width + 2 * self._pad) + _SLACK) * channels
-        fitting = [spare for spare in self._spare if len(spare) == length]
-        if fitting:
-            memory = fitting[0]
-            self._spare = [spare for spare in self._spare if spare is not memory]
-        else:
-            memory = aligned(length)
-            self._spare = self._spare[-4:]  # of pictures of another size there may be many
-        picture = _Picture(memory, height, width, channels, self._pad)
-        self._pictures[codes.name] = picture
-        return picture
+    def _execute(self, plan: _Plan) -> None:
+        """Run the steps in all threads, this one being the first."""
+        barrier = c.Barrier()
+        count = len(self._scratch)
 
-    def _run(self, step: Step) -> None:
-        """Run a step, its rows shared by the threads."""
-        height = self._pictures[step.source.codes.name].height
-        call = self._call(step)
+        def band(thread: int) -> None:
+            self._library.srq_execute(
+                plan.steps,
+                len(plan.steps),
+                thread,
+                count,
+                ctypes.byref(barrier),
+                _address(self._scratch[thread]),
+            )
 
-        def band(number: int, first: int, last: int) -> None:
-            call(number, first, last)
-            for place in step.targets:
-                factor = place.codes.enlargement // step.source.codes.enlargement
-                self._enclose(place.codes, first * factor, last * factor)
-
-        share = 2 * -(-height // (2 * len(self._scratch)))
-        starts = range(0, height, share)
-        bands = [(number, first, min(first + share, height)) for number, first in enumerate(starts)]
         if self._pool is None:
-            band(*bands[0])
-        else:
-            list(self._pool.map(lambda arguments: band(*arguments), bands))
+            band(0)
+            return
+        others: list[Future[None]] = []
+        try:
+            others += (self._pool.submit(band, thread) for thread in range(1, count))
+            band(0)
+        except BaseException:
+            self._library.srq_stop(ctypes.byref(barrier))
+            raise
+        finally:
+            for other in others:
+                other.result()
 
-    def _enclose(self, codes: Codes, first: int, last: int) -> None:
-        """Fill the border beside rows with the code of zero, and above and below the picture."""
-        picture = self._pictures[codes.name]
-        self._library.srq_border(
-            c_void_p(picture.at()),
-            c_ssize_t(picture.row),
-            picture.channels,
-            picture.pad,
-            c_uint8(codes.zero),
-            picture.height,
-            picture.width,
-            first,
-            last,
-        )
+    def _plan(self, height: int, width: int) -> _Plan:
+        """Lay out the pictures in memory and prepare the steps."""
+        if plan := self._plans.get((height, width)):
+            return plan
+        pictures, size = self._layout(height, width)
+        if size > len(self._arena):
+            self._plans.clear()
+            self._arena = aligned(0)  # so that both are not there at the same time
+            self._arena = aligned(size)
+        elif len(self._plans) >= _PLANS:
+            self._plans.clear()
+        first = int(self._arena.ctypes.data)
+        there = {
+            name: replace(picture, address=first + picture.address)
+            for name, picture in pictures.items()
+        }
+        scale = self.program.output.enlargement
+        plan = _Plan((c.CStep * len(self._steps))(), scale * height, scale * width)
+        for step, raw in zip(self._steps, plan.steps, strict=True):
+            self._fill(raw, step, there, (height, width), plan.kept)
+        self._plans[height, width] = plan
+        return plan
 
-    def _memory(self, place: Place) -> tuple[c_void_p, c_ssize_t, c_int32]:
-        """Address, bytes of a row and bytes of a pixel."""
-        picture = self._pictures[place.codes.name]
-        return c_void_p(picture.at(place.first)), c_ssize_t(picture.row), c_int32(picture.channels)
+    def _layout(self, height: int, width: int) -> tuple[dict[str, _Picture], int]:
+        """Give each picture a place that no other one needs at the same time; bytes of all."""
+        last = {
+            place.codes.name: index
+            for index, step in enumerate(self._steps)
+            for place in (*step.sources, *step.targets)
+        }
+        pictures: dict[str, _Picture] = {}
+        free: list[tuple[int, int]] = []
+        size = 0
+        for index, step in enumerate(self._steps):
+            for codes in (place.codes for place in step.targets):
+                if codes.name in pictures or codes.name == _RESULT:
+                    continue
+                new = _Picture(
+                    size,
+                    codes.enlargement * height,
+                    codes.enlargement * width,
+                    padded(codes.channels),
+                    self._pad,
+                )
+                length = -(-new.bytes // 64) * 64
+                fitting = [(space, at) for space, at in free if space == length]
+                if fitting:
+                    free.remove(fitting[0])
+                    new = replace(new, address=fitting[0][1])
+                else:
+                    size += length
+                pictures[codes.name] = new
+            for name, picture in pictures.items():
+                if last[name] == index:
+                    free.append((-(-picture.bytes // 64) * 64, picture.address))
+        return pictures, size
 
-    def _call(self, step: Step) -> Band:
-        """Prepare the call of the library for a step."""
-        if isinstance(step, Convolution):
-            return self._convolve(step)
-        further: list[Any]
+    def _fill(
+        self,
+        raw: c.CStep,
+        step: Step,
+        pictures: dict[str, _Picture],
+        size: tuple[int, int],
+        kept: list[Any],
+    ) -> None:
+        """Write a step as the library reads it."""
+
+        def at(place: Place) -> c.CPlace:
+            if place.codes.name not in pictures:  # those of the caller
+                return c.CPlace()
+            return pictures[place.codes.name].at(place.first)
+
+        enlargement = step.source.codes.enlargement
+        raw.height, raw.width = (enlargement * length for length in size)
+        raw.in_, raw.out = at(step.source), at(step.target)
+        for border, place in zip(raw.borders, step.targets, strict=False):
+            if picture := pictures.get(place.codes.name):
+                border.picture, border.pad = picture.at(), picture.pad
+                border.height, border.width = picture.height, picture.width
+                border.zero = place.codes.zero
+                border.factor = place.codes.enlargement // enlargement
         match step:
+            case Convolution():
+                raw.kind = c.CONVOLUTION
+                self._fill_convolution(raw, step, at, kept)
             case Recode():
-                function = self._library.srq_recode
-                further = [_address(step.table), 256 if step.table.ndim > 1 else 0]
+                raw.kind, raw.channels = c.RECODE, step.channels
+                raw.table = _address(step.table)
+                raw.table_step = 256 if step.table.ndim > 1 else 0
             case Add():
-                function = self._library.srq_add
-                numbers = step.scale, step.right_scale, step.constant, step.low, step.high
-                further = [c_float(number) for number in numbers]
+                raw.kind, raw.channels, raw.other = c.ADD, step.channels, at(step.right)
+                raw.scale, raw.other_scale = step.scale, step.right_scale
+                raw.constant, raw.low, raw.high = step.constant, step.low, step.high
             case Shuffle():
-                function = self._library.srq_shuffle
-                further = [step.factor]
-        places = [x for place in (*step.sources, *step.targets) for x in self._memory(place)]
-        width = self._pictures[step.source.codes.name].width
-        arguments = [*places, step.channels, *further, width]
-        return lambda _, first, last: function(*arguments, first, last)
+                raw.kind, raw.channels, raw.factor = c.SHUFFLE, step.channels, step.factor
+                raw.pixel_step, raw.channel_step = 1, step.factor**2
+                if step in self._together:
+                    raw.pixel_step, raw.channel_step = step.channels, 1
 
-    def _convolve(self, step: Convolution) -> Band:
+    def _fill_convolution(
+        self,
+        raw: c.CStep,
+        step: Convolution,
+        at: Callable[[Place], c.CPlace],
+        kept: list[Any],
+    ) -> None:
         packed = self._packed[step]
-        codes, row, pixel = self._memory(step.source)
         reach = range(-packed.radius, packed.radius + 1)
-        offsets = np.array([y * row.value + x * pixel.value for y in reach for x in reach], np.intp)
-        conv = Conv(
+        offsets = [y * raw.in_.row + x * raw.in_.step for y in reach for x in reach]
+        window = np.array(offsets, np.intp)
+        conv = c.Conv(
             packed.winograd,
             len(packed.weights),
             packed.inputs,
             packed.outputs,
-            pixel,
-            _address(offsets),
+            raw.in_.step,
+            _address(window),
             _address(packed.shifts),
             _address(packed.weights),
             _address(packed.start),
         )
-        scale = step.scale / np.float32(WINOGRAD_SCALE if packed.winograd else 1)
-        vectors = [_vector(scale, packed), _vector(step.bias, packed)]
-        out = Output(
-            scale=_address(vectors[0]),
-            bias=_address(vectors[1]),
+
+        def vector(values: NDArray[Any]) -> c_void_p:
+            """Values of the outputs, with zeros for those that pad them."""
+            padded = np.zeros(packed.outputs, np.float32)
+            padded[: len(values)] = values
+            kept.append(padded)
+            return _address(padded)
+
+        out = c.Output(
+            scale=vector(step.scale / np.float32(WINOGRAD_SCALE if packed.winograd else 1)),
+            bias=vector(step.bias),
             zero=step.zero,
             low=step.low,
             high=step.high,
         )
+        out.codes, out.stride, out.step = _parts(raw.out)
         if step.slope is not None:
-            vectors.append(_vector(step.slope, packed))
-            out.slope = _address(vectors[-1])
+            out.slope = vector(step.slope)
         if step.skip is not None:
-            out.skip, out.skip_stride, out.skip_step = self._memory(step.skip.place)
+            out.skip, out.skip_stride, out.skip_step = _parts(at(step.skip.place))
             out.own, out.other, out.constant = step.skip.own, step.skip.other, step.skip.constant
             out.skip_low, out.skip_high = step.skip.low, step.skip.high
-        out.codes, out.stride, out.step = self._memory(step.target)
         if step.again is not None:
             again = step.again
-            vectors.append(_vector(again.bias, packed))
-            out.again, out.again_stride, out.again_step = self._memory(again.place)
-            out.again_scale, out.again_bias = again.scale, _address(vectors[-1])
+            out.again, out.again_stride, out.again_step = _parts(at(again.place))
+            out.again_scale, out.again_bias = again.scale, vector(again.bias)
             out.again_low, out.again_high = again.low, again.high
-        width = self._pictures[step.source.codes.name].width
+        raw.run = ctypes.cast(packed.isa.run, c_void_p)
+        raw.conv, raw.output = ctypes.pointer(conv), ctypes.pointer(out)
+        kept += [window, conv, out]
 
-        def call(number: int, first: int, last: int) -> None:
-            scratch = _address(self._scratch[number])
-            packed.isa.run(conv, out, codes, row, width, first, last, scratch)
 
-        call.__dict__["kept"] = (offsets, vectors)  # the structures hold addresses alone
-        return call
+def _prepared(program: Program) -> tuple[list[Step], frozenset[Step]]:
+    """Add reading of the input and writing of the output to the steps.
+
+    The channels of a convolution that a PixelShuffle alone reads are put in the order of the
+    pixels, ``(i * factor + j) * channels + c``.
+
+    Returns
+    -------
+    The steps, and the PixelShuffles whose input is in that order.
+    """
+    levels = Codes(_RESULT, 3, 1, 0, 0, 255)
+    steps: list[Step] = [Recode(Place(levels), Place(program.input), 3, program.tables)]
+    readers = Counter(place.codes.name for step in program.steps for place in step.sources)
+    together: list[Step] = []
+    for step in program.steps:
+        before = steps[-1]
+        if (
+            isinstance(step, Shuffle)
+            and isinstance(before, Convolution)
+            and before.target == step.source == Place(before.target.codes)
+            and before.skip is None
+            and before.again is None
+            and readers[step.source.codes.name] == 1
+        ):
+            order = np.arange(len(before.weights)).reshape(step.channels, -1).T.ravel()
+            steps[-1] = replace(
+                before,
+                weights=before.weights[order],
+                scale=before.scale[order],
+                bias=before.bias[order],
+                slope=None if before.slope is None else before.slope[order],
+            )
+            together.append(step)
+        steps.append(step)
+    result = Place(replace(program.output, name=_RESULT))
+    end = steps[-1]
+    if isinstance(end, Shuffle) and end.target == Place(program.output):
+        steps[-1] = replace(end, target=result)
+        together = [steps[-1] if step is end else step for step in together]
+    else:
+        same = np.arange(256, dtype=np.uint8)
+        steps.append(Recode(Place(program.output), result, 3, same))
+    return steps, frozenset(together)
 
 
 def mirrored(length: int, width: int) -> NDArray[np.intp]:
@@ -267,24 +378,8 @@ def mirrored(length: int, width: int) -> NDArray[np.intp]:
     return mirror
 
 
-def _unused_after(program: Program) -> list[list[str]]:
-    """Names of the pictures that no step reads or writes after each step."""
-    last = {
-        place.codes.name: index
-        for index, step in enumerate(program.steps)
-        for place in (*step.sources, *step.targets)
-    }
-    last[program.output.name] = len(program.steps)
-    return [
-        [name for name, use in last.items() if use == index] for index in range(len(program.steps))
-    ]
-
-
-def _vector(values: NDArray[Any], packed: Packed) -> NDArray[np.float32]:
-    """Values of the outputs, with zeros for those that pad them."""
-    vector = np.zeros(packed.outputs, np.float32)
-    vector[: len(values)] = values
-    return vector
+def _parts(place: c.CPlace) -> tuple[Any, Any, Any]:
+    return place.codes, place.row, place.step
 
 
 def _address(array: NDArray[Any]) -> c_void_p:

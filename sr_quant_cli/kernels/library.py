@@ -73,6 +73,63 @@ class Output(ctypes.Structure):
     )
 
 
+class CPlace(ctypes.Structure):
+    """``srq_place`` of ``kernels.h``."""
+
+    _fields_ = (("codes", c_void_p), ("row", c_ssize_t), ("step", c_int32))
+
+
+class Border(ctypes.Structure):
+    """``srq_border`` of ``kernels.h``."""
+
+    _fields_ = (
+        ("picture", CPlace),
+        ("pad", c_int32),
+        ("zero", c_int32),
+        ("height", c_int32),
+        ("width", c_int32),
+        ("factor", c_int32),
+    )
+
+
+CONVOLUTION, RECODE, ADD, SHUFFLE = range(4)
+"""kinds of steps"""
+
+
+class CStep(ctypes.Structure):
+    """``srq_step`` of ``kernels.h``."""
+
+    _fields_ = (
+        ("kind", c_int32),
+        ("channels", c_int32),
+        ("height", c_int32),
+        ("width", c_int32),
+        ("in_", CPlace),
+        ("other", CPlace),
+        ("out", CPlace),
+        ("borders", Border * 2),
+        ("run", c_void_p),
+        ("conv", ctypes.POINTER(Conv)),
+        ("output", ctypes.POINTER(Output)),
+        ("table", c_void_p),
+        ("table_step", c_int32),
+        ("factor", c_int32),
+        ("pixel_step", c_int32),
+        ("channel_step", c_int32),
+        ("scale", c_float),
+        ("other_scale", c_float),
+        ("constant", c_float),
+        ("low", c_float),
+        ("high", c_float),
+    )
+
+
+class Barrier(ctypes.Structure):
+    """``srq_barrier`` of ``kernels.h``."""
+
+    _fields_ = (("waiting", c_int32), ("round", c_int32), ("stopped", c_int32))
+
+
 _RUN = ctypes.CFUNCTYPE(
     None,
     ctypes.POINTER(Conv),
@@ -133,6 +190,7 @@ def _load() -> ctypes.CDLL | None:
         return None
     loaded.srq_isa_at.restype = ctypes.POINTER(_Isa)
     loaded.srq_scratch.restype = c_int64
+    loaded.srq_execute.restype = None
     return loaded
 
 

@@ -84,6 +84,43 @@ typedef struct {
 
 #define SRQ_TILES 6     /* pixels or tiles that share a load of weights */
 
+/* Channels of a picture: the first of them of its first pixel. */
+typedef struct {
+    uint8_t *codes;
+    ptrdiff_t row;      /* bytes from one row to the next */
+    int32_t step;       /* bytes from one pixel to the next */
+} srq_place;
+
+/* A border to fill with the code of zero. */
+typedef struct {
+    srq_place picture;  /* from channel 0 on */
+    int32_t pad, zero;
+    int32_t height, width;
+    int32_t factor;     /* rows for one of the step that writes them; 0: there is no border */
+} srq_border;
+
+enum { SRQ_CONVOLUTION, SRQ_RECODE, SRQ_ADD, SRQ_SHUFFLE };
+
+/* A step of a program, on all rows of its input; see steps.c. */
+typedef struct {
+    int32_t kind, channels;
+    int32_t height, width;      /* of the input */
+    srq_place in, other, out;   /* `other`: right term of a sum */
+    srq_border borders[2];      /* of what it writes */
+    srq_run *run;               /* SRQ_CONVOLUTION */
+    const srq_conv *conv;
+    const srq_output *output;
+    const uint8_t *table;       /* SRQ_RECODE */
+    int32_t table_step;
+    int32_t factor, pixel_step, channel_step;       /* SRQ_SHUFFLE */
+    float scale, other_scale, constant, low, high;  /* SRQ_ADD */
+} srq_step;
+
+/* Where threads wait for each other; starts as zeros. */
+typedef struct {
+    int32_t waiting, round, stopped;
+} srq_barrier;
+
 extern const srq_isa srq_portable;
 
 #endif

@@ -1,9 +1,24 @@
-/* The steps between convolutions: other codes, sums, PixelShuffle. All pictures have the
-   same rows `first` to `last` and `width`; a pixel is `step` bytes after the one before. */
+/* Programs, and the steps between convolutions: other codes, sums, PixelShuffle. */
 
 #include "kernels.h"
 
 #include <math.h>
+#include <string.h>
+#ifdef _WIN32
+#include <windows.h>
+#define YIELD() SwitchToThread()
+#else
+#include <sched.h>
+#define YIELD() sched_yield()
+#endif
+
+/* Waits so often in a row before others may have the processor. */
+#define SPINS 2000
+
+static const uint8_t *pixels_of(srq_place place, int y)
+{
+    return place.codes + y * place.row;
+}
 
 static uint8_t clipped(float v, float low, float high)
 {
@@ -11,64 +26,118 @@ static uint8_t clipped(float v, float low, float high)
 }
 
 /* out = table[c * table_step + in] */
-SRQ_API void srq_recode(const uint8_t *in, ptrdiff_t in_row, int32_t in_step, uint8_t *out,
-                        ptrdiff_t out_row, int32_t out_step, int32_t channels,
-                        const uint8_t *table, int32_t table_step, int32_t width, int32_t first,
-                        int32_t last)
+static void recode(const srq_step *step, int first, int last)
 {
-    for (int y = first; y < last; y++)
-        for (int x = 0; x < width; x++) {
-            const uint8_t *from = in + y * in_row + (ptrdiff_t)x * in_step;
-            uint8_t *to = out + y * out_row + (ptrdiff_t)x * out_step;
-            for (int c = 0; c < channels; c++)
-                to[c] = table[c * table_step + from[c]];
-        }
-}
-
-/* out = clip(rint(left_scale * left + right_scale * right + constant)) */
-SRQ_API void srq_add(const uint8_t *left, ptrdiff_t left_row, int32_t left_step, const uint8_t *right,
-             ptrdiff_t right_row, int32_t right_step, uint8_t *out, ptrdiff_t out_row,
-             int32_t out_step, int32_t channels, float left_scale, float right_scale,
-             float constant, float low, float high, int32_t width, int32_t first, int32_t last)
-{
-    for (int y = first; y < last; y++)
-        for (int x = 0; x < width; x++) {
-            const uint8_t *a = left + y * left_row + (ptrdiff_t)x * left_step;
-            const uint8_t *b = right + y * right_row + (ptrdiff_t)x * right_step;
-            uint8_t *to = out + y * out_row + (ptrdiff_t)x * out_step;
-            for (int c = 0; c < channels; c++)
-                to[c] = clipped(left_scale * a[c] + (right_scale * b[c] + constant), low, high);
-        }
-}
-
-/* Channels c * factor^2 + i * factor + j of a pixel become channel c of the pixel (i, j) of its
-   factor x factor pixels. Rows and width count pixels of the input. */
-SRQ_API void srq_shuffle(const uint8_t *in, ptrdiff_t in_row, int32_t in_step, uint8_t *out,
-                 ptrdiff_t out_row, int32_t out_step, int32_t channels, int32_t factor,
-                 int32_t width, int32_t first, int32_t last)
-{
-    for (int y = first; y < last; y++)
-        for (int i = 0; i < factor; i++)
-            for (int x = 0; x < width; x++) {
-                const uint8_t *from = in + y * in_row + (ptrdiff_t)x * in_step + i * factor;
-                uint8_t *to = out + (y * factor + i) * out_row + (ptrdiff_t)x * factor * out_step;
-                for (int j = 0; j < factor; j++, to += out_step)
-                    for (int c = 0; c < channels; c++)
-                        to[c] = from[c * factor * factor + j];
-            }
-}
-
-/* Fills the `pad` pixels around the rows `first` to `last`, and above and below the whole picture. */
-SRQ_API void srq_border(uint8_t *picture, ptrdiff_t row, int32_t step, int32_t pad, uint8_t zero,
-                int32_t height, int32_t width, int32_t first, int32_t last)
-{
-    int top = first == 0 ? -pad : first, bottom = last == height ? height + pad : last;
-    for (int y = top; y < bottom; y++) {
-        uint8_t *line = picture + y * row;
-        int inside = y >= 0 && y < height;
-        for (ptrdiff_t at = -(ptrdiff_t)pad * step; at < (inside ? 0 : (ptrdiff_t)(width + pad) * step); at++)
-            line[at] = zero;
-        for (ptrdiff_t at = (ptrdiff_t)width * step; at < (ptrdiff_t)(width + pad) * step; at++)
-            line[at] = zero;
+    for (int y = first; y < last; y++) {
+        const uint8_t *from = pixels_of(step->in, y);
+        uint8_t *to = step->out.codes + y * step->out.row;
+        for (int x = 0; x < step->width; x++, from += step->in.step, to += step->out.step)
+            for (int c = 0; c < step->channels; c++)
+                to[c] = step->table[c * step->table_step + from[c]];
     }
+}
+
+/* out = clip(rint(scale * in + other_scale * other + constant)) */
+static void add(const srq_step *step, int first, int last)
+{
+    for (int y = first; y < last; y++) {
+        const uint8_t *left = pixels_of(step->in, y), *right = pixels_of(step->other, y);
+        uint8_t *to = step->out.codes + y * step->out.row;
+        for (int x = 0; x < step->width; x++) {
+            for (int c = 0; c < step->channels; c++) {
+                float both = step->other_scale * right[c] + step->constant;
+                to[c] = clipped(step->scale * left[c] + both, step->low, step->high);
+            }
+            left += step->in.step, right += step->other.step, to += step->out.step;
+        }
+    }
+}
+
+/* PixelShuffle: channels (i * factor + j) * pixel_step + c * channel_step of a pixel become channel
+   c of the pixel (i, j) of its factor x factor pixels. */
+static void shuffle(const srq_step *step, int first, int last)
+{
+    int factor = step->factor, pixel_step = step->pixel_step, channel_step = step->channel_step;
+    for (int y = first; y < last; y++)
+        for (int i = 0; i < factor; i++) {
+            const uint8_t *from = pixels_of(step->in, y) + i * factor * pixel_step;
+            uint8_t *to = step->out.codes + (y * factor + i) * step->out.row;
+            int whole = channel_step == 1 && step->out.step == pixel_step;
+            for (int x = 0; x < step->width; x++, from += step->in.step)
+                if (whole) {
+                    memcpy(to, from, (size_t)factor * pixel_step);
+                    to += factor * pixel_step;
+                } else
+                    for (int j = 0; j < factor; j++, to += step->out.step)
+                        for (int c = 0; c < step->channels; c++)
+                            to[c] = from[j * pixel_step + c * channel_step];
+        }
+}
+
+/* Fills the `pad` pixels beside the rows `first` to `last`, and above and below the whole picture. */
+static void enclose(const srq_border *border, int first, int last)
+{
+    int pad = border->pad, step = border->picture.step;
+    int top = first == 0 ? -pad : first, bottom = last == border->height ? last + pad : last;
+    for (int y = top; y < bottom; y++) {
+        uint8_t *line = border->picture.codes + y * border->picture.row;
+        int inside = y >= 0 && y < border->height;
+        size_t before = (size_t)(inside ? pad : border->width + 2 * pad) * step;
+        memset(line - pad * step, border->zero, before);
+        if (inside)
+            memset(line + (ptrdiff_t)border->width * step, border->zero, (size_t)pad * step);
+    }
+}
+
+/* Returns when all threads are here; 0 when the program is stopped. */
+static int wait(srq_barrier *barrier, int threads)
+{
+    int32_t round = __atomic_load_n(&barrier->round, __ATOMIC_ACQUIRE);
+    if (__atomic_add_fetch(&barrier->waiting, 1, __ATOMIC_ACQ_REL) == threads) {
+        __atomic_store_n(&barrier->waiting, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&barrier->round, round + 1, __ATOMIC_RELEASE);
+    }
+    for (int spins = 0; __atomic_load_n(&barrier->round, __ATOMIC_ACQUIRE) == round; spins++) {
+        if (__atomic_load_n(&barrier->stopped, __ATOMIC_RELAXED))
+            return 0;
+        if (spins >= SPINS)
+            YIELD();
+    }
+    return 1;
+}
+
+/* Runs the steps on the rows of one of `threads` threads, which all call this at the same time.
+   `scratch` holds srq_scratch() bytes, aligned to 64. */
+SRQ_API void srq_execute(const srq_step *steps, int32_t count, int32_t thread, int32_t threads,
+                         srq_barrier *barrier, uint8_t *scratch)
+{
+    for (int s = 0; s < count; s++) {
+        const srq_step *step = steps + s;
+        int share = (step->height + 2 * threads - 1) / (2 * threads) * 2;  /* even, for Winograd */
+        int first = thread * share < step->height ? thread * share : step->height;
+        int last = first + share < step->height ? first + share : step->height;
+        if (first < last) {
+            switch (step->kind) {
+            case SRQ_CONVOLUTION:
+                step->run(step->conv, step->output, step->in.codes, step->in.row, step->width,
+                          first, last, scratch);
+                break;
+            case SRQ_RECODE: recode(step, first, last); break;
+            case SRQ_ADD: add(step, first, last); break;
+            case SRQ_SHUFFLE: shuffle(step, first, last); break;
+            }
+            for (int b = 0; b < 2; b++)
+                if (step->borders[b].factor)
+                    enclose(&step->borders[b], first * step->borders[b].factor,
+                            last * step->borders[b].factor);
+        }
+        if (threads > 1 && !wait(barrier, threads))
+            return;
+    }
+}
+
+/* Lets threads that wait return. */
+SRQ_API void srq_stop(srq_barrier *barrier)
+{
+    __atomic_store_n(&barrier->stopped, 1, __ATOMIC_RELAXED);
 }
