@@ -6,7 +6,9 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from copy import copy
 from types import FrameType
 from typing import NoReturn, TextIO
 
@@ -30,6 +32,7 @@ from sr_quant_cli.cli import (
     runs,
     upscale,
 )
+from sr_quant_cli.cli.direct import DirectGroup
 from sr_quant_cli.cli.grouped import grouped
 from sr_quant_cli.errors import SrqError, out_of_memory
 from sr_quant_cli.report.terminal import TerminalReporter, say
@@ -38,6 +41,7 @@ from sr_quant_cli.system.reporting import reporting
 
 app = typer.Typer(
     name="srq",
+    cls=DirectGroup,
     epilog="Example: srq upscale photo.jpg. Every command shows its own with --help.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -93,7 +97,7 @@ def main() -> None:
         _leave_terminal()
     try:
         with reporting(TerminalReporter(_in_flags)):
-            code = app(standalone_mode=False)
+            code = _needed(sys.argv[1:])(standalone_mode=False)
         sys.stdout.flush()
     except SystemExit as ended:
         if isinstance(ended.__context__, BrokenPipeError):  # Typer exits on it
@@ -116,6 +120,19 @@ def main() -> None:
         _fail(f"{usage_error(error)} (see --help)", 2)
     else:
         sys.exit(code or 0)
+
+
+def _needed(arguments: Sequence[str]) -> typer.Typer:
+    """Reduce the app to the command that the first argument names; making all takes time."""
+    first = arguments[0] if arguments else ""
+    needed = copy(app)
+    needed.registered_commands = [
+        command
+        for command in app.registered_commands
+        if first == (command.name or getattr(command.callback, "__name__", ""))
+    ]
+    needed.registered_groups = [group for group in app.registered_groups if first == group.name]
+    return needed if needed.registered_commands or needed.registered_groups else app
 
 
 def _in_flags(text: str) -> str:

@@ -5,9 +5,11 @@ from typing import Any
 
 from typer.core import TyperCommand
 
+from sr_quant_cli.cli.direct import convert_directly
+
 
 def grouped(groups: Mapping[str, Sequence[str]]) -> type[TyperCommand]:
-    """Make a class of commands whose help lists options in groups.
+    """Make a class of commands whose help lists options in groups, converted directly.
 
     Parameters
     ----------
@@ -17,6 +19,10 @@ def grouped(groups: Mapping[str, Sequence[str]]) -> type[TyperCommand]:
     titles = {name: title for title, names in groups.items() for name in names}
 
     class Grouped(TyperCommand):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            convert_directly(self.get_params(ctx), self.callback)
+            return super().parse_args(ctx, args)
+
         def format_options(self, ctx: Any, formatter: Any) -> None:
             listed: dict[str, list[tuple[str, str]]] = {"Arguments": [], **{t: [] for t in groups}}
             for parameter in self.get_params(ctx):

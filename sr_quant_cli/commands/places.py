@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.imaging.formats import writable_suffixes
+from sr_quant_cli.imaging.formats import can_write, writable_suffixes
 
 STREAM = Path("-")
 """standard input or output in place of a file"""
@@ -43,17 +43,19 @@ def parse_output(output: str | Path | None) -> Place:
     if there and path.is_dir():
         return Place(folder=path)
     suffix, text = path.suffix.lower(), os.fspath(output)
-    known = ", ".join(writable_suffixes())
     as_folder = text.endswith((os.sep, os.altsep or os.sep))
-    if suffix in writable_suffixes() and not as_folder:
+    if not as_folder and can_write(suffix):
         return Place(file=path)
+    if not suffix and not there:
+        return Place(folder=path)
+    known = ", ".join(writable_suffixes())
     if there:
         raise UsageError(
             f"is no folder, and ends in none of {known}",
             field="output",
             value=output,
         )
-    if suffix and not as_folder:
+    if not as_folder:
         raise UsageError(
             f"suffix must be one of {known}; for a folder, write {output}{os.sep}",
             field="output",

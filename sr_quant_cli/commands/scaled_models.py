@@ -7,7 +7,6 @@ from sr_quant_cli.commands.sizes import DEFAULT_FACTOR, SizeRequest, network_sca
 from sr_quant_cli.inference.opening import open_model
 from sr_quant_cli.inference.options import RunOptions
 from sr_quant_cli.inference.upscaler import Upscaler
-from sr_quant_cli.modelfiles.catalog import describe
 from sr_quant_cli.modelfiles.named import Source, has_embedded_model, identify
 from sr_quant_cli.scales import SCALES, check_enlargement
 
@@ -90,6 +89,8 @@ def check_stated_scales(sources: Iterable[Source], scale: int | None) -> None:
     UsageError
         The scales differ.
     """
+    from sr_quant_cli.modelfiles.catalog import describe  # slow to import
+
     for source in sources:
         model = describe(source.path.stem, source)
         if model.scale is not None:

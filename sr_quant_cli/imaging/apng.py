@@ -4,8 +4,6 @@ import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from PIL.PngImagePlugin import putchunk
-
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -21,6 +19,8 @@ def write_apng(path: Path, frames: Iterable[bytes], durations: tuple[int, ...], 
     loop
         Number of times that the animation is shown; 0: forever.
     """
+    from PIL.PngImagePlugin import putchunk  # slow to import
+
     sequence = 0
     with path.open("wb") as file:
         file.write(_SIGNATURE)

@@ -6,17 +6,20 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import PIL.Image
-import PIL.ImageFile
+import PIL
 import pyvips
 from numpy.typing import NDArray
 
 from sr_quant_cli.imaging.failures import UnreadableError, one_line
 from sr_quant_cli.imaging.formats import READABLE
 from sr_quant_cli.imaging.metadata import set_blobs, with_resolution
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
 
 _FORMATS = ("BMP", "PPM", "JPEG2000")
 _BY_SUFFIX = {".tga": ("TGA",)}
@@ -30,7 +33,7 @@ _COMMENT = re.compile(rb"#[^\r\n]*")
 
 
 @contextlib.contextmanager
-def opened(file: BinaryIO, suffix: str) -> Iterator[PIL.ImageFile.ImageFile]:
+def opened(file: BinaryIO, suffix: str) -> "Iterator[ImageFile]":
     """Open a picture without decoding it.
 
     Parameters
@@ -44,11 +47,11 @@ def opened(file: BinaryIO, suffix: str) -> Iterator[PIL.ImageFile.ImageFile]:
         The file is damaged, or in none of the formats that Pillow reads here.
     """
     formats = (*_FORMATS, *_BY_SUFFIX.get(suffix, ()))
-    with _damage(), PIL.Image.open(file, formats=formats) as image:
+    with _damage(), _open(file, *formats) as image:
         yield image
 
 
-def bits_of(image: PIL.ImageFile.ImageFile) -> int:
+def bits_of(image: "ImageFile") -> int:
     """Bits a sample, 8 or 16, that ``load`` decodes an opened picture to."""
     return 16 if _is_deep_ppm(image) or image.mode.startswith("I") else 8
 
@@ -83,7 +86,7 @@ def open_png_frames(content: bytes, *, skip: int) -> Callable[[int], pyvips.Imag
     """
     turn = threading.Lock()
     with _damage():
-        image = PIL.Image.open(io.BytesIO(content), formats=("PNG",))
+        image = _open(io.BytesIO(content), "PNG")
 
     def frame(index: int) -> pyvips.Image:
         with turn, _damage():
@@ -101,7 +104,7 @@ def load_lab_page(file: BinaryIO, page: int) -> pyvips.Image:
     UnreadableError
         The page is damaged, or of another kind.
     """
-    with _damage(), PIL.Image.open(file, formats=("TIFF",)) as image:
+    with _damage(), _open(file, "TIFF") as image:
         image.seek(page)
         if image.mode != "LAB":
             raise UnreadableError(f"its pixels are of an unknown kind ({image.mode})")
@@ -120,11 +123,17 @@ def jpeg_comments(file: BinaryIO) -> tuple[tuple[str, str], ...]:
     """Read the comment of a JPEG file, as keyword and text."""
     file.seek(0)
     with contextlib.suppress(UnreadableError), _damage():
-        with PIL.Image.open(file, formats=("JPEG",)) as image:
+        with _open(file, "JPEG") as image:
             comment = image.info.get("comment")
         if comment:
             return (("Comment", comment.decode("utf-8", "replace").rstrip("\0")),)
     return ()
+
+
+def _open(file: BinaryIO, *formats: str) -> "ImageFile":
+    from PIL import Image  # slow to import, and most pictures do without
+
+    return Image.open(file, formats=formats)
 
 
 @contextlib.contextmanager
@@ -144,7 +153,7 @@ def _damage() -> Iterator[None]:
         raise UnreadableError(f"it is damaged: {one_line(error)}") from error
 
 
-def _array(image: PIL.Image.Image) -> NDArray[Any]:
+def _array(image: "Image") -> NDArray[Any]:
     palette = "RGBA" if "transparency" in image.info else "RGB"
     mode = {"P": palette, **_MODES}.get(image.mode, image.mode)
     return np.asarray(image.convert(mode))
@@ -156,17 +165,17 @@ def _to_vips(pixels: NDArray[Any]) -> pyvips.Image:
     return pyvips.Image.new_from_array(pixels, interpretation=spaces[colour])
 
 
-def _is_deep_ppm(image: PIL.ImageFile.ImageFile) -> bool:
+def _is_deep_ppm(image: "ImageFile") -> bool:
     return image.format == "PPM" and bool(image.tile) and _highest(image) > 255
 
 
-def _highest(image: PIL.ImageFile.ImageFile) -> int:
+def _highest(image: "ImageFile") -> int:
     """Highest level that a PPM file states."""
     arguments = image.tile[0].args
     return int(arguments[1]) if isinstance(arguments, tuple) and len(arguments) > 1 else 255
 
 
-def _deep_ppm(file: BinaryIO, image: PIL.ImageFile.ImageFile) -> NDArray[np.uint16]:
+def _deep_ppm(file: BinaryIO, image: "ImageFile") -> NDArray[np.uint16]:
     """Decode a PPM or PGM file of more than 8 bits, of which Pillow keeps 8."""
     decoder, _, offset, _ = image.tile[0]
     bands = len(image.getbands())

@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import PIL.ImageCms
 import pyvips
 
 from sr_quant_cli.imaging.failures import UnreadableError
@@ -84,7 +83,9 @@ def _is_srgb(icc: bytes) -> bool:
 
 
 def _profile(icc: bytes) -> Any:
-    return PIL.ImageCms.ImageCmsProfile(io.BytesIO(icc)).profile
+    from PIL.ImageCms import ImageCmsProfile  # slow to import
+
+    return ImageCmsProfile(io.BytesIO(icc)).profile
 
 
 def _by_profile(image: pyvips.Image, deep: bool) -> pyvips.Image:

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL.PngImagePlugin import PngInfo, putchunk
-
 from sr_quant_cli.imaging import exif
 from sr_quant_cli.imaging.metadata import Metadata
 
@@ -27,19 +25,8 @@ def finish_png(path: Path, metadata: Metadata) -> None:
     """Add comments and IPTC data, and correct the resolution that libvips makes up."""
     if metadata.resolution is None:
         _forget_resolution(path)
-    texts = PngInfo()
-    for keyword, text in metadata.comments:
-        try:
-            text.encode("latin-1")
-        except UnicodeEncodeError:
-            texts.add_itxt(keyword, text)
-        else:
-            texts.add_text(keyword, text)
-    if metadata.iptc:
-        # The form in which ImageMagick and ExifTool look for it.
-        texts.add_text("Raw profile type iptc", _as_profile("iptc", metadata.iptc), zip=True)
-    if texts.chunks:
-        _insert(path, _PNG_HEADER, lambda file: _write_chunks(file, texts))
+    if metadata.comments or metadata.iptc:
+        _insert(path, _PNG_HEADER, lambda file: _write_texts(file, metadata))
 
 
 def finish_jpeg(path: Path, metadata: Metadata) -> None:
@@ -80,7 +67,20 @@ def _as_profile(name: str, data: bytes) -> str:
     return f"\n{name}\n{len(data):8}\n{lines}\n"
 
 
-def _write_chunks(file: BinaryIO, texts: PngInfo) -> None:
+def _write_texts(file: BinaryIO, metadata: Metadata) -> None:
+    from PIL.PngImagePlugin import PngInfo, putchunk  # slow to import
+
+    texts = PngInfo()
+    for keyword, text in metadata.comments:
+        try:
+            text.encode("latin-1")
+        except UnicodeEncodeError:
+            texts.add_itxt(keyword, text)
+        else:
+            texts.add_text(keyword, text)
+    if metadata.iptc:
+        # The form in which ImageMagick and ExifTool look for it.
+        texts.add_text("Raw profile type iptc", _as_profile("iptc", metadata.iptc), zip=True)
     for kind, content, *_ in texts.chunks:
         putchunk(file, kind, content)
 

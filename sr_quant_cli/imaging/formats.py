@@ -161,6 +161,11 @@ def writable_suffixes() -> tuple[str, ...]:
     return tuple(suffix for form in writable_formats().values() for suffix in form.suffixes)
 
 
+def can_write(suffix: str) -> bool:
+    """Tell if a suffix, in lower case, is one of ``writable_suffixes``, without trying them all."""
+    return any(suffix in form.suffixes and _encodes(form) for form in _FORMATS)
+
+
 @dataclass(frozen=True)
 class SaveOptions:
     """Format of the outputs.
@@ -301,6 +306,7 @@ def picture_files(folder: Path) -> list[Path]:
     return list(list_folder(folder).pictures)
 
 
+@functools.cache
 def _encodes(form: WritableFormat) -> bool:
     """Tell if libvips has an encoder, by encoding one pixel."""
     import pyvips
@@ -326,7 +332,7 @@ def _format_of_suffix(path: Path) -> WritableFormat:
     suffix = path.suffix.lower()
     for form in _FORMATS:
         if suffix in form.suffixes:
-            if form.key not in writable_formats():
+            if not _encodes(form):
                 raise UsageError(f"cannot write {path}: {_LACKING} {form}")
             return form
     known = ", ".join(writable_suffixes())

@@ -4,6 +4,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from sr_quant_cli.errors import FailedError, SrqError, UnsupportedGraphError
 from sr_quant_cli.inference.graph_cache import Prepared, alone, open_graph
 from sr_quant_cli.runtimes.base import Pixels, Runtime
@@ -17,6 +19,9 @@ AGREES = 0.05
 
 MARGIN = 0.15
 """share of the time by which a runtime must be faster than a preferred one"""
+
+_SIDE = 128
+"""LR pixels per side of an empty picture, for runtimes that take as long for any"""
 
 _ROUNDS = 5
 _ENOUGH = 4.0
@@ -63,6 +68,13 @@ def pixel_seconds(prepared: Prepared, precision: PrecisionChoice, runtime: str) 
     """Seconds for an LR pixel on one thread, if the choice was once made; None: unknown."""
     trial = _trials(prepared.folder / f"choice-{precision}.json").get(runtime)
     return trial.seconds / trial.pixels if trial is not None and trial.pixels else None
+
+
+def seconds_per_pixel(runtime: Runtime) -> float:
+    """Measure the seconds that a runtime, with the threads that it has, takes for an LR pixel."""
+    lr = np.zeros((_SIDE, _SIDE, 3), np.uint8)
+    (shortest,) = _times([runtime], lr)
+    return shortest / _SIDE**2
 
 
 def measured_seconds(prepared: Prepared, precision: PrecisionChoice = "auto") -> float | None:

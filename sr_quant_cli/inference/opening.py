@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.imaging.tiling import Patches
-from sr_quant_cli.inference.choice import choose, pixel_seconds
+from sr_quant_cli.inference.choice import choose, pixel_seconds, seconds_per_pixel
 from sr_quant_cli.inference.graph_cache import open_graph, prepare
 from sr_quant_cli.inference.options import DEFAULTS, RunOptions
 from sr_quant_cli.inference.tiled import TiledUpscaler
@@ -128,6 +128,7 @@ def _open_shipped(source: Source, options: RunOptions) -> TiledUpscaler | None:
         lambda: _open_in_torch(source, options).runtime,
         for_deep=partial(_open_full if source.default else _open_unrounded, source, options),
         input_bits=shipped.input_bits,
+        measure=partial(seconds_per_pixel, runtime),
     )
 
 

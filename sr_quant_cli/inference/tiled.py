@@ -44,6 +44,9 @@ finished rows in memory.
 LEAST_TILE = 32
 """LR pixels per side that a tile keeps at least when memory runs out"""
 
+LONG = 2**20
+"""LR pixels from which it is worth measuring how long they take"""
+
 MAX_BATCH = 16
 """largest number of tiles that run at once on a device with memory of its own"""
 
@@ -91,6 +94,8 @@ class TiledUpscaler(Upscaler):
         Bits of the input of the first layer; None: unknown.
     pixel_seconds
         Seconds for an LR pixel of a tile; None: unknown.
+    measure
+        Measures them, once estimates of ``LONG`` LR pixels were asked for.
     """
 
     def __init__(
@@ -106,6 +111,7 @@ class TiledUpscaler(Upscaler):
         batch: int | None = None,
         input_bits: int | None = None,
         pixel_seconds: float | None = None,
+        measure: Callable[[], float] | None = None,
     ) -> None:
         self.name, self.scale = traits.name + "+" * self_ensemble, traits.scale
         self.runtime, self._traits = runtime, traits
@@ -119,7 +125,8 @@ class TiledUpscaler(Upscaler):
         self._limit: int | None = None
         self._told = False
         self._depth = DepthNote(self.name, input_bits)
-        self._pixel_seconds = pixel_seconds
+        self._pixel_seconds, self._measure = pixel_seconds, measure
+        self._estimated = 0
 
     def deep(self) -> Upscaler:
         """Return the upscaler for 16-bit pictures."""
@@ -152,11 +159,18 @@ class TiledUpscaler(Upscaler):
         tile = max(tall) * max(wide)
         at_once = min(self._batch_of(self.runtime, tile), len(columns))
         band = max(s.last - s.first for s in rows) * area.width * self.scale**2 * 3 * bits // 8
-        seconds = self._pixel_seconds
-        if seconds is not None:
-            seconds *= sum(tall) * sum(wide) * len(self._symmetries)
+        seconds = self._seconds(sum(tall) * sum(wide) * len(self._symmetries))
         memory = tile * at_once * self._traits.bytes_per_pixel + band
         return Estimate(memory, seconds, len(rows) * len(columns))
+
+    def _seconds(self, pixels: int) -> float | None:
+        """Estimate the time for LR pixels; none if they are too few to measure it."""
+        self._estimated += pixels
+        if self._pixel_seconds is None and self._measure is not None:
+            if self._estimated < LONG:
+                return 0.0
+            self._pixel_seconds = self._measure()
+        return None if self._pixel_seconds is None else self._pixel_seconds * pixels
 
     def bands(
         self,

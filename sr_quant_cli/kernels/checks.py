@@ -93,11 +93,7 @@ def _check_step(step: Step, made: dict[str, Codes]) -> None:
         if place.codes in [source.codes for source in step.sources]:
             raise ValueError(f"reads and writes {place.codes.name!r} at once")
     for name, value in _numbers(step):
-        if isinstance(value, np.ndarray):
-            largest = np.abs(value, dtype=np.float64).max(initial=0)
-        else:
-            largest = abs(value)
-        if not largest <= _LARGEST:
+        if not np.max(np.abs(value), initial=0) <= _LARGEST:
             raise ValueError(f"{name}: must be finite, and at most {_LARGEST:g}")
         if name.rpartition(".")[2] in ("low", "high") and not 0 <= value <= 255:
             raise ValueError(f"{name} {value}: must be 0 to 255")
@@ -169,11 +165,11 @@ def _check_codes(name: str, codes: Codes) -> None:
 
 
 def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield all floats, integers and arrays of a step with their names, but those of places."""
+    """Yield the numbers and vectors of a step with their names, but those of places."""
     for field in fields(value):
         inner = getattr(value, field.name)
         path = f"{name}.{field.name}".lstrip(".")
-        if isinstance(inner, int | float | np.ndarray):
+        if isinstance(inner, int | float) or getattr(inner, "dtype", None) == np.float32:
             yield path, inner
         elif is_dataclass(inner) and not isinstance(inner, Place):
             yield from _numbers(inner, path)

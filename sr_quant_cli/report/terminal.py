@@ -52,7 +52,10 @@ class TerminalReporter:
     @contextmanager
     def progress(self, total: int, unit: str, what: str = "", done: int = 0) -> Iterator[Progress]:
         """Draw a bar if standard error is a terminal; else print the values given to ``show``."""
-        from tqdm import tqdm
+        if not sys.stderr.isatty():
+            yield _Bar(None, unit, done, total)
+            return
+        from tqdm import tqdm  # slow to import
 
         bar: tqdm[Any] = tqdm(
             total=total,
@@ -62,7 +65,6 @@ class TerminalReporter:
             unit_scale=unit == "B",
             bar_format=_format(unit, what),
             leave=not what,
-            disable=None,
         )
         with bar:
             yield _Bar(bar, unit, done, total)
@@ -86,17 +88,18 @@ def _format(unit: str, what: str) -> str | None:
 class _Bar:
     """Progress bar, or lines of text where there is no terminal."""
 
-    def __init__(self, bar: "tqdm[Any]", unit: str, done: int, total: int) -> None:
+    def __init__(self, bar: "tqdm[Any] | None", unit: str, done: int, total: int) -> None:
         self._bar, self._unit, self._total = bar, unit, total
         self._before, self._done = done, float(done)
         self._begun = time.monotonic()
 
     def update(self, steps: float = 1) -> None:
         self._done += steps
-        self._bar.update(steps)
+        if self._bar is not None:
+            self._bar.update(steps)
 
     def show(self, **values: str) -> None:
-        if not self._bar.disable:
+        if self._bar is not None:
             self._bar.set_postfix(values)
             return
         shown = "  ".join(f"{key} {value}" for key, value in values.items())
