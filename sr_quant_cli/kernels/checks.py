@@ -3,6 +3,7 @@
 Programs come from files, and the library trusts what it is called with.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -32,7 +33,7 @@ _LARGEST = 1e12
 
 
 def check_program(program: Program) -> None:
-    """Refuse a program that the kernels could not run safely.
+    """Refuse a program that the kernels could not run safely, or that reads what nothing makes.
 
     Raises
     ------
@@ -49,47 +50,72 @@ def check_program(program: Program) -> None:
         raise ValueError("input: must have 3 channels, and the size of the picture")
     if not 1 <= len(program.steps) <= MAX_STEPS:
         raise ValueError(f"{len(program.steps)} steps: must be 1 to {MAX_STEPS}")
-    made = {program.input.name: program.input}
+    output = program.output
+    made = _Made(program.input)
     for index, step in enumerate(program.steps):
         try:
             _check_step(step, made)
         except ValueError as error:
             raise ValueError(f"steps.{index} ({type(step).__name__}): {error}") from error
-    output = program.output
-    if made.get(output.name) != output or output.name == program.input.name:
-        raise ValueError(f"output: no step makes {output.name!r}")
+    if output.name == program.input.name:
+        raise ValueError("output: is the input")
+    made.check(Place(output), output.channels)
     if (output.channels, output.enlargement) != (3, program.scale):
         raise ValueError(f"output: must have 3 channels, and {program.scale} times the size")
 
 
 def bytes_per_pixel(program: Program) -> int:
-    """Memory of the codes that are in use at once, at most, for each pixel of the input."""
-    uses: dict[str, tuple[int, int]] = {program.input.name: (-1, -1)}
-    sizes = {program.input.name: _size(program.input)}
+    """Memory of all codes for each pixel of the input; those of one size may share it."""
+    last = {
+        place.codes.name: index
+        for index, step in enumerate(program.steps)
+        for place in (*step.sources, *step.targets)
+    }
+    total, sizes, free = 0, {program.input.name: _size(program.input)}, Counter[int]()
     for index, step in enumerate(program.steps):
-        for place in (*step.sources, *step.targets):
-            first, _ = uses.get(place.codes.name, (index, index))
-            uses[place.codes.name] = first, index
-            sizes[place.codes.name] = _size(place.codes)
-    return max(
-        sum(sizes[name] for name, (first, last) in uses.items() if first <= index <= last)
-        for index in range(len(program.steps))
-    )
+        for place in step.targets:
+            if place.codes.name not in sizes:
+                size = sizes[place.codes.name] = _size(place.codes)
+                total += 0 if free[size] else size
+                free[size] -= 1 if free[size] else 0
+        free.update(size for name, size in sizes.items() if last.get(name) == index)
+    return total + _size(program.input)
 
 
 def _size(codes: Codes) -> int:
     return padded(codes.channels) * codes.enlargement**2
 
 
-def _check_step(step: Step, made: dict[str, Codes]) -> None:
+class _Made:
+    """Codes that steps have made so far, and their channels that have been written."""
+
+    def __init__(self, given: Codes) -> None:
+        self._codes = {given.name: given}
+        self._written = {given.name: np.ones(given.channels, bool)}
+
+    def check(self, place: Place, channels: int) -> None:
+        """Refuse channels that nothing has made."""
+        name = place.codes.name
+        if self._codes.get(name) != place.codes:
+            raise ValueError(f"nothing before it makes {name!r}")
+        _check_room(place, channels)
+        if not self._written[name][place.first : place.first + channels].all():
+            raise ValueError(f"nothing before it makes all channels of {name!r}")
+
+    def add(self, place: Place, channels: int) -> None:
+        """Note that channels are written."""
+        name = place.codes.name
+        _check_codes(name, place.codes)
+        if self._codes.setdefault(name, place.codes) != place.codes:
+            raise ValueError(f"{name!r} has several forms")
+        _check_room(place, channels)
+        written = self._written.setdefault(name, np.zeros(place.codes.channels, bool))
+        written[place.first : place.first + channels] = True
+
+
+def _check_step(step: Step, made: _Made) -> None:
     """Check a step, and add what it makes to the codes that later ones may read."""
-    for place in step.sources:
-        if made.get(place.codes.name) != place.codes:
-            raise ValueError(f"nothing before it makes {place.codes.name!r}")
     for place in step.targets:
-        _check_codes(place.codes.name, place.codes)
-        if made.setdefault(place.codes.name, place.codes) != place.codes:
-            raise ValueError(f"{place.codes.name!r} has several forms")
         if place.codes in [source.codes for source in step.sources]:
             raise ValueError(f"reads and writes {place.codes.name!r} at once")
     for name, value in _numbers(step):
@@ -100,22 +126,30 @@ def _check_step(step: Step, made: dict[str, Codes]) -> None:
     factor, enlargement = 1, step.source.codes.enlargement
     match step:
         case Convolution():
-            _check_convolution(step)
+            outputs, inputs = _check_convolution(step)
+            made.check(step.source, inputs)
+            if step.skip is not None:
+                made.check(step.skip.place, outputs)
         case Recode():
-            channels = step.channels
-            if step.table.shape not in ((256,), (channels, 256)):
+            outputs = step.channels
+            if step.table.shape not in ((256,), (outputs, 256)):
                 raise ValueError(f"table: shape {list(step.table.shape)}")
-            _check_places(channels, step.source, step.target)
+            made.check(step.source, outputs)
         case Add():
-            _check_places(step.channels, step.source, step.right, step.target)
+            outputs = step.channels
+            made.check(step.source, outputs)
+            made.check(step.right, outputs)
         case Shuffle():
-            factor = step.factor
+            outputs, factor = step.channels, step.factor
             if not 1 <= factor <= MAX_ENLARGEMENT:
                 raise ValueError(f"factor {factor}: must be 1 to {MAX_ENLARGEMENT}")
-            _check_places(step.channels * factor**2, step.source)
-            _check_places(step.channels, step.target)
+            made.check(step.source, outputs * factor**2)
+            if outputs * factor**2 != step.source.codes.channels:
+                raise ValueError(f"must read all {step.source.codes.channels} channels")
         case _:
             raise ValueError("there is no such step")
+    for place in step.targets:
+        made.add(place, outputs)
     for place in step.sources:
         if place.codes.enlargement != enlargement:
             raise ValueError("its sources have different sizes")
@@ -124,7 +158,8 @@ def _check_step(step: Step, made: dict[str, Codes]) -> None:
             raise ValueError(f"{place.codes.name!r} has another size than it makes")
 
 
-def _check_convolution(step: Convolution) -> None:
+def _check_convolution(step: Convolution) -> tuple[int, int]:
+    """Check weights, vectors and places; return the numbers of outputs and inputs."""
     if step.weights.ndim != 4:
         raise ValueError(f"weights: shape {list(step.weights.shape)}")
     outputs, inputs, height, width = step.weights.shape
@@ -137,25 +172,21 @@ def _check_convolution(step: Convolution) -> None:
         vectors["again.bias"] = step.again.bias
     for name, vector in vectors.items():
         _shaped(name, vector, (outputs,))
-    _check_places(inputs, step.source)
-    _check_places(outputs, *step.targets)
-    if step.skip is not None:
-        _check_places(outputs, step.skip.place)
     for place in (*step.sources, *step.targets):
         if place.first % CHANNELS:  # kernels read and write whole blocks of channels
             raise ValueError(f"channel {place.first} is no multiple of {CHANNELS}")
+    return outputs, inputs
 
 
-def _check_places(channels: int, *places: Place) -> None:
-    for place in places:
-        there = place.codes.channels
-        if not (channels >= 1 and 0 <= place.first <= there - channels):
-            raise ValueError(
-                f"{channels} channels from {place.first} on: {place.codes.name!r} has {there}"
-            )
+def _check_room(place: Place, channels: int) -> None:
+    name, there = place.codes.name, place.codes.channels
+    if not (channels >= 1 and 0 <= place.first <= there - channels):
+        raise ValueError(f"{channels} channels from {place.first} on: {name!r} has {there}")
 
 
 def _check_codes(name: str, codes: Codes) -> None:
+    if not name:
+        raise ValueError("the name of codes is empty")
     limits = {"channels": MAX_CHANNELS, "enlargement": MAX_ENLARGEMENT}
     for field, most in limits.items():
         if not 1 <= getattr(codes, field) <= most:

@@ -345,6 +345,7 @@ def _prepared(program: Program) -> tuple[list[Step], frozenset[Step]]:
             and before.skip is None
             and before.again is None
             and readers[step.source.codes.name] == 1
+            and len(before.weights) == step.source.codes.channels
         ):
             order = np.arange(len(before.weights)).reshape(step.channels, -1).T.ravel()
             steps[-1] = replace(

@@ -94,10 +94,9 @@ def test_programs_of_networks_come_back(name):
         assert np.array_equal(Executor(again, 1)(lr), Executor(program, 1)(lr))
 
 
-def test_memory_is_that_of_the_codes_in_use():
-    # At the second step: wide (32 channels) and beside (16) are in use; at the shuffle: 16, and 16
-    # for each of its 4 pixels.
-    assert bytes_per_pixel(every_step()) == 16 + 16 * 4
+def test_codes_of_one_size_share_memory():
+    # lr, wide, beside, and sr with 4 pixels for each; the others lie where lr or each other were.
+    assert bytes_per_pixel(every_step()) == 16 + 32 + 16 + 4 * 16
 
 
 def at(plain, path, value):
@@ -120,7 +119,7 @@ def at(plain, path, value):
         ("surround", 10**9, "surround 1000000000"),
         ("surround", True, "surround: must be a whole number"),
         ("input", "sr", "input: must have 3 channels, and the size"),
-        ("output", "lr", "output: no step makes 'lr'"),
+        ("output", "lr", "output: is the input"),
         ("output", "beside", "output: must have 3 channels"),
         ("output", "none", "output: must be the name of codes"),
         ("steps", [], "0 steps"),
@@ -136,7 +135,9 @@ def at(plain, path, value):
         ("steps.0.low", -1, r"low -1: must be 0 to 255"),
         ("steps.0.high", 256, r"high 256: must be 0 to 255"),
         ("steps.0.low", 0.5, r"steps.0.low: must be a whole number"),
-        ("steps.0.source.codes", "wide", r"nothing before it makes 'wide'"),
+        ("steps.0.source.codes", "wide", r"reads and writes 'wide' at once"),
+        ("steps.0.source.codes", "both", r"nothing before it makes 'both'"),
+        ("steps.1.target.first", 0, r"nothing before it makes all channels of 'wide'"),
         ("steps.0.source.first", 16, r"3 channels from 16 on: 'lr' has 3"),
         ("steps.0.source.first", -16, r"3 channels from -16 on"),
         ("steps.0.target.first", 32, r"16 channels from 32 on: 'wide' has 32"),
@@ -163,6 +164,7 @@ def at(plain, path, value):
         ("steps.5.factor", 0, r"factor 0: must be 1 to 16"),
         ("steps.5.factor", 3, r"27 channels from 0 on: 'before' has 12"),
         ("steps.5.channels", 4, r"16 channels from 0 on: 'before' has 12"),
+        ("steps.5.channels", 2, r"must read all 12 channels"),
         ("codes.sr.enlargement", 1, r"'sr' has another size than it makes"),
         ("codes.sr.enlargement", 17, r"enlargement 17: must be 1 to 16"),
         ("codes.wide.channels", 2**30, r"channels 1073741824: must be 1 to 16384"),
@@ -212,6 +214,13 @@ def test_vectors_must_be_finite(value):
 def test_other_values_are_refused(plain):
     with pytest.raises(ValueError, match="must be a table"):
         from_plain(plain, {})
+
+
+def test_a_name_must_not_be_empty():
+    plain, arrays = to_plain(every_step())
+    named = json.loads(json.dumps(plain).replace('"wide"', '""'))
+    with pytest.raises(ValueError, match="the name of codes is empty"):
+        from_plain(named, arrays)
 
 
 def test_too_many_steps_are_refused():
