@@ -113,9 +113,16 @@ def _packed(segments: NDArray[np.int8], isa: Isa) -> NDArray[np.int8]:
     parts = []
     for first in range(0, outputs, block):
         part = segments[:, first : first + block]
-        shaped = part.reshape(count, -1, isa.lanes, inputs // isa.quad, isa.quad)
-        parts.append(shaped.transpose(0, 3, 1, 2, 4).reshape(count, -1))
-    packed = aligned(segments.size).view(np.int8).reshape(count, -1)
+        if isa.sums == 1:
+            high = (part.astype(np.int16) + 8) >> 4
+            halves = np.stack([high, part - 16 * high]).astype(np.int8)
+            shaped = halves.reshape(2, count, -1, isa.lanes, inputs // 16, 4, isa.quad)
+            parts.append(shaped.transpose(1, 4, 2, 0, 5, 3, 6).reshape(count, -1))
+        else:
+            shaped = part.reshape(count, -1, isa.lanes, inputs // isa.quad, isa.quad)
+            parts.append(shaped.transpose(0, 3, 1, 2, 4).reshape(count, -1))
+    size = count * sum(part.shape[1] for part in parts)
+    packed = aligned(size).view(np.int8).reshape(count, -1)
     return np.concatenate(parts, 1, out=packed)
 
 

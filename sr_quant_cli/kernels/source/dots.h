@@ -1,6 +1,8 @@
 /* dot.h for every number of vectors up to VECTORS. */
 #include "kernels.h"
 
+#define PARTS 1
+
 #define COUNT 1
 #define WINDOW_NAME NAME(window1)
 #define COLUMN_NAME NAME(column1)

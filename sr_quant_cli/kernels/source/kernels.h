@@ -78,7 +78,8 @@ typedef struct {
     int32_t lanes;      /* outputs of a vector of sums */
     int32_t vectors;    /* vectors of outputs that are summed together */
     int32_t quad;       /* input channels whose weights lie together: 4, or 1 */
-    int32_t sums;       /* products of a code and a weight that are added in 16 bits; 0: in 32 */
+    int32_t sums;       /* products of a code and a weight that are added in 16 bits; 0: in 32; */
+                        /* 1: weights in two parts, see pairs.h */
     srq_run *run;
 } srq_isa;
 

@@ -1,48 +1,39 @@
 /* Sums of products without VNNI: pairs are added in 16 bits, and SUMS products of each sum as long as
-   they fit there: 8, 4, 2, or 1 where not even a pair fits, so that products have 16 bits each.
-   Four quads of codes and weights are one step. The functions are those of dot.h. */
+   they fit there: 8, 4, 2, or 1 where not even a pair fits. Then weights come as 16 * high + low, with
+   both between -8 and 8, of which 8 products fit. Four quads of codes and weights are one step. The
+   functions are those of dot.h. */
 
 #define VECTORS 1
 #define QUAD 4
+#define PARTS (SUMS == 1 ? 2 : 1)
 
-#if SUMS == 1
-/* Products of a quad: even and odd ones apart, which madd adds in pairs. */
-INLINE vec NAME(quad)(const uint8_t *code, vec w)
-{
-    vec a = SPLAT_CODES(code), even = SRA16(SLL16(w, 8), 8);
-    return ADD(MADD16(AND(a, SPLAT16(255)), even), MADD16(SRL16(a, 8), SRA16(w, 8)));
-}
-#endif
+/* The sums of 2 products each, of 4 codes with 4 weights of each output. */
+#define PAIRS(i) MADDUBS(SPLAT_CODES(a + 4 * (i)), LOADW(w + 4 * (i) * LANES))
 
-/* Sums of the products of 16 codes with the weights of each output. */
-INLINE vec NAME(products)(const uint8_t *a, vec w0, vec w1, vec w2, vec w3)
+/* Sums of the products of 16 codes with the weights of each output, times `factor`. */
+INLINE vec NAME(products)(const uint8_t *a, const int8_t *w, int factor)
 {
-#if SUMS == 1
-    return ADD(ADD(NAME(quad)(a, w0), NAME(quad)(a + 4, w1)), ADD(NAME(quad)(a + 8, w2), NAME(quad)(a + 12, w3)));
-#else
-    const vec one = SPLAT16(1);
-    vec p0 = MADDUBS(SPLAT_CODES(a), w0), p1 = MADDUBS(SPLAT_CODES(a + 4), w1);
-    vec p2 = MADDUBS(SPLAT_CODES(a + 8), w2), p3 = MADDUBS(SPLAT_CODES(a + 12), w3);
-#if SUMS == 8
-    return MADD16(ADD16(ADD16(p0, p1), ADD16(p2, p3)), one);
+    const vec times = SPLAT16(factor);
+#if SUMS == 8 || SUMS == 1
+    return MADD16(ADD16(ADD16(PAIRS(0), PAIRS(1)), ADD16(PAIRS(2), PAIRS(3))), times);
 #elif SUMS == 4
-    return ADD(MADD16(ADD16(p0, p1), one), MADD16(ADD16(p2, p3), one));
+    return ADD(MADD16(ADD16(PAIRS(0), PAIRS(1)), times), MADD16(ADD16(PAIRS(2), PAIRS(3)), times));
 #else
-    return ADD(ADD(MADD16(p0, one), MADD16(p1, one)), ADD(MADD16(p2, one), MADD16(p3, one)));
-#endif
+    return ADD(ADD(MADD16(PAIRS(0), times), MADD16(PAIRS(1), times)),
+               ADD(MADD16(PAIRS(2), times), MADD16(PAIRS(3), times)));
 #endif
 }
 
-#define ADD_ROWS(r0, r1, r2, codes, weights)                                       \
-    {                                                                              \
-        vec w0 = LOADW(weights), w1 = LOADW(weights + 4 * LANES);                  \
-        vec w2 = LOADW(weights + 8 * LANES), w3 = LOADW(weights + 12 * LANES);     \
-        sum##r0 = ADD(sum##r0, NAME(products)(codes, w0, w1, w2, w3));             \
-        sum##r1 = ADD(sum##r1, NAME(products)(codes + step, w0, w1, w2, w3));      \
-        sum##r2 = ADD(sum##r2, NAME(products)(codes + 2 * step, w0, w1, w2, w3));  \
-    }
+#define ADD_PRODUCTS(sum, codes, weights)                                   \
+    sum = ADD(sum, NAME(products)(codes, weights, PARTS == 2 ? 16 : 1));    \
+    if (PARTS == 2)                                                         \
+        sum = ADD(sum, NAME(products)(codes, weights + 16 * LANES, 1));
+#define ADD_ROWS(r0, r1, r2, codes, weights)            \
+    ADD_PRODUCTS(sum##r0, codes, weights)               \
+    ADD_PRODUCTS(sum##r1, codes + step, weights)        \
+    ADD_PRODUCTS(sum##r2, codes + 2 * step, weights)
 #define ADD_ALL(code, other, weight, other_weight)             \
-    for (int c = 0, w = 0; c < inputs; c += 16, w += 16 * LANES) { \
+    for (int c = 0, w = 0; c < inputs; c += 16, w += 16 * PARTS * LANES) { \
         ADD_ROWS(0, 1, 2, code + c, weight + w)                \
         ADD_ROWS(3, 4, 5, other + c, other_weight + w)         \
     }
@@ -84,5 +75,7 @@ static NOINLINE void NAME(column1)(const uint8_t *codes, ptrdiff_t step, ptrdiff
     STORE(sums + sums_row + 2 * sums_tile, sum5);
 }
 
+#undef PAIRS
+#undef ADD_PRODUCTS
 #undef ADD_ROWS
 #undef ADD_ALL

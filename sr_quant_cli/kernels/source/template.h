@@ -2,6 +2,7 @@
 
    NAME(x)            x with the name of the instruction set
    LANES, VECTORS     32-bit sums in a vector; most vectors of outputs that are summed together
+   PARTS              numbers that make up a weight
    vec, vecf, vecb    vectors of int32 [LANES], float [LANES] and bytes [BYTES]
    and the operations below. Sums are those of dot.h or pairs.h.                               */
 
@@ -96,11 +97,11 @@ INLINE void NAME(finish)(const srq_output *out, int steps, int count, vec sum0, 
 INLINE void NAME(pixels)(const srq_conv *conv, const srq_output *out, int steps, int count, int o,
                          const uint8_t *in, int32_t *sums, int y, int x, int width)
 {
-    ptrdiff_t segment = (ptrdiff_t)conv->inputs * conv->outputs;
+    ptrdiff_t of_output = (ptrdiff_t)conv->inputs * PARTS;  /* weights of an output, in a segment */
     for (int j = 0; j < count; j += VECTORS)
         SUMS_OF(window, MIN(VECTORS, count - j), in, conv->in_stride, conv->offsets,
                 conv->segments, conv->inputs,
-                conv->weights + (ptrdiff_t)(o + j * LANES) * conv->inputs, segment,
+                conv->weights + (o + j * LANES) * of_output, conv->outputs * of_output,
                 sums + j * LANES, count * LANES);
     for (int t = 0; t < MIN(SRQ_TILES, width - x); t++) {
         const int32_t *sum = sums + t * count * LANES;
@@ -183,13 +184,14 @@ INLINE void NAME(tiles)(const srq_conv *conv, const srq_output *out, int steps, 
                         int height, int width)
 {
     ptrdiff_t down = 4 * SRQ_TILES * wide;  /* to the next row of the transformed tiles */
-    ptrdiff_t segment = (ptrdiff_t)conv->inputs * conv->outputs;
+    ptrdiff_t of_output = (ptrdiff_t)conv->inputs * PARTS;
+    ptrdiff_t segment = conv->outputs * of_output;
     for (int k = 0; k < 4; k++)
         for (int t = 0; t < SRQ_TILES; t += SRQ_TILES / 2)
             for (int j = 0; j < count; j += VECTORS)
                 SUMS_OF(column, MIN(VECTORS, count - j),
                         transformed + (k * SRQ_TILES + t) * wide, wide, down, conv->inputs,
-                        conv->weights + k * segment + (ptrdiff_t)(o + j * LANES) * conv->inputs,
+                        conv->weights + k * segment + (o + j * LANES) * of_output,
                         4 * segment, sums + ((t * count + j) * 8 + k) * LANES, count * 8 * LANES,
                         4 * LANES, 8 * LANES);
     for (int t = 0; t < MIN(SRQ_TILES, (width - x + 1) / 2); t++)

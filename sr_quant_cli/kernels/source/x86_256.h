@@ -59,7 +59,3 @@ static inline __attribute__((always_inline)) void srq_store_part(uint8_t *p, __m
 #define ADD16(a, b) _mm256_add_epi16(a, b)
 #define MADD16(a, b) _mm256_madd_epi16(a, b)
 #define MADDUBS(a, b) _mm256_maddubs_epi16(a, b)
-#define AND(a, b) _mm256_and_si256(a, b)
-#define SLL16(v, n) _mm256_slli_epi16(v, n)
-#define SRL16(v, n) _mm256_srli_epi16(v, n)
-#define SRA16(v, n) _mm256_srai_epi16(v, n)

@@ -64,7 +64,3 @@ static inline __attribute__((always_inline)) void srq_store_part(uint8_t *p, __m
 #define ADD16(a, b) _mm512_add_epi16(a, b)
 #define MADD16(a, b) _mm512_madd_epi16(a, b)
 #define MADDUBS(a, b) _mm512_maddubs_epi16(a, b)
-#define AND(a, b) _mm512_and_si512(a, b)
-#define SLL16(v, n) _mm512_slli_epi16(v, n)
-#define SRL16(v, n) _mm512_srli_epi16(v, n)
-#define SRA16(v, n) _mm512_srai_epi16(v, n)
