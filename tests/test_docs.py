@@ -53,7 +53,7 @@ SHORTER = {
     ("srq", "pretrain"): f"{_QUICK} --set train.iters=1",
     ("srq", "quantize"): f"{_CALIBRATED} --iters 1",
     ("srq", "quantize", "--method", "dobi"): _CALIBRATED,
-    ("srq", "quantize", "--recipe", "deploy-edsr"): f"small.safetensors {_CALIBRATED}",
+    ("srq", "quantize", "--recipe"): f"small.safetensors {_CALIBRATED}",
     ("srq", "distill"): f"{_QUICK} --iters 1",
     ("srq", "upscale"): "--runtime torch",
     ("srq", "upscale", "photo.jpg"): "",
