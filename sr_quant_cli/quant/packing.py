@@ -1,8 +1,6 @@
 """Dense bit packing of integer codes: 2 to 8 bits per code, without gaps.
 
-Codes are stored as offsets from the lowest code of their grid, in one bit stream, lowest bit first.
-The stream fills each byte from its lowest bit upwards, and zeros pad the last byte. ``n`` codes of
-``b`` bits take ``ceil(n * b / 8)`` bytes.
+Codes are stored as offsets from the lowest code of their grid, in one stream (``bitstream.py``).
 """
 
 import math
@@ -12,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sr_quant_cli.quant.bitstream import from_stream, size_of, to_stream
 from sr_quant_cli.quant.widths import check_bits
 
 
@@ -48,9 +47,7 @@ def pack(codes: Tensor, first: int, bits: int) -> Tensor:
             f"codes {distances.min() + first} to {distances.max() + first}: "
             f"{bits} bits hold {first} to {first + 2**bits - 1}"
         )
-    column = distances.astype(np.uint8)[:, None]
-    stream = np.unpackbits(column, axis=1, count=bits, bitorder="little")
-    return torch.from_numpy(np.packbits(stream, bitorder="little"))
+    return torch.from_numpy(to_stream(distances.astype(np.uint8), bits))
 
 
 def unpack(packed: Tensor, shape: Sequence[int], first: int, bits: int) -> Tensor:
@@ -80,12 +77,11 @@ def unpack(packed: Tensor, shape: Sequence[int], first: int, bits: int) -> Tenso
     """
     check_bits(bits)
     count = math.prod(shape)
-    size = math.ceil(count * bits / 8)
+    size = size_of(count, bits)
     if packed.shape != (size,):
         raise ValueError(
             f"packed codes of shape {list(packed.shape)}: "
             f"{count} codes of {bits} bits are {size} bytes"
         )
-    stream = np.unpackbits(packed.cpu().numpy(), count=count * bits, bitorder="little")
-    distances = np.packbits(stream.reshape(count, bits), axis=1, bitorder="little")
+    distances = from_stream(packed.cpu().numpy(), count, bits)
     return torch.from_numpy(distances.astype(np.int16) + np.int16(first)).reshape(tuple(shape))

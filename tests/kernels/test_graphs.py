@@ -12,10 +12,12 @@ from sr_quant_cli.kernels import library as kernels
 from sr_quant_cli.kernels.executor import Executor, mirrored
 from sr_quant_cli.kernels.from_graph import UnsupportedError, compile_graph
 from sr_quant_cli.kernels.program import Add, Convolution
+from sr_quant_cli.kernels.program_file import load_program
 from sr_quant_cli.lowering.deploy import deploy
 from sr_quant_cli.lowering.graph import save_graph
 from sr_quant_cli.networks.layers import around
 from sr_quant_cli.runtimes.registry import get_runtime
+from sr_quant_cli.system.files import cache_dir
 from tests.helpers import picture
 from tests.lowered import quantize
 from tests.tiny import network_config
@@ -138,3 +140,26 @@ def test_the_runtime_runs_a_graph(tmp_path):
     assert (runtime.kernels().integer, runtime.kernels().floating) == (convolutions, 0)
     lr = picture(17, 12, seed=4)
     assert np.abs(runtime(lr).astype(int) - by_onnxruntime(model, lr)).max() <= 1
+
+
+@pytest.mark.parametrize("kept", [None, "kept"])
+def test_the_program_of_a_graph_is_kept_and_a_damaged_one_made_anew(tmp_path, monkeypatch, kept):
+    path, folder = tmp_path / "g.onnx", tmp_path / kept if kept else cache_dir() / "programs"
+    save_graph(graph("edsr"), path)
+    lr = picture(17, 12, seed=4)
+
+    def enlarged():
+        return get_runtime("srq").open(path, 1, "auto", kept and folder)(lr)
+
+    wanted, (program,) = enlarged(), folder.iterdir()
+    content = program.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("sr_quant_cli.runtimes.srq.KernelRuntime._compile", None)
+        assert np.array_equal(enlarged(), wanted)
+    program.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert load_program(program) is None
+    assert np.array_equal(enlarged(), wanted)
+    assert load_program(program) is not None
+    save_graph(graph("edsr", bits=4), path)
+    assert not np.array_equal(enlarged(), wanted)
+    assert len(list(folder.iterdir())) == 2
