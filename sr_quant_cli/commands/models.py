@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from sr_quant_cli.errors import FailedError, SrqError, UsageError, nearest
-from sr_quant_cli.inference.choice import choose, measured_seconds
+from sr_quant_cli.inference.choice import (
+    choose,
+    keep_shipped_seconds,
+    measured_seconds,
+    shipped_seconds,
+)
 from sr_quant_cli.inference.graph_cache import kept, prepare
-from sr_quant_cli.inference.opening import open_model
+from sr_quant_cli.inference.opening import open_model, shipped_program
 from sr_quant_cli.inference.options import RunOptions
 from sr_quant_cli.modelfiles.catalog import NamedModel, describe, named_models
 from sr_quant_cli.modelfiles.loading import load
@@ -250,7 +255,7 @@ def _with_cached(model: NamedModel, *, measure: bool = False) -> NamedModel:
     source = Source(model.path, model.kind)
     try:
         if measure and model.kind != "graph":
-            choose(prepare(source), "auto")
+            _measure_network(source)
         scale, seconds = _known(source)
         if measure and seconds is None:
             scale, seconds = _measure(source)
@@ -264,6 +269,14 @@ def _with_cached(model: NamedModel, *, measure: bool = False) -> NamedModel:
     )
 
 
+def _measure_network(source: Source) -> None:
+    """Measure a model by what enlarges pictures with it, and keep the time in the cache."""
+    if shipped_program(source, RunOptions(runtime=AUTO)) is None:
+        choose(prepare(source), "auto")
+    elif shipped_seconds(source) is None:
+        keep_shipped_seconds(source, _measure(source)[1])
+
+
 def _known(source: Source) -> tuple[int | None, float | None]:
     """Scale of a model and its time in seconds, as far as the cache and its graph say them."""
     if source.kind == "graph":
@@ -271,10 +284,10 @@ def _known(source: Source) -> tuple[int | None, float | None]:
 
         traits = traits_of(source.path)
         return (None if traits is None else traits.scale), None
-    prepared = kept(source)
+    prepared, seconds = kept(source), shipped_seconds(source)
     if prepared is None:
-        return None, None
-    return prepared.traits.scale, measured_seconds(prepared)
+        return None, seconds
+    return prepared.traits.scale, measured_seconds(prepared) if seconds is None else seconds
 
 
 def _measure(source: Source) -> tuple[int, float]:

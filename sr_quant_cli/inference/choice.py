@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from sr_quant_cli.errors import FailedError, SrqError, UnsupportedGraphError
-from sr_quant_cli.inference.graph_cache import Prepared, alone, open_graph
+from sr_quant_cli.inference.graph_cache import Prepared, alone, folder_of, open_graph
+from sr_quant_cli.modelfiles.named import Source
 from sr_quant_cli.runtimes.base import Pixels, Runtime
 from sr_quant_cli.runtimes.registry import TORCH, runtimes
 from sr_quant_cli.system.choices import PrecisionChoice
@@ -22,6 +23,9 @@ MARGIN = 0.15
 
 _SIDE = 128
 """LR pixels per side of an empty picture, for runtimes that take as long for any"""
+
+_SHIPPED = "shipped.json"
+"""File with the time of a program, in the folder that the graph would have"""
 
 _ROUNDS = 5
 _ENOUGH = 4.0
@@ -82,6 +86,29 @@ def measured_seconds(prepared: Prepared, precision: PrecisionChoice = "auto") ->
     record = prepared.folder / f"choice-{precision}.json"
     trial = _trials(record).get(_remembered(record) or "")
     return None if trial is None else trial.seconds
+
+
+def shipped_seconds(source: Source) -> float | None:
+    """Time of the program in a model file on the small picture and one thread; None: not kept.
+
+    Raises
+    ------
+    UsageError
+        The file is not readable.
+    """
+    seconds = read_sealed(folder_of(source) / _SHIPPED)
+    return seconds if isinstance(seconds, float) else None
+
+
+def keep_shipped_seconds(source: Source, seconds: float) -> None:
+    """Keep that time.
+
+    Raises
+    ------
+    FailedError
+        The cache cannot be written.
+    """
+    write_sealed(folder_of(source) / _SHIPPED, seconds)
 
 
 def _trials(record: Path) -> dict[str, Trial]:

@@ -87,7 +87,7 @@ def prepare(
         The cache cannot be written, or the network has operations that graphs do not have.
     """
     path = source.path
-    folder = _folder_of(source, depth, row, io)
+    folder = folder_of(source, depth, row, io)
     found = _read(folder)
     if found is None:
         folder = _writable(folder)
@@ -112,7 +112,30 @@ def kept(source: Source) -> Prepared | None:
     UsageError
         The file is not readable.
     """
-    return _read(_folder_of(source, "full", None, "uint8"))
+    return _read(folder_of(source))
+
+
+def folder_of(
+    source: Source, depth: Depth = "full", row: int | None = None, io: "Io" = "uint8"
+) -> Path:
+    """Folder of a graph, whose name is a hash of all that decides what the graph looks like.
+
+    Raises
+    ------
+    UsageError
+        The file is not readable.
+    """
+    path = source.path
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"no such model file: {path}") from error
+    # A checkpoint of another project may hold several scales, or have its scale in its name.
+    which = [depth, row, io, None if source.is_model_file else (source.scale, path.name)]
+    packages = sorted({*_PACKAGES, *(entry.package for entry in runtimes())})
+    makers = [fingerprint(), features(), has_vnni(), *map(_version, packages)]
+    key = sha256(content + repr((which, makers)).encode()).hexdigest()[:20]
+    return cache_dir() / "graphs" / key
 
 
 @cache
@@ -151,21 +174,6 @@ def open_graph(
     """
     kept = prepared.folder / "compiled"
     return get_runtime(name).open(prepared.graph, threads, precision, kept)
-
-
-def _folder_of(source: Source, depth: Depth, row: int | None, io: "Io") -> Path:
-    """Folder of a graph, whose name is a hash of all that decides what the graph looks like."""
-    path = source.path
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"no such model file: {path}") from error
-    # A checkpoint of another project may hold several scales, or have its scale in its name.
-    which = [depth, row, io, None if source.is_model_file else (source.scale, path.name)]
-    packages = sorted({*_PACKAGES, *(entry.package for entry in runtimes())})
-    makers = [fingerprint(), features(), has_vnni(), *map(_version, packages)]
-    key = sha256(content + repr((which, makers)).encode()).hexdigest()[:20]
-    return cache_dir() / "graphs" / key
 
 
 def _version(package: str) -> str:

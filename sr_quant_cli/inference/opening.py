@@ -19,7 +19,7 @@ from sr_quant_cli.inference.upscaler import Upscaler, WholeUpscaler
 from sr_quant_cli.kernels.checks import bytes_per_pixel
 from sr_quant_cli.modelfiles.loading import load, name_of
 from sr_quant_cli.modelfiles.named import Source, full_precision_model
-from sr_quant_cli.modelfiles.programs import read_program
+from sr_quant_cli.modelfiles.programs import ShippedProgram, read_program
 from sr_quant_cli.runtimes.base import GraphRuntime, ModelTraits
 from sr_quant_cli.runtimes.program import KERNELS, ProgramRuntime, fast_here
 from sr_quant_cli.runtimes.registry import AUTO, TORCH, get_runtime, graph_runtimes, runtime_of
@@ -102,10 +102,17 @@ def _open_network(source: Source, options: RunOptions, io: "Io") -> TiledUpscale
     )
 
 
-def _open_shipped(source: Source, options: RunOptions) -> TiledUpscaler | None:
-    """Open the program that comes with a model file: nothing is traced, and nothing raced.
+def shipped_program(source: Source, options: RunOptions) -> ShippedProgram | None:
+    """Program in a model file that serves 8-bit pictures.
 
-    None: the file has none, or the options or this machine ask for more.
+    Returns
+    -------
+    None if the file has none, or the options or this machine ask for another runtime.
+
+    Raises
+    ------
+    UsageError
+        The program is damaged.
     """
     entry = get_runtime(KERNELS)
     if options.runtime not in (AUTO, KERNELS) or not entry.offers(options.precision):
@@ -114,7 +121,12 @@ def _open_shipped(source: Source, options: RunOptions) -> TiledUpscaler | None:
         return None
     if options.runtime == AUTO and not fast_here():
         return None
-    shipped = read_program(source.path)
+    return read_program(source.path)
+
+
+def _open_shipped(source: Source, options: RunOptions) -> TiledUpscaler | None:
+    """Open the program that comes with a model file: nothing is traced, and nothing raced."""
+    shipped = shipped_program(source, options)
     if shipped is None:
         return None
     check_enlargement(shipped.traits.name, shipped.traits.scale, source.scale)

@@ -14,10 +14,11 @@ from safetensors.numpy import save_file
 
 from sr_quant_cli.cli.options import complete_model
 from sr_quant_cli.imaging.io import write_rgb
+from sr_quant_cli.kernels import library as kernels
 from sr_quant_cli.modelfiles.card import Card, SetScore
 from sr_quant_cli.modelfiles.catalog import describe, named_models
 from sr_quant_cli.modelfiles.modelfile import save_model
-from sr_quant_cli.modelfiles.named import identify
+from sr_quant_cli.modelfiles.named import embedded_models, identify
 from sr_quant_cli.system.resources import models_dir
 from tests.helpers import nearest_onnx, picture, tiny_edsr
 from tests.modelfiles.test_checkpoints import basicsr
@@ -96,6 +97,22 @@ def test_time_measures_the_models_that_have_none(srq, tmp_path, folder, tiny_mod
     assert models["graph"]["milliseconds"] > 0
     assert models["graph"]["scale"] == 2
     assert models["broken"]["milliseconds"] is None
+
+
+@pytest.mark.skipif(
+    not kernels.available() or kernels.available()[0] == kernels.PORTABLE,
+    reason="the kernels have no vectors here",
+)
+def test_programs_are_measured_as_they_are_and_the_time_is_kept(srq, tmp_path, folder, monkeypatch):
+    path = embedded_models()["edsr-small-x4-w8a8"]
+    monkeypatch.setattr("sr_quant_cli.modelfiles.catalog.embedded_models", lambda: {"fast": path})
+    monkeypatch.setattr("sr_quant_cli.commands.models.prepare", None)
+    assert rows(srq, tmp_path)["fast"]["milliseconds"] is None
+    measured = rows(srq, tmp_path, "--time")["fast"]["milliseconds"]
+    assert measured > 0
+    monkeypatch.setattr("sr_quant_cli.commands.models.open_model", None)
+    for again in ((), ("--time",)):
+        assert rows(srq, tmp_path, *again)["fast"]["milliseconds"] == measured
 
 
 def test_a_model_is_shown_with_its_card_and_sites(srq, tmp_path):
