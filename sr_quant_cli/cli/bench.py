@@ -92,6 +92,33 @@ def upscale(
 
 
 @app.command()
+def kernels(
+    size: Annotated[str, typer.Option(metavar="WxH", help="Pixels.")] = "320x180",
+    channels: Annotated[
+        int, typer.Option(min=16, max=256, help="Channels, a multiple of 16.")
+    ] = 64,
+    runs: Annotated[int, typer.Option(min=1, max=MOST_TIMED, help="Timed runs.")] = 7,
+    json: Json = None,
+) -> None:
+    """Time one 3x3 convolution of srq's own kernels, with every instruction set of the processor.
+
+    \b
+    Examples:
+      srq bench kernels
+      srq bench kernels --channels 128 --json kernels.json
+    """  # noqa: D301 - typer's \b keeps the line breaks
+    from sr_quant_cli.commands.bench_kernels import bench_kernels
+    from sr_quant_cli.commands.bench_upscale import BenchRequest
+    from sr_quant_cli.report.bench import print_kernel_times
+    from sr_quant_cli.system.files import write_json
+
+    timings = bench_kernels(*BenchRequest(size=size).sides, channels // 16 * 16, runs)
+    print_kernel_times(timings)
+    if json is not None:
+        write_json(json, timings.to_json())
+
+
+@app.command()
 def train(
     network: Annotated[str, typer.Option(help="Network to train.")] = "edsr",
     scale: Annotated[int, typer.Option(help="Enlargement factor: 2, 3, 4 or 8.")] = 4,

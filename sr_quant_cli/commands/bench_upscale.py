@@ -97,6 +97,7 @@ class BenchVariant:
     label: str
     open: Callable[[], Runtime]
     bitops: int
+    macs: int
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,9 @@ class UpscaleTiming:
         Executed convolutions and matrix products.
     bitops_counted
         Bit operations of the picture.
+    peak_share
+        Multiply-accumulates of the picture in a second, of those that the processor can do on 8
+        bits; above 1 where Winograd's algorithm needs fewer. None: not measured.
     """
 
     model: str
@@ -120,6 +124,7 @@ class UpscaleTiming:
     integer_kernels: int
     float_kernels: int
     bitops_counted: int
+    peak_share: float | None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, the times among them."""
@@ -189,9 +194,12 @@ def bench_upscale(request: BenchRequest) -> UpscaleTimings:
             for index, runtime in enumerate(runtimes)
         ]
         times = compare(time_in_turns(steps, request.runs, _CPU, warm_up=1))
+    peaks = [runtime.peak() for runtime in runtimes]
     rows = [
-        _row(variant, timed, rgb_psnr(outputs[0], output), counted)
-        for variant, timed, output, counted in zip(ready, times, outputs, kernels, strict=True)
+        _row(variant, timed, rgb_psnr(outputs[0], output), counted, peak)
+        for variant, timed, output, counted, peak in zip(
+            ready, times, outputs, kernels, peaks, strict=True
+        )
     ]
     return UpscaleTimings(tuple(rows), width, height, outputs[0].shape[1] // width, machine(_CPU))
 
@@ -204,7 +212,9 @@ def bench_picture(width: int, height: int) -> Pixels:
     return np.ascontiguousarray(padded[:height, :width])
 
 
-def _row(variant: BenchVariant, times: Row, psnr: float, kernels: Kernels) -> UpscaleTiming:
+def _row(
+    variant: BenchVariant, times: Row, psnr: float, kernels: Kernels, peak: float | None
+) -> UpscaleTiming:
     return UpscaleTiming(
         model=variant.model,
         variant=variant.label,
@@ -213,6 +223,7 @@ def _row(variant: BenchVariant, times: Row, psnr: float, kernels: Kernels) -> Up
         integer_kernels=kernels.integer,
         float_kernels=kernels.floating,
         bitops_counted=variant.bitops,
+        peak_share=variant.macs / times.minimum / peak if peak else None,
     )
 
 
@@ -220,11 +231,12 @@ def _variants(source: Source, request: BenchRequest, folder: Path) -> Iterator[B
     network, header = load(source, request.depth)
     name = name_of(source, header, request.depth)
     width, height = request.sides
-    counted = bitops(count_operations(network, height, width))
+    operations = count_operations(network, height, width)
+    macs = sum(operation.macs for operation in operations)
     precisions: list[Precision] = ["fp32", "bf16"] if has_fast_bf16(_CPU) else ["fp32"]
 
     def variant(label: str, open_: Callable[[], Runtime]) -> BenchVariant:
-        return BenchVariant(name, label, open_, counted)
+        return BenchVariant(name, label, open_, bitops(operations), macs)
 
     def graph(runtime: RuntimeEntry, precision: PrecisionChoice, *, folded: bool) -> Runtime:
         file = folder / f"{abs(hash(source.path))}-{folded}.onnx"

@@ -2,7 +2,7 @@
 
 import ctypes
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from ctypes import c_void_p
 from dataclasses import dataclass, field, replace
@@ -89,6 +89,8 @@ class Executor:
     ----------
     threads
         Threads that share the rows of each step.
+    isas
+        Kernels to choose from; None: those of the instruction set to use.
 
     Raises
     ------
@@ -96,8 +98,8 @@ class Executor:
         The kernels are not there, or not those that were asked for.
     """
 
-    def __init__(self, program: Program, threads: int) -> None:
-        isas = c.kernels()
+    def __init__(self, program: Program, threads: int, isas: Sequence[c.Isa] | None = None) -> None:
+        isas = isas or c.kernels()
         self.program, self.isa = program, isas[0].name
         self._steps, self._together = _prepared(program)
         self._packed: dict[Step, Packed] = {
@@ -113,6 +115,11 @@ class Executor:
         self._arena = aligned(0)
         self._plans: dict[tuple[int, int], _Plan] = {}
         self._lock = Lock()
+
+    @property
+    def threads(self) -> int:
+        """Threads that share the rows of each step."""
+        return len(self._scratch)
 
     def winograd_layers(self) -> int:
         """Count the convolutions that run by Winograd's algorithm."""

@@ -2,6 +2,8 @@
 
 import ctypes
 import os
+import time
+from collections.abc import Sequence
 from ctypes import c_char_p, c_float, c_int32, c_int64, c_ssize_t, c_void_p
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +17,8 @@ FORCED = "SRQ_ISA"
 
 PORTABLE = "portable"
 """instruction set of plain C, without vectors"""
+
+_PEAK_TRIES, _PEAK_ROUNDS = 9, 300_000
 
 _NEEDED = {
     "avx512vnni": {"avx512f", "avx512bw", "avx512vl", "avx512_vnni"},
@@ -143,6 +147,9 @@ _RUN = ctypes.CFUNCTYPE(
 )
 
 
+_PEAK = ctypes.CFUNCTYPE(c_int64, c_int64)
+
+
 class _Isa(ctypes.Structure):
     _fields_ = (
         ("name", c_char_p),
@@ -151,6 +158,7 @@ class _Isa(ctypes.Structure):
         ("quad", c_int32),
         ("sums", c_int32),
         ("run", _RUN),
+        ("peak", _PEAK),
     )
 
 
@@ -174,6 +182,7 @@ class Isa:
     quad: int
     sums: int
     run: "ctypes._NamedFuncPointer"
+    peak: "ctypes._NamedFuncPointer"
 
     def adds(self, codes: int, weights: int) -> bool:
         """Tell if sums of codes up to ``codes`` times weights up to ``weights`` do not overflow."""
@@ -218,6 +227,27 @@ def missing() -> str:
     )
 
 
+def peak(isas: Sequence[Isa] | None = None) -> float:
+    """Measure the multiply-adds of 8 bits a second that one thread can do.
+
+    Parameters
+    ----------
+    isas
+        Kernels of one instruction set; None: those of the one to use.
+
+    Raises
+    ------
+    UsageError
+        As ``kernels``.
+    """
+    multiply, rates = (isas or kernels())[0].peak, []
+    for _ in range(_PEAK_TRIES):
+        start = time.perf_counter()
+        products = int(multiply(_PEAK_ROUNDS))
+        rates.append(products / (time.perf_counter() - start))
+    return max(rates)
+
+
 def available() -> list[str]:
     """Names of the instruction sets that library and processor have, the best first."""
     return list(dict.fromkeys(isa.name for isa in all_kernels()))
@@ -246,5 +276,7 @@ def all_kernels() -> tuple[Isa, ...]:
     found: list[Isa] = []
     while loaded is not None and (at := loaded.srq_isa_at(len(found))):
         isa = at.contents
-        found.append(Isa(isa.name.decode(), isa.lanes, isa.vectors, isa.quad, isa.sums, isa.run))
+        found.append(
+            Isa(isa.name.decode(), isa.lanes, isa.vectors, isa.quad, isa.sums, isa.run, isa.peak)
+        )
     return tuple(isa for isa in found if _NEEDED[isa.name] <= here)

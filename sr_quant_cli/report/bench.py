@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from sr_quant_cli.commands.bench_kernels import KernelTimings
 from sr_quant_cli.commands.bench_train import LOADER_TARGET, QUANTIZED_TARGET, TrainTimings
 from sr_quant_cli.commands.bench_upscale import UpscaleTimings
 from sr_quant_cli.report.table import print_table
@@ -45,7 +46,7 @@ def print_upscale_times(timings: UpscaleTimings) -> None:
     large = f"{scale * timings.width}x{scale * timings.height}"
     headings = (
         *("model, runtime", "median ms", "minimum ms", "times as fast", "PSNR dB"),
-        *("integer / float", "T BitOPs"),
+        *("integer / float", "T BitOPs", "of peak"),
     )
     rows: list[tuple[str, ...]] = []
     model = None
@@ -62,15 +63,44 @@ def print_upscale_times(timings: UpscaleTimings) -> None:
                 "equal" if row.psnr is None else f"{row.psnr:.2f}",
                 f"{row.integer_kernels} / {row.float_kernels}",
                 f"{row.bitops_counted / 1e12:.2f}",
+                "" if row.peak_share is None else f"{100 * row.peak_share:.0f} %",
             )
         )
     print_table(headings, rows, f"{size} to {large}")
     say(
         f"{len(timings.rows[0].times.times)} runs each, in turns; times as fast: median of the "
         "ratios to the first row; PSNR: against its output; integer / float: executed convolutions "
-        "and products; BitOPs: counted"
+        "and products; BitOPs: counted; of peak: multiply-accumulates counted, in the minimum, of "
+        "what the processor can do on 8 bits (Winograd's algorithm needs fewer than are counted)"
     )
     _print_machine(timings.machine)
+
+
+def print_kernel_times(timings: KernelTimings) -> None:
+    """Print the times of ``bench_kernels``: a row for each instruction set and format."""
+    rows = [
+        (
+            row.isa,
+            row.format,
+            "Winograd" if row.winograd else "direct",
+            f"{1000 * row.seconds:.2f}",
+            f"{row.work / 1e9:.0f}",
+            *(("", "") if row.peak is None else _peak(row.work, row.peak)),
+        )
+        for row in timings.rows
+    ]
+    headings = ("instructions", "codes", "algorithm", "ms", "G MAC/s", "peak", "of peak")
+    channels = timings.channels
+    title = f"3x3, {channels} to {channels} channels, {timings.width}x{timings.height}, 1 thread"
+    print_table(headings, rows, title)
+    say(
+        "MAC: multiply-accumulates of the direct form, of which Winograd's algorithm needs 4 in 9; "
+        "peak: 8-bit multiplications in registers"
+    )
+
+
+def _peak(work: float, peak: float) -> tuple[str, str]:
+    return f"{peak / 1e9:.0f}", f"{100 * work / peak:.0f} %"
 
 
 def _print_machine(where: dict[str, Any]) -> None:

@@ -127,6 +127,10 @@ class Runtime(ABC):
     def kernels(self) -> Kernels:
         """Run a small picture and count the executed kernels."""
 
+    def peak(self) -> float | None:
+        """Multiply-adds of 8 bits a second that the processor can do; None: not measured."""
+        return None
+
 
 class PatchRuntime(ABC):
     """A network that is ready to run on batches of equally large patches."""

@@ -7,7 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from sr_quant_cli.kernels.executor import Executor
-from sr_quant_cli.kernels.library import PORTABLE, kernels, missing
+from sr_quant_cli.kernels.library import PORTABLE, kernels, missing, peak
 from sr_quant_cli.kernels.program import Convolution, Program
 from sr_quant_cli.runtimes.base import GraphRuntime, Kernels
 from sr_quant_cli.system.choices import Precision
@@ -54,6 +54,12 @@ class ProgramRuntime(GraphRuntime):
     def kernels(self) -> Kernels:
         """Count the convolutions, all of which run on integers."""
         return Kernels(sum(isinstance(step, Convolution) for step in self._program.steps), 0)
+
+    def peak(self) -> float | None:
+        """Measure one thread, and multiply by the threads; None: plain C."""
+        if self._executor.isa == PORTABLE:
+            return None
+        return peak() * self._executor.threads
 
 
 def fast_here() -> bool:

@@ -8,4 +8,4 @@
 #include "pairs.h"
 #include "template.h"
 
-const srq_isa ISA = {"avx2", LANES, VECTORS, QUAD, SUMS, NAME(run)};
+const srq_isa ISA = {"avx2", LANES, VECTORS, QUAD, SUMS, NAME(run), NAME(peak)};

@@ -2,6 +2,9 @@
 #include "kernels.h"
 
 #define PARTS 1
+#ifndef MULTIPLY
+#define MULTIPLY(v) DOT(v, v, v)
+#endif
 
 #define COUNT 1
 #define WINDOW_NAME NAME(window1)

@@ -81,6 +81,7 @@ typedef struct {
     int32_t sums;       /* products of a code and a weight that are added in 16 bits; 0: in 32; */
                         /* 1: weights in two parts, see pairs.h */
     srq_run *run;
+    int64_t (*peak)(int64_t rounds);    /* multiplies in registers alone; returns how often */
 } srq_isa;
 
 #define SRQ_TILES 6     /* pixels or tiles that share a load of weights */

@@ -5,6 +5,7 @@
 
 #define VECTORS 1
 #define QUAD 4
+#define MULTIPLY(v) MADDUBS(v, v)
 #define PARTS (SUMS == 1 ? 2 : 1)
 
 /* The sums of 2 products each, of 4 codes with 4 weights of each output. */

@@ -88,6 +88,8 @@ static inline vecf srq_sloped(vecf v, vecf slope)
 #define STORE(p, v) srq_store(p, v)
 #define ADD(a, b) ((a) + (b))
 #define SUB(a, b) ((a) - (b))
+#define KEPT(v) "+m"(v)
+#define MULTIPLY(v) ((v) * (v))
 #define ZERO ((vec){0})
 #define LOADB(p) srq_loadb(p)
 #define STOREB(p, v) srq_storeb(p, v)
@@ -115,4 +117,4 @@ static inline vecf srq_sloped(vecf v, vecf slope)
 #define DOT(sum, a, w) ((sum) + (a) * (w))
 #include "dots.h"
 #include "template.h"
-const srq_isa srq_portable = {"portable", LANES, VECTORS, QUAD, 0, srq_portable_run};
+const srq_isa srq_portable = {"portable", LANES, VECTORS, QUAD, 0, srq_portable_run, srq_portable_peak};

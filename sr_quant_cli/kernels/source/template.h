@@ -4,6 +4,7 @@
    LANES, VECTORS     32-bit sums in a vector; most vectors of outputs that are summed together
    PARTS              numbers that make up a weight
    vec, vecf, vecb    vectors of int32 [LANES], float [LANES] and bytes [BYTES]
+   MULTIPLY(v)        multiplies LANES * QUAD numbers, as often in a second as can be
    and the operations below. Sums are those of dot.h or pairs.h.                               */
 
 #include "kernels.h"
@@ -213,6 +214,21 @@ INLINE void NAME(winograd)(const srq_conv *conv, const srq_output *out, int step
                 FOR_COUNT(NAME(tiles), MIN(GROUP, (conv->outputs - o) / LANES), conv, out, steps,
                           o, scratch, wide, sums, y, x, last, width)
         }
+}
+
+/* As many products as the processor can do, of numbers that stay in registers. */
+static int64_t NAME(peak)(int64_t rounds)
+{
+    enum { CHAINS = 12 };
+    vec sum[CHAINS];
+    for (int i = 0; i < CHAINS; i++)
+        sum[i] = ZERO;
+    for (int64_t round = 0; round < rounds; round++)
+        for (int i = 0; i < CHAINS; i++) {
+            sum[i] = MULTIPLY(sum[i]);
+            __asm__ volatile("" : KEPT(sum[i]));  /* neither removed nor moved */
+        }
+    return rounds * CHAINS * LANES * QUAD;
 }
 
 static void NAME(run)(const srq_conv *given, const srq_output *to, const uint8_t *in,

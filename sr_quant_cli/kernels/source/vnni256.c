@@ -8,4 +8,4 @@
 #include "dots.h"
 #include "template.h"
 
-const srq_isa srq_vnni256 = {"avxvnni", LANES, VECTORS, QUAD, 0, NAME(run)};
+const srq_isa srq_vnni256 = {"avxvnni", LANES, VECTORS, QUAD, 0, NAME(run), NAME(peak)};

@@ -14,4 +14,4 @@ INLINE __m512i srq_dpbusd(__m512i sum, __m512i a, __m512i w)
 #include "dots.h"
 #include "template.h"
 
-const srq_isa srq_vnni512 = {"avx512vnni", LANES, VECTORS, QUAD, 0, NAME(run)};
+const srq_isa srq_vnni512 = {"avx512vnni", LANES, VECTORS, QUAD, 0, NAME(run), NAME(peak)};

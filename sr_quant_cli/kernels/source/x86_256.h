@@ -15,6 +15,7 @@ typedef __m256 vecf;
 #define STORE(p, v) _mm256_storeu_si256((__m256i *)(p), v)
 #define ADD(a, b) _mm256_add_epi32(a, b)
 #define SUB(a, b) _mm256_sub_epi32(a, b)
+#define KEPT(v) "+x"(v)
 #define ZERO _mm256_setzero_si256()
 #define LOADW(p) LOAD(p)
 #define SPLAT_CODES(p) _mm256_set1_epi32(*(const int32_t *)(p))

@@ -15,6 +15,7 @@ typedef __m512 vecf;
 #define STORE(p, v) _mm512_storeu_si512(p, v)
 #define ADD(a, b) _mm512_add_epi32(a, b)
 #define SUB(a, b) _mm512_sub_epi32(a, b)
+#define KEPT(v) "+v"(v)
 #define ZERO _mm512_setzero_si512()
 #define LOADW(p) _mm512_loadu_si512(p)
 #define SPLAT_CODES(p) _mm512_set1_epi32(*(const int32_t *)(p))

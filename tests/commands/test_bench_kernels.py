@@ -1,0 +1,24 @@
+"""``srq bench kernels``."""
+
+import pytest
+
+from sr_quant_cli.commands.bench_kernels import FORMATS, bench_kernels
+from sr_quant_cli.kernels.library import PORTABLE, all_kernels, available, missing, peak
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason="the kernels were not built")
+
+
+def test_every_instruction_set_and_format_has_a_row():
+    timings = bench_kernels(24, 10, 32, runs=1)
+    rows = [(row.isa, row.format) for row in timings.rows]
+    assert rows == [(isa, kind.name) for isa in available() for kind in FORMATS]
+    assert [row.winograd for row in timings.rows] == [False, True, True] * len(available())
+    assert all((row.peak is None) == (row.isa == PORTABLE) for row in timings.rows)
+    assert timings.to_json()["rows"][0]["format"] == "8 bits"
+
+
+def test_wider_vectors_have_a_higher_peak():
+    peaks = {name: peak([k for k in all_kernels() if k.name == name]) for name in available()}
+    if len(peaks) < 2:
+        pytest.skip("this processor runs plain C alone")
+    assert peaks[available()[0]] > 3 * peaks[PORTABLE]
