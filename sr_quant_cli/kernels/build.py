@@ -31,6 +31,7 @@ _FLAGS = (
     "-fvisibility=hidden",
     "-ffp-contract=off",
 )
+_STRIP = () if sys.platform == "darwin" else ("-s",)
 _AVX2 = ("-mavx2", "-mfma")
 _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl")
 
@@ -89,7 +90,7 @@ def build(library: Path = LIBRARY, options: Sequence[str] = ()) -> Path:
             source = str(SOURCES / unit.source)
             _run([*command, *_FLAGS, *options, *unit.options, "-c", source, "-o", objects[-1]])
         made = Path(folder) / library.name
-        _run([*command, *options, "-shared", *objects, "-lm", "-o", str(made)])
+        _run([*command, *options, "-shared", *_STRIP, *objects, "-lm", "-o", str(made)])
         beside = library.with_name(f".{library.name}-{os.getpid()}")
         shutil.copyfile(made, beside)
         beside.replace(library)  # a process that has loaded the old one keeps it

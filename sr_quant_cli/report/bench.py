@@ -46,7 +46,7 @@ def print_upscale_times(timings: UpscaleTimings) -> None:
     large = f"{scale * timings.width}x{scale * timings.height}"
     headings = (
         *("model, runtime", "median ms", "minimum ms", "times as fast", "PSNR dB"),
-        *("integer / float", "T BitOPs", "of peak"),
+        *("integer / float", "T BitOPs"),
     )
     rows: list[tuple[str, ...]] = []
     model = None
@@ -63,16 +63,20 @@ def print_upscale_times(timings: UpscaleTimings) -> None:
                 "equal" if row.psnr is None else f"{row.psnr:.2f}",
                 f"{row.integer_kernels} / {row.float_kernels}",
                 f"{row.bitops_counted / 1e12:.2f}",
-                "" if row.peak_share is None else f"{100 * row.peak_share:.0f} %",
             )
         )
     print_table(headings, rows, f"{size} to {large}")
     say(
         f"{len(timings.rows[0].times.times)} runs each, in turns; times as fast: median of the "
         "ratios to the first row; PSNR: against its output; integer / float: executed convolutions "
-        "and products; BitOPs: counted; of peak: multiply-accumulates counted, in the minimum, of "
-        "what the processor can do on 8 bits (Winograd's algorithm needs fewer than are counted)"
+        "and products; BitOPs: counted"
     )
+    for row in timings.rows:
+        if row.peak_share is not None:
+            say(
+                f"{row.model}, {row.variant}: {100 * row.peak_share:.0f} % of the 8-bit "
+                "multiply-accumulates that the processor can do in the minimum"
+            )
     _print_machine(timings.machine)
 
 

@@ -95,7 +95,7 @@ def test_tables_fit_and_lose_nothing(terminal, headings, cells, texts):
 def test_times_of_two_models_fit(terminal):
     times = Row("", 12.345, 12.0, 0.081, 12.34, [1.0] * 7)
     rows = [
-        UpscaleTiming(model, variant, times, psnr, 137, 11, 63 * 10**13, None)
+        UpscaleTiming(model, variant, times, psnr, 137, 11, 63 * 10**13, 0.9)
         for model, variant, psnr in (
             (NAME, "torch fp32, folded", 48.21),
             (NAME, "onnxruntime fp32, folded", 48.21),
