@@ -64,7 +64,8 @@ def pack(
 ) -> None:
     """Copy a model file for release.
 
-    With --half, weights take half the space; the other options fill in its card.
+    With --half, weights take half the space; the other options fill in its card. A quantized model
+    whose layers all run on integers gets a program for srq's own kernels, which starts at once.
 
     \b
     Example:

@@ -27,6 +27,8 @@ MAX_ENLARGEMENT = 16
 MAX_SURROUND = 256
 MAX_WINDOW = 15
 MAX_STEPS = 10_000
+MAX_WEIGHTS = 2**28
+"""weights of all steps together, so that a small file cannot fill the memory"""
 
 _LARGEST = 1e12
 """largest scale, bias or constant: its product with a sum of 32 bits is finite in float32"""
@@ -50,6 +52,9 @@ def check_program(program: Program) -> None:
         raise ValueError("input: must have 3 channels, and the size of the picture")
     if not 1 <= len(program.steps) <= MAX_STEPS:
         raise ValueError(f"{len(program.steps)} steps: must be 1 to {MAX_STEPS}")
+    weights = sum(s.weights.size for s in program.steps if isinstance(s, Convolution))
+    if weights > MAX_WEIGHTS:
+        raise ValueError(f"{weights:,} weights: must be at most {MAX_WEIGHTS:,}")
     output = program.output
     made = _Made(program.input)
     for index, step in enumerate(program.steps):

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from sr_quant_cli.errors import UsageError, first_line
+from sr_quant_cli.kernels.checks import MAX_WEIGHTS
 from sr_quant_cli.kernels.program import Program
 from sr_quant_cli.kernels.program_file import FORMAT, from_plain, hash_of, to_plain
 from sr_quant_cli.modelfiles.named import header_text
@@ -141,8 +142,10 @@ def _shipped(values: Mapping[str, Any], tensors: Tensors, name: str) -> ShippedP
     if not isinstance(packed, dict) or not isinstance(traits, dict):
         raise ValueError("packed and traits must be tables")
     arrays = {key.removeprefix(PREFIX): array for key, array in tensors.items() if _added(key)}
-    for key, codes in packed.items():
-        arrays[key] = _packed(key, codes).read(tensors)
+    codes = {key: _packed(key, value) for key, value in packed.items()}
+    if sum(math.prod(each.shape) for each in codes.values()) > MAX_WEIGHTS:
+        raise ValueError(f"packed: must be at most {MAX_WEIGHTS:,} weights")
+    arrays |= {key: each.read(tensors) for key, each in codes.items()}
     program = from_plain(values.get("program"), arrays)
     shipped = ShippedProgram(program, ModelTraits.of({**traits, "name": name}), bits)
     if shipped.traits.scale != program.scale:

@@ -223,6 +223,12 @@ def test_a_name_must_not_be_empty():
         from_plain(named, arrays)
 
 
+def test_too_many_weights_are_refused(monkeypatch):
+    monkeypatch.setattr("sr_quant_cli.kernels.checks.MAX_WEIGHTS", 1000)
+    with pytest.raises(ValueError, match="weights: must be at most 1,000"):
+        read_again(every_step())
+
+
 def test_too_many_steps_are_refused():
     program = every_step()
     with pytest.raises(ValueError, match="10001 steps"):

@@ -156,7 +156,7 @@ def not_finite(entry, tensors):
     [
         (at("program", value=None), "must be a table with codes"),
         (at("program", "scale", value=3), "3 times the size"),
-        (at("program", "steps", 1, "source", "first", value=1), "channels from 1 on"),
+        (at("program", "steps", 1, "source", "first", value=1), "channel 1 is no multiple"),
         (at("traits", value=[]), "packed and traits must be tables"),
         (at("traits", "scale", value=4), "that of the network is 4"),
         (at("traits", "receptive_radius", value=-1), "receptive_radius = -1"),
@@ -171,7 +171,8 @@ def not_finite(entry, tensors):
         (at("packed", "steps.1.weights", "bits", value=9), "must be codes of 8 bits"),
         (at("packed", "steps.1.weights", "bits", value=4), "another length"),
         (at("packed", "steps.1.weights", "first", value=-129), "must be codes of 8 bits"),
-        (at("packed", "steps.1.weights", "shape", value=[2**40, 2**40, 3, 3]), "another length"),
+        (at("packed", "steps.1.weights", "shape", value=[2**14, 2**9, 3, 3]), "another length"),
+        (at("packed", "steps.1.weights", "shape", value=[2**40, 2**40, 3, 3]), "268,435,456 we"),
         (at("packed", "steps.1.weights", "shape", value=[-8, -8, 3, 3]), "must be codes"),
         (at("packed", "steps.1.weights", "shape", value=[8.0, 8, 3, 3]), "another type"),
         (at("packed", "steps.1.weights", "shape", value=[64, 1, 3, 3]), "scale: shape"),
