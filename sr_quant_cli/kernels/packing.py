@@ -57,14 +57,14 @@ def pack(
     outputs, inputs, size, _ = weights.shape
     low, high, zero = codes.low, codes.high, codes.zero
     channels = padded(outputs), padded(inputs)
-    full = np.zeros((*channels, size, size), np.int64)
+    full = np.zeros((*channels, size, size), np.int16)
     full[:outputs, :inputs] = weights
     least, most = _winograd_codes(low, high)
     fits = False
     if size == 3 and (most - least).max() <= 255 and winograd is not False:
         windows = full.reshape(-1, 9).astype(np.float32)  # exact, and fast as a product of floats
         both = np.kron(_G, _G).astype(np.float32)
-        segments = (both @ windows.T).astype(np.int64).reshape(16, *channels)
+        segments = (both @ windows.T).astype(np.int16).reshape(16, *channels)
         fits = bool(np.abs(segments).max(initial=0) <= 127)
     if winograd and not fits:
         raise ValueError("transformed codes or weights do not fit 8 bits")
