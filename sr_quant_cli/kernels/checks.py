@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from sr_quant_cli.kernels.library import MAX_INPUTS, MAX_TAPS
 from sr_quant_cli.kernels.packing import CHANNELS, padded
 from sr_quant_cli.kernels.program import (
     Add,
+    AddByTable,
     Codes,
     Convolution,
+    Mix,
     Place,
     Program,
     Recode,
@@ -144,6 +147,15 @@ def _check_step(step: Step, made: _Made) -> None:
             outputs = step.channels
             made.check(step.source, outputs)
             made.check(step.right, outputs)
+        case AddByTable():
+            outputs = step.channels
+            for name, table in (("table", step.table), ("right_table", step.right_table)):
+                if table.shape not in ((256,), (outputs, 256)):
+                    raise ValueError(f"{name}: shape {list(table.shape)}")
+            made.check(step.source, outputs)
+            made.check(step.right, outputs)
+        case Mix():
+            outputs, factor = _check_mix(step, made)
         case Shuffle():
             outputs, factor = step.channels, step.factor
             if not 1 <= factor <= MAX_ENLARGEMENT:
@@ -156,7 +168,8 @@ def _check_step(step: Step, made: _Made) -> None:
     for place in step.targets:
         made.add(place, outputs)
     for place in step.sources:
-        if place.codes.enlargement != enlargement:
+        larger = isinstance(step, Mix) and place is step.right
+        if place.codes.enlargement != (enlargement * factor if larger else enlargement):
             raise ValueError("its sources have different sizes")
     for place in step.targets:
         if place.codes.enlargement != enlargement * factor:
@@ -181,6 +194,29 @@ def _check_convolution(step: Convolution) -> tuple[int, int]:
         if place.first % CHANNELS:  # kernels read and write whole blocks of channels
             raise ValueError(f"channel {place.first} is no multiple of {CHANNELS}")
     return outputs, inputs
+
+
+def _check_mix(step: Mix, made: _Made) -> tuple[int, int]:
+    """Check phases, weights and places; return the number of outputs and the factor."""
+    if step.phases.ndim != 2 or step.weights.ndim != 2 or step.right_weights.ndim != 2:
+        raise ValueError("phases and weights: must be matrices")
+    factor, taps = step.phases.shape
+    outputs, inputs = step.weights.shape
+    others = step.right_weights.shape[1]
+    if not 1 <= factor <= MAX_ENLARGEMENT:
+        raise ValueError(f"factor {factor}: must be 1 to {MAX_ENLARGEMENT}")
+    if taps > MAX_TAPS or taps % 2 == 0:
+        raise ValueError(f"{taps} taps: must be odd, and at most {MAX_TAPS}")
+    if inputs > MAX_INPUTS:
+        raise ValueError(f"{inputs} channels are enlarged: must be at most {MAX_INPUTS}")
+    _shaped("right_weights", step.right_weights, (outputs, others))
+    _shaped("constant", step.constant, (outputs,))
+    made.check(step.source, inputs)
+    if (step.right is None) != (others == 0):
+        raise ValueError("right: must be there if right_weights has channels, and only then")
+    if step.right is not None:
+        made.check(step.right, others)
+    return outputs, factor
 
 
 def _check_room(place: Place, channels: int) -> None:

@@ -23,8 +23,10 @@ from sr_quant_cli.kernels.packing import (
 )
 from sr_quant_cli.kernels.program import (
     Add,
+    AddByTable,
     Codes,
     Convolution,
+    Mix,
     Place,
     Program,
     Recode,
@@ -269,11 +271,38 @@ class Executor:
                 raw.kind, raw.channels, raw.other = c.ADD, step.channels, at(step.right)
                 raw.scale, raw.other_scale = step.scale, step.right_scale
                 raw.constant, raw.low, raw.high = step.constant, step.low, step.high
+            case AddByTable():
+                raw.kind, raw.channels, raw.other = c.ADD_BY_TABLE, step.channels, at(step.right)
+                raw.values, raw.other_values = _address(step.table), _address(step.right_table)
+                raw.values_step = 256 if step.table.ndim > 1 else 0
+                raw.other_values_step = 256 if step.right_table.ndim > 1 else 0
+                raw.low, raw.high = step.low, step.high
+            case Mix():
+                self._fill_mix(raw, step, at, kept)
             case Shuffle():
                 raw.kind, raw.channels, raw.factor = c.SHUFFLE, step.channels, step.factor
                 raw.pixel_step, raw.channel_step = 1, step.factor**2
                 if step in self._together:
                     raw.pixel_step, raw.channel_step = step.channels, 1
+
+    def _fill_mix(
+        self, raw: c.CStep, step: Mix, at: Callable[[Place], c.CPlace], kept: list[Any]
+    ) -> None:
+        raw.kind, raw.low, raw.high = c.MIX, step.low, step.high
+        if step.right is not None:
+            raw.other = at(step.right)
+        mix = c.CMix(
+            step.weights.shape[1],
+            step.right_weights.shape[1],
+            len(step.weights),
+            *step.phases.shape,
+            _address(step.phases),
+            _address(step.weights),
+            _address(step.right_weights),
+            _address(step.constant),
+        )
+        raw.mix = ctypes.pointer(mix)
+        kept.append(mix)
 
     def _fill_convolution(
         self,
@@ -366,7 +395,7 @@ def _prepared(program: Program) -> tuple[list[Step], frozenset[Step]]:
         steps.append(step)
     result = Place(replace(program.output, name=_RESULT))
     end = steps[-1]
-    if isinstance(end, Shuffle) and end.target == Place(program.output):
+    if isinstance(end, Shuffle | Mix) and end.target == Place(program.output):
         steps[-1] = replace(end, target=result)
         together = [steps[-1] if step is end else step for step in together]
     else:

@@ -13,22 +13,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from onnx.reference import ReferenceEvaluator
 
-from sr_quant_cli.kernels.executor import mirrored
-from sr_quant_cli.kernels.packing import CHANNELS
-from sr_quant_cli.kernels.program import (
-    Add,
-    Again,
-    Codes,
-    Convolution,
-    Place,
-    Program,
-    Recode,
-    Shuffle,
-    Skip,
-    Step,
-)
+from sr_quant_cli.kernels.graph_values import mirrored_width, phases, ungrouped
+from sr_quant_cli.kernels.making import Maker
+from sr_quant_cli.kernels.program import Codes, Place, Program, Recode, Step
 from sr_quant_cli.kernels.terms import (
     Both,
     Levels,
@@ -36,18 +24,13 @@ from sr_quant_cli.kernels.terms import (
     Quantized,
     Sums,
     Term,
+    UnsupportedError,
     Values,
     Weights,
     channels_of,
-    enlargement_of,
 )
 
-_SIZES = (2, 3, 7, 20)
-"""sizes of a picture at which positions that the graph computes are compared with mirrored ones"""
-
-
-class UnsupportedError(Exception):
-    """The kernels do not run a graph; the message is the reason."""
+__all__ = ["UnsupportedError", "compile_graph"]
 
 
 def compile_graph(model: onnx.ModelProto) -> Program:
@@ -70,13 +53,7 @@ class _Compiler:
         self.readers = Counter(name for node in model.graph.node for name in node.input)
         self.known: dict[str, Any] = {}
         """what is known of values that depend on the picture, and weights, by names"""
-        self.steps: list[Step] = []
-        self.places: dict[Any, Place] = {}
-        """codes that were made of a term, by the term and its quantization"""
-        self.shared: set[str] = set()
-        """names of codes that several places of the graph quantize"""
-        self.count = 0
-        self.tables: NDArray[np.uint8] | None = None
+        self.maker = Maker()
         self.surround: list[int] = []
         self.crop: list[int] = []
 
@@ -86,20 +63,21 @@ class _Compiler:
         (picture,), (output, *others) = graph.input, graph.output
         if picture.type.tensor_type.elem_type != onnx.TensorProto.UINT8 or others:
             raise UnsupportedError("the graph does not make 8-bit pictures of 8-bit pictures alone")
-        self.known[picture.name] = Levels()
+        self.known[picture.name] = Levels(np.eye(3), np.zeros(3))
         for node in graph.node:
             self._follow(node)
         result = self.known.get(output.name)
-        if not isinstance(result, Quantized) or self.tables is None:
+        if not isinstance(result, Quantized):
             raise UnsupportedError("the output is not quantized to levels")
-        codes = self._codes(result)
+        codes = self.maker.place(result).codes
         around = self.surround or [0, 0]
         scale = codes.enlargement
         if codes.channels != 3 or len(set(around)) != 1:
             raise UnsupportedError("the output is no picture of three colours")
         if (self.crop or [0, 0]) != [scale * width for width in around]:
             raise UnsupportedError("the output is cut in another way than the input is surrounded")
-        return Program(scale, around[0], self.tables, self.input, tuple(self.steps), codes)
+        tables, given, steps = _with_tables(self.maker.levels, self.maker.steps)
+        return Program(scale, around[0], tables, given, tuple(steps), codes)
 
     def _follow(self, node: onnx.NodeProto) -> None:
         name = node.output[0]
@@ -133,19 +111,54 @@ class _Compiler:
         raise UnsupportedError("a conversion of types inside the network")
 
     def _Gather(self, node: Any, x: Any, index: Any, axis: int = 0) -> Levels:
-        if not isinstance(x, Levels) or axis not in (2, 3):
+        if not isinstance(x, Levels) or x.phases is not None or axis not in (2, 3):
             raise UnsupportedError("pixels in another order inside the network")
-        self.surround.append(self._mirrored(node.input[1], axis - 2))
+        self.surround.append(mirrored_width(self.model, node.input[1], axis - 2))
         return x
 
-    def _Slice(
-        self, node: Any, x: Any, starts: Any, ends: Any, axes: Any, *steps: Any
-    ) -> Quantized:
-        cut = [int(np.ravel(value)[0]) for value in (starts, ends, axes)]
-        if not isinstance(x, Quantized) or cut[0] != -cut[1] or cut[2] not in (2, 3):
+    def _Slice(self, node: Any, x: Any, *bounds: Any) -> Any:
+        if not all(isinstance(value, np.ndarray) and value.size == 1 for value in bounds):
             raise UnsupportedError("a part of a picture inside the network")
-        self.crop.append(cut[0])
+        first, end, axis, step = (int(value.item()) for value in (*bounds, np.ones(1))[:4])
+        if axis == 1 and step == 1 and isinstance(x, Values):
+            there = range(x.channels)[first:end]
+            return x.part(there.start, len(there))
+        if first != -end or axis not in (2, 3) or not isinstance(x, Quantized | Levels):
+            raise UnsupportedError("a part of a picture inside the network")
+        self.crop.append(first)
         return x
+
+    def _Split(self, node: Any, x: Any, sizes: Any = None, axis: int = 0, **how: Any) -> Any:
+        if axis != 1 or not isinstance(x, Values) or not isinstance(sizes, np.ndarray):
+            raise UnsupportedError("a part of a picture inside the network")
+        first = 0
+        for name, size in zip(node.output, sizes.tolist(), strict=True):
+            self.known[name] = x.part(first, size)
+            first += size
+        return self.known[node.output[0]]
+
+    def _Resize(
+        self, node: Any, x: Any, region: Any, scales: Any, sizes: Any = None, **how: Any
+    ) -> Levels:
+        mode = how.get("mode", b"nearest").decode()
+        usual = how.get("coordinate_transformation_mode", b"half_pixel") == b"half_pixel"
+        if how.get("antialias") or how.get("exclude_outside") or mode not in ("cubic", "linear"):
+            usual = False
+        if not usual or not isinstance(scales, np.ndarray) or scales.size != 4:
+            raise UnsupportedError("a change of size that is neither bicubic nor bilinear")
+        factor = round(float(scales[2]))
+        if scales.tolist() != [1, 1, factor, factor] or factor < 1:
+            raise UnsupportedError("an enlargement by a factor that is not a whole number")
+        if not isinstance(x, Levels) or x.phases is not None or x.other is not None:
+            raise UnsupportedError("an enlargement of numbers that are not the picture")
+        return replace(x, phases=phases(factor, mode, how.get("cubic_coeff_a", -0.75)))
+
+    def _ReduceSum(self, node: Any, x: Any, axes: Any, keepdims: int = 1, **how: Any) -> Levels:
+        if not isinstance(x, Levels) or np.ravel(axes).tolist() != [1] or not keepdims:
+            raise UnsupportedError("a sum over pixels, or over channels of codes")
+        other = None if x.other_weights is None else x.other_weights.sum(0, keepdims=True)
+        weights, bias = x.weights.sum(0, keepdims=True), x.bias.sum(keepdims=True)
+        return replace(x, weights=weights, bias=bias, other_weights=other)
 
     def _Add(self, node: Any, a: Any, b: Any) -> Term:
         if isinstance(a, np.ndarray):
@@ -154,16 +167,22 @@ class _Compiler:
             shift = np.asarray(b, np.float64).reshape(-1)
             match a:
                 case Levels():
-                    return replace(a, bias=shift if a.bias is None else a.bias + shift)
-                case Values(slope=None):
+                    return replace(a, bias=a.bias + shift)
+                case Values(slope=None) | Both(relu=False):
                     return replace(a, shift=shift if a.shift is None else a.shift + shift)
                 case Sums(slope=None):
                     return replace(a, bias=a.bias + shift)
-        if isinstance(a, Values) and isinstance(b, Values):
+        if isinstance(a, Levels) or isinstance(b, Levels):
+            levels, other = (a, b) if isinstance(a, Levels) else (b, a)
+            if isinstance(other, Levels | Values):
+                return levels.plus(other)
+        if isinstance(a, Values | Parts) and isinstance(b, Values | Parts):
             return Both(a, b, sole=self.readers[node.output[0]] == 1)
         raise UnsupportedError("a sum of numbers that are no codes")
 
     def _Sub(self, node: Any, a: Any, b: Any) -> Term:
+        if isinstance(b, Levels):
+            return self._Add(node, a, b.times(np.array(-1.0)))
         if not isinstance(b, np.ndarray):
             raise UnsupportedError("a difference of pictures")
         return self._Add(node, a, np.asarray(-b))
@@ -171,12 +190,11 @@ class _Compiler:
     def _Mul(self, node: Any, a: Any, b: Any) -> Term:
         if isinstance(a, np.ndarray):
             a, b = b, a
+        if isinstance(b, np.ndarray) and isinstance(a, Levels):
+            return a.times(b.astype(np.float64))
         if isinstance(b, np.ndarray) and b.size == 1 and float(b.item()) > 0:
             factor = float(b.item())
             match a:
-                case Levels():
-                    bias = None if a.bias is None else a.bias * factor
-                    return replace(a, scale=a.scale * factor, bias=bias)
                 case Values(shift=None, slope=None):
                     return replace(a, step=a.step * factor)
                 case Sums():
@@ -199,10 +217,10 @@ class _Compiler:
             raise UnsupportedError("a convolution with a stride, a dilation or an even window")
         if how.get("pads", [0] * 4) != [size[0] // 2] * 4:
             raise UnsupportedError("a convolution that changes the size of a picture")
-        codes = _ungrouped(weights.codes, how.get("group", 1))
+        codes = ungrouped(weights.codes, how.get("group", 1))
         scale = x.step * weights.step
         given = np.zeros(len(codes)) if bias is None else np.asarray(bias, np.float64)
-        return Sums(x.codes, codes, scale, given)
+        return Sums(x.place, codes, scale, given)
 
     def _Relu(self, node: Any, x: Any) -> Term:
         if isinstance(x, Both):
@@ -231,7 +249,7 @@ class _Compiler:
         return Quantized(x, float(step.item()), int(zero.item()))
 
     def _Clip(self, node: Any, x: Any, low: Any = None, high: Any = None) -> Quantized:
-        if not isinstance(x, Quantized) or x.codes is not None:
+        if not isinstance(x, Quantized):
             raise UnsupportedError("a clip of numbers that are no codes")
         least, most = (
             bound if given is None else int(given.item())
@@ -240,223 +258,39 @@ class _Compiler:
         return replace(x, low=max(x.low, least), high=min(x.high, most))
 
     def _Max(self, node: Any, x: Any, least: Any) -> Quantized:
-        if not isinstance(least, np.ndarray) or least.size > 1:
-            raise UnsupportedError("a maximum of several numbers")
-        return self._Clip(node, x, least)
+        if not isinstance(x, Quantized) or not isinstance(least, np.ndarray):
+            raise UnsupportedError("a maximum of numbers that are no codes")
+        clipped: Quantized = self._Clip(node, x, least.min())
+        if least.min() == least.max():
+            return clipped
+        place = self.maker.at_least(self.maker.place(clipped), least.ravel())
+        return replace(clipped, term=Values(place, least.size, clipped.step))
 
     def _DequantizeLinear(self, node: Any, x: Any, step: Any, zero: Any, axis: int = 1) -> Values:
         if not isinstance(x, Quantized) or step.size != 1 or int(zero.item()) != x.zero:
             raise UnsupportedError("codes that are read with another zero")
         sole = all(self.readers[name] == 1 for name in (node.input[0], node.output[0]))
-        return Values(self._codes(x), float(step.item()), sole=sole)
+        place, channels = self.maker.place(x), channels_of(x.term)
+        return Values(place, channels, float(step.item()), sole=sole)
 
     def _DepthToSpace(self, node: Any, x: Any, blocksize: int, mode: bytes = b"DCR") -> Any:
         if mode != b"CRD" or not isinstance(x, Quantized | Values):
             raise UnsupportedError("a rearrangement of channels that is no PixelShuffle of codes")
-        before = self._codes(x) if isinstance(x, Quantized) else x.codes
-        channels = before.channels // blocksize**2
-        after = self._new(channels, before.enlargement * blocksize, before)
-        self.steps.append(Shuffle(Place(before), Place(after), channels, blocksize))
-        if isinstance(x, Values):
-            if x.shift is not None or (x.slope is not None and x.slope.size > 1):
-                raise UnsupportedError("a PixelShuffle of values that are no codes")
-            return replace(x, codes=after, sole=False)
-        return replace(x, term=None, codes=after)
-
-    # Steps.
-
-    def _codes(self, quantized: Quantized) -> Codes:
-        """Make the codes of a quantized term, once, as a picture of their own."""
-        if quantized.codes is not None:
-            return quantized.codes
-        assert quantized.term is not None
-        place, channels = self._place(quantized.term, quantized), channels_of(quantized.term)
-        if place.codes.channels == channels:
-            return place.codes
-        own = Place(self._new(channels, place.codes.enlargement, quantized))
-        self._copy(place, own, channels)
-        return own.codes
-
-    def _place(self, term: Term, to: Quantized, target: Place | None = None) -> Place:
-        """Make the codes of a term, at ``target`` if given; or copy them from where they are."""
-        key = (term, to.step, to.zero, to.low, to.high)
-        made = self.places.get(key)
-        if made is not None:
-            self.shared.add(made.codes.name)
-            if target is not None:
-                self._copy(made, target, channels_of(term))
-            return target or made
-        if isinstance(term, Values):
-            place = self._recode(term, to, target)
+        if isinstance(x, Quantized):
+            values = Values(self.maker.place(x), channels_of(x.term), x.step)
         else:
-            place = target or Place(self._new(channels_of(term), enlargement_of(term), to))
-            match term:
-                case Levels():
-                    self._quantize_levels(term, to, place)
-                case Sums():
-                    self._convolve(term, to, place)
-                case Both():
-                    self._add(term, to, place)
-                case Parts():
-                    self._concatenate(term, to, place)
-        self.places[key] = place
-        return place
-
-    def _quantize_levels(self, term: Levels, to: Quantized, target: Place) -> None:
-        if self.tables is not None:
-            raise UnsupportedError("the picture is quantized twice")
-        bias = np.broadcast_to(0.0 if term.bias is None else term.bias, 3)[:, None]
-        codes = np.rint((term.scale * np.arange(256) + bias) / to.step) + to.zero
-        self.tables = codes.clip(to.low, to.high).astype(np.uint8)
-        self.input = target.codes
-
-    def _convolve(self, term: Sums, to: Quantized, target: Place) -> None:
-        low, zero = to.low, float(to.zero)
-        slope = None if term.slope is None else np.broadcast_to(term.slope, len(term.scale))
-        scale, bias = term.scale / to.step, term.bias / to.step
-        if slope is not None and not slope.any():
-            slope, low = None, max(low, to.zero)
-        if slope is None:
-            bias, zero = bias + zero, 0.0
-        self.steps.append(
-            Convolution(
-                Place(term.source),
-                target,
-                term.weights,
-                scale.astype(np.float32),
-                bias.astype(np.float32),
-                None if slope is None else slope.astype(np.float32),
-                zero,
-                low,
-                to.high,
-            )
-        )
-
-    def _add(self, term: Both, to: Quantized, target: Place) -> None:
-        left, right = term.left, term.right
-        if any(x.shift is not None or x.slope is not None for x in (left, right)):
-            raise UnsupportedError("a sum of values that are no codes")
-        low = max(to.low, to.zero) if term.relu else to.low
-        scales = left.step / to.step, right.step / to.step
-        constant = to.zero - scales[0] * left.codes.zero - scales[1] * right.codes.zero
-        places = Place(left.codes), Place(right.codes)
-        if term.sole:
-            for own, other in ((1, 0), (0, 1)):
-                maker = self._maker_to_end(term.right if own else term.left, places[other].codes)
-                if maker is not None:
-                    index, step = maker
-                    skip = Skip(places[other], scales[own], scales[other], constant, low, to.high)
-                    self.steps[index] = replace(step, target=target, skip=skip)
-                    return
-        self.steps.append(
-            Add(places[0], target, places[1], left.codes.channels, *scales, constant, low, to.high)
-        )
-
-    def _maker_to_end(self, values: Values, other: Codes) -> tuple[int, Convolution] | None:
-        """Find the convolution that can add ``other`` to its output, which nothing else reads."""
-        codes = values.codes
-        index, before = self._maker(codes), self._maker(other)
-        if index is None or not values.sole or codes.name in self.shared:
-            return None
-        step = self.steps[index]
-        if not isinstance(step, Convolution) or step.skip or step.again:
-            return None
-        if step.target.codes is not codes or (before is not None and before > index):
-            return None
-        self.places = {key: place for key, place in self.places.items() if place.codes is not codes}
-        return index, step
-
-    def _concatenate(self, term: Parts, to: Quantized, target: Place) -> None:
-        first = target.first
-        for part in term.parts:
-            if channels_of(part) % CHANNELS or enlargement_of(part) != target.codes.enlargement:
-                raise UnsupportedError(f"parts of channels that are no multiple of {CHANNELS}")
-            self._place(part, to, Place(target.codes, first))
-            first += channels_of(part)
-
-    def _recode(self, term: Values, to: Quantized, target: Place | None) -> Place:
-        codes, channels = term.codes, term.codes.channels
-        plain = term.shift is None and term.slope is None
-        same = plain and term.step == to.step and codes.zero == to.zero
-        if target is None and same and codes.low >= to.low and codes.high <= to.high:
-            return Place(codes)
-        target = target or Place(self._new(channels, codes.enlargement, to))
-        shift = 0.0 if term.shift is None else term.shift[:, None]
-        values = term.step * (np.arange(256.0) - codes.zero) + shift
-        if term.slope is not None:
-            slope = term.slope if term.slope.size == 1 else term.slope[:, None]
-            values = np.where(values < 0, values * slope, values)
-        table = (np.rint(values / to.step) + to.zero).clip(to.low, to.high).astype(np.uint8)
-        index = self._maker(codes)
-        step = None if index is None else self.steps[index]
-        if (
-            plain
-            and isinstance(step, Convolution)
-            and step.again is None
-            and step.target.codes is codes
-        ):
-            assert index is not None
-            scale = term.step / to.step
-            bias = np.full(channels, to.zero - scale * codes.zero, np.float32)
-            again = Again(target, scale, bias, to.low, to.high)
-            self.steps[index] = replace(step, again=again)
-        else:
-            self.steps.append(Recode(Place(codes), target, channels, table))
-        return target
-
-    def _copy(self, source: Place, target: Place, channels: int) -> None:
-        self.steps.append(Recode(source, target, channels, np.arange(256, dtype=np.uint8)))
-
-    def _new(self, channels: int, enlargement: int, like: Quantized | Codes) -> Codes:
-        self.count += 1
-        name = f"codes{self.count}"
-        return Codes(name, channels, enlargement, like.zero, like.low, like.high)
-
-    def _maker(self, codes: Codes) -> int | None:
-        """Index of the last step that writes a picture; None for the first picture."""
-        made = [i for i, step in enumerate(self.steps) if codes in [p.codes for p in step.targets]]
-        return made[-1] if made else None
-
-    def _mirrored(self, name: str, axis: int) -> int:
-        """Find by how many pixels the graph surrounds a picture with mirrored ones.
-
-        The positions that it computes from the size of the picture are compared with mirrored ones.
-        """
-        (picture,) = self.model.graph.input
-        makers = {output: node for node in self.model.graph.node for output in node.output}
-        needed, pending = set(), [name]
-        while pending:
-            node = makers.get(pending.pop())
-            if node is not None and id(node) not in needed:
-                needed.add(id(node))
-                pending += node.input
-        graph = onnx.helper.make_graph(
-            [node for node in self.model.graph.node if id(node) in needed],
-            "positions",
-            [picture],
-            [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, [None])],
-            self.model.graph.initializer,
-        )
-        opsets = self.model.opset_import
-        evaluate = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=opsets))
-        widths = set()
-        for size in _SIZES:
-            shape = [1, 9, 9, 3]
-            shape[1 + axis] = size
-            (found,) = evaluate.run(None, {picture.name: np.zeros(shape, np.uint8)})
-            width = (len(found) - size) // 2
-            if not np.array_equal(found, mirrored(size, max(width, 0))):
-                raise UnsupportedError("pixels around the picture that are not mirrored ones")
-            widths.add(width)
-        return widths.pop()
+            values = x
+        if values.shift is not None or (values.slope is not None and values.slope.size > 1):
+            raise UnsupportedError("a PixelShuffle of values that are no codes")
+        shuffled = self.maker.shuffle(values, blocksize)
+        return replace(x, term=shuffled) if isinstance(x, Quantized) else shuffled
 
 
-def _ungrouped(weights: NDArray[np.int8], groups: int) -> NDArray[np.int8]:
-    """Weights of a grouped convolution as those of one without groups: zeros between groups."""
-    if groups == 1:
-        return weights
-    outputs, inputs, *size = weights.shape
-    whole = np.zeros((groups, outputs // groups, groups, inputs, *size), np.int8)
-    for group, part in enumerate(np.split(weights, groups)):
-        whole[group, :, group] = part
-    return whole.reshape(outputs, groups * inputs, *size)
+def _with_tables(levels: Codes, steps: list[Step]) -> tuple[NDArray[np.uint8], Codes, list[Step]]:
+    """Tables, codes and steps of a program: the first step becomes tables if it alone reads."""
+    readers = [step for step in steps if levels in [place.codes for place in step.sources]]
+    first = readers[0]
+    alone = len(readers) == 1 and first is steps[0]
+    if alone and isinstance(first, Recode) and first.target == Place(first.target.codes):
+        return first.table, first.target.codes, steps[1:]
+    return np.tile(np.arange(256, dtype=np.uint8), (3, 1)), levels, steps

@@ -96,8 +96,28 @@ class Border(ctypes.Structure):
     )
 
 
-CONVOLUTION, RECODE, ADD, SHUFFLE = range(4)
+CONVOLUTION, RECODE, ADD, SHUFFLE, ADD_BY_TABLE, MIX = range(6)
 """kinds of steps"""
+
+
+MAX_INPUTS, MAX_TAPS = 4, 5
+"""``SRQ_INPUTS`` and ``SRQ_TAPS`` of ``kernels.h``"""
+
+
+class CMix(ctypes.Structure):
+    """``srq_mix`` of ``kernels.h``."""
+
+    _fields_ = (
+        ("inputs", c_int32),
+        ("others", c_int32),
+        ("outputs", c_int32),
+        ("factor", c_int32),
+        ("taps", c_int32),
+        ("phases", c_void_p),
+        ("weights", c_void_p),
+        ("other_weights", c_void_p),
+        ("constant", c_void_p),
+    )
 
 
 class CStep(ctypes.Structure):
@@ -125,6 +145,11 @@ class CStep(ctypes.Structure):
         ("constant", c_float),
         ("low", c_float),
         ("high", c_float),
+        ("values", c_void_p),
+        ("other_values", c_void_p),
+        ("values_step", c_int32),
+        ("other_values_step", c_int32),
+        ("mix", ctypes.POINTER(CMix)),
     )
 
 

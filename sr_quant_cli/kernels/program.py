@@ -143,6 +143,52 @@ class Add(_Step):
 
 
 @dataclass(frozen=True, eq=False)
+class AddByTable(_Step):
+    """``table[code] + right_table[right code]``, rounded to codes: sums of any functions."""
+
+    right: Place
+    channels: int
+    table: FloatArray
+    """``[256]``, or ``[channels, 256]``: in steps of the target, its zero point added"""
+    right_table: FloatArray
+    """``[256]``, or ``[channels, 256]``"""
+    low: int
+    high: int
+
+    @property
+    def sources(self) -> tuple[Place, ...]:
+        """Both terms."""
+        return self.source, self.right
+
+
+@dataclass(frozen=True, eq=False)
+class Mix(_Step):
+    """Sums of channels of a picture that is enlarged by interpolation, and of a second picture.
+
+    A code is ``weights[c] @ enlarged codes + right_weights[c] @ right codes + constant[c]``,
+    rounded. Beyond the sides of the picture its last pixels are repeated.
+    """
+
+    right: Place | None
+    """of the larger size"""
+    phases: FloatArray
+    """``[factor, taps]``: weights of the pixels around one, for each of its enlarged pixels"""
+    weights: FloatArray
+    """``[outputs, inputs]``"""
+    right_weights: FloatArray
+    """``[outputs, right channels]``; 0 channels: there is no second picture"""
+    constant: FloatArray
+    """``[outputs]``"""
+    low: int
+    high: int
+
+    @property
+    def sources(self) -> tuple[Place, ...]:
+        """The pictures that are read."""
+        return (self.source,) if self.right is None else (self.source, self.right)
+
+
+@dataclass(frozen=True, eq=False)
 class Shuffle(_Step):
     """PixelShuffle of codes."""
 
@@ -151,7 +197,7 @@ class Shuffle(_Step):
     factor: int
 
 
-Step = Convolution | Recode | Add | Shuffle
+Step = Convolution | Recode | Add | AddByTable | Mix | Shuffle
 
 
 @dataclass(frozen=True, eq=False)

@@ -110,7 +110,7 @@ def test_mirrored_pixels_are_those_of_the_network(length, width):
     [
         (lambda: graph("swinir_light"), "not mirrored ones"),
         (lambda: graph("edsr", io="float"), "8-bit pictures"),
-        (lambda: graph("edsr", "luma"), "several factors"),
+        (lambda: graph("edsr", "luma"), "a sum of numbers"),
     ],
 )
 def test_what_the_kernels_lack_is_named(make, reason):

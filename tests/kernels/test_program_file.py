@@ -13,9 +13,11 @@ from sr_quant_cli.kernels.executor import Executor
 from sr_quant_cli.kernels.from_graph import compile_graph
 from sr_quant_cli.kernels.program import (
     Add,
+    AddByTable,
     Again,
     Codes,
     Convolution,
+    Mix,
     Place,
     Program,
     Recode,
@@ -35,6 +37,7 @@ def every_step():
     wide, beside = Codes("wide", 32, 1, 128, 0, 255), Codes("beside", 16, 1, 3, 0, 63)
     summed, both = Codes("sum", 16, 1, 0, 0, 255), Codes("both", 16, 1, 0, 0, 255)
     before, sr = Codes("before", 12, 1, 0, 0, 255), Codes("sr", 3, 2, 0, 0, 255)
+    tabled, enlarged = Codes("tabled", 16, 1, 0, 0, 255), Codes("enlarged", 3, 2, 0, 0, 255)
     table = rng.integers(0, 256, (16, 256), np.uint8)
     slope = rng.random(16, np.float32)
 
@@ -52,9 +55,30 @@ def every_step():
         Add(Place(wide), Place(both), Place(beside), 16, 0.5, 0.25, 1.0, 0, 255),
         convolution(Place(both), Place(before), 12, 5, slope=None, zero=0.0),
         Shuffle(Place(before), Place(sr), 3, 2),
+        AddByTable(
+            Place(wide, 16),
+            Place(tabled),
+            Place(both),
+            16,
+            rng.random((16, 256), np.float32) * 99,
+            rng.random(256, np.float32) * 99,
+            2,
+            250,
+        ),
+        Mix(
+            Place(lr),
+            Place(enlarged),
+            Place(sr),
+            rng.random((2, 5), np.float32) / 5,
+            rng.random((3, 3), np.float32) / 5,
+            rng.random((3, 3), np.float32) / 5,
+            rng.random(3, np.float32),
+            0,
+            255,
+        ),
     )
     tables = rng.integers(0, 256, (3, 256), np.uint8)
-    return Program(2, 1, tables, lr, steps, sr)
+    return Program(2, 1, tables, lr, steps, enlarged)
 
 
 def read_again(program):
@@ -78,7 +102,7 @@ def test_every_step_comes_back():
     program = every_step()
     assert {type(step) for step in program.steps} == set(get_args(Step))
     assert equal(read_again(program), program)
-    other = replace(program, steps=(*program.steps[:-1], replace(program.steps[-1], factor=3)))
+    other = replace(program, steps=(*program.steps[:-1], replace(program.steps[-1], low=3)))
     assert not equal(other, program)
 
 
@@ -95,8 +119,8 @@ def test_programs_of_networks_come_back(name):
 
 
 def test_codes_of_one_size_share_memory():
-    # lr, wide, beside, and sr with 4 pixels for each; the others lie where lr or each other were.
-    assert bytes_per_pixel(every_step()) == 16 + 32 + 16 + 4 * 16
+    # lr, wide, beside, sum, and two with 4 pixels for each; the others lie where those were.
+    assert bytes_per_pixel(every_step()) == 16 + 32 + 16 + 16 + 2 * 4 * 16
 
 
 def at(plain, path, value):
@@ -165,6 +189,20 @@ def at(plain, path, value):
         ("steps.5.factor", 3, r"27 channels from 0 on: 'before' has 12"),
         ("steps.5.channels", 4, r"16 channels from 0 on: 'before' has 12"),
         ("steps.5.channels", 2, r"must read all 12 channels"),
+        ("steps.6.channels", 17, r"table: shape \[16, 256\]"),
+        ("steps.6.table", "steps.1.table", r"steps.6.table: is uint8, must be float32"),
+        ("steps.6.right_table", "steps.7.phases", r"right_table: shape \[2, 5\]"),
+        ("steps.6.right.first", 8, r"16 channels from 8 on: 'both' has 16"),
+        ("steps.6.source.first", 17, r"16 channels from 17 on: 'wide' has 32"),
+        ("steps.7.phases", "steps.6.table", r"factor 3?16|256 taps"),
+        ("steps.7.phases", "steps.0.scale", r"phases and weights: must be matrices"),
+        ("steps.7.phases", "steps.7.weights", r"has another size|different sizes"),
+        ("steps.7.weights", "steps.7.phases", r"5 channels are enlarged"),
+        ("steps.7.right_weights", "steps.7.phases", r"right_weights: shape \[2, 5\]"),
+        ("steps.7.constant", "steps.0.bias", r"constant: shape \[16\], must be \[3\]"),
+        ("steps.7.right", None, r"right: must be there if right_weights has channels"),
+        ("steps.7.right.codes", "tabled", r"its sources have different sizes"),
+        ("steps.7.right.first", 1, r"3 channels from 1 on: 'sr' has 3"),
         ("codes.sr.enlargement", 1, r"'sr' has another size than it makes"),
         ("codes.sr.enlargement", 17, r"enlargement 17: must be 1 to 16"),
         ("codes.wide.channels", 2**30, r"channels 1073741824: must be 1 to 16384"),

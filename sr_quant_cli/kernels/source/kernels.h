@@ -101,13 +101,26 @@ typedef struct {
     int32_t factor;     /* rows for one of the step that writes them; 0: there is no border */
 } srq_border;
 
-enum { SRQ_CONVOLUTION, SRQ_RECODE, SRQ_ADD, SRQ_SHUFFLE };
+enum { SRQ_CONVOLUTION, SRQ_RECODE, SRQ_ADD, SRQ_SHUFFLE, SRQ_ADD_BY_TABLE, SRQ_MIX };
+
+#define SRQ_INPUTS 4    /* most channels of a picture that SRQ_MIX enlarges */
+#define SRQ_TAPS 5      /* most pixels in a row that one enlarged pixel depends on */
+
+/* Sums of channels: weights of an enlarged picture, and of a second one of the larger size. */
+typedef struct {
+    int32_t inputs, others, outputs, factor;
+    int32_t taps;               /* odd */
+    const float *phases;        /* [factor, taps] */
+    const float *weights;       /* [outputs, inputs] */
+    const float *other_weights; /* [outputs, others] */
+    const float *constant;      /* [outputs] */
+} srq_mix;
 
 /* A step of a program, on all rows of its input; see steps.c. */
 typedef struct {
     int32_t kind, channels;
     int32_t height, width;      /* of the input */
-    srq_place in, other, out;   /* `other`: right term of a sum */
+    srq_place in, other, out;   /* `other`: right term of a sum, or second picture */
     srq_border borders[2];      /* of what it writes */
     srq_run *run;               /* SRQ_CONVOLUTION */
     const srq_conv *conv;
@@ -115,7 +128,10 @@ typedef struct {
     const uint8_t *table;       /* SRQ_RECODE */
     int32_t table_step;
     int32_t factor, pixel_step, channel_step;       /* SRQ_SHUFFLE */
-    float scale, other_scale, constant, low, high;  /* SRQ_ADD */
+    float scale, other_scale, constant, low, high;  /* SRQ_ADD; the last two also those below */
+    const float *values, *other_values;             /* SRQ_ADD_BY_TABLE */
+    int32_t values_step, other_values_step;
+    const srq_mix *mix;                             /* SRQ_MIX */
 } srq_step;
 
 /* Where threads wait for each other; starts as zeros. */

@@ -1,4 +1,4 @@
-/* Programs, and the steps between convolutions: other codes, sums, PixelShuffle. */
+/* Programs, and the steps between convolutions: other codes, sums, enlargements, PixelShuffle. */
 
 #include "kernels.h"
 
@@ -49,6 +49,76 @@ static void add(const srq_step *step, int first, int last)
                 to[c] = clipped(step->scale * left[c] + both, step->low, step->high);
             }
             left += step->in.step, right += step->other.step, to += step->out.step;
+        }
+    }
+}
+
+/* out = clip(rint(values[c * values_step + in] + other_values[c * other_values_step + other])) */
+static void add_by_table(const srq_step *step, int first, int last)
+{
+    for (int y = first; y < last; y++) {
+        const uint8_t *left = pixels_of(step->in, y), *right = pixels_of(step->other, y);
+        uint8_t *to = step->out.codes + y * step->out.row;
+        for (int x = 0; x < step->width; x++) {
+            for (int c = 0; c < step->channels; c++)
+                to[c] = clipped(step->values[c * step->values_step + left[c]]
+                                    + step->other_values[c * step->other_values_step + right[c]],
+                                step->low, step->high);
+            left += step->in.step, right += step->other.step, to += step->out.step;
+        }
+    }
+}
+
+static int within(int position, int length)
+{
+    return position < 0 ? 0 : position < length ? position : length - 1;
+}
+
+/* The pixels around (y, x), each column of them summed with the weights of a row's phase. */
+static void columns_of(const srq_step *step, int y, int x, const float *phase,
+                       float sums[SRQ_TAPS][SRQ_INPUTS])
+{
+    const srq_mix *mix = step->mix;
+    int reach = mix->taps / 2;
+    for (int j = 0; j < mix->taps; j++) {
+        ptrdiff_t column = (ptrdiff_t)within(x + j - reach, step->width) * step->in.step;
+        for (int c = 0; c < SRQ_INPUTS; c++)
+            sums[j][c] = 0;
+        for (int i = 0; i < mix->taps; i++) {
+            const uint8_t *codes = pixels_of(step->in, within(y + i - reach, step->height)) + column;
+            for (int c = 0; c < mix->inputs; c++)
+                sums[j][c] += phase[i] * codes[c];
+        }
+    }
+}
+
+/* out = clip(rint(weights . enlarged in + other_weights . other + constant)) */
+static void mix(const srq_step *step, int first, int last)
+{
+    const srq_mix *mix = step->mix;
+    int factor = mix->factor, taps = mix->taps;
+    float columns[SRQ_TAPS][SRQ_INPUTS];
+    for (int row = first * factor; row < last * factor; row++) {
+        const uint8_t *other = mix->others ? pixels_of(step->other, row) : NULL;
+        uint8_t *to = step->out.codes + row * step->out.row;
+        for (int x = 0; x < step->width; x++) {
+            columns_of(step, row / factor, x, mix->phases + row % factor * taps, columns);
+            for (int j = 0; j < factor; j++, to += step->out.step) {
+                float enlarged[SRQ_INPUTS] = {0};
+                for (int i = 0; i < taps; i++)
+                    for (int c = 0; c < SRQ_INPUTS; c++)
+                        enlarged[c] += mix->phases[j * taps + i] * columns[i][c];
+                for (int o = 0; o < mix->outputs; o++) {
+                    float v = mix->constant[o];
+                    for (int c = 0; c < mix->inputs; c++)
+                        v += mix->weights[o * mix->inputs + c] * enlarged[c];
+                    for (int c = 0; c < mix->others; c++)
+                        v += mix->other_weights[o * mix->others + c] * other[c];
+                    to[o] = clipped(v, step->low, step->high);
+                }
+                if (other)
+                    other += step->other.step;
+            }
         }
     }
 }
@@ -125,6 +195,8 @@ SRQ_API void srq_execute(const srq_step *steps, int32_t count, int32_t thread, i
             case SRQ_RECODE: recode(step, first, last); break;
             case SRQ_ADD: add(step, first, last); break;
             case SRQ_SHUFFLE: shuffle(step, first, last); break;
+            case SRQ_ADD_BY_TABLE: add_by_table(step, first, last); break;
+            case SRQ_MIX: mix(step, first, last); break;
             }
             for (int b = 0; b < 2; b++)
                 if (step->borders[b].factor)
