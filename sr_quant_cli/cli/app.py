@@ -124,8 +124,9 @@ def main() -> None:
 
 def _needed(arguments: Sequence[str]) -> typer.Typer:
     """Reduce the app to the command that the first argument names; making all takes time."""
-    first = arguments[0] if arguments else ""
-    needed = copy(app)
+    if not arguments:
+        return app
+    needed, first = copy(app), arguments[0]
     needed.registered_commands = [
         command
         for command in app.registered_commands
