@@ -68,6 +68,12 @@ def test_networks_give_the_picture_of_the_graph(monkeypatch, isa, name):
     compare(model, Executor(program, 2))
 
 
+@pytest.mark.parametrize("name", ["carn", "rdn"])
+def test_parts_of_any_number_of_channels_are_concatenated(name):
+    model = graph(name, "", "minmax")
+    compare(model, Executor(compile_graph(model), 2))
+
+
 def test_the_picture_does_not_depend_on_threads():
     program = compile_graph(graph(*NETWORKS["idn"]))
     lr = picture(19, 14, seed=1)
