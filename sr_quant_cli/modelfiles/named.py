@@ -19,8 +19,8 @@ MODEL = "model.safetensors"
 FAST = "fast"
 """Name of the embedded model with half the layers."""
 
-_DEFAULT = "edsr-baseline-x{}-w8a8.safetensors"
-"""Embedded model that serves if no other is named."""
+_DEFAULTS = ("edsr-baseline-x{}-w29a6.safetensors", "edsr-baseline-x{}-w8a8.safetensors")
+"""Embedded models that serve if no other is named: the first one that a scale has."""
 
 MAX_HEADER = 2**24
 """bytes of a file in which the metadata of its header must end"""
@@ -100,12 +100,12 @@ def embedded_model(scale: int) -> Path:
     UsageError
         No embedded model has that scale.
     """
-    return _embedded(_DEFAULT, scale)
+    return _embedded(_default(scale), scale)
 
 
 def has_embedded_model(scale: int) -> bool:
     """Tell if there is an embedded model of a scale."""
-    return (models_dir() / _DEFAULT.format(scale)).is_file()
+    return (models_dir() / _default(scale).format(scale)).is_file()
 
 
 def full_precision_model(scale: int) -> Path:
@@ -239,6 +239,11 @@ def _find(named: Named | None, scale: int) -> Path:
         _mention_file(FAST)
         return _embedded("edsr-small-x{}-w8a8.safetensors", scale)
     return _model_file(named)
+
+
+def _default(scale: int) -> str:
+    there = (name for name in _DEFAULTS if (models_dir() / name.format(scale)).is_file())
+    return next(there, _DEFAULTS[-1])
 
 
 def _embedded(name: str, scale: int) -> Path:

@@ -18,6 +18,7 @@ GOLDEN = {
     "edsr-baseline-x3": 32.168,
     "edsr-baseline-x3-w8a8": 32.139,
     "edsr-baseline-x4": 31.906,
+    "edsr-baseline-x4-w29a6": 31.886,
     "edsr-baseline-x4-w8a8": 31.881,
     "edsr-small-x4-w8a8": 31.815,
 }

@@ -35,6 +35,12 @@ def test_embedded_models_have_names(named, scale, file):
     assert identify(named, scale).path.name == file
 
 
+def test_the_first_default_that_a_scale_has_serves(embedded, tmp_path):
+    (tmp_path / "embedded" / "edsr-baseline-x4-w29a6.safetensors").touch()
+    assert identify(None, 4).path.name == "edsr-baseline-x4-w29a6.safetensors"
+    assert identify(None, 2).path.name == "edsr-baseline-x2-w8a8.safetensors"
+
+
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
     """The user's folder, with a checkpoint, a graph, and files that are no models."""

@@ -196,7 +196,7 @@ def test_files_that_are_no_models_have_no_program(tmp_path):
     assert read_program(tmp_path / "none") is None
 
 
-EMBEDDED = [name for name in embedded_models() if name.endswith("-w8a8")]
+EMBEDDED = [name for name in embedded_models() if "-w" in name]
 
 
 @pytest.mark.parametrize(
