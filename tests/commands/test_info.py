@@ -7,7 +7,7 @@ from sr_quant_cli.commands.info import InfoRequest, info
 from sr_quant_cli.methods import build, config_class
 from sr_quant_cli.modelfiles.card import Card
 from sr_quant_cli.modelfiles.modelfile import load_model, save_model
-from sr_quant_cli.modelfiles.named import embedded_model
+from sr_quant_cli.modelfiles.named import embedded_model, embedded_models
 from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.layers import QuantConv2d
 from sr_quant_cli.quant.plan import Bits
@@ -18,7 +18,7 @@ from tests.helpers import tiny_edsr
 @pytest.fixture(scope="module")
 def folded():
     """An embedded model on integers, whose convolutions after the body are folded into one."""
-    path = embedded_model(4)
+    path = embedded_models()["edsr-baseline-x4-w8a8"]
     network, _ = load_model(path)
     return path, network
 
