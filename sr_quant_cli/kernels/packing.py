@@ -12,7 +12,7 @@ from sr_quant_cli.kernels.program import Codes
 CHANNELS = 16
 """Channels of pictures of codes are padded to a multiple of this."""
 
-_G = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]])
+_G = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]], np.int16)
 """Transform of weights, twice the usual one, so that it is of integers"""
 _B = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
 """Transform of inputs"""
@@ -57,14 +57,13 @@ def pack(
     outputs, inputs, size, _ = weights.shape
     low, high, zero = codes.low, codes.high, codes.zero
     channels = padded(outputs), padded(inputs)
-    full = np.zeros((*channels, size, size), np.int16)
-    full[:outputs, :inputs] = weights
+    full = np.zeros((size, size, *channels), np.int16)  # which hold sums of nine weights, too
+    full[:, :, :outputs, :inputs] = weights.transpose(2, 3, 0, 1)
     least, most = _winograd_codes(low, high)
     fits = False
     if size == 3 and (most - least).max() <= 255 and winograd is not False:
-        windows = full.reshape(-1, 9).astype(np.float32)  # exact, and fast as a product of floats
-        both = np.kron(_G, _G).astype(np.float32)
-        segments = (both @ windows.T).astype(np.int16).reshape(16, *channels)
+        rows = np.einsum("ai,ijoc->ajoc", _G, full)
+        segments = np.einsum("bj,ajoc->aboc", _G, rows).reshape(16, *channels)
         fits = bool(np.abs(segments).max(initial=0) <= 127)
     if winograd and not fits:
         raise ValueError("transformed codes or weights do not fit 8 bits")
@@ -72,14 +71,14 @@ def pack(
         shifts = -least
         # The sum of the window times the code of zero enters all four outputs at position (1, 1).
         start = -shifts[:, None] * segments.sum(2)
-        start[5] -= WINOGRAD_SCALE * zero * full.sum((1, 2, 3))
+        start[5] -= WINOGRAD_SCALE * zero * full.sum((0, 1, 3))
         start = np.kron(_A, _A) @ start
         segments[12:] *= -1
         largest = int((most - least).max())
     else:
-        segments = full.transpose(2, 3, 0, 1).reshape(size * size, *channels)
+        segments = full.reshape(size * size, *channels)
         shifts = np.zeros(16, np.int64)
-        start = -zero * full.sum((1, 2, 3))
+        start = -zero * full.sum((0, 1, 3))
         largest = high
     isa = next(isa for isa in isas if isa.adds(largest, int(np.abs(segments).max(initial=0))))
     return Packed(
@@ -119,8 +118,9 @@ def _packed(segments: NDArray[np.int8], isa: Isa) -> NDArray[np.int8]:
             shaped = halves.reshape(2, count, -1, isa.lanes, inputs // 16, 4, isa.quad)
             parts.append(shaped.transpose(1, 4, 2, 0, 5, 3, 6).reshape(count, -1))
         else:
-            shaped = part.reshape(count, -1, isa.lanes, inputs // isa.quad, isa.quad)
-            parts.append(shaped.transpose(0, 3, 1, 2, 4).reshape(count, -1))
+            quads = part.view(f"i{isa.quad}")  # one number each, which is moved faster
+            shaped = quads.reshape(count, -1, isa.lanes, inputs // isa.quad)
+            parts.append(shaped.transpose(0, 3, 1, 2).reshape(count, -1).view(np.int8))
     size = count * sum(part.shape[1] for part in parts)
     packed = aligned(size).view(np.int8).reshape(count, -1)
     return np.concatenate(parts, 1, out=packed)

@@ -31,5 +31,13 @@ def from_stream(stream: NDArray[np.uint8], count: int, bits: int) -> NDArray[np.
     """
     if bits == 8:
         return stream[:count]
-    single = np.unpackbits(stream, count=count * bits, bitorder="little")
-    return np.packbits(single.reshape(count, bits), axis=1, bitorder="little")[:, 0]
+    # Eight numbers fill as many bytes as each has bits, and are shifted out of these as an integer.
+    groups = np.zeros((-(-count // 8), 8), np.uint8)
+    padded = np.zeros((len(groups), bits), np.uint8)
+    padded.reshape(-1)[: size_of(count, bits)] = stream[: size_of(count, bits)]
+    groups[:, :bits] = padded
+    whole = groups.view("<u8")[:, 0]
+    numbers = np.empty(groups.shape, np.uint8)
+    for index in range(8):
+        numbers[:, index] = whole >> np.uint64(bits * index) & np.uint64(2**bits - 1)
+    return numbers.ravel()[:count]
