@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sr_quant_cli.kernels.executor import Executor
-from sr_quant_cli.kernels.library import PORTABLE, Isa, all_kernels, library, peak
+from sr_quant_cli.kernels.library import PORTABLE, Isa, available, kernels_of, library, peak
 from sr_quant_cli.kernels.program import Codes, Convolution, Place, Program
 
 LAYERS = 8
@@ -76,10 +76,9 @@ def bench_kernels(width: int, height: int, channels: int, runs: int) -> KernelTi
         The kernels are not there.
     """
     library()
-    names = dict.fromkeys(isa.name for isa in all_kernels())
     rows = []
-    for name in names:
-        isas = [isa for isa in all_kernels() if isa.name == name]
+    for name in available():
+        isas = kernels_of(name)
         most = None if name == PORTABLE else peak(isas)
         rows += [_time(kind, isas, most, (height, width), channels, runs) for kind in FORMATS]
     return KernelTimings(tuple(rows), channels, width, height)
@@ -114,9 +113,12 @@ def _time(
     tables = np.arange(256, dtype=np.uint8).clip(max=kind.high)[None].repeat(3, 0)
     lr = random.integers(0, 256, (*size, 3), dtype=np.uint8)
 
-    def shortest(count: int) -> float:
-        program = Program(1, 0, tables, pictures[0], steps[:count], pictures[count])
-        executor = Executor(program, 1, isas)
+    one, all_ = (
+        Executor(Program(1, 0, tables, pictures[0], steps[:count], pictures[count]), 1, isas)
+        for count in (1, LAYERS)
+    )
+
+    def shortest(executor: Executor) -> float:
         times = []
         for _ in range(runs + 1):
             start = time.perf_counter()
@@ -124,8 +126,7 @@ def _time(
             times.append(time.perf_counter() - start)
         return min(times[1:])
 
-    executor = Executor(Program(1, 0, tables, pictures[0], steps, pictures[-1]), 1, isas)
-    seconds = (shortest(LAYERS) - shortest(1)) / (LAYERS - 1)
+    seconds = (shortest(all_) - shortest(one)) / (LAYERS - 1)
     work = size[0] * size[1] * 9 * channels**2 / seconds
-    winograd = executor.winograd_layers() > 1
+    winograd = all_.winograd_layers() > 1
     return KernelTiming(isas[0].name, kind.name, winograd, seconds, work, most)

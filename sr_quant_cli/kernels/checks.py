@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sr_quant_cli.kernels.library import MAX_INPUTS, MAX_TAPS
 from sr_quant_cli.kernels.packing import CHANNELS, padded
@@ -23,6 +24,7 @@ from sr_quant_cli.kernels.program import (
     Recode,
     Shuffle,
     Step,
+    last_uses,
 )
 
 MAX_CHANNELS = 2**14
@@ -74,11 +76,7 @@ def check_program(program: Program) -> None:
 
 def bytes_per_pixel(program: Program) -> int:
     """Memory of all codes for each pixel of the input; those of one size may share it."""
-    last = {
-        place.codes.name: index
-        for index, step in enumerate(program.steps)
-        for place in (*step.sources, *step.targets)
-    }
+    last = last_uses(program.steps)
     total, sizes, free = 0, {program.input.name: _size(program.input)}, Counter[int]()
     for index, step in enumerate(program.steps):
         for place in step.targets:
@@ -140,18 +138,13 @@ def _check_step(step: Step, made: _Made) -> None:
                 made.check(step.skip.place, outputs)
         case Recode():
             outputs = step.channels
-            if step.table.shape not in ((256,), (outputs, 256)):
-                raise ValueError(f"table: shape {list(step.table.shape)}")
+            _check_table("table", step.table, outputs)
             made.check(step.source, outputs)
-        case Add():
+        case Add() | AddByTable():
             outputs = step.channels
-            made.check(step.source, outputs)
-            made.check(step.right, outputs)
-        case AddByTable():
-            outputs = step.channels
-            for name, table in (("table", step.table), ("right_table", step.right_table)):
-                if table.shape not in ((256,), (outputs, 256)):
-                    raise ValueError(f"{name}: shape {list(table.shape)}")
+            if isinstance(step, AddByTable):
+                _check_table("table", step.table, outputs)
+                _check_table("right_table", step.right_table, outputs)
             made.check(step.source, outputs)
             made.check(step.right, outputs)
         case Mix():
@@ -217,6 +210,11 @@ def _check_mix(step: Mix, made: _Made) -> tuple[int, int]:
     if step.right is not None:
         made.check(step.right, others)
     return outputs, factor
+
+
+def _check_table(name: str, table: NDArray[Any], channels: int) -> None:
+    if table.shape not in ((256,), (channels, 256)):
+        raise ValueError(f"{name}: shape {list(table.shape)}")
 
 
 def _check_room(place: Place, channels: int) -> None:

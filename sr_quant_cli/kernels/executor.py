@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sr_quant_cli.kernels import library as c
 from sr_quant_cli.kernels.packing import (
     CHANNELS,
+    LINE,
     WINOGRAD_SCALE,
     Packed,
     aligned,
@@ -32,6 +33,7 @@ from sr_quant_cli.kernels.program import (
     Recode,
     Shuffle,
     Step,
+    last_uses,
 )
 
 _SLACK = 16
@@ -59,8 +61,9 @@ class _Picture:
 
     @property
     def bytes(self) -> int:
-        """Bytes of the picture with its border, and of what kernels may read behind it."""
-        return (self.height + 2 * self.pad) * self.row + _SLACK * self.channels
+        """Bytes of the picture with its border and what kernels may read behind it, in lines."""
+        length = (self.height + 2 * self.pad) * self.row + _SLACK * self.channels
+        return -(-length // LINE) * LINE
 
     def at(self, channel: int = 0) -> c.CPlace:
         """Find a channel of the first pixel inside the border."""
@@ -203,11 +206,7 @@ class Executor:
 
     def _layout(self, height: int, width: int) -> tuple[dict[str, _Picture], int]:
         """Give each picture a place that no other one needs at the same time; bytes of all."""
-        last = {
-            place.codes.name: index
-            for index, step in enumerate(self._steps)
-            for place in (*step.sources, *step.targets)
-        }
+        last = last_uses(self._steps)
         pictures: dict[str, _Picture] = {}
         free: list[tuple[int, int]] = []
         size = 0
@@ -222,17 +221,16 @@ class Executor:
                     padded(codes.channels),
                     self._pad,
                 )
-                length = -(-new.bytes // 64) * 64
-                fitting = [(space, at) for space, at in free if space == length]
+                fitting = [(space, at) for space, at in free if space == new.bytes]
                 if fitting:
                     free.remove(fitting[0])
                     new = replace(new, address=fitting[0][1])
                 else:
-                    size += length
+                    size += new.bytes
                 pictures[codes.name] = new
             for name, picture in pictures.items():
                 if last[name] == index:
-                    free.append((-(-picture.bytes // 64) * 64, picture.address))
+                    free.append((picture.bytes, picture.address))
         return pictures, size
 
     def _fill(
@@ -266,7 +264,7 @@ class Executor:
             case Recode():
                 raw.kind, raw.channels = c.RECODE, step.channels
                 raw.table = _address(step.table)
-                raw.table_step = 256 if step.table.ndim > 1 else 0
+                raw.table_step = _table_step(step.table)
             case Add():
                 raw.kind, raw.channels, raw.other = c.ADD, step.channels, at(step.right)
                 raw.scale, raw.other_scale = step.scale, step.right_scale
@@ -274,8 +272,8 @@ class Executor:
             case AddByTable():
                 raw.kind, raw.channels, raw.other = c.ADD_BY_TABLE, step.channels, at(step.right)
                 raw.values, raw.other_values = _address(step.table), _address(step.right_table)
-                raw.values_step = 256 if step.table.ndim > 1 else 0
-                raw.other_values_step = 256 if step.right_table.ndim > 1 else 0
+                raw.values_step = _table_step(step.table)
+                raw.other_values_step = _table_step(step.right_table)
                 raw.low, raw.high = step.low, step.high
             case Mix():
                 self._fill_mix(raw, step, at, kept)
@@ -413,6 +411,11 @@ def mirrored(length: int, width: int) -> NDArray[np.intp]:
     position = np.abs(np.arange(-width, length + width) + 0.5).astype(np.intp)
     mirror: NDArray[np.intp] = np.minimum(position, 2 * length - 1 - position).clip(min=0)
     return mirror
+
+
+def _table_step(table: NDArray[Any]) -> int:
+    """Values from the table of one channel to that of the next; 0: all have the same."""
+    return 256 if table.ndim > 1 else 0
 
 
 def _parts(place: c.CPlace) -> tuple[Any, Any, Any]:

@@ -291,6 +291,11 @@ def kernels() -> list[Isa]:
     name = os.environ.get(FORCED) or names[0]
     if name not in names:
         raise UsageError(f"{FORCED}={name}: must be one of {', '.join(names)}")
+    return kernels_of(name)
+
+
+def kernels_of(name: str) -> list[Isa]:
+    """Kernels of one instruction set, those with the most sums in 16 bits first."""
     return [isa for isa in all_kernels() if isa.name == name]
 
 

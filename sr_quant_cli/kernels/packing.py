@@ -11,6 +11,8 @@ from sr_quant_cli.kernels.program import Codes
 
 CHANNELS = 16
 """Channels of pictures of codes are padded to a multiple of this."""
+LINE = 64
+"""Bytes of a line of the cache."""
 
 _G = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]], np.int16)
 """Transform of weights, twice the usual one, so that it is of integers"""
@@ -127,7 +129,7 @@ def _packed(segments: NDArray[np.int8], isa: Isa) -> NDArray[np.int8]:
 
 
 def aligned(size: int) -> NDArray[np.uint8]:
-    """Make room for bytes from an address that is a multiple of 64, a line of a cache."""
-    memory = np.empty(size + 64, np.uint8)
-    first = -memory.ctypes.data % 64
+    """Make room for bytes from the beginning of a line of the cache."""
+    memory = np.empty(size + LINE, np.uint8)
+    first = -memory.ctypes.data % LINE
     return memory[first : first + size]

@@ -1,5 +1,6 @@
 """A network as a list of steps on codes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,16 +126,11 @@ class Recode(_Step):
 
 
 @dataclass(frozen=True, eq=False)
-class Add(_Step):
-    """``scale * code + right_scale * right code + constant``."""
+class _Sum(_Step):
+    """Base of sums of two pictures."""
 
     right: Place
     channels: int
-    scale: float
-    right_scale: float
-    constant: float
-    low: int
-    high: int
 
     @property
     def sources(self) -> tuple[Place, ...]:
@@ -143,22 +139,26 @@ class Add(_Step):
 
 
 @dataclass(frozen=True, eq=False)
-class AddByTable(_Step):
+class Add(_Sum):
+    """``scale * code + right_scale * right code + constant``."""
+
+    scale: float
+    right_scale: float
+    constant: float
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, eq=False)
+class AddByTable(_Sum):
     """``table[code] + right_table[right code]``, rounded to codes: sums of any functions."""
 
-    right: Place
-    channels: int
     table: FloatArray
     """``[256]``, or ``[channels, 256]``: in steps of the target, its zero point added"""
     right_table: FloatArray
     """``[256]``, or ``[channels, 256]``"""
     low: int
     high: int
-
-    @property
-    def sources(self) -> tuple[Place, ...]:
-        """Both terms."""
-        return self.source, self.right
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +198,15 @@ class Shuffle(_Step):
 
 
 Step = Convolution | Recode | Add | AddByTable | Mix | Shuffle
+
+
+def last_uses(steps: Sequence[Step]) -> dict[str, int]:
+    """Index of the last step that reads or writes each picture, by its name."""
+    return {
+        place.codes.name: index
+        for index, step in enumerate(steps)
+        for place in (*step.sources, *step.targets)
+    }
 
 
 @dataclass(frozen=True, eq=False)

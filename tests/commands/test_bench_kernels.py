@@ -3,7 +3,7 @@
 import pytest
 
 from sr_quant_cli.commands.bench_kernels import FORMATS, bench_kernels
-from sr_quant_cli.kernels.library import PORTABLE, all_kernels, available, missing, peak
+from sr_quant_cli.kernels.library import PORTABLE, available, kernels_of, missing, peak
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason="the kernels were not built")
 
@@ -18,7 +18,7 @@ def test_every_instruction_set_and_format_has_a_row():
 
 
 def test_wider_vectors_have_a_higher_peak():
-    peaks = {name: peak([k for k in all_kernels() if k.name == name]) for name in available()}
+    peaks = {name: peak(kernels_of(name)) for name in available()}
     if len(peaks) < 2:
         pytest.skip("this processor runs plain C alone")
     assert peaks[available()[0]] > 3 * peaks[PORTABLE]

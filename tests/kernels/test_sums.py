@@ -124,7 +124,7 @@ def test_sums_are_exact(isa, name, shape, extreme):
         picture = np.where(random.random((height, width, 1)) < 0.5, low, high)
         picture = np.broadcast_to(picture, (height, width, inputs))
     weights, picture = weights.astype(np.int8), picture.astype(np.uint8)
-    chosen = [kernel for kernel in kernels.all_kernels() if kernel.name == isa]
+    chosen = kernels.kernels_of(isa)
     packed = pack(weights, codes(low, high, zero), chosen)
     assert packed.winograd == (size == 3 and high - low <= 63 and largest <= 14)
     exact = wanted(picture, weights, zero)
@@ -153,7 +153,7 @@ def test_what_follows_the_sums(isa, largest):
     again = np.zeros((7, 9, 32), np.uint8)
     slope = random.uniform(-0.5, 0.5, 32).astype(np.float32)
     shift = random.uniform(-9, 9, 32).astype(np.float32)
-    chosen = [kernel for kernel in kernels.all_kernels() if kernel.name == isa]
+    chosen = kernels.kernels_of(isa)
     packed = pack(weights, codes(0, high, 0), chosen)
     scale = np.float32(100 / np.abs(wanted(picture, weights, 0)).max())
     found = run(
