@@ -3,9 +3,11 @@
 import os
 import shutil
 import zipfile
+from contextlib import suppress
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -71,12 +73,25 @@ def wait_for(browser, condition):
 
 
 def drop(browser, *files):
-    """Drop files onto the page, as from a file manager."""
+    """Drop files onto the page, as from a file manager.
+
+    A busy Chromium can lose a drop before any page sees it, so it is repeated until one arrives.
+    """
+    browser.execute_script(
+        "window.drops = 0; addEventListener('drop', () => { window.drops += 1; })"
+    )
     place = find(browser, "#drop").rect
     where = {"x": place["x"] + place["width"] / 2, "y": place["y"] + place["height"] / 2}
     data = {"items": [], "files": [str(file) for file in files], "dragOperationsMask": 1}
-    for kind in ("dragEnter", "dragOver", "drop"):
-        browser.execute_cdp_cmd("Input.dispatchDragEvent", {"type": kind, **where, "data": data})
+
+    for _ in range(6):
+        for kind in ("dragEnter", "dragOver", "drop"):
+            event = {"type": kind, **where, "data": data}
+            browser.execute_cdp_cmd("Input.dispatchDragEvent", event)
+        with suppress(TimeoutException):
+            arrived = WebDriverWait(browser, 10, 0.05)
+            return arrived.until(lambda _: browser.execute_script("return window.drops"))
+    raise AssertionError("no drop reached the page")
 
 
 def states(browser):
