@@ -95,7 +95,7 @@ def upscale(
 def kernels(
     size: Annotated[str, typer.Option(metavar="WxH", help="Pixels.")] = "320x180",
     channels: Annotated[
-        int, typer.Option(min=16, max=256, help="Channels, a multiple of 16.")
+        int, typer.Option(help="Input and output channels, a multiple of 16 up to 256.")
     ] = 64,
     runs: Annotated[int, typer.Option(min=1, max=MOST_TIMED, help="Timed runs.")] = 7,
     json: Json = None,
@@ -112,7 +112,7 @@ def kernels(
     from sr_quant_cli.report.bench import print_kernel_times
     from sr_quant_cli.system.files import write_json
 
-    timings = bench_kernels(*BenchRequest(size=size).sides, channels // 16 * 16, runs)
+    timings = bench_kernels(*BenchRequest(size=size).sides, channels, runs)
     print_kernel_times(timings)
     if json is not None:
         write_json(json, timings.to_json())

@@ -7,12 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from sr_quant_cli.errors import UsageError
 from sr_quant_cli.kernels.executor import Executor
 from sr_quant_cli.kernels.library import PORTABLE, Isa, available, kernels_of, library, peak
+from sr_quant_cli.kernels.packing import CHANNELS
 from sr_quant_cli.kernels.program import Codes, Convolution, Place, Program
 
 LAYERS = 8
 """equal convolutions, one after the other, of which the mean is taken"""
+MAX_CHANNELS = 256
+"""most channels of a convolution that is timed"""
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,11 @@ def bench_kernels(width: int, height: int, channels: int, runs: int) -> KernelTi
     Raises
     ------
     UsageError
-        The kernels are not there.
+        The kernels are not there, or have no such number of channels.
     """
+    if channels % CHANNELS or not CHANNELS <= channels <= MAX_CHANNELS:
+        problem = f"must be a multiple of {CHANNELS}, at most {MAX_CHANNELS}"
+        raise UsageError(problem, field="channels", value=channels)
     library()
     rows = []
     for name in available():

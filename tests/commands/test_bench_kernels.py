@@ -17,6 +17,13 @@ def test_every_instruction_set_and_format_has_a_row():
     assert timings.to_json()["rows"][0]["format"] == "8 bits"
 
 
+@pytest.mark.parametrize("channels", ["70", "0", "-16", "272"])
+def test_other_numbers_of_channels_are_refused(srq, channels):
+    code, _, error = srq("bench", "kernels", "--channels", channels)
+    assert code == 2
+    assert error == f"srq: error: --channels {channels}: must be a multiple of 16, at most 256\n"
+
+
 def test_wider_vectors_have_a_higher_peak():
     peaks = {name: peak(kernels_of(name)) for name in available()}
     if len(peaks) < 2:
