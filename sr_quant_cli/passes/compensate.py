@@ -19,10 +19,12 @@ References
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from functools import partial
+from queue import Empty, Queue
+from threading import Event, Thread
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +37,8 @@ from sr_quant_cli.quant.quantizers import Quantizer
 
 POSITIONS = 20_000
 """Output pixels, or tokens, that a layer is fitted on."""
+
+_Layer = QuantConv2d | QuantLinear
 
 DAMPING = 1e-4
 """Weight of the distance to the float weights, relative to the mean square of the inputs."""
@@ -61,27 +65,108 @@ def compensate(network: Network, reference: Network, batches: Sequence[Tensor]) 
         No layer has a calibrated weight range.
     """
     network.eval()
-    uses = _uses(network, batches[0][:1])
-    fitted = 0
+    fits = {}
     for site in network.sites():
         layer = network.get_submodule(site.path)
-        if not isinstance(layer, QuantConv2d | QuantLinear):
-            continue
-        quantizer = layer.weight_quantizer
-        grid = quantizer.static_grid() if isinstance(quantizer, Quantizer) else None
-        if grid is not None:
-            often = uses[site.path]
-            share = POSITIONS // (often * len(batches))
-            inputs = map(layer.input_quantizer, _inputs(network, site.path, batches, often))
-            x = _operands(layer, inputs, share)
-            x0 = _operands(layer, _inputs(reference, site.path, batches, often), share)
-            _fit(layer, grid, x, x0)
-            fitted += 1
-    if not fitted:
+        if isinstance(layer, QuantConv2d | QuantLinear):
+            quantizer = layer.weight_quantizer
+            grid = quantizer.static_grid() if isinstance(quantizer, Quantizer) else None
+            if grid is not None:
+                fits[site.path] = _Fit(layer, grid)
+    if not fits:
         raise ValueError("this method takes the ranges of weights from the weights themselves")
+    uses = _uses(network, batches[0][:1])
+    if len(batches) == 1 and all(uses[path] == 1 for path in fits):
+        _fit_in_passing(network, reference, fits, batches[0])
+    else:
+        _fit_one_by_one(network, reference, fits, batches, uses)
 
 
-def _fit(layer: QuantConv2d | QuantLinear, grid: Grid, x: Tensor, x0: Tensor) -> None:
+@dataclass(frozen=True)
+class _Fit:
+    """A layer to fit, and the grid of its weight."""
+
+    layer: _Layer
+    grid: Grid
+
+
+def _fit_one_by_one(
+    network: Network,
+    reference: Network,
+    fits: Mapping[str, _Fit],
+    batches: Sequence[Tensor],
+    uses: Mapping[str, int],
+) -> None:
+    """Fit layer after layer, each on all of its inputs; both networks run for each of them."""
+    for path, fit in fits.items():
+        share = POSITIONS // (uses[path] * len(batches))
+        seen = _inputs(network, path, batches, uses[path])
+        x = _operands(fit.layer, map(fit.layer.input_quantizer, seen), share)
+        wanted = _inputs(reference, path, batches, uses[path])
+        _fit(fit.layer, fit.grid, x, _operands(fit.layer, wanted, share))
+
+
+def _fit_in_passing(
+    network: Network, reference: Network, fits: Mapping[str, _Fit], batch: Tensor
+) -> None:
+    """Fit every layer when a single pass of both networks reaches it."""
+    with closing(_operands_in_order(reference, fits, batch)) as wanted:
+
+        def reached(fit: _Fit, _module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            x = _operands(fit.layer, [fit.layer.input_quantizer(arguments[0])], POSITIONS)
+            _fit(fit.layer, fit.grid, x, next(wanted))
+
+        handles = [
+            fit.layer.register_forward_pre_hook(partial(reached, fit)) for fit in fits.values()
+        ]
+        try:
+            network(batch)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _operands_in_order(
+    reference: Network, fits: Mapping[str, _Fit], batch: Tensor
+) -> Generator[Tensor, None, None]:
+    """Yield the operands of layers in float, from a thread that is one layer ahead."""
+    handed: Queue[Tensor | Exception] = Queue(maxsize=1)
+    closed = Event()
+
+    def hand(layer: _Layer, _module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        if closed.is_set():
+            raise _Reached
+        handed.put(_operands(layer, [arguments[0]], POSITIONS))
+
+    def run() -> None:
+        try:
+            with torch.no_grad(), suppress(_Reached):
+                reference(batch)
+        except Exception as error:
+            handed.put(error)
+
+    handles = [
+        reference.get_submodule(path).register_forward_pre_hook(partial(hand, fit.layer))
+        for path, fit in fits.items()
+    ]
+    thread = Thread(target=run)
+    thread.start()
+    try:
+        for _ in fits:
+            operands = handed.get()
+            if isinstance(operands, Exception):
+                raise operands
+            yield operands
+    finally:
+        closed.set()
+        with suppress(Empty):
+            handed.get_nowait()  # lets the thread go on to where it ends
+        thread.join()
+        for handle in handles:
+            handle.remove()
+
+
+def _fit(layer: _Layer, grid: Grid, x: Tensor, x0: Tensor) -> None:
     """Fit a layer's rounded weights and bias to its operands ``[groups, pixels, n]``."""
     per_group = len(layer.weight) // len(x)
     for group, (seen, seen0) in enumerate(zip(x, x0, strict=True)):
@@ -150,7 +235,7 @@ def _rows(grid: Grid, rows: slice) -> Grid:
     return replace(grid, step=step, origin=origin, lower=part(grid.lower), upper=part(grid.upper))
 
 
-def _operands(layer: QuantConv2d | QuantLinear, inputs: Iterable[Tensor], share: int) -> Tensor:
+def _operands(layer: _Layer, inputs: Iterable[Tensor], share: int) -> Tensor:
     """Operands ``[groups, pixels, n]`` at random places that depend on the inputs' shapes alone."""
     random = torch.Generator().manual_seed(0)
     drawn = [layer.operands(x, share, random) for x in inputs]

@@ -140,3 +140,31 @@ def test_grouped_layer_is_fitted_group_by_group():
 def test_method_without_found_ranges_is_refused():
     with pytest.raises(ValueError, match="from the weights themselves"):
         compensate(calibrated(tiny_edsr(), "pams"), tiny_edsr(), [pictures()])
+
+
+@pytest.mark.parametrize("make", [tiny_edsr, tiny_block])
+def test_a_single_pass_fits_as_layer_after_layer(make, monkeypatch):
+    fitted = []
+    for single in (True, False):
+        network = calibrated(make())
+        if not single:
+            monkeypatch.setattr(
+                module,
+                "_fit_in_passing",
+                lambda network, reference, fits, batch: module._fit_one_by_one(
+                    network, reference, fits, [batch], dict.fromkeys(fits, 1)
+                ),
+            )
+        compensate(network, make(), [pictures()])
+        fitted.append(network.state_dict())
+    for key, value in fitted[0].items():
+        torch.testing.assert_close(fitted[1][key], value)
+
+
+def test_an_error_in_the_float_network_ends_the_single_pass():
+    network, reference = calibrated(tiny_edsr()), tiny_edsr()
+    reference.body_last = nn.Identity()
+    reference.body[1].conv1 = nn.Conv2d(5, 8, 3)
+    with pytest.raises(RuntimeError, match="channels"):
+        compensate(network, reference, [pictures()])
+    assert not any(layer._forward_pre_hooks for layer in network.modules())
