@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,11 +85,16 @@ def build(library: Path = LIBRARY, options: Sequence[str] = ()) -> Path:
     if command is None:
         raise OSError("there is no C compiler; install gcc or clang, or 'pip install ziglang'")
     with tempfile.TemporaryDirectory() as folder:
-        objects = []
-        for index, unit in enumerate(units()):
-            objects.append(f"{folder}/{index}.o")
+
+        def compiled(index: int, unit: Unit) -> str:
+            made = f"{folder}/{index}.o"
             source = str(SOURCES / unit.source)
-            _run([*command, *_FLAGS, *options, *unit.options, "-c", source, "-o", objects[-1]])
+            _run([*command, *_FLAGS, *options, *unit.options, "-c", source, "-o", made])
+            return made
+
+        parts = list(units())
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(pool.map(compiled, range(len(parts)), parts))
         made = Path(folder) / library.name
         _run([*command, *options, "-shared", *_STRIP, *objects, "-lm", "-o", str(made)])
         beside = library.with_name(f".{library.name}-{os.getpid()}")

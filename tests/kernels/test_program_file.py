@@ -11,74 +11,11 @@ from sr_quant_cli.kernels import library as kernels
 from sr_quant_cli.kernels.checks import bytes_per_pixel, check_program
 from sr_quant_cli.kernels.executor import Executor
 from sr_quant_cli.kernels.from_graph import compile_graph
-from sr_quant_cli.kernels.program import (
-    Add,
-    AddByTable,
-    Again,
-    Codes,
-    Convolution,
-    Mix,
-    Place,
-    Program,
-    Recode,
-    Shuffle,
-    Skip,
-    Step,
-)
+from sr_quant_cli.kernels.program import Step
 from sr_quant_cli.kernels.program_file import from_plain, to_plain
 from tests.helpers import picture
+from tests.kernels.programs import every_step
 from tests.kernels.test_graphs import NETWORKS, graph
-
-
-def every_step():
-    """A program with each kind of step, each field, and a concatenation."""
-    rng = np.random.default_rng(0)
-    lr = Codes("lr", 3, 1, 7, 0, 255)
-    wide, beside = Codes("wide", 32, 1, 128, 0, 255), Codes("beside", 16, 1, 3, 0, 63)
-    summed, both = Codes("sum", 16, 1, 0, 0, 255), Codes("both", 16, 1, 0, 0, 255)
-    before, sr = Codes("before", 12, 1, 0, 0, 255), Codes("sr", 3, 2, 0, 0, 255)
-    tabled, enlarged = Codes("tabled", 16, 1, 0, 0, 255), Codes("enlarged", 3, 2, 0, 0, 255)
-    table = rng.integers(0, 256, (16, 256), np.uint8)
-    slope = rng.random(16, np.float32)
-
-    def convolution(source, target, outputs, size, **further):
-        weights = rng.integers(-9, 10, (outputs, source.codes.channels, size, size), np.int8)
-        scale, bias = rng.random((2, outputs), np.float32) / 50
-        return Convolution(source, target, weights, scale, bias, low=0, high=255, **further)
-
-    again = Again(Place(beside), 0.3, rng.random(16, np.float32), 0, 63)
-    skip = Skip(Place(beside), 0.5, 0.25, 1.0, 3, 200)
-    steps = (
-        convolution(Place(lr), Place(wide), 16, 3, slope=None, zero=128.0, again=again),
-        Recode(Place(beside), Place(wide, 16), 16, table),
-        convolution(Place(wide), Place(summed), 16, 1, slope=slope, zero=5.0, skip=skip),
-        Add(Place(wide), Place(both), Place(beside), 16, 0.5, 0.25, 1.0, 0, 255),
-        convolution(Place(both), Place(before), 12, 5, slope=None, zero=0.0),
-        Shuffle(Place(before), Place(sr), 3, 2),
-        AddByTable(
-            Place(wide, 16),
-            Place(tabled),
-            Place(both),
-            16,
-            rng.random((16, 256), np.float32) * 99,
-            rng.random(256, np.float32) * 99,
-            2,
-            250,
-        ),
-        Mix(
-            Place(lr),
-            Place(enlarged),
-            Place(sr),
-            rng.random((2, 5), np.float32) / 5,
-            rng.random((3, 3), np.float32) / 5,
-            rng.random((3, 3), np.float32) / 5,
-            rng.random(3, np.float32),
-            0,
-            255,
-        ),
-    )
-    tables = rng.integers(0, 256, (3, 256), np.uint8)
-    return Program(2, 1, tables, lr, steps, enlarged)
 
 
 def read_again(program):
