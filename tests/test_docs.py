@@ -13,7 +13,7 @@ import pytest
 import torch
 import typer
 
-from sr_quant_cli.cli.app import app
+from sr_quant_cli.cli.tree import app
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
 from sr_quant_cli.modelfiles.card import Card
 from sr_quant_cli.modelfiles.modelfile import save_model

@@ -1,6 +1,8 @@
-"""Entry point: one Typer app with a thin file per subcommand."""
+"""Entry point of ``srq``."""
 
+import atexit
 import errno
+import gc
 import io
 import os
 import signal
@@ -8,62 +10,14 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from copy import copy
 from types import FrameType
 from typing import NoReturn, TextIO
 
-import typer
-
-from sr_quant_cli import __version__
-from sr_quant_cli.cli import (
-    app_page,
-    bench,
-    compare,
-    data,
-    distill,
-    evaluate,
-    export,
-    importing,
-    info,
-    models,
-    pretrain,
-    quantize,
-    recipes,
-    runs,
-    upscale,
-)
-from sr_quant_cli.cli.direct import DirectGroup
-from sr_quant_cli.cli.grouped import grouped
+from sr_quant_cli.cli.upscaling import carry_out, plain_request, quick_imports
 from sr_quant_cli.errors import SrqError, out_of_memory
 from sr_quant_cli.report.terminal import TerminalReporter, say
 from sr_quant_cli.system.processes import world
 from sr_quant_cli.system.reporting import reporting
-
-app = typer.Typer(
-    name="srq",
-    cls=DirectGroup,
-    epilog="Example: srq upscale photo.jpg. Every command shows its own with --help.",
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command(cls=grouped(upscale.GROUPS))(upscale.upscale)
-app.command("eval")(evaluate.evaluate)
-app.command()(compare.compare)
-app.command("app")(app_page.app_page)
-app.command()(pretrain.pretrain)
-app.command()(quantize.quantize)
-app.command()(distill.distill)
-app.command("import")(importing.import_)
-app.command()(export.export)
-app.command()(info.info)
-app.command()(info.pack)
-app.add_typer(models.app, name="models")
-app.add_typer(runs.app, name="runs")
-app.add_typer(bench.app, name="bench")
-app.add_typer(data.app, name="data")
-app.add_typer(recipes.app, name="recipes")
-
 
 RANK0_HEAD_START_S = 20
 """Seconds that the other processes of a machine wait while the first one reports a shared error."""
@@ -72,32 +26,19 @@ _STDOUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF)
 """Errors of printing; those of writing to a file carry its name."""
 
 
-@app.callback(invoke_without_command=True)
-def _srq(
-    context: typer.Context,
-    version: bool = typer.Option(False, "--version", help="Print the version."),
-) -> None:
-    """Image super-resolution: train networks, measure them, enlarge pictures."""
-    if version:
-        print(f"srq {__version__}")
-        raise typer.Exit
-    if context.invoked_subcommand is None:
-        print(context.get_help())
-        raise typer.Exit(2)
-
-
 def main() -> None:
     """Run ``srq``; exit code 0 done, 1 failed, 2 wrong usage or input, 130 or 143 interrupted.
 
     With several processes, the first one prints; the others only report errors of their own.
     """
+    atexit.register(gc.freeze)  # Python ends sooner without a last search for garbage
     _open_streams()
     signal.signal(signal.SIGTERM, _terminate)
     if world().rank:
         _leave_terminal()
     try:
         with reporting(TerminalReporter(_in_flags)):
-            code = _needed(sys.argv[1:])(standalone_mode=False)
+            code = _run(sys.argv[1:])
         sys.stdout.flush()
     except SystemExit as ended:
         if isinstance(ended.__context__, BrokenPipeError):  # Typer exits on it
@@ -119,30 +60,32 @@ def main() -> None:
 
         _fail(f"{usage_error(error)} (see --help)", 2)
     else:
-        sys.exit(code or 0)
+        sys.exit(code)
 
 
-def _needed(arguments: Sequence[str]) -> typer.Typer:
-    """Reduce the app to the command that the first argument names; making all takes time."""
-    if not arguments:
-        return app
-    needed, first = copy(app), arguments[0]
-    needed.registered_commands = [
-        command
-        for command in app.registered_commands
-        if first == (command.name or getattr(command.callback, "__name__", ""))
-    ]
-    needed.registered_groups = [group for group in app.registered_groups if first == group.name]
-    return needed if needed.registered_commands or needed.registered_groups else app
+def _run(arguments: Sequence[str]) -> int:
+    """Run a command, without Typer if that is possible; return its exit code."""
+    try:
+        if (request := plain_request(arguments)) is not None:
+            carry_out(request)
+            return 0
+    except KeyboardInterrupt:
+        return 130
+    with quick_imports():
+        from sr_quant_cli.cli.tree import needed
+    return needed(arguments)(standalone_mode=False) or 0
 
 
 def _in_flags(text: str) -> str:
     """Replace names of parameters by options, with an import only if there are any."""
     if "`" not in text:
         return text
+    from typer.main import get_command
+
+    from sr_quant_cli.cli.tree import app
     from sr_quant_cli.cli.usage import in_flags
 
-    return in_flags(text, typer.main.get_command(app))
+    return in_flags(text, get_command(app))
 
 
 def _open_streams() -> None:

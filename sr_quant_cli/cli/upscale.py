@@ -1,10 +1,6 @@
 """``srq upscale``."""
 
-import gc
 import re
-import sys
-from contextlib import nullcontext
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -26,6 +22,7 @@ from sr_quant_cli.cli.options import (
     complete_model,
     rectangle,
 )
+from sr_quant_cli.cli.upscaling import carry_out, factors, quick_imports
 from sr_quant_cli.errors import UsageError
 
 GROUPS = {
@@ -51,18 +48,6 @@ def _name(text: str) -> str:
     return text
 
 
-def _factors(text: str) -> tuple[float, float]:
-    """Read factors of width and height.
-
-    >>> _factors("2.5"), _factors("1.5x1")
-    ((2.5, 2.5), (1.5, 1.0))
-    """
-    found = re.fullmatch(r"(\d{1,3}(?:\.\d{1,9})?)(?:x(\d{1,3}(?:\.\d{1,9})?))?", text)
-    if found is None:
-        raise UsageError("must be a factor such as 4, 2.5 or 1.5x1", field="scale", value=text)
-    return float(found[1]), float(found[2] or found[1])
-
-
 def _box(text: str) -> tuple[int, int]:
     """Read a size, such as 1920x1080."""
     found = re.fullmatch(r"([1-9]\d{0,6})x([1-9]\d{0,6})", text)
@@ -79,13 +64,6 @@ def _rectangle(text: str) -> tuple[int, int, int, int]:
     return rectangle(text, "region")
 
 
-def _standard_input() -> bytes:
-    """Read all of standard input."""
-    if sys.stdin is None:
-        raise UsageError("standard input is closed")
-    return sys.stdin.buffer.read()
-
-
 def upscale(
     inputs: Annotated[
         list[str],
@@ -99,7 +77,7 @@ def upscale(
         Any,
         typer.Option(
             metavar="F|FxF",
-            parser=_factors,
+            parser=factors,
             help="Factor up to 16, as 2.5; of width and height, as 1.5x1; default 4, or that of "
             "the model.",
         ),
@@ -249,37 +227,22 @@ def upscale(
       srq upscale photo.png --model dynamic.safetensors --patchwise --bit-map
       torchrun --nproc-per-node 2 -m sr_quant_cli upscale holiday/
     """  # noqa: D301 - typer's \b keeps the line breaks
-    gc.disable()  # a tenth of the time of a small picture; nothing that is imported is garbage
-    from sr_quant_cli.commands import upscale as core
-    from sr_quant_cli.commands.batch import BatchOptions
-    from sr_quant_cli.commands.enlarge import PictureOptions
-    from sr_quant_cli.commands.jobs import check_places
-    from sr_quant_cli.commands.places import STREAM
-    from sr_quant_cli.commands.sizes import SizeRequest
-    from sr_quant_cli.imaging.formats import SaveOptions
-    from sr_quant_cli.imaging.tiling import Region, patches_of
-    from sr_quant_cli.inference.options import RunOptions
-    from sr_quant_cli.system.files import check_outputs, write_json
-    from sr_quant_cli.system.processes import world
-    from sr_quant_cli.system.reporting import results_as_notes
+    with quick_imports():
+        from sr_quant_cli.commands.batch import BatchOptions
+        from sr_quant_cli.commands.enlarge import PictureOptions
+        from sr_quant_cli.commands.sizes import SizeRequest
+        from sr_quant_cli.commands.upscale import UpscaleRequest
+        from sr_quant_cli.imaging.formats import SaveOptions
+        from sr_quant_cli.imaging.tiling import Region, patches_of
+        from sr_quant_cli.inference.options import RunOptions
 
-    gc.enable()
-    size = SizeRequest(scale, width, height, fit, max_side)
-    place = check_places(inputs, output)
-    named = [Path(text) for text in (*inputs, model) if text not in (None, str(STREAM))]
-    to_stdout = place.file == STREAM
-    if to_stdout and sys.__stdout__ is None:
-        raise UsageError("standard output is closed")
-    if to_stdout and not dry_run and sys.stdout.isatty():
-        raise UsageError("standard output is a terminal: name a file, or redirect it")
-    check_outputs({"output": None if to_stdout else place.file, "json": json}, named)
     picture = PictureOptions(
         save=SaveOptions(format_, quality, lossless or None),
         strip=strip,
         frames=frames,
         region=region and Region(region[1], region[0], region[3], region[2]),
     )
-    request = core.UpscaleRequest(
+    request = UpscaleRequest(
         inputs=tuple(inputs),
         output=output,
         recursive=recursive,
@@ -288,14 +251,12 @@ def upscale(
         dry_run=dry_run,
         model=model,
         batch=BatchOptions(
-            size=size,
+            size=SizeRequest(scale, width, height, fit, max_side),
             picture=picture,
             overwrite=overwrite,
             bit_map=bit_map,
             preview=preview,
             max_pixels=max_pixels,
-            content=_standard_input() if str(STREAM) in inputs else b"",
-            stdout=sys.stdout.buffer,
         ),
         options=RunOptions(
             runtime=runtime,
@@ -309,10 +270,4 @@ def upscale(
             range=None if range_ is None else int(range_),
         ),
     )
-    with results_as_notes() if to_stdout else nullcontext():
-        done = core.upscale(request)
-    if world().rank:
-        return
-    if json is not None:
-        write_json(json, done.to_json())
-    done.raise_failures()
+    carry_out(request, json)

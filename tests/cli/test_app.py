@@ -13,7 +13,8 @@ import pytest
 from typer.main import get_command
 
 from sr_quant_cli import __version__
-from sr_quant_cli.cli.app import app, main
+from sr_quant_cli.cli.app import main
+from sr_quant_cli.cli.tree import app
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
 from sr_quant_cli.modelfiles.card import Card
 from sr_quant_cli.modelfiles.modelfile import save_model

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 import pytest
 import typer
 
-from sr_quant_cli.cli.app import _needed, app
 from sr_quant_cli.cli.direct import DirectGroup
 from sr_quant_cli.cli.grouped import grouped
+from sr_quant_cli.cli.tree import app, needed
 from sr_quant_cli.errors import UsageError
 
 
@@ -85,8 +85,8 @@ def test_some_values_are_right_and_some_are_not():
 
 
 def test_only_the_command_that_is_named_is_made():
-    upscale, models, none = (_needed(line) for line in (["upscale", "x"], ["models"], ["--help"]))
+    upscale, models, none = (needed(line) for line in (["upscale", "x"], ["models"], ["--help"]))
     assert len(upscale.registered_commands) == 1
     assert not upscale.registered_groups
     assert [group.name for group in models.registered_groups] == ["models"]
-    assert none is _needed(["upscal"]) is _needed([]) is app
+    assert none is needed(["upscal"]) is needed([]) is app

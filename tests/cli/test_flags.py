@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from sr_quant_cli.cli.app import app
+from sr_quant_cli.cli.tree import app
 from sr_quant_cli.cli.usage import _flags, in_flags
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.io import write_rgb

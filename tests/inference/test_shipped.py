@@ -46,6 +46,7 @@ def nothing_prepared(monkeypatch):
 
 @pytest.mark.parametrize("options", [[], ["--runtime", "srq", "--threads", "2", "--tile", "16"]])
 def test_upscale_imports_no_other_runtime_and_keeps_nothing(tmp_path, options):
+    heavy = OTHERS | SLOW | (set() if options else {"typer"})
     code = f"""
 import json, sys
 from sr_quant_cli.cli.app import main
@@ -54,7 +55,7 @@ try:
     main()
 except SystemExit as ended:
     assert not ended.code, ended.code
-print(json.dumps(sorted({OTHERS | SLOW} & set(sys.modules))))
+print(json.dumps(sorted({heavy} & set(sys.modules))))
 """
     write_rgb(tmp_path / "p.png", picture(20, 24))
     cache = tmp_path / "cache"

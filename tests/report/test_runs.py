@@ -6,7 +6,7 @@ import os
 import pytest
 from typer.testing import CliRunner
 
-from sr_quant_cli.cli.app import app
+from sr_quant_cli.cli.tree import app
 from sr_quant_cli.commands.runs import read_run, read_runs
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.modelfiles.named import MODEL, RECIPE

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 
-from sr_quant_cli.cli.app import app
+from sr_quant_cli.cli.tree import app
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.imaging.io import write_rgb
 from sr_quant_cli.modelfiles.modelfile import read_header
@@ -186,13 +186,13 @@ def test_too_few_cuda_devices_are_refused_by_every_process(place, monkeypatch, r
 @pytest.mark.parametrize("rank", [0, 1])
 def test_the_terminal_belongs_to_the_first_process(place, rank):
     code = (
-        "from sr_quant_cli.cli import app\n"
+        "from sr_quant_cli.cli import app, tree\n"
         "from tqdm import tqdm\n"
         "def work(**_):\n"
         "    print('result')\n"
         "    tqdm(range(3), desc='bar', disable=None).close()\n"
         "    raise app.SrqError('wrong')\n"
-        "app.app, app.RANK0_HEAD_START_S = work, 0\n"
+        "tree.app, app.RANK0_HEAD_START_S = work, 0\n"
         "app.main()"
     )
     place(rank, 2)
