@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,6 +26,7 @@ from sr_quant_cli.imaging.io import thumbnail
 from sr_quant_cli.inference.bitmap import draw_bit_map
 from sr_quant_cli.inference.tiles import TileResult
 from sr_quant_cli.inference.upscaler import Upscaler
+from sr_quant_cli.records import record
 from sr_quant_cli.system.interrupt import DeferredInterrupts
 from sr_quant_cli.system.processes import share
 from sr_quant_cli.system.reporting import Progress, note, progress, result
@@ -35,7 +36,7 @@ MAX_PIXELS = 10**9
 """default of the largest number of pixels of a result"""
 
 
-@dataclass(frozen=True)
+@record
 class BatchOptions:
     """Options of all pictures of a batch.
 
@@ -74,7 +75,7 @@ class BatchOptions:
         return (job.target, *(path for drawn, path in drawings if drawn))
 
 
-@dataclass(frozen=True)
+@record
 class PictureResult:
     """Outcome of one job: sizes of the result in pixels, time in seconds, name of the runtime."""
 
@@ -102,15 +103,19 @@ class PictureResult:
         return cls(str(job.source), str(job.target), status, error=error)
 
 
-@dataclass(frozen=True)
+@record
 class _Opened:
+    """A picture that is read, and the seconds it took."""
+
     outlook: Outlook
     picture: OpenedPicture
     seconds: float
 
 
-@dataclass(frozen=True)
+@record
 class _Enlarged:
+    """A picture that is enlarged, what ran it, and the seconds so far."""
+
     outlook: Outlook
     picture: EnlargedPicture
     upscaler: Upscaler

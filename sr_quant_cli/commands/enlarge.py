@@ -1,7 +1,7 @@
 """One picture in, one picture out, in three stages that can overlap for several pictures."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -17,6 +17,7 @@ from sr_quant_cli.imaging.tiling import Region
 from sr_quant_cli.imaging.writer import StreamWriter
 from sr_quant_cli.inference.tiles import OnTile, TileResult, ignore
 from sr_quant_cli.inference.upscaler import Upscaler
+from sr_quant_cli.records import record
 
 _SEVERAL = (".gif", ".webp", ".tif", ".tiff")
 """Suffixes of pictures that may have several frames or pages, besides PNG."""
@@ -25,7 +26,7 @@ _SMALL = 2**22
 """Largest number of pixels that are decoded when a picture is opened."""
 
 
-@dataclass(frozen=True)
+@record
 class PictureOptions:
     """Options of one picture.
 
@@ -47,7 +48,7 @@ class PictureOptions:
     region: Region | None = None
 
 
-@dataclass(frozen=True)
+@record
 class OpenedPicture:
     """A picture that was opened and fits its output: the result of ``open_job``.
 
@@ -98,7 +99,7 @@ class OpenedPicture:
         return len(self.frames) * upscaler.tile_count(*size, self.options.region)
 
 
-@dataclass(frozen=True)
+@record
 class EnlargedPicture:
     """An enlarged picture that is not encoded yet: the result of ``run``.
 

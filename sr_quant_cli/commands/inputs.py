@@ -10,9 +10,10 @@ from pathlib import Path
 from sr_quant_cli.commands.places import STREAM, exists
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.formats import list_folder, picture_files
+from sr_quant_cli.records import record
 
 
-@dataclass(frozen=True)
+@record
 class Found:
     """A picture, and the folder of its result below the output folder."""
 

@@ -5,13 +5,13 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from sr_quant_cli.commands.enlarge import default_suffix
 from sr_quant_cli.commands.inputs import Found, Input, find_pictures
 from sr_quant_cli.commands.places import STREAM, Place, check_folder, exists, parse_output
 from sr_quant_cli.errors import UsageError
+from sr_quant_cli.records import record
 
 BIT_MAP, PREVIEW, SHEET = "_bits", "_preview", "_compare"
 """ends of the names of drawings, after the name of the enlargement"""
@@ -22,7 +22,7 @@ _LISTED = 3
 """names that are listed for each kind of skipped file"""
 
 
-@dataclass(frozen=True)
+@record
 class UpscaleJob:
     """One picture and the place of its enlargement; ``STREAM`` stands for a standard stream."""
 
@@ -40,7 +40,7 @@ class UpscaleJob:
         return self.target.with_name(f"{self.target.stem}{PREVIEW}.png")
 
 
-@dataclass(frozen=True)
+@record
 class UpscalePlan:
     """The pictures to enlarge."""
 
@@ -49,7 +49,7 @@ class UpscalePlan:
     """files that are skipped, in words for the user: a line for each input"""
 
 
-@dataclass(frozen=True)
+@record
 class Naming:
     """Names of results.
 

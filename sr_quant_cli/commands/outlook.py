@@ -1,7 +1,6 @@
 """Sizes of results before a pixel is decoded, and the expected cost of a batch."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from sr_quant_cli.commands.enlarge import PictureOptions
@@ -12,6 +11,7 @@ from sr_quant_cli.commands.sizes import SizeRequest
 from sr_quant_cli.errors import SrqError, UsageError
 from sr_quant_cli.imaging.decode import read_header
 from sr_quant_cli.imaging.tiling import Region
+from sr_quant_cli.records import record
 
 _LARGE = 100_000_000
 _LONG = 10.0
@@ -21,7 +21,7 @@ _SAMPLED = 500
 """Largest number of headers that are read for the estimate of a batch."""
 
 
-@dataclass(frozen=True)
+@record
 class Outlook:
     """Sizes of one picture and its result.
 
@@ -107,7 +107,7 @@ def look_ahead(
     return outlook
 
 
-@dataclass(frozen=True)
+@record
 class BatchOutlook:
     """Expected cost of a batch.
 

@@ -2,11 +2,11 @@
 
 import errno
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.formats import can_write, writable_suffixes
+from sr_quant_cli.records import record
 
 STREAM = Path("-")
 """standard input or output in place of a file"""
@@ -15,7 +15,7 @@ STREAM_NAME = "standard input"
 """name of its content in messages"""
 
 
-@dataclass(frozen=True)
+@record
 class Place:
     """File or folder that an output names; neither: results go beside their inputs."""
 

@@ -1,9 +1,9 @@
 """Sizes that a user asks for, and the network scale that serves each picture."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sr_quant_cli.errors import UsageError
+from sr_quant_cli.records import record
 
 LARGEST = 16
 """largest factor of an enlargement"""
@@ -14,7 +14,7 @@ Size = tuple[int, int]
 """height and width in pixels"""
 
 
-@dataclass(frozen=True)
+@record
 class Enlargement:
     """Size of the result of one picture.
 
@@ -31,7 +31,7 @@ class Enlargement:
     width: int
 
 
-@dataclass(frozen=True)
+@record
 class SizeRequest:
     """Requested size of the results; without any, the scale of the network decides.
 

@@ -1,7 +1,7 @@
 """``srq upscale``: picture files in, picture files out."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,14 @@ from sr_quant_cli.errors import FailedError, SrqError, UsageError
 from sr_quant_cli.imaging.formats import writable_formats
 from sr_quant_cli.inference.options import RunOptions
 from sr_quant_cli.inference.upscaler import Upscaler
+from sr_quant_cli.records import record
 from sr_quant_cli.runtimes.registry import AUTO
 from sr_quant_cli.system.processes import collect, from_first, process_group
 from sr_quant_cli.system.reporting import note, result
 from sr_quant_cli.system.terminal import printable
 
 
-@dataclass(frozen=True)
+@record
 class UpscaleRequest:
     """Request for ``upscale``.
 
@@ -74,7 +75,7 @@ class UpscaleRequest:
             raise UsageError("only with `patchwise`", field="bit_map")
 
 
-@dataclass(frozen=True)
+@record
 class UpscaleReport:
     """Outcome of all jobs."""
 

@@ -3,7 +3,6 @@
 import io
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +21,7 @@ from sr_quant_cli.imaging.integrity import (
     tiff_pages,
 )
 from sr_quant_cli.imaging.metadata import field, with_resolution
+from sr_quant_cli.records import record
 
 _LOADERS = {
     "VipsForeignLoadPngSource": "pngload_source",
@@ -58,7 +58,7 @@ Source = Path | bytes
 """A picture file, or its content."""
 
 
-@dataclass(frozen=True)
+@record
 class Frames:
     """The frames of an animation or the pages of a document; most files have a single one.
 
@@ -124,7 +124,7 @@ def load(source: Source) -> Frames:
                 return Frames(1, lambda _: image)
 
 
-@dataclass(frozen=True)
+@record
 class Header:
     """Size of a picture as it is shown, and its frames.
 

@@ -10,6 +10,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from sr_quant_cli.records import record
+
 MARK = b"Exif\0\0"
 """First bytes of EXIF data in JPEG files and in libvips."""
 
@@ -47,8 +49,10 @@ class _DamagedError(Exception):
     """A directory points outside the data."""
 
 
-@dataclass(frozen=True)
+@record
 class _Entry:
+    """An entry of a directory."""
+
     tag: int
     kind: int
     count: int
@@ -60,7 +64,7 @@ class _Entry:
         return self.count * _SIZES[self.kind]
 
 
-@dataclass(frozen=True)
+@record
 class _Layout:
     """Byte order and offset size of a TIFF structure."""
 

@@ -1,11 +1,11 @@
 """Picture formats that srq reads and writes, and listings of folders."""
 
 import functools
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sr_quant_cli.errors import UsageError, unknown
+from sr_quant_cli.records import record
 
 READABLE: dict[str, tuple[str, ...]] = {
     "PNG": (".png",),
@@ -28,7 +28,7 @@ _PROFILE = frozenset({"colour profile"})
 _ALL = _PROFILE | {"EXIF", "XMP", "IPTC", "comments"}
 
 
-@dataclass(frozen=True)
+@record
 class WritableFormat:
     """A format of the outputs.
 
@@ -166,7 +166,7 @@ def can_write(suffix: str) -> bool:
     return any(suffix in form.suffixes and _encodes(form) for form in _FORMATS)
 
 
-@dataclass(frozen=True)
+@record
 class SaveOptions:
     """Format of the outputs.
 
@@ -238,7 +238,7 @@ def check_writable(
     width: int,
     *,
     alpha: bool = False,
-    save: SaveOptions = SaveOptions(),
+    save: SaveOptions = SaveOptions(),  # noqa: B008 - frozen
 ) -> WritableFormat:
     """Return the format of an output; refuse one that its format cannot hold.
 
@@ -260,7 +260,7 @@ def check_writable(
     return form
 
 
-@dataclass(frozen=True)
+@record
 class Listing:
     """Contents of a folder by kind, sorted by name; hidden entries are left out."""
 

@@ -5,10 +5,10 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from sr_quant_cli.imaging.failures import UnreadableError
+from sr_quant_cli.records import record
 
 _BLOCK = 2**20
 
@@ -31,7 +31,7 @@ _XMP = "XML:com.adobe.xmp"
 """Keyword of an XMP packet, which libvips reads."""
 
 
-@dataclass(frozen=True)
+@record
 class PngContent:
     """Content of a PNG file that libvips does not read.
 

@@ -1,7 +1,7 @@
 """Picture files, read where needed, and whole pictures."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,10 @@ from sr_quant_cli.imaging.failures import readable
 from sr_quant_cli.imaging.levels import Levels
 from sr_quant_cli.imaging.metadata import Metadata, metadata_of
 from sr_quant_cli.imaging.writer import StreamWriter
+from sr_quant_cli.records import record
 
 
-@dataclass(frozen=True)
+@record
 class Picture:
     """A picture, or one frame of an animation: opened but not yet decoded.
 

@@ -4,13 +4,14 @@ import io
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pyvips
 
 from sr_quant_cli.imaging import exif
 from sr_quant_cli.imaging.formats import WritableFormat
+from sr_quant_cli.records import record
 
 _PHOTOSHOP = b"Photoshop 3.0\0"
 _RESOURCE = b"8BIM"
@@ -43,7 +44,7 @@ _XMP_SIZE = re.compile(
 )
 
 
-@dataclass(frozen=True)
+@record
 class Metadata:
     """Metadata of a picture that stands upright.
 

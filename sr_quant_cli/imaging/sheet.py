@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.io import thumbnail
 from sr_quant_cli.imaging.tiling import Region
+from sr_quant_cli.records import record
 from sr_quant_cli.system.files import SOFTWARE, replacing
 from sr_quant_cli.system.terminal import printable
 
@@ -43,7 +43,7 @@ _ONE_ROW, _BESIDE = 3, 5
 """most crops in a single row, and in each of several rows"""
 
 
-@dataclass(frozen=True)
+@record
 class Panel:
     """A crop with its label, and a line below it.
 
@@ -219,7 +219,7 @@ def _mark(axes: "Axes", box: Region, ratio: float) -> None:
         )
 
 
-@dataclass(frozen=True)
+@record
 class _Layout:
     """Places in pixels from the left and the top.
 

@@ -1,12 +1,12 @@
 """Cutting a picture into tiles whose results join without a seam, or into the papers' patches."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from sr_quant_cli.errors import UsageError
+from sr_quant_cli.records import record
 
 
-@dataclass(frozen=True)
+@record
 class Span:
     """A tile along one axis, in LR pixels: it reads ``[start, stop)``, keeps ``[first, last)``."""
 
@@ -16,7 +16,7 @@ class Span:
     last: int
 
 
-@dataclass(frozen=True)
+@record
 class Region:
     """A rectangle of a picture, in LR pixels."""
 
@@ -108,7 +108,7 @@ def tile_of(first: int, last: int, length: int, halo: int, alignment: int = 1) -
     return Span(max(start, 0), min(aligned(last, alignment) + halo, length), first, last)
 
 
-@dataclass(frozen=True)
+@record
 class Patches:
     """The patches by which dynamic methods are measured, each enlarged as a picture of its own.
 

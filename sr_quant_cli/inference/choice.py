@@ -1,7 +1,7 @@
 """Choice of the runtime for a model where the user asks for ``auto``."""
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from sr_quant_cli.errors import FailedError, SrqError, UnsupportedGraphError
 from sr_quant_cli.inference.graph_cache import Prepared, alone, folder_of, open_graph
 from sr_quant_cli.modelfiles.named import Source
+from sr_quant_cli.records import record
 from sr_quant_cli.runtimes.base import Pixels, Runtime
 from sr_quant_cli.runtimes.registry import TORCH, runtimes
 from sr_quant_cli.system.choices import PrecisionChoice
@@ -32,7 +33,7 @@ _ENOUGH = 4.0
 """seconds of runs after which no further round begins"""
 
 
-@dataclass(frozen=True)
+@record
 class Trial:
     """Result of a runtime on the small picture."""
 

@@ -1,9 +1,9 @@
 """Expected cost of enlarging a picture."""
 
-from dataclasses import dataclass
+from sr_quant_cli.records import record
 
 
-@dataclass(frozen=True)
+@record
 class Estimate:
     """Expected cost of enlarging a picture, without reading and writing it.
 

@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +19,7 @@ from filelock import FileLock
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.modelfiles.loading import load, name_of, note_source
 from sr_quant_cli.modelfiles.named import Source
+from sr_quant_cli.records import record
 from sr_quant_cli.runtimes.base import GraphRuntime, ModelTraits
 from sr_quant_cli.runtimes.registry import get_runtime, runtimes
 from sr_quant_cli.scales import check_enlargement
@@ -48,7 +49,7 @@ _PACKAGES = ("onnx", "onnx-ir", "onnxscript")
 """packages that make graphs, beside those of the runtimes"""
 
 
-@dataclass(frozen=True)
+@record
 class Prepared:
     """A folder of the cache: ``graph.onnx``, ``model.json``, and files that runtimes keep."""
 

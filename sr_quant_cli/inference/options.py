@@ -1,14 +1,13 @@
 """Options of running a model, in one value."""
 
-from dataclasses import dataclass
-
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.tiling import Patches
+from sr_quant_cli.records import record
 from sr_quant_cli.runtimes.registry import AUTO, TORCH, check_choice, get_runtime
 from sr_quant_cli.system.choices import Depth, PrecisionChoice
 
 
-@dataclass(frozen=True)
+@record
 class RunOptions:
     """Options of running a model.
 

@@ -6,7 +6,6 @@ References
        Super-Resolution", CVPRW 2017: section 3.4, the models with a ``+``.
 """
 
-from dataclasses import dataclass
 from itertools import product
 from typing import TypeVar
 
@@ -14,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sr_quant_cli.imaging.tiling import Region
+from sr_quant_cli.records import record
 
 T = TypeVar("T", bound=np.generic)
 
 
-@dataclass(frozen=True)
+@record
 class Symmetry:
     """Transposes a picture, then flips its rows, then its columns."""
 

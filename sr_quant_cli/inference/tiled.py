@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from sr_quant_cli.inference.upscaler import (
     kept,
     run_batch,
 )
+from sr_quant_cli.records import record
 from sr_quant_cli.runtimes.base import ModelTraits, PatchRuntime, Runtime
 from sr_quant_cli.system.reporting import note, warn
 
@@ -53,7 +53,7 @@ MAX_BATCH = 16
 _LACK = (OutOfMemoryError, MemoryError)
 
 
-@dataclass(frozen=True)
+@record
 class _Picture:
     """A picture that is being enlarged, and what runs it."""
 

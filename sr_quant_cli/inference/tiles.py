@@ -1,16 +1,16 @@
 """Results of single tiles, and the callback that receives them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sr_quant_cli.imaging.tiling import Span
+from sr_quant_cli.records import record
 
 
-@dataclass(frozen=True)
+@record
 class TileResult:
     """A finished tile, and the bits that the network chose there."""
 

@@ -35,6 +35,7 @@ from sr_quant_cli.kernels.program import (
     Step,
     last_uses,
 )
+from sr_quant_cli.records import record
 
 _SLACK = 16
 """Pixels behind the last row that kernels may read, as they take several pixels at a time."""
@@ -44,7 +45,7 @@ _PLANS = 9
 """Sizes that are remembered: tiles inside a picture, at its sides and at its corners."""
 
 
-@dataclass(frozen=True)
+@record
 class _Picture:
     """A picture of codes in memory, with a border of ``pad`` pixels."""
 

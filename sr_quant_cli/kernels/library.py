@@ -5,11 +5,11 @@ import os
 import time
 from collections.abc import Sequence
 from ctypes import c_char_p, c_float, c_int32, c_int64, c_ssize_t, c_void_p
-from dataclasses import dataclass
 from functools import cache
 
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.kernels.build import LIBRARY
+from sr_quant_cli.records import record
 from sr_quant_cli.system.processor import features
 
 FORCED = "SRQ_ISA"
@@ -187,7 +187,7 @@ class _Isa(ctypes.Structure):
     )
 
 
-@dataclass(frozen=True)
+@record
 class Isa:
     """A kernel for one instruction set, and how weights are packed for it.
 

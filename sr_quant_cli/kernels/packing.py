@@ -1,13 +1,13 @@
 """Weights of a convolution in the form that a kernel reads, direct or by Winograd's algorithm."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sr_quant_cli.kernels.library import Isa
 from sr_quant_cli.kernels.program import Codes
+from sr_quant_cli.records import record
 
 CHANNELS = 16
 """Channels of pictures of codes are padded to a multiple of this."""
@@ -24,7 +24,7 @@ WINOGRAD_SCALE = 4
 """The sums of Winograd's algorithm are this many times those of the convolution."""
 
 
-@dataclass(frozen=True)
+@record
 class Packed:
     """Weights for a kernel; see ``srq_conv`` in ``kernels.h``."""
 

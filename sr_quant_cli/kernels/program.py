@@ -1,15 +1,16 @@
 """A network as a list of steps on codes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sr_quant_cli.records import record, unique_record
+
 FloatArray = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+@record
 class Codes:
     """A picture of codes.
 
@@ -33,7 +34,7 @@ class Codes:
     high: int
 
 
-@dataclass(frozen=True)
+@record
 class Place:
     """Channels of a picture of codes, from ``first`` on."""
 
@@ -41,7 +42,7 @@ class Place:
     first: int = 0
 
 
-@dataclass(frozen=True)
+@record
 class Again:
     """Codes that a convolution stores a second time, in another range."""
 
@@ -53,7 +54,7 @@ class Again:
     high: int
 
 
-@dataclass(frozen=True)
+@record
 class Skip:
     """A picture that is added to the output of a convolution, which is rounded to codes before.
 
@@ -68,7 +69,7 @@ class Skip:
     high: int
 
 
-@dataclass(frozen=True, eq=False)
+@unique_record
 class _Step:
     """Base of all steps; they read and write pictures of codes."""
 
@@ -86,7 +87,7 @@ class _Step:
         return (self.target,)
 
 
-@dataclass(frozen=True, eq=False)
+@unique_record
 class Convolution(_Step):
     """Codes of an output from the sums of a window: see ``kernels.h``.
 
@@ -116,7 +117,7 @@ class Convolution(_Step):
         return (self.target,) if self.again is None else (self.target, self.again.place)
 
 
-@dataclass(frozen=True, eq=False)
+@unique_record
 class Recode(_Step):
     """Other codes for the same values, or for values behind an activation, by a table."""
 
@@ -125,7 +126,7 @@ class Recode(_Step):
     """``[256]``, or ``[channels, 256]``: code of each code"""
 
 
-@dataclass(frozen=True, eq=False)
+@unique_record
 class _Sum(_Step):
     """Base of sums of two pictures."""
 
@@ -138,7 +139,7 @@ class _Sum(_Step):
         return self.source, self.right
 
 
-@dataclass(frozen=True, eq=False)
+@unique_record
 class Add(_Sum):
     """``scale * code + right_scale * right code + constant``."""
 
@@ -149,7 +150,7 @@ class Add(_Sum):
     high: int
 
 
-@dataclass(frozen=True, eq=False)
+@unique_record
 class AddByTable(_Sum):
     """``table[code] + right_table[right code]``, rounded to codes: sums of any functions."""
 
@@ -161,7 +162,7 @@ class AddByTable(_Sum):
     high: int
 
 
-@dataclass(frozen=True, eq=False)
+@unique_record
 class Mix(_Step):
     """Sums of channels of a picture that is enlarged by interpolation, and of a second picture.
 
@@ -188,7 +189,7 @@ class Mix(_Step):
         return (self.source,) if self.right is None else (self.source, self.right)
 
 
-@dataclass(frozen=True, eq=False)
+@unique_record
 class Shuffle(_Step):
     """PixelShuffle of codes."""
 
@@ -209,7 +210,7 @@ def last_uses(steps: Sequence[Step]) -> dict[str, int]:
     }
 
 
-@dataclass(frozen=True, eq=False)
+@unique_record
 class Program:
     """Steps from a picture to a larger one.
 

@@ -1,11 +1,11 @@
 """The door for models: what a user names becomes a ``Source``, once; nothing here imports torch."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from sr_quant_cli.errors import UsageError, nearest
+from sr_quant_cli.records import record
 from sr_quant_cli.runtimes.registry import is_graph, runtimes
 from sr_quant_cli.scales import SCALES, check_scale
 from sr_quant_cli.system.files import user_models_dir
@@ -34,7 +34,7 @@ Named = Path | str
 """A model as a user names it; ``./x`` is a file only as a string, as ``Path`` drops the dot."""
 
 
-@dataclass(frozen=True)
+@record
 class Source:
     """A file that holds a model.
 

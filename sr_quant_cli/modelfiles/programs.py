@@ -13,7 +13,7 @@ program. An entry that is damaged is an error.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from sr_quant_cli.kernels.program import Program
 from sr_quant_cli.kernels.program_file import FORMAT, from_plain, hash_of, to_plain
 from sr_quant_cli.modelfiles.named import header_text
 from sr_quant_cli.quant.bitstream import from_stream, size_of
+from sr_quant_cli.records import record
 from sr_quant_cli.runtimes.base import ModelTraits
 from sr_quant_cli.system.terminal import printable
 
@@ -39,7 +40,7 @@ _LEVELS = ".weight_quantizer.levels"
 Tensors = Mapping[str, NDArray[Any]]
 
 
-@dataclass(frozen=True)
+@record
 class ShippedProgram:
     """A program in a model file, with all that running it takes.
 
@@ -54,7 +55,7 @@ class ShippedProgram:
     input_bits: int
 
 
-@dataclass(frozen=True)
+@record
 class _Packed:
     """Codes of a layer in a model file that are weights of a program, too."""
 

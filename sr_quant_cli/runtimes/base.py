@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +17,7 @@ from sr_quant_cli.errors import (
     out_of_memory,
 )
 from sr_quant_cli.imaging.levels import Floats, to_floats, to_levels
+from sr_quant_cli.records import record
 from sr_quant_cli.system.choices import Precision, PrecisionChoice
 
 Pixels = NDArray[np.uint8]
@@ -26,7 +26,7 @@ Shape = Sequence[int | None]
 """sizes of an input; None: any"""
 
 
-@dataclass(frozen=True)
+@record
 class Kernels:
     """Counts of executed convolutions and matrix products, by their arithmetic."""
 
@@ -36,7 +36,7 @@ class Kernels:
     """the runtime's names of the float ones"""
 
 
-@dataclass(frozen=True)
+@record
 class ModelTraits:
     """Properties of a network that callers need for tiling and for messages."""
 

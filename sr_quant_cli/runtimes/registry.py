@@ -1,12 +1,12 @@
 """The registered runtimes; every list, choice, help text and error of runtimes comes from here."""
 
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sr_quant_cli.errors import UsageError
+from sr_quant_cli.records import record
 from sr_quant_cli.system.choices import Precision, PrecisionChoice
 from sr_quant_cli.system.processes import thread_limit
 
@@ -20,7 +20,7 @@ AUTO = "auto"
 """The choice that leaves the runtime to srq."""
 
 
-@dataclass(frozen=True)
+@record
 class RuntimeEntry:
     """A registered runtime.
 

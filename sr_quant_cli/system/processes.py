@@ -8,11 +8,11 @@ torchrun there is a single process, and all functions here are trivial.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sr_quant_cli.errors import FailedError, SrqError
+from sr_quant_cli.records import record
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,7 @@ _LOST = ("closed by peer", "reset by peer", "Broken pipe", "likely closed", "ncc
 """Messages of gloo and NCCL when a process has ended; they have no error class for it."""
 
 
-@dataclass(frozen=True)
+@record
 class World:
     """Rank of this process among all processes, and among those of its machine."""
 
