@@ -22,13 +22,16 @@ class Registry(Generic[Made, Config]):
     ----------
     known
         Pairs of classes by name.
+    unlisted
+        Names that users do not choose: what they stand for is read from files.
     """
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
         self.known: dict[str, tuple[type[Made], type[Config]]] = {}
+        self.unlisted: set[str] = set()
 
-    def register(self, made: type[Made], config: type[Config]) -> None:
+    def register(self, made: type[Made], config: type[Config], *, listed: bool = True) -> None:
         """Add a class under the default of its configuration's field ``name``.
 
         Raises
@@ -45,10 +48,12 @@ class Registry(Generic[Made, Config]):
         if name in self.known:
             raise ValueError(f"{self._kind} '{name}' is registered twice")
         self.known[name] = (made, config)
+        if not listed:
+            self.unlisted.add(name)
 
     def names(self) -> list[str]:
-        """List all names, sorted."""
-        return sorted(self.known)
+        """List the names to choose from, sorted."""
+        return sorted(self.known.keys() - self.unlisted)
 
     def config_class(self, name: str) -> type[Config]:
         """Find a configuration class by the name that a file or recipe gives.

@@ -10,7 +10,8 @@ _RANGES: dict[str, Literal[1, 255]] = {"1": 1, "255": 255}
 
 def import_(
     checkpoint: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Checkpoint: .pt, .pth, .safetensors.")
+        Path,
+        typer.Argument(metavar="FILE", help="Checkpoint (.pt, .pth, .safetensors), or .onnx."),
     ],
     output: Annotated[
         Path | None,
@@ -49,13 +50,31 @@ def import_(
         str | None,
         typer.Option(help="Project of FILE, if files of several have the same tensors."),
     ] = None,
+    input_range: Annotated[
+        Literal["0..1", "0..255", "-1..1"] | None,
+        typer.Option(
+            "--input-range", help="Values that an ONNX file takes; default: found by flat pictures."
+        ),
+    ] = None,
+    colours: Annotated[
+        Literal["rgb", "bgr", "luma", "full_luma"] | None,
+        typer.Option(
+            help="Channels that an ONNX file takes; luma is 16..235, full_luma 0..255; default: "
+            "rgb or luma."
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name shown in tables.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights.")] = "",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing file.")
     ] = False,
 ) -> None:
-    """Turn a checkpoint of another project into an srq model file.
+    """Turn a checkpoint of another project, or an ONNX file, into an srq model file.
+
+    An ONNX file may hold any network of one picture in and one out. Its operations are listed in
+    the model file, its weights can be trained and quantized like those of the built-in networks,
+    and the result is compared with ONNX Runtime's. Scale, value range, smallest picture and
+    receptive field are found by running it.
 
     Reads EDSR-PyTorch, BasicSR (EDSR, MSRResNet), CARN-pytorch, IDN, SwinIR, DAQ, PAMS, DDTB,
     CADyQ, AdaBM, 2DQuant and QuantSR. Network, scale and sizes follow from names and shapes of the
@@ -64,6 +83,8 @@ def import_(
 
     \b
     Examples:
+      srq import span.onnx
+      srq import rlfn.onnx --input-range 0..255 -o rlfn-x4.safetensors
       srq import edsr_baseline_x4.pt -o edsr-x4.safetensors
       srq import carn_m.pth --scale 3 -o carn_m-x3.safetensors
       srq import pams_edsr.pth --w 4 --a 4 -o edsr-x4-pams.safetensors
@@ -73,6 +94,7 @@ def import_(
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.commands.importing import ImportRequest, import_model
     from sr_quant_cli.modelfiles.checkpoints import UserHints
+    from sr_quant_cli.modelfiles.onnx_networks import OnnxHints
 
     trained_on = None if range_ is None else _RANGES[range_]
     hints = UserHints(scale, method, w, a, res_scale, trained_on, project)
@@ -81,6 +103,7 @@ def import_(
             checkpoint=checkpoint,
             output=output,
             hints=hints,
+            onnx_hints=OnnxHints(input_range=input_range, colours=colours),
             name=name or "",
             licence=licence,
             overwrite=overwrite,

@@ -1,6 +1,7 @@
 """``srq import``: a checkpoint of another project as a model file of srq."""
 
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -11,6 +12,10 @@ from sr_quant_cli.modelfiles.card import Card
 from sr_quant_cli.modelfiles.checkpoints import UserHints, import_checkpoint
 from sr_quant_cli.modelfiles.modelfile import save_model
 from sr_quant_cli.modelfiles.named import identify
+from sr_quant_cli.modelfiles.onnx_networks import OnnxHints, read_onnx
+from sr_quant_cli.networks.base import Network
+from sr_quant_cli.networks.imported import Imported
+from sr_quant_cli.quant.sites import has_weight
 from sr_quant_cli.runtimes.torch import TorchRuntime
 from sr_quant_cli.system.files import check_outputs
 from sr_quant_cli.system.reporting import note, result, warn
@@ -26,6 +31,8 @@ class ImportRequest:
         Model file; None: named after the checkpoint, in the working folder.
     hints
         What the checkpoint does not say.
+    onnx_hints
+        The same, of an ONNX file.
     name
         Name in tables; empty: that of the checkpoint.
     """
@@ -33,6 +40,7 @@ class ImportRequest:
     checkpoint: Path
     output: Path | None = None
     hints: UserHints = field(default_factory=UserHints)
+    onnx_hints: OnnxHints = field(default_factory=OnnxHints)
     name: str = ""
     licence: str = ""
     overwrite: bool = False
@@ -85,13 +93,15 @@ def import_model(request: ImportRequest) -> ImportedModel:
         raise UsageError(f"{path} exists; use `overwrite` to replace it")
     if checkpoint.exists() and identify(checkpoint).is_model_file:
         raise UsageError(f"{checkpoint} is an srq model file already")
-    network, source, assumed, stated = import_checkpoint(checkpoint, request.hints)
+    network, source, assumed, stated = _read(request)
     card = Card(name=request.name or checkpoint.stem, licence=request.licence, source=source)
     save_model(path, network, card)
     quantization = network.quantization
     method = f"{quantization.method.name} {quantization.bits}" if quantization else ""
     described = f"{network.config.name} x{network.scale} {method}".rstrip()
     result(f"{checkpoint} ({source}) -> {path}  {described}")
+    if isinstance(network, Imported):
+        note(_found(network))
     if assumed:
         note(f"assumed: {', '.join(assumed)}")
     psnr, bicubic = beside_bicubic(TorchRuntime(network, torch.device("cpu")), network.scale)
@@ -112,4 +122,40 @@ def import_model(request: ImportRequest) -> ImportedModel:
         assumed,
         psnr,
         bicubic,
+    )
+
+
+def _read(request: ImportRequest) -> tuple[Network, str, tuple[str, ...], tuple[str, ...]]:
+    """Read a network, the project it comes from, what is assumed, and what the user says of it."""
+    checkpoint, onnx_hints = request.checkpoint, request.onnx_hints
+    if checkpoint.suffix.lower() == ".onnx":
+        for name in ("method", "w", "a", "res_scale", "range", "project"):
+            if getattr(request.hints, name) is not None:
+                raise UsageError("only for checkpoints, not for ONNX files", field=name)
+        read = read_onnx(checkpoint, replace(onnx_hints, scale=request.hints.scale))
+        note(f"equal to ONNX Runtime within {read.difference:.1g} of 255 levels, on three pictures")
+        return read.network, "ONNX", read.assumed, ()
+    for name in ("input_range", "colours"):
+        if getattr(onnx_hints, name) is not None:
+            raise UsageError("only for ONNX files", field=name)
+    return import_checkpoint(checkpoint, request.hints)
+
+
+def _found(network: Imported) -> str:
+    """Say what was found in a graph."""
+    config, kinds = network.config, Counter(site.kind for site in network.sites())
+    layers = sum(kinds[kind] for kind in kinds if has_weight(kind))
+    blocks = len(network.anatomy.inner_blocks)
+    seen = f"sees {config.radius} pixels on each side"
+    if config.whole:
+        seen = "sees the whole picture, so tiles change the result a little"
+    least = f", at least {config.least}x{config.least} pixels" if config.least > 1 else ""
+    multiple = f", in multiples of {config.multiple}" if config.multiple > 1 else ""
+    low, high = config.input_range
+    colours = {"full_luma": "luma (0..255)", "luma": "luma (16..235)"}.get(
+        config.colours, config.colours.upper()
+    )
+    return (
+        f"{layers} layers in {blocks} blocks; takes {colours} {low:g}..{high:g}{least}{multiple}; "
+        f"{seen}"
     )

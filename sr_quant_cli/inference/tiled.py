@@ -121,7 +121,7 @@ class TiledUpscaler(Upscaler):
         self._deep: Upscaler | None = None
         self._symmetries: Sequence[Symmetry] = SYMMETRIES if self_ensemble else SYMMETRIES[:1]
         self._batch, self._most = batch, MAX_BATCH
-        self._tiles_matter = traits.dynamic
+        self._tiles_matter = traits.dynamic or traits.whole
         self._limit: int | None = None
         self._told = False
         self._depth = DepthNote(self.name, input_bits)
@@ -195,7 +195,8 @@ class TiledUpscaler(Upscaler):
         picture = _Picture(read, height, width, on_tile, runtime)
         in_parts = area != area_of(None, height, width) or self.tile_count(height, width) > 1
         if self._tiles_matter and in_parts:
-            warn(f"{self.name}: its ranges or bits are those of each tile, not of the picture")
+            seen = "its attention sees" if self._traits.whole else "its ranges or bits are those of"
+            warn(f"{self.name}: {seen} each tile, not the picture")
             self._tiles_matter = False  # once is enough
         top = area.top
         while top < area.bottom:

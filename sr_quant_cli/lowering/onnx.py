@@ -49,7 +49,8 @@ unrounded: the same in full precision; uint8: RGB pixels ``[1, h, w, 3]``."""
 
 def least_side(network: Network) -> int:
     """Smallest side in LR pixels of a picture that the graph of a network takes."""
-    return max([2, *(m.least for m in network.modules() if isinstance(m, ExactBorder))])
+    least = (m.least for m in network.modules() if isinstance(m, ExactBorder))
+    return max([2, network.least_side, *least])
 
 
 def to_onnx(network: Network, io: Io) -> onnx.ModelProto:
@@ -71,9 +72,9 @@ def to_onnx(network: Network, io: Io) -> onnx.ModelProto:
     module: nn.Module
     if io != "uint8":
         module = OnFloats(network, rounded=io == "float")
-        example, (rows, columns) = torch.rand(1, 3, 32, 24), (2, 3)
+        example, (rows, columns) = torch.rand(1, 3, least + 30, least + 22), (2, 3)
     else:
-        pixels = torch.zeros(1, 32, 24, 3, dtype=torch.uint8)
+        pixels = torch.zeros(1, least + 30, least + 22, 3, dtype=torch.uint8)
         module, example, (rows, columns) = OnPixels(network), pixels, (1, 2)
     free = {rows: Dim("h", min=least), columns: Dim("w", min=least)}
     names = ["sr"] if network.bit_provider is None else ["sr", "bits"]

@@ -15,7 +15,7 @@ from sr_quant_cli.quant.dynamic import DynamicQuantizer
 from sr_quant_cli.quant.grids import Grid, encode
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul, QuantTensor
 from sr_quant_cli.quant.quantizers import Quantizer
-from sr_quant_cli.quant.sites import FULL, TENSORS, Kind, Site
+from sr_quant_cli.quant.sites import FULL, TENSORS, Site
 
 ROUND_OFF = 1e-4
 """Fraction of a step by which an offset may differ from a multiple of the step."""
@@ -99,7 +99,8 @@ class QuantSpec:
         def is_code(site: SiteSpec) -> bool:
             return bool(site.inputs) and None not in site.inputs
 
-        codes = {site.site.kind for site in self.sites if is_code(site)}
+        tensors = [site.site for site in self.sites if is_code(site)]
+        codes = {name for site in tensors for name in (site.kind, site.path)}
         between = [s for s in self.sites if s.site.kind in TENSORS and s.site.kind in FULL]
         return all(is_code(site) or site.site.quantized_by in codes for site in between)
 
@@ -111,7 +112,7 @@ def freeze(network: Network) -> QuantSpec:
     Ranges that depend on the picture at run time are obstacles; their operands stay float.
     """
     sites, obstacles = [], []
-    tensors: dict[Kind, InputSpec | None] = {}
+    tensors: dict[str, InputSpec | None] = {}
     for site in network.sites():
         module = network.get_submodule(site.path)
         inputs: list[InputSpec | None] = []
@@ -132,9 +133,10 @@ def freeze(network: Network) -> QuantSpec:
         ):
             weight = _weight(module.weight, module.weight_quantizer)
         if isinstance(module, QuantTensor):
-            tensors[site.kind] = inputs[0]
+            tensors[site.kind] = tensors[site.path] = inputs[0]
         elif site.kind in TENSORS:
-            tensors[site.kind] = tensors.get(site.quantized_by) if site.quantized_by else None
+            before = tensors.get(site.quantized_by) if site.quantized_by else None
+            tensors[site.kind] = tensors[site.path] = before
         sites.append(SiteSpec(site, tuple(inputs), weight))
     return QuantSpec(tuple(sites), tuple(obstacles))
 

@@ -36,6 +36,8 @@ def load(source: Source, depth: Depth = "full") -> "tuple[Network, Header]":
     if source.is_model_file:
         network, header = load_model(source.path)
         check_enlargement(name_of(source, header), network.scale, source.scale)
+    elif source.kind == "graph":
+        network, header = _load_graph(source)
     else:
         network, project, assumed, _ = import_checkpoint(source.path, UserHints(scale=source.scale))
         note_source(source.path, project, network.scale, assumed)
@@ -45,6 +47,17 @@ def load(source: Source, depth: Depth = "full") -> "tuple[Network, Header]":
     except ValueError as error:
         raise UsageError(f"{source.path}: {error}", field="depth", value=depth) from error
     return network, header
+
+
+def _load_graph(source: Source) -> "tuple[Network, Header]":
+    """Read an ONNX file as a network."""
+    from sr_quant_cli.modelfiles.card import Card
+    from sr_quant_cli.modelfiles.modelfile import header_of
+    from sr_quant_cli.modelfiles.onnx_networks import OnnxHints, read_onnx
+
+    read = read_onnx(source.path, OnnxHints(scale=source.scale))
+    note_source(source.path, "ONNX", read.network.scale, read.assumed)
+    return read.network, header_of(read.network, Card(name=source.path.stem, source="ONNX"))
 
 
 def name_of(source: Source, header: "Header", depth: Depth = "full") -> str:

@@ -5,6 +5,7 @@ from sr_quant_cli.networks.carn import CARN, CARNConfig
 from sr_quant_cli.networks.edsr import EDSR, EDSRConfig
 from sr_quant_cli.networks.folding import fold_modules
 from sr_quant_cli.networks.idn import IDN, IDNConfig
+from sr_quant_cli.networks.imported import Imported, ImportedConfig
 from sr_quant_cli.networks.limits import at_most
 from sr_quant_cli.networks.msrresnet import MSRResNet, MSRResNetConfig
 from sr_quant_cli.networks.quantsr import QuantSRC, QuantSRCConfig
@@ -26,6 +27,7 @@ register(CARN, CARNConfig)
 register(IDN, IDNConfig)
 register(SwinIR, SwinIRConfig)
 register(QuantSRT, QuantSRTConfig)
+register(Imported, ImportedConfig, listed=False)
 
 
 def build(config: NetworkConfig) -> Network:

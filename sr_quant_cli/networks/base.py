@@ -93,6 +93,16 @@ class Network(nn.Module):
         return 1
 
     @property
+    def least_side(self) -> int:
+        """Smallest side of a picture that the network takes, in LR pixels."""
+        return 1
+
+    @property
+    def sees_everything(self) -> bool:
+        """True if output pixels depend on the whole picture: tiles then change the result."""
+        return False
+
+    @property
     @abstractmethod
     def floats_per_pixel(self) -> int:
         """Peak number of float values in a forward pass per LR pixel; it limits a tile's size."""
@@ -166,6 +176,13 @@ class Network(nn.Module):
     def parameter_count(self) -> int:
         """Number of trainable values."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def make_input_exact(self) -> None:
+        """Subtract a level of 8 bits from pictures instead of a mean: 8-bit codes then hold them.
+
+        Only what the first convolution pads with changes. Nothing happens in a network that takes
+        pictures as they are.
+        """
 
     def take_depth(self, other: Self) -> None:
         """Run at the depth of another network of the same configuration."""

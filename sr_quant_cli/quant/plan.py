@@ -8,7 +8,6 @@ from sr_quant_cli.quant.cost import FLOAT_BITS
 from sr_quant_cli.quant.sites import (
     KINDS,
     TENSORS,
-    Kind,
     Placement,
     Precision,
     Site,
@@ -149,7 +148,7 @@ def plan_sites(
 
 def link_sites(plan: Iterable[SiteBits]) -> list[SiteBits]:
     """Find which inputs a tensor site in front has quantized, and to the same bits."""
-    tensors: dict[Kind, SiteBits] = {}
+    tensors: dict[str, SiteBits] = {}
     linked = []
     for entry in plan:
         kind, before = entry.site.kind, None
@@ -166,7 +165,7 @@ def link_sites(plan: Iterable[SiteBits]) -> list[SiteBits]:
                 source=_quantized_at(before),
             )
         if kind in TENSORS:
-            tensors[kind] = entry
+            tensors[kind] = tensors[entry.site.path] = entry
         linked.append(entry)
     return linked
 

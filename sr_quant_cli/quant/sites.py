@@ -116,9 +116,9 @@ class Site:
     """the input is never negative (after a ReLU); of a product, the left one (after a softmax)"""
     after_gelu: bool = False
     """the input is hardly negative (after a GELU)"""
-    quantized_by: Kind | None = None
-    """kind of the tensor site whose output the input is: the nearest one before; None: no such
-    site"""
+    quantized_by: str | None = None
+    """tensor site whose output the input is: its path, or its kind for the nearest one before; None:
+    no such site"""
 
 
 @dataclass(frozen=True)

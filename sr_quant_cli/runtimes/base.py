@@ -52,6 +52,8 @@ class ModelTraits:
     """ranges or bits depend on the picture, and therefore on the tile"""
     alignment: int = 1
     """tiles must start at a multiple of this many LR pixels"""
+    whole: bool = False
+    """output pixels depend on the whole picture, and therefore on the tile"""
 
     @classmethod
     def of(cls, values: Any) -> Self:
@@ -72,8 +74,9 @@ class ModelTraits:
             value = getattr(traits, key)
             if type(value) is not int or not least <= value <= most:
                 raise ValueError(f"{key} = {value!r}: must be an integer from {least} to {most}")
-        if type(traits.dynamic) is not bool:
-            raise ValueError(f"dynamic = {traits.dynamic!r}: must be true or false")
+        for key in ("dynamic", "whole"):
+            if type(value := getattr(traits, key)) is not bool:
+                raise ValueError(f"{key} = {value!r}: must be true or false")
         if not isinstance(traits.name, str) or not traits.name.isprintable():
             raise ValueError(f"name = {traits.name!r}: must be printable text")
         return traits

@@ -120,8 +120,9 @@ def traits_of_network(network: Network, name: str, least: int = 1) -> ModelTrait
         scale=network.scale,
         receptive_radius=network.receptive_radius,
         bytes_per_pixel=4 * floats,
-        least=least,
+        least=max(least, network.least_side),
         dynamic=network.bit_provider is not None
         or (quantization is not None and build(quantization.method).dynamic),
         alignment=network.alignment,
+        whole=network.sees_everything,
     )
