@@ -2,6 +2,7 @@
 
 import pytest
 
+from sr_quant_cli.commands import bench_kernels as bench
 from sr_quant_cli.commands.bench_kernels import FORMATS, bench_kernels
 from sr_quant_cli.kernels.library import PORTABLE, available, kernels_of, missing, peak
 
@@ -29,3 +30,14 @@ def test_wider_vectors_have_a_higher_peak():
     if len(peaks) < 2:
         pytest.skip("this processor runs plain C alone")
     assert peaks[available()[0]] > 3 * peaks[PORTABLE]
+
+
+def test_no_direct_kernel_exceeds_the_peak(monkeypatch):
+    best = available()[0]
+    if best == PORTABLE:
+        pytest.skip("this processor runs plain C alone")
+    monkeypatch.setattr(bench, "available", lambda: [best])
+    monkeypatch.setattr(bench, "FORMATS", FORMATS[:1])
+    (row,) = bench_kernels(160, 90, 64, runs=5).rows
+    assert not row.winograd
+    assert row.work < 1.1 * row.peak

@@ -216,19 +216,21 @@ INLINE void NAME(winograd)(const srq_conv *conv, const srq_output *out, int step
         }
 }
 
-/* As many products as the processor can do, of numbers that stay in registers. */
+/* As many products as the processor can do, of numbers that stay in registers; see dot.h for why
+   each sum has a name. */
+#define CHAINS(f) f(0) f(1) f(2) f(3) f(4) f(5) f(6) f(7) f(8) f(9) f(10) f(11)
+#define START(i) vec sum##i = ZERO;
+#define EXTEND(i)                             \
+    sum##i = MULTIPLY(sum##i);                \
+    __asm__ volatile("" : KEPT(sum##i)); /* neither removed nor moved */
+#define COUNT_CHAIN(i) +1
 static int64_t NAME(peak)(int64_t rounds)
 {
-    enum { CHAINS = 12 };
-    vec sum[CHAINS];
-    for (int i = 0; i < CHAINS; i++)
-        sum[i] = ZERO;
-    for (int64_t round = 0; round < rounds; round++)
-        for (int i = 0; i < CHAINS; i++) {
-            sum[i] = MULTIPLY(sum[i]);
-            __asm__ volatile("" : KEPT(sum[i]));  /* neither removed nor moved */
-        }
-    return rounds * CHAINS * LANES * QUAD;
+    CHAINS(START)
+    for (int64_t round = 0; round < rounds; round++) {
+        CHAINS(EXTEND)
+    }
+    return rounds * (CHAINS(COUNT_CHAIN)) * LANES * QUAD;
 }
 
 static void NAME(run)(const srq_conv *given, const srq_output *to, const uint8_t *in,
