@@ -308,9 +308,12 @@ def picture_files(folder: Path) -> list[Path]:
 
 @functools.cache
 def _encodes(form: WritableFormat) -> bool:
-    """Tell if libvips has an encoder, by encoding one pixel."""
+    """Tell if libvips has an encoder; those of libheif are plugins, so they encode a pixel."""
     import pyvips
 
+    if form.key not in ("avif", "heif"):
+        saver = pyvips.vips_lib.vips_foreign_find_save_target(form.saver.encode())
+        return bool(saver != pyvips.ffi.NULL)
     pixel = pyvips.Image.black(16, 16, bands=3).copy(interpretation="srgb")
     try:
         pixel.write_to_buffer(form.saver)

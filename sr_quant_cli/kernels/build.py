@@ -6,9 +6,7 @@ It imports nothing but the standard library, as a build has nothing else.
 import importlib.util
 import os
 import platform
-import shlex
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -59,6 +57,8 @@ def units(machine: str | None = None) -> Iterator[Unit]:
 def compiler() -> list[str] | None:
     """Find a C compiler: ``$CC``, clang, gcc, or the one of the package ziglang; None: none."""
     if given := os.environ.get("CC"):
+        import shlex  # slow to import, as subprocess below
+
         return shlex.split(given)
     for name in ("clang", "gcc", "cc"):
         if sys.platform != "win32" and (found := shutil.which(name)):
@@ -104,6 +104,8 @@ def build(library: Path = LIBRARY, options: Sequence[str] = ()) -> Path:
 
 
 def _run(command: list[str]) -> None:
+    import subprocess
+
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if "error" in line] or ["it fails"]

@@ -125,7 +125,8 @@ def _check_step(step: Step, made: _Made) -> None:
         if place.codes in [source.codes for source in step.sources]:
             raise ValueError(f"reads and writes {place.codes.name!r} at once")
     for name, value in _numbers(step):
-        if not np.max(np.abs(value), initial=0) <= _LARGEST:
+        largest = np.abs(value).max(initial=0) if isinstance(value, np.ndarray) else abs(value)
+        if not largest <= _LARGEST:
             raise ValueError(f"{name}: must be finite, and at most {_LARGEST:g}")
         if name.rpartition(".")[2] in ("low", "high") and not 0 <= value <= 255:
             raise ValueError(f"{name} {value}: must be 0 to 255")

@@ -20,6 +20,10 @@ _B = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
 """Transform of inputs"""
 _A = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
 """Transform of sums"""
+_INPUTS = np.kron(_B, _B)
+"""Transform of the 16 inputs of a tile to as many codes"""
+_OUTPUTS = np.kron(_A, _A)
+"""Transform of 16 sums to the four outputs of a tile"""
 WINOGRAD_SCALE = 4
 """The sums of Winograd's algorithm are this many times those of the convolution."""
 
@@ -72,9 +76,9 @@ def pack(
     if fits:
         shifts = -least
         # The sum of the window times the code of zero enters all four outputs at position (1, 1).
-        start = -shifts[:, None] * segments.sum(2)
+        start = -shifts[:, None] * segments.sum(2, dtype=np.int32)
         start[5] -= WINOGRAD_SCALE * zero * full.sum((0, 1, 3))
-        start = np.kron(_A, _A) @ start
+        start = _OUTPUTS @ start
         segments[12:] *= -1
         largest = int((most - least).max())
     else:
@@ -102,8 +106,7 @@ def padded(channels: int) -> int:
 
 def _winograd_codes(low: int, high: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Smallest and largest transformed codes, ``[16]`` each."""
-    factors = np.einsum("ai,bj->abij", _B, _B).reshape(16, 16)
-    positive, negative = factors.clip(min=0).sum(1), factors.clip(max=0).sum(1)
+    positive, negative = _INPUTS.clip(min=0).sum(1), _INPUTS.clip(max=0).sum(1)
     return positive * low + negative * high, positive * high + negative * low
 
 

@@ -204,11 +204,13 @@ def _hints(cls: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in fields(cls)}
 
 
+@cache
 def _options(hint: Any) -> tuple[Any, ...]:
     """Types of a union, or the type itself."""
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
+@cache
 def _records(hint: Any) -> list[type]:
     """Dataclasses among the types of a union."""
     return [

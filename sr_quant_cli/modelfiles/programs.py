@@ -78,8 +78,8 @@ class _Packed:
             raise ValueError(f"there are no codes {self.tensor[:80]!r}")
         if packed.shape != (size_of(count, self.bits),):
             raise ValueError(f"{self.tensor} has another length than {count} codes")
-        codes = from_stream(packed, count, self.bits).astype(np.int16) + np.int16(self.first)
-        return codes.astype(np.int8).reshape(self.shape)
+        codes = from_stream(packed, count, self.bits) + np.uint8(self.first % 256)
+        return codes.view(np.int8).reshape(self.shape)
 
 
 def entry_of(shipped: ShippedProgram, tensors: Tensors) -> tuple[str, dict[str, NDArray[Any]]]:
