@@ -23,6 +23,8 @@ from sr_quant_cli.networks.layers import (
     DIV2K_MEAN,
     Denormalize,
     conv3x3,
+    input_shift,
+    shift_by_level,
     upsampling_sites,
     upsampling_stages,
 )
@@ -46,6 +48,9 @@ class CARNConfig(NetworkConfig):
     """groups of the 3x3 convolutions; with several, blocks end with a 1x1 convolution"""
     shared: bool = False
     """the blocks of a cascade share their weights"""
+    exact_input: bool = False
+    """a level of 8 bits is subtracted from pictures instead of the mean, so that 8-bit codes hold
+    them exactly"""
 
 
 class CARNBlock(nn.Module):
@@ -159,7 +164,9 @@ class CARN(Network):
             blocks = 1 if config.shared else _UNITS
             return Cascade(n_feats, (CARNBlock(n_feats, groups) for _ in range(blocks)))
 
-        self.register_buffer("mean", torch.tensor(DIV2K_MEAN).view(3, 1, 1), persistent=False)
+        mean = torch.tensor(DIV2K_MEAN).view(3, 1, 1)
+        shift = input_shift(mean, exact=config.exact_input)
+        self.register_buffer("mean", shift, persistent=False)
         self.head = conv3x3(3, n_feats)
         self.body = Cascade(n_feats, (cascade() for _ in range(_UNITS)))
         self.before_upsampler = nn.Identity()
@@ -167,7 +174,7 @@ class CARN(Network):
             n_feats, config.scale, partial(nn.ReLU, inplace=True), groups=groups
         )
         self.tail = conv3x3(n_feats, 3)
-        self.denormalize = Denormalize(1.0, self.mean)
+        self.denormalize = Denormalize(1.0, mean)
 
     def declared_sites(self) -> tuple[Site, ...]:
         """Head, blocks and fusions of the cascades, upsampler, tail."""
@@ -197,6 +204,11 @@ class CARN(Network):
     def receptive_radius(self) -> int:
         """Head, two per block, and the reach of upsampler and tail as in EDSR."""
         return 1 + 2 * _UNITS**2 + 2
+
+    def make_input_exact(self) -> None:
+        """Subtract a level of 8 bits from pictures instead of the mean."""
+        shift_by_level(self.head, self.mean, 1.0)
+        self.config = self.config.model_copy(update={"exact_input": True})
 
     @property
     def floats_per_pixel(self) -> int:

@@ -26,7 +26,9 @@ from sr_quant_cli.networks.layers import (
     Upsampler,
     conv3x3,
     enlarge_bicubic,
+    input_shift,
     residual_block_sites,
+    shift_by_level,
 )
 from sr_quant_cli.quant.sites import Site, Stream
 from sr_quant_cli.strict import Size
@@ -52,6 +54,14 @@ class EDSRConfig(NetworkConfig):
     """subtract DIV2K's mean colour from the input and add it to the output"""
     luma: bool = False
     """true: enlarge luma (16 to 235 of 255) alone and without a mean, chroma by bicubic"""
+    exact_input: bool = False
+    """a level of 8 bits is subtracted from pictures instead of the mean, so that 8-bit codes hold
+    them exactly"""
+
+    @property
+    def shifted(self) -> bool:
+        """True if a mean is subtracted from pictures."""
+        return self.mean_shift and not self.luma
 
     @property
     def channels(self) -> int:
@@ -98,9 +108,10 @@ class EDSR(Network):
         super().__init__(config)
         self.config: EDSRConfig = config
         n_feats = config.n_feats
-        shifted = config.mean_shift and not config.luma
-        mean = torch.tensor(DIV2K_MEAN) if shifted else torch.zeros(config.channels)
-        self.register_buffer("mean", mean.view(-1, 1, 1), persistent=False)
+        mean = torch.tensor(DIV2K_MEAN) if config.shifted else torch.zeros(config.channels)
+        mean = mean.view(-1, 1, 1)
+        exact = config.shifted and config.exact_input
+        self.register_buffer("mean", input_shift(mean, exact=exact), persistent=False)
         self.luma = Luma()
         self.head = conv3x3(config.channels, n_feats)
         self.body = nn.Sequential(
@@ -117,7 +128,7 @@ class EDSR(Network):
         else:
             last = conv3x3(n_feats, config.channels * config.scale**2)
             self.tail = nn.Sequential(last, nn.PixelShuffle(config.scale))
-        self.denormalize = Denormalize(RANGE, self.mean)
+        self.denormalize = Denormalize(RANGE, mean)
 
     def declared_sites(self) -> tuple[Site, ...]:
         """Head, five per block, end of body and its output, long skip, upsampler, tail."""
@@ -158,6 +169,12 @@ class EDSR(Network):
             Stream((f"{block}.conv1",), (f"{block}.conv2",), rectified=True) for block in blocks
         )
         return (residual, *inner)
+
+    def make_input_exact(self) -> None:
+        """Subtract a level of 8 bits from pictures instead of the mean."""
+        if self.config.shifted:
+            shift_by_level(self.head, self.mean, RANGE)
+            self.config = self.config.model_copy(update={"exact_input": True})
 
     @property
     def receptive_radius(self) -> int:

@@ -13,6 +13,9 @@ from sr_quant_cli.quant.sites import Site
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean RGB of DIV2K's training pictures, range 0..1 (EDSR)."""
 
+LEVEL = 110 / 255
+"""Level of 8 bits near the mean of DIV2K's channels."""
+
 RANGE = 255.0
 """Factor of networks that work on 0..255 inside; their input and output are 0..1."""
 
@@ -152,6 +155,36 @@ class Denormalize(Leaf):
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, H, W]`` of any floating type -> float32, same shape."""
         return x.float() / self.scale + self.mean
+
+
+def input_shift(mean: Tensor, *, exact: bool) -> Tensor:
+    """Make the colour ``[C, 1, 1]`` that is subtracted from pictures: a mean, or a level for it."""
+    return torch.full_like(mean, LEVEL) if exact else mean.clone()
+
+
+@torch.no_grad()
+def shift_by_level(head: nn.Conv2d, shift: Tensor, factor: float) -> None:
+    """Subtract a level of 8 bits in front of a convolution instead of a mean, in place.
+
+    Parameters
+    ----------
+    shift
+        Colour that is subtracted ``[C, 1, 1]``, 0..1.
+    factor
+        Factor of what is left, before the convolution.
+
+    Examples
+    --------
+    >>> head, shift = nn.Conv2d(3, 2, 1), torch.tensor(DIV2K_MEAN).view(3, 1, 1)
+    >>> x = torch.rand(1, 3, 4, 4)
+    >>> before = head((x - shift) * 255)
+    >>> shift_by_level(head, shift, 255.0)
+    >>> torch.allclose(head((x - shift) * 255), before, atol=1e-4)
+    True
+    """
+    assert head.bias is not None
+    head.bias += factor * head.weight.sum((2, 3)) @ (LEVEL - shift.flatten())
+    shift.fill_(LEVEL)
 
 
 class Surround(Leaf):

@@ -35,7 +35,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sr_quant_cli.networks.base import Network, NetworkConfig
-from sr_quant_cli.networks.layers import DIV2K_MEAN, Crop, Denormalize, Leaf, MatMul, conv3x3
+from sr_quant_cli.networks.layers import (
+    DIV2K_MEAN,
+    Crop,
+    Denormalize,
+    Leaf,
+    MatMul,
+    conv3x3,
+    input_shift,
+    shift_by_level,
+)
 from sr_quant_cli.quant.sites import Site
 from sr_quant_cli.strict import Size
 
@@ -64,6 +73,9 @@ class SwinIRConfig(NetworkConfig):
     """hidden features of an MLP, as a multiple of ``embed_dim``"""
     padding: Padding = "reflect"
     """to a multiple of the window: reflect (BasicSR) or symmetric, edge repeated (2DQuant)"""
+    exact_input: bool = False
+    """a level of 8 bits is subtracted from pictures instead of the mean, so that 8-bit codes hold
+    them exactly"""
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Self:
@@ -301,7 +313,9 @@ class SwinIR(Network):
         super().__init__(config)
         self.config: SwinIRConfig = config
         channels, scale = config.embed_dim, config.scale
-        self.register_buffer("mean", torch.tensor(DIV2K_MEAN).view(3, 1, 1), persistent=False)
+        mean = torch.tensor(DIV2K_MEAN).view(3, 1, 1)
+        shift = input_shift(mean, exact=config.exact_input)
+        self.register_buffer("mean", shift, persistent=False)
         self.pad = PadToWindows(config.window, config.padding)
         self.head = conv3x3(3, channels)
         self.body_norm = ChannelNorm(channels)
@@ -318,7 +332,7 @@ class SwinIR(Network):
         self.before_upsampler = nn.Identity()
         self.tail = nn.Sequential(conv3x3(channels, 3 * scale**2), nn.PixelShuffle(scale))
         self.crop = Crop(scale)
-        self.denormalize = Denormalize(1.0, self.mean)
+        self.denormalize = Denormalize(1.0, mean)
 
     def declared_sites(self) -> tuple[Site, ...]:
         """Head, eight per layer, one per group, end of body and its output, long skip, tail.
@@ -385,6 +399,11 @@ class SwinIR(Network):
             if isinstance(group, ResidualGroup)
         )
         return super().features() | {"tokens": tokens}
+
+    def make_input_exact(self) -> None:
+        """Subtract a level of 8 bits from pictures instead of the mean."""
+        shift_by_level(self.head, self.mean, 1.0)
+        self.config = self.config.model_copy(update={"exact_input": True})
 
     @property
     def floats_per_pixel(self) -> int:
