@@ -48,7 +48,8 @@ DAMPING = 1e-4
 def compensate(network: Network, reference: Network, batches: Sequence[Tensor]) -> None:
     """Round the weights of a calibrated network to preserve its layers' outputs, in place.
 
-    Layers whose weight range follows from the weights are left unchanged.
+    Layers whose weight range follows from the weights are left unchanged, and those whose weight
+    stays float.
 
     Parameters
     ----------
@@ -62,19 +63,22 @@ def compensate(network: Network, reference: Network, batches: Sequence[Tensor]) 
     Raises
     ------
     ValueError
-        No layer has a calibrated weight range.
+        Weights are quantized, and no layer has a calibrated weight range.
     """
     network.eval()
-    fits = {}
+    fits, rounded = {}, False
     for site in network.sites():
         layer = network.get_submodule(site.path)
         if isinstance(layer, QuantConv2d | QuantLinear):
             quantizer = layer.weight_quantizer
-            grid = quantizer.static_grid() if isinstance(quantizer, Quantizer) else None
-            if grid is not None:
-                fits[site.path] = _Fit(layer, grid)
+            if isinstance(quantizer, Quantizer):
+                rounded = True
+                if (grid := quantizer.static_grid()) is not None:
+                    fits[site.path] = _Fit(layer, grid)
     if not fits:
-        raise ValueError("this method takes the ranges of weights from the weights themselves")
+        if rounded:
+            raise ValueError("this method takes the ranges of weights from the weights themselves")
+        return
     uses = _uses(network, batches[0][:1])
     if len(batches) == 1 and all(uses[path] == 1 for path in fits):
         _fit_in_passing(network, reference, fits, batches[0])

@@ -61,8 +61,14 @@ def equalize(network: Network, batches: Iterable[Tensor]) -> None:
     for handle in handles:
         handle.remove()
     for stream in streams:
-        shares = torch.stack([reach[path] / reach[path].amax() for path in stream.readers])
+        shares = torch.stack([_shares(reach[path]) for path in stream.readers])
         transform(network, stream, shares.amax(0).clamp_min(SMALLEST).reciprocal().diag())
+
+
+def _shares(reach: Tensor) -> Tensor:
+    """Reach of each channel relative to the largest; all 1 where nothing ever passes."""
+    largest = reach.amax()
+    return reach / largest if largest else torch.ones_like(reach)
 
 
 @torch.no_grad()

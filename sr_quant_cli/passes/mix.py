@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.passes.equalize import transform
+from sr_quant_cli.quant.sites import Stream
 from sr_quant_cli.quant.widths import level_count
 
 STEPS = 300
@@ -67,16 +68,31 @@ def mix(network: Network, batches: Iterable[Tensor], bits: Mapping[str, int]) ->
     ValueError
         The network has no residual stream, or none of it will be quantized.
     """
-    stream = next((stream for stream in network.streams() if not stream.rectified), None)
+    stream = _residual_stream(network)
     if stream is None:
         raise ValueError(
             f"{network.config.name} has no residual stream whose channels can be mixed"
         )
-    low = {path: bits[path] for path in stream.places if bits.get(path, 32) < 32}
+    low = _quantized_places(stream, bits)
     if not low:
         raise ValueError("the residual stream is not quantized anywhere")
     network.eval()
     transform(network, stream, _best(_look(network, batches, low)))
+
+
+def can_mix(network: Network, bits: Mapping[str, int]) -> bool:
+    """Tell if a network has a residual stream that is quantized somewhere; see ``mix``."""
+    stream = _residual_stream(network)
+    return stream is not None and bool(_quantized_places(stream, bits))
+
+
+def _residual_stream(network: Network) -> Stream | None:
+    return next((stream for stream in network.streams() if not stream.rectified), None)
+
+
+def _quantized_places(stream: Stream, bits: Mapping[str, int]) -> dict[str, int]:
+    """Widths at the places of a stream that are quantized, by path."""
+    return {path: bits[path] for path in stream.places if bits.get(path, 32) < 32}
 
 
 def _look(network: Network, batches: Iterable[Tensor], bits: Mapping[str, int]) -> list[Place]:
@@ -132,18 +148,18 @@ def _best(places: list[Place]) -> Tensor:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     for _ in range(STEPS):
         optimizer.zero_grad()
-        error = torch.stack([_error(matrix, place) for place in places]).sum()
+        inverse = torch.linalg.inv(matrix)
+        error = torch.stack([_error(matrix, inverse, place) for place in places]).sum()
         error.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     return matrix.detach()
 
 
-def _error(matrix: Tensor, place: Place) -> Tensor:
+def _error(matrix: Tensor, inverse: Tensor, place: Place) -> Tensor:
     """Error of the output due to quantizing a place, up to a factor."""
     mixed = (place.samples @ matrix.T).abs()
     largest = mixed.detach().amax()
     reach = largest * (mixed / largest).pow(NORM).mean() ** (1 / NORM)
-    inverse = torch.linalg.inv(matrix)
     error: Tensor = reach**2 * (inverse.T @ place.influence @ inverse).trace()
     return error

@@ -99,3 +99,16 @@ def test_dead_channel_stays_finite():
 def test_network_without_such_a_stream_is_refused():
     with pytest.raises(ValueError, match="no stream"):
         equalize(tiny_block(), [pictures()])
+
+
+def test_a_stream_that_is_always_zero_stays_as_it_is():
+    network = tiny_edsr()
+    for parameter in network.body[0].conv1.parameters():
+        parameter.data.zero_()
+    before = network.body[0].conv2.weight.detach().clone()
+    equalize(network, [torch.rand(1, 3, 8, 8)])
+    # Its columns are those of the stream inside the block, its rows those of the residual stream.
+    after = network.body[0].conv2.weight
+    assert after.isfinite().all()
+    factors = after / before
+    torch.testing.assert_close(factors, factors[:, :1, :1, :1].expand_as(factors))
