@@ -51,10 +51,28 @@ def quantize(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="Recipe; default: METHOD-NETWORK."),
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Recipe; default: METHOD-NETWORK, without a method deploy-NETWORK or deploy.",
+        ),
     ] = None,
     overrides: Overrides = None,
     iters: Iters = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DB",
+            help="Largest drop of PSNR on held-out photographs by a calibration: the sites that "
+            "lose most keep higher precision.",
+        ),
+    ] = None,
+    report: Annotated[
+        bool | None,
+        typer.Option(
+            "--report/--no-report",
+            help="Measure the finished model for deployment; default: as the recipe says.",
+        ),
+    ] = None,
     scale: Annotated[
         int | None, typer.Option(help="Scale of the model: 2, 3, 4 or 8; default: its own, else 4.")
     ] = None,
@@ -71,13 +89,17 @@ def quantize(
     """Quantize a model to 2 to 8 bits.
 
     Calibrates on training photographs, and then trains if the recipe has training steps (--iters 0:
-    calibration only). The run folder has the files of 'srq pretrain'; its model.safetensors holds
-    packed codes, its trainable.safetensors the float weights behind them. Methods that start from a
-    quantized network (cadyq: PAMS at 8 bits; cabm: cadyq) make it first, unless MODEL is one. These
-    stages are kept in the folder stages beside the run folder, and all runs share them.
+    calibration only). Without a method, recipe deploy quantizes any network for deployment: every
+    convolution on integers of 8 bits. The run folder has the files of 'srq pretrain'; its
+    model.safetensors holds packed codes, its trainable.safetensors the float weights behind them.
+    Methods that start from a quantized network (cadyq: PAMS at 8 bits; cabm: cadyq) make it first,
+    unless MODEL is one. These stages are kept in the folder stages beside the run folder, and all
+    runs share them.
 
     \b
     Examples:
+      srq quantize model.safetensors --data photos/
+      srq quantize model.safetensors --data photos/ --max-drop 0.05
       srq quantize --method daq --w 2 --a 2
       srq quantize --method minmax --w 4 --a 4 --data photos/
       srq quantize runs/edsr-x4/model.safetensors --method pams --w 4 --a 4 --iters 2000
@@ -89,6 +111,7 @@ def quantize(
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.commands.quantize import quantize
     from sr_quant_cli.commands.quantize_recipe import QuantizeRequest
+    from sr_quant_cli.report.quantize import print_deployment
     from sr_quant_cli.system.files import write_json
     from sr_quant_cli.system.processes import world
 
@@ -102,6 +125,8 @@ def quantize(
             a=width(a),
             placement=placement,
             iters=iters,
+            max_drop=max_drop,
+            report=report,
             data=data,
             overrides=tuple(overrides or ()),
             run_dir=run_dir,
@@ -113,5 +138,7 @@ def quantize(
             data_root=data_root,
         )
     )
+    if ended.report is not None:
+        print_deployment(ended.report)
     if json is not None and world().rank == 0:
         write_json(json, ended.to_json())

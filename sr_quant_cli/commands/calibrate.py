@@ -20,10 +20,10 @@ from sr_quant_cli.networks.folding import fold
 from sr_quant_cli.passes.apply import quantize_network, ternary_operands, without_quantizers
 from sr_quant_cli.passes.compensate import compensate
 from sr_quant_cli.passes.equalize import equalize
-from sr_quant_cli.passes.mix import mix
+from sr_quant_cli.passes.mix import can_mix, mix
 from sr_quant_cli.quant.plan import Bits, plan_sites
 from sr_quant_cli.quant.sites import FULL, Placement
-from sr_quant_cli.recipe.schema import QuantizeRecipe
+from sr_quant_cli.recipe.schema import IfPossible, QuantizeRecipe
 from sr_quant_cli.system.reporting import warn
 
 
@@ -189,23 +189,26 @@ def _transformed(network: Network, recipe: QuantizeRecipe, batches: Sequence[Ten
     """Rank, fold, equalize and mix a float network as the recipe says; it may be changed."""
     if recipe.depth.includes_lower:
         network.rank_blocks(batches)
+    if recipe.calibration.exact_input:
+        network.make_input_exact()
     if recipe.calibration.fold:
         network = fold(network)
-    if recipe.calibration.equalize:
+    method, steps = build_method(recipe.method), recipe.calibration
+    if _wanted(steps.equalize, bool(network.streams())):
         with _step("equalize"):
             equalize(network, batches)
-    if recipe.calibration.mix:
-        method = build_method(recipe.method)
-        placement = choose_placement(recipe, method)
-        dynamic = method.chooses_bits
-        plan = plan_sites(network.sites(), placement, _bits(recipe), dynamic=dynamic)
+    placement = choose_placement(recipe, method)
+    plan = plan_sites(network.sites(), placement, _bits(recipe), dynamic=method.chooses_bits)
+    bits = {entry.site.path: entry.input_bits for entry in plan if not entry.given}
+    if _wanted(steps.mix, can_mix(network, bits)):
         with _step("mix"):
-            mix(
-                network,
-                batches,
-                {entry.site.path: entry.input_bits for entry in plan if not entry.given},
-            )
+            mix(network, batches, bits)
     return network
+
+
+def _wanted(step: IfPossible, possible: bool) -> bool:
+    """Tell if a step of the calibration is to be done."""
+    return possible if step == "auto" else bool(step)
 
 
 def _bits(recipe: QuantizeRecipe) -> Bits:

@@ -21,8 +21,11 @@ from sr_quant_cli.recipe.load import (
     recipe_names,
     validate_recipe,
 )
-from sr_quant_cli.recipe.schema import MOST_STEPS, QuantizeRecipe, TrainingRecipe
+from sr_quant_cli.recipe.schema import ANY, MOST_STEPS, QuantizeRecipe, TrainingRecipe
 from sr_quant_cli.training.run import TrainingOptions
+
+DEPLOY = "deploy"
+"""Recipe for all networks, and start of the names of those for single ones."""
 
 R = TypeVar("R", bound=TrainingRecipe)
 
@@ -38,13 +41,18 @@ class QuantizeRequest(TrainingOptions):
     scale
         Scale that the model must have.
     recipe
-        Name or file of the recipe; None: the one of ``method`` for the network.
+        Name or file of the recipe; None: the one of ``method`` for the network, or without a method
+        the one for deployment.
     w, a
         Bits of weights and activations, or levels as ``29L``.
     placement
         ``paper`` or ``full``.
     iters
         Training steps, to which the schedule is scaled.
+    max_drop
+        Largest drop of PSNR by the calibration, dB: sites that lose most keep higher precision.
+    report
+        Measure the finished model for deployment.
     """
 
     model: Named | None = None
@@ -55,6 +63,8 @@ class QuantizeRequest(TrainingOptions):
     a: int | str | None = None
     placement: str | None = None
     iters: int | None = None
+    max_drop: float | None = None
+    report: bool | None = None
 
 
 def resolve(request: QuantizeRequest, network: Mapping[str, Any], name: str) -> QuantizeRecipe:
@@ -73,12 +83,12 @@ def resolve(request: QuantizeRequest, network: Mapping[str, Any], name: str) -> 
         Unknown method, recipe or key; a recipe for another method or network; bits or sites that
         the method or the network does not have.
     """
-    origin = request.recipe or default_recipe(str(request.method), network)
+    origin = request.recipe or default_recipe(request.method, network)
     changes = changes_of(request, origin)
     recipe = load_recipe(origin, changes, QuantizeRecipe)
     if request.method not in (None, recipe.method.name):
         raise UsageError(f"recipe {origin} is for {recipe.method.name}, not for {request.method}")
-    if recipe.network.name not in _with_bases(network["name"]):
+    if recipe.network.name not in (ANY, *_with_bases(network["name"])):
         raise UsageError(
             f"recipe {origin} is for {recipe.network.name}; {name} is {network['name']}"
         )
@@ -136,12 +146,12 @@ def requested_recipe(request: QuantizeRequest) -> str:
     Raises
     ------
     UsageError
-        The request names neither a recipe nor a known method.
+        There is no such method.
     """
     if request.recipe is not None:
         return request.recipe
     if request.method is None:
-        raise UsageError(f"`method` or `recipe` is needed; methods: {', '.join(method_names())}")
+        return DEPLOY
     if request.method not in method_names():
         raise unknown("method", request.method, method_names())
     return builtin_recipe(request.method, "edsr")
@@ -166,22 +176,27 @@ def run_name(recipe: QuantizeRecipe) -> str:
     return f"{recipe.network.name}-x{recipe.network.scale}-{recipe.method.name}-{bits}{full}"
 
 
-def default_recipe(method: str, network: Mapping[str, Any]) -> str:
+def default_recipe(method: str | None, network: Mapping[str, Any]) -> str:
     """Name of the built-in recipe of a method for a network.
+
+    Without a method it is the one for deployment: the network's own, or the one for all networks.
 
     Raises
     ------
     UsageError
         There is no such method, or none for this network.
     """
+    if method is None:
+        own = f"{DEPLOY}-{network['name']}"
+        return own if own in recipe_names() else DEPLOY
     if method not in method_names():
         raise unknown("method", method, method_names())
     name = builtin_recipe(method, network["name"])
     if network.get("n_feats", 0) > 64 and f"{name}-full" in recipe_names():
         return f"{name}-full"
     if name not in recipe_names():
-        own = [n for n in recipe_names() if n.startswith(f"{method}-")]
-        there = own or [n for n in recipe_names() if n.endswith(f"-{network['name']}")]
+        there = [n for n in recipe_names() if n.startswith(f"{method}-")]
+        there = there or [n for n in recipe_names() if n.endswith(f"-{network['name']}")]
         raise UsageError(
             f"no recipe of {method} for {network['name']}: copy {' or '.join(there) or 'another'} "
             "with 'srq recipes copy', change it, and name it with `recipe`"

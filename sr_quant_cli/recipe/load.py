@@ -17,8 +17,15 @@ from pydantic_core import ErrorDetails
 from sr_quant_cli.errors import UsageError, first_line, unknown
 from sr_quant_cli.methods import config_class as method_config_class
 from sr_quant_cli.methods import method_names
-from sr_quant_cli.networks import config_class, network_names
-from sr_quant_cli.recipe.schema import DistillRecipe, PretrainRecipe, QuantizeRecipe, TrainingRecipe
+from sr_quant_cli.networks import network_names
+from sr_quant_cli.recipe.schema import (
+    ANY,
+    DistillRecipe,
+    PretrainRecipe,
+    QuantizeRecipe,
+    TrainingRecipe,
+    network_class,
+)
 from sr_quant_cli.strict import in_words
 from sr_quant_cli.system.resources import recipes_dir
 
@@ -28,7 +35,7 @@ _KINDS: dict[str, type[TrainingRecipe]] = {
     "distill": DistillRecipe,
 }
 _BY_NAME: dict[str, tuple[Callable[[str], type[BaseModel]], Callable[[], list[str]]]] = {
-    "network": (config_class, network_names),
+    "network": (network_class, lambda: [*network_names(), ANY]),
     "method": (method_config_class, method_names),
 }
 """Tables whose fields depend on their name: functions for the class and for the names."""

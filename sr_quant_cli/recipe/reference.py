@@ -9,13 +9,15 @@ from pydantic.fields import FieldInfo
 
 from sr_quant_cli.methods import config_class as method_config_class
 from sr_quant_cli.methods import method_names
-from sr_quant_cli.networks import config_class, network_names
+from sr_quant_cli.networks import network_names
 from sr_quant_cli.quant.sites import KINDS, has_weight
 from sr_quant_cli.recipe.schema import (
+    ANY,
     DistillRecipe,
     PretrainRecipe,
     QuantizeRecipe,
     TrainingRecipe,
+    network_class,
 )
 from sr_quant_cli.recipe.sites import SiteChanges, SitesSection
 
@@ -56,7 +58,7 @@ def reference() -> str:
                 here += ["", f"### [{name}] of {task}", "", *field_table(section)]
         parts += ["", *elsewhere, *here]
     for kind, names, find in (
-        ("network", network_names(), config_class),
+        ("network", [*network_names(), ANY], network_class),
         ("method", method_names(), method_config_class),
     ):
         parts += ["", f"## {kind.capitalize()}s"]

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     BaseModel,
     Field,
+    PlainValidator,
     SerializeAsAny,
     field_validator,
     model_validator,
@@ -49,6 +50,28 @@ class RecipeInfo(Section):
     """paper, or other source of the values"""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """seed of weights, data order and augmentation"""
+
+
+ANY = "any"
+"""Name of the network in a recipe that is not tied to one."""
+
+
+class AnyNetwork(NetworkConfig):
+    """``[network]`` of a recipe for the network of any model."""
+
+    name: Literal["any"] = "any"
+    """the network of the model; its scale here is the one that ``data.patch_hr`` is for"""
+
+
+def network_class(name: str) -> type[NetworkConfig]:
+    """Find the class of a table ``[network]`` by its name.
+
+    Raises
+    ------
+    UsageError
+        There is no such network.
+    """
+    return AnyNetwork if name == ANY else config_class(name)
 
 
 class DataSection(Section):
@@ -210,6 +233,14 @@ class PretrainRecipe(TrainingRecipe):
     """A recipe of ``srq pretrain``."""
 
 
+class QuantizeValidationSection(ValidationSection):
+    """``[validation]`` of a quantized network."""
+
+    report: bool = False
+    """measure the finished model for deployment: PSNR before and after, bytes, milliseconds in each
+    runtime, layers left in float"""
+
+
 class QuantizeTrainSection(TrainSection):
     """``[train]`` of a quantized network."""
 
@@ -239,6 +270,17 @@ class BitsSection(Section):
     """bits of activations, or levels"""
 
 
+def _if_possible(value: object) -> object:
+    """Refuse other values, and numbers that equal one."""
+    if value is True or value is False or value == "auto":
+        return value
+    raise ValueError("must be true, false or auto")
+
+
+IfPossible = Annotated[Literal[True, False, "auto"], PlainValidator(_if_possible)]
+"""A step that a recipe asks for, or leaves to the network."""
+
+
 class CalibrationSection(Section):
     """``[calibration]``: LR patches that ranges are found on, before any training."""
 
@@ -250,12 +292,17 @@ class CalibrationSection(Section):
     """patches per batch"""
     colours: bool = False
     """for every 32 patches, also flat ones in black, grey, white and the six pure colours"""
+    exact_input: bool = False
+    """first subtract a level of 8 bits from pictures instead of a mean colour, so that the input is
+    exact at 8 bits"""
     fold: bool = False
     """first fold the linear layers after the body; pictures are then padded by mirroring"""
-    equalize: bool = False
-    """first scale feature channels to equal ranges, without changing the float network"""
-    mix: bool = False
-    """then mix the channels of the residual stream, to minimize the effect of rounding"""
+    equalize: IfPossible = False
+    """first scale feature channels to equal ranges, without changing the float network; auto: if
+    the network has channels that can be scaled"""
+    mix: IfPossible = False
+    """then mix the channels of the residual stream, to minimize the effect of rounding; auto: if
+    the network has a residual stream that is quantized"""
     compensate: bool = False
     """round weights so that errors cancel in each layer's output (GPTQ), and correct biases"""
 
@@ -341,11 +388,17 @@ class QuantizeRecipe(TrainingRecipe):
     optim: QuantizeOptimSection = QuantizeOptimSection()
     loss: LossSection = LossSection()
     ema: QuantizeEmaSection = QuantizeEmaSection()
+    validation: QuantizeValidationSection = QuantizeValidationSection()
 
     @field_validator("method", mode="before")
     @classmethod
     def _method_by_name(cls, value: Any) -> Any:
         return _by_name(value, MethodConfig, method_config_class, method_names())
+
+    @field_validator("network", mode="before")
+    @classmethod
+    def _network_by_name(cls, value: Any) -> Any:
+        return _by_name(value, NetworkConfig, network_class, [*network_names(), ANY])
 
 
 def _by_name(

@@ -27,7 +27,13 @@ from sr_quant_cli.training.loop import CHECKPOINT_FORMAT, Trainer
 from sr_quant_cli.training.objective import Objective
 from sr_quant_cli.training.run_folder import check_free, locked
 
-_MAY_CHANGE = ("train.iters", "train.log_every", "train.checkpoint_every", "validation.every")
+_MAY_CHANGE = (
+    "train.iters",
+    "train.log_every",
+    "train.checkpoint_every",
+    "validation.every",
+    "validation.report",
+)
 """Fields that may change when a run goes on."""
 _MAY_MOVE = ("data.train", "train.init")
 """Paths in the recipe of a stage, whose folder is named by a hash of what lies there."""

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sr_quant_cli.commands.quantize import quantize
-from sr_quant_cli.commands.quantize_recipe import QuantizeRequest, default_recipe
+from sr_quant_cli.commands.quantize_recipe import QuantizeRequest, default_recipe, resolve
 from sr_quant_cli.commands.scoring import model_candidate, score_candidates
 from sr_quant_cli.data.benchmark import find_set
 from sr_quant_cli.errors import UsageError
@@ -18,11 +18,13 @@ from sr_quant_cli.modelfiles.card import Card
 from sr_quant_cli.modelfiles.checkpoints import import_checkpoint
 from sr_quant_cli.modelfiles.modelfile import load_model, read_header, save_model
 from sr_quant_cli.modelfiles.named import identify
+from sr_quant_cli.networks import build as build_network
 from sr_quant_cli.networks import network_names
 from sr_quant_cli.quant.sites import Operands
 from sr_quant_cli.recipe.load import load_recipe
 from sr_quant_cli.recipe.schema import QuantizeRecipe
 from tests.helpers import open_path, picture, tiny_swinir
+from tests.tiny import network_config
 from tests.training.runs import entries, equal, weights
 
 SMALL = (
@@ -255,7 +257,6 @@ def test_a_quantized_model_is_not_quantized_again(tiny_model, photographs, tmp_p
     ("changes", "message"),
     [
         ({"method": "pasm"}, "did you mean 'pams'"),
-        ({"method": None}, "`method` or `recipe` is needed"),
         ({"w": 9}, "^`w` 9: must be 2 to 8 "),
         ({"a": 1}, "^`a` 1: must be 2 to 8 "),
         ({"w": "28L"}, "^`w` 28L: must be 2 to 8 .*, or an odd number from 3L to 255L "),
@@ -323,6 +324,36 @@ def test_a_method_without_a_recipe_says_what_to_copy(monkeypatch, recipes, advic
     monkeypatch.setattr("sr_quant_cli.commands.quantize_recipe.recipe_names", lambda: recipes)
     with pytest.raises(UsageError, match=f"^no recipe of daq for edsr: {advice}"):
         default_recipe("daq", {"name": "edsr"})
+
+
+@pytest.mark.parametrize(
+    ("network", "name"), [("edsr", "deploy-edsr"), ("quantsr_c", "deploy"), ("idn", "deploy")]
+)
+def test_without_a_method_the_recipe_for_deployment_is_taken(network, name):
+    assert default_recipe(None, {"name": network}) == name
+    config = network_config(network, scale=3)
+    recipe = resolve(QuantizeRequest(w=6), config.model_dump(), "it")
+    assert recipe.recipe.name == name
+    assert recipe.network == config
+    assert (recipe.bits.w, recipe.bits.a, recipe.sites.placement) == (6, 8, "full")
+    assert recipe.data.patch_hr == 144
+
+
+@pytest.mark.parametrize("network", ["idn", "swinir_light"])
+def test_the_recipe_for_deployment_fits_other_networks(network, photographs, tmp_path):
+    model, run = tmp_path / "it.safetensors", tmp_path / "run"
+    torch.manual_seed(0)
+    save_model(model, build_network(network_config(network)), Card(name="it"))
+    settings = {"method": None, "w": None, "a": None, "report": False}
+    ended = quantize(request(model, photographs, run, "method.candidates=10", **settings))
+    made, header = load_model(ended.model)
+    assert header.quantization.method["name"] == "dobi"
+    assert all(site.input_bits == 8 for site in made.quantization.sites if site.site.kind == "tail")
+    # The recipe in the run folder is one for this network, and repeats the run.
+    recipe = str(run / "recipe.toml")
+    quantize(QuantizeRequest(model=model, recipe=recipe, run_dir=tmp_path / "b", report=False))
+    assert load_recipe(str(run / "recipe.toml")).network.name == network
+    assert equal(weights(run), weights(tmp_path / "b"))
 
 
 def recipe_or_advice(method, network):

@@ -15,7 +15,7 @@ from sr_quant_cli.recipe.load import (
     recipe_path,
     validate_recipe,
 )
-from sr_quant_cli.recipe.schema import QuantizeRecipe
+from sr_quant_cli.recipe.schema import AnyNetwork, QuantizeRecipe
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -287,3 +287,25 @@ def test_unknown_recipes_and_broken_files(tmp_path):
     (tmp_path / "broken.toml").write_text("a = [")
     with pytest.raises(UsageError, match=r"broken\.toml: not a readable TOML file"):
         load_recipe(str(tmp_path / "broken.toml"))
+
+
+def test_only_a_quantization_leaves_the_network_open(tmp_path):
+    assert load_recipe("deploy").network == AnyNetwork()
+    path = tmp_path / "r.toml"
+    path.write_text('[network]\nname = "any"\n[recipe]\nname = "r"\ntask = "pretrain"\n')
+    with pytest.raises(UsageError, match=r"network: unknown network 'any'"):
+        load_recipe(str(path))
+
+
+@pytest.mark.parametrize("value", ["true", "false", '"auto"'])
+def test_steps_of_a_calibration_may_be_left_to_the_network(value):
+    recipe = load_recipe("minmax-edsr", [f"calibration.mix={value}"], QuantizeRecipe)
+    assert recipe.calibration.mix == tomllib.loads(f"value = {value}")["value"]
+
+
+@pytest.mark.parametrize("value", ["1", '"yes"'])
+def test_other_values_of_such_steps_are_refused(value):
+    with pytest.raises(
+        UsageError, match=r"^`overrides` calibration.mix=.*: must be true, false or auto$"
+    ):
+        load_recipe("minmax-edsr", [f"calibration.mix={value}"])
