@@ -1,65 +1,37 @@
-"""ONNX files as networks: the graph becomes nodes, and what srq must know of it is measured.
+"""ONNX files as networks: the graph becomes nodes, what srq must know of it is measured.
 
-Scale, smallest size and reach follow from runs of the network on made pictures; the range of its
-values from flat pictures, which a super-resolution network gives back as they are.
+The result is compared with ONNX Runtime's before it is given out.
 """
 
-import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
 import torch
 from pydantic import ValidationError
-from skimage import data
-from torch import Tensor, nn
 
 from sr_quant_cli.errors import UsageError, first_line
-from sr_quant_cli.modelfiles.onnx_graph import Graph, Op, read_graph
+from sr_quant_cli.modelfiles.onnx_graph import Graph, read_graph
+from sr_quant_cli.modelfiles.onnx_nodes import nodes_of
+from sr_quant_cli.modelfiles.onnx_probe import (
+    OnnxHints,
+    Probe,
+    fixed_size,
+    layout,
+    natural_pictures,
+    round_up,
+)
+from sr_quant_cli.modelfiles.onnx_simplify import simplify
 from sr_quant_cli.networks import build
-from sr_quant_cli.networks.anatomy import reach_of
-from sr_quant_cli.networks.imported import GIVEN, Imported, ImportedConfig, run
-from sr_quant_cli.networks.nodes import Node, Numbers, Operand, Weights
-from sr_quant_cli.networks.operations import WEIGHTED, make_layer
-from sr_quant_cli.scales import SCALES
+from sr_quant_cli.networks.imported import Imported
 
-Range = tuple[float, float]
-RANGES: dict[str, Range] = {"0..1": (0.0, 1.0), "0..255": (0.0, 255.0), "-1..1": (-1.0, 1.0)}
-"""ranges of values that networks take, by name"""
-Colours = Literal["rgb", "bgr", "luma", "full_luma"]
+__all__ = ["OnnxHints", "OnnxNetwork", "read_onnx"]
 
 TOLERANCE = 2e-3
 """largest difference from ONNX Runtime, in levels of 255, of a network in float32"""
 HALF_TOLERANCE = 2.0
 """the same of a graph in float16, which is computed in float32 here"""
-SAME = 0.01
-"""levels of 255 by which a part may differ from the whole picture"""
-_REACHES = (4, 8, 12, 16, 24, 32, 48, 64)
-_ALIGNMENTS = (1, 2, 3, 4, 6, 8, 12, 16, 32)
-_HALO = 32
-"""LR pixels around a tile where no reach suffices"""
-
-
-@dataclass(frozen=True)
-class OnnxHints:
-    """Facts from the user; None: found by runs of the network.
-
-    Parameters
-    ----------
-    input_range
-        ``0..1``, ``0..255`` or ``-1..1``.
-    scale
-        Scale that the network must have.
-    colours
-        Channels: ``rgb``, ``bgr``, ``luma``, ``full_luma``.
-    """
-
-    input_range: str | None = None
-    scale: int | None = None
-    colours: Colours | None = None
 
 
 @dataclass(frozen=True)
@@ -93,8 +65,9 @@ def read_onnx(path: Path, hints: OnnxHints | None = None) -> OnnxNetwork:
         raise UsageError(f"no such file: {path}")
     graph = read_graph(path)
     try:
-        nodes, state = _nodes(graph)
-        probe = _Probe(graph, nodes, state)
+        simplify(graph)
+        nodes, state = nodes_of(graph)
+        probe = Probe(graph, nodes, state)
         config, assumed = probe.config(hints)
         network = build(config)
         network.load_state_dict(probe.state_of(network), strict=True)
@@ -121,379 +94,6 @@ _BYTES = 2
 """types of ONNX: float16, uint8"""
 
 
-# Nodes
-
-
-_NUMBERS = ("Resize", "Upsample", "Pad", "Clip", "Pow", "ConstantOfShape")
-"""operations that take constants as numbers"""
-_FEW = 64
-
-
-def _nodes(graph: Graph) -> tuple[list[Node], dict[str, np.ndarray[Any, Any]]]:
-    """Nodes of a graph, and the tensors of their layers."""
-    values, layers = _Names(), _Names()
-    names = {graph.given.name: GIVEN}
-    values.take(GIVEN)
-    nodes: list[Node] = []
-    state: dict[str, np.ndarray[Any, Any]] = {}
-    for op in graph.ops:
-        name = layers.take(_label(op, graph))
-        gives = []
-        for place, output in enumerate(op.outputs):
-            names[output] = values.take(name if len(op.outputs) == 1 else f"{name}_{place}")
-            gives.append(names[output])
-        operands: list[Operand] = []
-        for place, value in enumerate(op.inputs):
-            array = graph.constant(value) if value else None
-            if array is None:
-                operands.append(names[value] if value else None)
-                continue
-            parameters = WEIGHTED.get(op.op, ())
-            if op.op == "PRelu" and place == 1:
-                array = array.reshape(-1)
-            operand = _operand(op, place, array, always=0 < place <= len(parameters))
-            if isinstance(operand, Weights):
-                key = parameters[place - 1] if 0 < place <= len(parameters) else f"operand{place}"
-                state[f"layers.{name}.{key}"] = array
-            operands.append(operand)
-        while operands and operands[-1] is None:
-            operands.pop()
-        attributes = {key: _plain(value) for key, value in op.attributes.items()}
-        nodes.append(
-            Node(name=name, op=op.op, operands=operands, gives=gives, attributes=attributes)
-        )
-    graph.result = names[graph.result]
-    return nodes, state
-
-
-def _operand(op: Op, place: int, array: np.ndarray[Any, Any], *, always: bool) -> Operand:
-    """A constant operand as numbers if it is small, else as weights."""
-    integer = array.dtype.kind in "iub"
-    few = array.size <= (_FEW if integer or op.op in _NUMBERS else 1)
-    if few and not always:
-        if not np.isfinite(array.astype(np.float64)).all():
-            return None  # a bound that is none
-        numbers = [int(x) if integer else float(x) for x in array.ravel()]
-        return Numbers(numbers=numbers, shape=list(array.shape))
-    return Weights(weights=list(array.shape), integer=integer)
-
-
-def _plain(value: Any) -> Any:
-    """Attribute as a number, a text or a list of numbers."""
-    if isinstance(value, np.ndarray):
-        return value.tolist() if value.ndim and value.size > 1 else value.ravel()[0].item()
-    return value
-
-
-class _Names:
-    """Names that are unique, and fit a path."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-
-    def take(self, wanted: str) -> str:
-        base = re.sub(r"\W+", "_", wanted, flags=re.ASCII).strip("_")[-60:].strip("_") or "value"
-        name, number = base, 1
-        while name in self._taken:
-            number += 1
-            name = f"{base}_{number}"
-        self._taken.add(name)
-        return name
-
-
-def _label(op: Op, graph: Graph) -> str:
-    """Name for the layer of an operation: that of its weights, or of the exporter, or its own."""
-    named = re.fullmatch(r"(.+)\.weight", op.inputs[1]) if len(op.inputs) > 1 else None
-    if named and op.op in WEIGHTED:
-        return named[1]
-    label = re.sub(r"^node_", "", op.label)
-    parts = [part for part in label.split("/") if part]
-    if parts and parts[-1].startswith(op.op) and len(parts) > 1:
-        return "_".join(parts[:-1]) if op.op in WEIGHTED else "_".join(parts)
-    return label or op.op.lower()
-
-
-# Measuring
-
-
-class _Probe:
-    """Runs of a graph on made pictures, to find out what its configuration must say."""
-
-    def __init__(
-        self, graph: Graph, nodes: list[Node], state: dict[str, np.ndarray[Any, Any]]
-    ) -> None:
-        self._graph, self._nodes = graph, nodes
-        self._state = {key: _tensor(value) for key, value in state.items()}
-        layers = nn.ModuleDict({node.name: make_layer(node) for node in nodes})
-        loaded = nn.Module()
-        loaded.layers = layers
-        loaded.load_state_dict(self._state)
-        self._layers = layers.eval()
-        with torch.device("meta"):
-            self._shapes_only = nn.ModuleDict({node.name: make_layer(node) for node in nodes})
-        self._stub = ImportedConfig(
-            nodes=nodes, result=graph.result, input_range=[0.0, 1.0], output_range=[0.0, 1.0]
-        )
-        self._channels, self._last = _layout(graph)
-        self._fixed = _fixed_size(graph, self._last)
-
-    def state_of(self, network: nn.Module) -> dict[str, Tensor]:
-        """State of the finished network: the weights of the file, and its own buffers."""
-        return {**network.state_dict(), **self._state}
-
-    @torch.no_grad()
-    def _run(self, x: Tensor, watch: Callable[[dict[str, Any]], None] | None = None) -> Tensor:
-        """``[N, C, H, W]`` -> ``[N, C, sH, sW]``, in the graph's own ranges."""
-        x = x.permute(0, 2, 3, 1) if self._last else x
-        y = run(self._stub, self._layers, x, watch=watch)[self._graph.result]
-        if not isinstance(y, Tensor) or y.ndim != 4:
-            raise ValueError("its output is no picture")
-        return (y.permute(0, 3, 1, 2) if self._last else y).float()
-
-    def _takes(self, height: int, width: int) -> bool:
-        """True if the operations take a picture of this size."""
-        return self._thin(height, width) is not None
-
-    def _thin(self, height: int, width: int) -> set[str] | None:
-        """Values of a single row or column for a picture of this size; None: it is not taken."""
-        thin: set[str] = set()
-
-        def watch(values: dict[str, Any]) -> None:
-            thin.update(
-                name
-                for name, x in values.items()
-                if isinstance(x, Tensor) and x.ndim == 4 and 1 in x.shape[2:]
-            )
-
-        shape = (
-            (1, height, width, self._channels) if self._last else (1, self._channels, height, width)
-        )
-        try:
-            run(self._stub, self._shapes_only, torch.zeros(shape, device="meta"), watch=watch)
-        except (RuntimeError, ValueError, IndexError, TypeError):
-            return None
-        return thin
-
-    def config(self, hints: OnnxHints) -> tuple[ImportedConfig, tuple[str, ...]]:
-        """Configuration of the network, and what was assumed."""
-        multiple, least = self._sizes()
-        side = _up(max(32, least), multiple)
-        low, high, scale = self._ranges(hints, side)
-        assumed = (
-            [] if hints.input_range else [f"input range {low[0]:g}..{low[1]:g} (`input_range`)"]
-        )
-        colours: Colours = hints.colours or ("luma" if self._channels == 1 else "rgb")
-        if ("luma" in colours) != (self._channels == 1):
-            raise UsageError(
-                f"its pictures have {self._channels} channels", field="colours", value=colours
-            )
-        if self._channels == 1 and hints.colours is None:
-            assumed.append("its one channel is luma of 16 to 235 (`colours`)")
-        whole, align, radius = self._reach(low, high, multiple, least)
-        config = ImportedConfig(
-            scale=scale,  # type: ignore[arg-type]
-            nodes=self._nodes,
-            result=self._graph.result,
-            input_range=list(low),
-            output_range=list(high),
-            colours=colours,
-            channels_last=self._last,
-            radius=radius,
-            align=align,
-            multiple=multiple,
-            least=least,
-            single=not self._takes_batches(side),
-            whole=whole,
-            peak=self._peak(side),
-        )
-        return config, tuple(assumed)
-
-    def _sizes(self) -> tuple[int, int]:
-        """Multiple that sizes must have, and the smallest side."""
-        for multiple in (1, 2, 4, 8, 16, 32, 64):
-            # Sizes that no larger multiple has.
-            if all(self._takes(n * multiple, m * multiple) for n, m in _odd(multiple)):
-                break
-        else:
-            size = " x ".join(map(str, self._fixed)) if self._fixed else ""
-            raise ValueError(
-                f"it takes pictures of {size or 'one size'} only: export it with free height and "
-                "width (dynamic_axes)"
-            )
-        # Where an inner picture shrinks to one pixel, graphs would be made for this size alone.
-        largest = _up(96, multiple)
-        usual = self._thin(largest, largest) or set()
-        for side in range(_up(2, multiple), largest, multiple):
-            thin = self._thin(side, side)
-            if thin is not None and self._takes(side, largest) and thin <= usual:
-                takes_one = side == 2 and self._takes(1, 1) and self._takes(1, largest)
-                return multiple, 1 if takes_one else side
-        return multiple, largest
-
-    def _ranges(self, hints: OnnxHints, side: int) -> tuple[Range, Range, int]:
-        """Ranges of input and output in which flat pictures stay as they are, and the scale."""
-        if hints.input_range is not None and hints.input_range not in RANGES:
-            raise UsageError(
-                f"must be one of {', '.join(RANGES)}", field="input_range", value=hints.input_range
-            )
-        asked = RANGES.get(hints.input_range or "")
-        tones = torch.tensor([[0.2] * 3, [0.8] * 3, [0.7, 0.4, 0.2]])
-        flat = tones[:, : self._channels, None, None].expand(-1, -1, side, side)
-        best: tuple[float, Range, Range, int] | None = None
-        for given in [asked] if asked else RANGES.values():
-            made = torch.cat(
-                [self._run(picture[None] * (given[1] - given[0]) + given[0]) for picture in flat]
-            )
-            scale = _scale(made, side, hints.scale)
-            centre = made[
-                :, :, side * scale // 4 : -side * scale // 4, side * scale // 4 : -side * scale // 4
-            ]
-            for out in RANGES.values():
-                back = (centre.mean((2, 3)) - out[0]) / (out[1] - out[0])
-                error = float((back - flat[:, :, 0, 0]).abs().mean())
-                if given != out:
-                    error *= 1.5  # ranges mostly are the same
-                if best is None or error < best[0]:
-                    best = error, given, out, scale
-        assert best is not None
-        error, given, out, scale = best
-        if not error < 0.25:
-            raise ValueError(
-                "it does not give flat pictures back, in any known range: is it a network for "
-                "super-resolution?"
-            )
-        return given, out, scale
-
-    def _reach(self, low: Range, high: Range, multiple: int, least: int) -> tuple[bool, int, int]:
-        """Find out how a part of a picture comes out as in the whole one.
-
-        Returns
-        -------
-        True if it does not; the alignment of parts; LR pixels that they need on each side.
-        """
-        reach = reach_of(self._nodes, GIVEN, self._graph.result)
-        if reach is not None:
-            return False, multiple, reach
-        side = _up(256, multiple)
-        picture = natural_pictures(self._channels, side, side)[:1]
-
-        def enlarge(x: Tensor) -> Tensor:
-            y = self._run(x * (low[1] - low[0]) + low[0])
-            return y * (255 / (high[1] - high[0]))
-
-        whole = enlarge(picture)
-        scale = whole.shape[2] // side
-        other = picture.clone()
-        other[:, :, :32, :32] = 1 - other[:, :, :32, :32]
-        far = slice(-32 * scale, None)
-        if _differ(enlarge(other)[:, :, far, far], whole[:, :, far, far]):
-            return True, multiple, _HALO
-
-        def agrees(reach: int, align: int) -> bool:
-            for at in (_up(100, align), _up(100, align) + align):
-                first = max(0, (at - reach) // align * align)
-                end = min(side, _up(at + 16 + reach, multiple))
-                if end - first < least:
-                    return False
-                part = enlarge(picture[:, :, first:end, first:end])
-                kept = slice((at - first) * scale, (at - first + 16) * scale)
-                place = slice(at * scale, (at + 16) * scale)
-                if _differ(part[:, :, kept, kept], whole[:, :, place, place]):
-                    return False
-            return True
-
-        for align in (m for m in _ALIGNMENTS if m % multiple == 0):
-            if agrees(_REACHES[-1], align):
-                return False, align, next(r for r in _REACHES if agrees(r, align))
-        return True, multiple, _HALO
-
-    def _takes_batches(self, side: int) -> bool:
-        x = natural_pictures(self._channels, side, side)
-        try:
-            both = self._run(x)
-            return bool(torch.allclose(both[1:], self._run(x[1:]), rtol=1e-3, atol=1e-4))
-        except (RuntimeError, ValueError, IndexError, TypeError):
-            return False
-
-    def _peak(self, side: int) -> int:
-        """Largest number of values in memory per pixel."""
-        most = 0
-
-        def watch(values: dict[str, Any]) -> None:
-            nonlocal most
-            most = max(most, sum(v.numel() for v in values.values() if isinstance(v, Tensor)))
-
-        self._run(torch.zeros(1, self._channels, side, side), watch)
-        return max(1, -(-most // side**2))
-
-
-def natural_pictures(channels: int, height: int, width: int) -> Tensor:
-    """Parts of a photograph, 0..1 ``[2, channels, height, width]``.
-
-    Networks with products, as attention is, can grow without bounds on noise.
-    """
-    photograph = torch.from_numpy(data.astronaut()).permute(2, 0, 1)[:channels].float() / 255
-    repeated = photograph.repeat(1, -(-(height + 64) // 512), -(-(width + 64) // 512))
-    parts = (repeated[:, at : at + height, at : at + width] for at in (0, 64))
-    return torch.stack(list(parts))
-
-
-def _differ(a: Tensor, b: Tensor) -> bool:
-    return float((a - b).abs().max()) > SAME
-
-
-def _odd(multiple: int) -> list[tuple[int, int]]:
-    start = -(-96 // multiple)
-    start += 1 - start % 2
-    return [(start, start + 2), (start + 4, start)]
-
-
-def _up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
-
-
-def _tensor(array: np.ndarray[Any, Any]) -> Tensor:
-    dtype = np.int64 if array.dtype.kind in "iub" else np.float32
-    return torch.from_numpy(np.ascontiguousarray(array.astype(dtype)))
-
-
-def _layout(graph: Graph) -> tuple[int, bool]:
-    """Channels of the input, and true if they come last."""
-    shape = graph.given.shape
-    if len(shape) != 4:
-        raise UsageError(
-            f"its input has {len(shape)} dimensions; must be [N, C, H, W] or [N, H, W, C]"
-        )
-    for place, last in ((1, False), (3, True)):
-        if shape[place] in (1, 3):
-            return int(shape[place] or 0), last
-    raise UsageError("its input has no dimension of 3 or 1 channels")
-
-
-def _fixed_size(graph: Graph, last: bool) -> tuple[int, ...]:
-    sides = graph.given.shape[1:3] if last else graph.given.shape[2:]
-    return tuple(side for side in sides if side) if all(sides) else ()
-
-
-def _scale(made: Tensor, side: int, wanted: int | None) -> int:
-    height, width = made.shape[2:]
-    scale = height // side
-    if (height, width) != (scale * side, scale * side) or scale not in SCALES:
-        raise ValueError(
-            f"it makes {width}x{height} of {side}x{side}; must enlarge by {_words(SCALES)}"
-        )
-    if wanted is not None and scale != wanted:
-        raise UsageError(f"it enlarges by {scale}", field="scale", value=wanted)
-    return scale
-
-
-def _words(numbers: Sequence[int]) -> str:
-    return f"{', '.join(map(str, numbers[:-1]))} or {numbers[-1]}"
-
-
-# Comparison with ONNX Runtime
-
-
 @torch.no_grad()
 def _compare(path: Path, graph: Graph, network: Imported) -> float:
     """Largest difference from ONNX Runtime on three pictures, in levels of 255."""
@@ -509,11 +109,11 @@ def _compare(path: Path, graph: Graph, network: Imported) -> float:
     low, high = config.input_range
     dtype = {_HALF: np.float16, _BYTES: np.uint8}.get(graph.given.type, np.float32)
     worst = 0.0
-    _, last = _layout(graph)
-    fixed = _fixed_size(graph, last)
+    _, last = layout(graph)
+    fixed = fixed_size(graph, last)
     channels = 1 if "luma" in config.colours else 3
     for height, width in [fixed] if len(fixed) == 2 else [(37, 45), (61, 33), (49, 71)]:
-        sides = [max(_up(side, config.multiple), config.least) for side in (height, width)]
+        sides = [max(round_up(side, config.multiple), config.least) for side in (height, width)]
         x = natural_pictures(channels, *sides)[:1] * (high - low) + low
         if dtype is np.uint8:
             x = x.round()

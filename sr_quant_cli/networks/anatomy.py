@@ -19,7 +19,7 @@ a concatenation, inputs of activation functions that integer kernels do not incl
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -296,22 +296,56 @@ class Anatomy:
         return {"pre_upsampler": [pre_upsampler], "blocks": blocks, "branches": branches}
 
     def streams(self) -> list[Stream]:
-        """Pairs of convolutions with nothing but a ReLU or one with slopes between them."""
-        found = []
-        for node in self.nodes:
-            chain = [node]
-            while len(readers := self.readers[chain[-1].gives[0]]) == 1 and chain[-1].gives[
-                0
-            ] not in (self.tensors):
-                chain.append(readers[0])
-                if readers[0].op not in _SCALED:
-                    break
-            last = chain[-1]
-            if node.op == "Conv" and last.op == "Conv" and len(chain) > 2:
-                found.append(
-                    Stream((f"layers.{node.name}",), (f"layers.{last.name}",), rectified=True)
+        """Residual streams, and pairs of convolutions with an activation function between them."""
+        return [*self._residual_streams(), *self._inner_streams()]
+
+    def _inner_streams(self) -> Iterator[Stream]:
+        for node in filter(_mixes_channels, self.nodes):
+            values, readers = [node.gives[0]], self.readers[node.gives[0]]
+            while len(readers) == 1 and readers[0].op in _SCALED:
+                values.append(readers[0].gives[0])
+                readers = self.readers[values[-1]]
+            if len(values) > 1 and len(readers) == 1 and _mixes_channels(readers[0]):
+                yield Stream(
+                    (_path(node),), (_path(readers[0]),), self._carriers(values), rectified=True
                 )
-        return found
+
+    def _residual_streams(self) -> Iterator[Stream]:
+        """Values that additions join, where nothing but convolutions writes or reads them."""
+        groups: list[set[str]] = []
+        for node in self.nodes:
+            if node.op == "Add" and self._reads_tensors(node) and len(node.values) == 2:
+                joined = {*node.values, *node.gives}
+                touched = [group for group in groups if group & joined]
+                groups = [group for group in groups if group not in touched]
+                groups.append(joined.union(*touched))
+        for group in groups:
+            makers = [self.maker.get(value) for value in group]
+            readers = {node.name: node for value in group for node in self.readers[value]}
+            if self.result in group or any(maker is None for maker in makers):
+                continue
+            ends = [node for node in (*makers, *readers.values()) if node and node.op != "Add"]
+            if not all(map(_mixes_channels, ends)):
+                continue
+            written = {maker.name for maker in makers if maker is not None}
+            order = [value for node in self.nodes for value in node.gives if value in group]
+            yield Stream(
+                tuple(_path(n) for n in self.nodes if n.name in written and n.op != "Add"),
+                tuple(_path(n) for n in self.nodes if n.name in readers and n.op != "Add"),
+                self._carriers(order),
+            )
+
+    def _carriers(self, values: Iterable[str]) -> tuple[str, ...]:
+        return tuple(f"tensors.{value}" for value in values if value in self.tensors)
+
+
+def _path(node: Node) -> str:
+    return f"layers.{node.name}"
+
+
+def _mixes_channels(node: Node) -> bool:
+    """True for a convolution that reads and writes all channels."""
+    return node.op == "Conv" and node.attribute("group", 1) == 1
 
 
 def reach_of(nodes: Sequence[Node], given: str, result: str) -> int | None:

@@ -24,7 +24,7 @@ from sr_quant_cli.networks.layers import (
     enlarge_bicubic,
 )
 from sr_quant_cli.networks.limits import VALUES
-from sr_quant_cli.networks.nodes import Name, Node
+from sr_quant_cli.networks.nodes import Name, Node, Nodes
 from sr_quant_cli.networks.operations import make_layer
 from sr_quant_cli.networks.swinir import PadToWindows
 from sr_quant_cli.quant.sites import Site, Stream
@@ -45,7 +45,7 @@ class ImportedConfig(NetworkConfig):
 
     name: Literal["imported"] = "imported"
     """network"""
-    nodes: Annotated[list[Node], Field(min_length=1, max_length=20_000)]
+    nodes: Nodes
     """operations, in the order of computation"""
     result: Name
     """name of the output value"""
@@ -106,7 +106,9 @@ class Imported(Network):
         self.tensors = nn.ModuleDict({value: nn.Identity() for value in self.anatomy.tensors})
         self.luma = Luma()
         low, high = config.output_range
-        self.denormalize = Denormalize(high - low, torch.full((1, 1, 1), -low / (high - low)))
+        channels = 1 if "luma" in config.colours else 3
+        mean = torch.full((channels, 1, 1), -low / (high - low))
+        self.denormalize = Denormalize(high - low, mean)
         self.pad = PadToWindows(config.multiple, "reflect")
         self.crop = Crop(config.scale)
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PlainSerializer, TypeAdapter
 
 from sr_quant_cli.strict import MOST, Strict
 
@@ -66,3 +66,24 @@ class Node(Strict):
         """Shape of the weights at an operand's place; None: there are none."""
         operand = self.operands[place] if place < len(self.operands) else None
         return operand.weights if isinstance(operand, Weights) else None
+
+
+_LIST = TypeAdapter(Annotated[list[Node], Field(min_length=1, max_length=20_000)])
+
+
+def _parse(nodes: object) -> object:
+    """Read nodes from JSON, in which files have them."""
+    return _LIST.validate_json(nodes) if isinstance(nodes, str) else nodes
+
+
+def _write(nodes: list[Node]) -> str:
+    return _LIST.dump_json(nodes, exclude_defaults=True).decode()
+
+
+Nodes = Annotated[
+    list[Node],
+    BeforeValidator(_parse),
+    Field(min_length=1, max_length=20_000),
+    PlainSerializer(_write, return_type=str),
+]
+"""Nodes in the order of computation; a text of JSON in files."""
