@@ -18,12 +18,10 @@ from sr_quant_cli.commands.jobs import UpscaleJob
 from sr_quant_cli.commands.outlook import Outlook, look_ahead
 from sr_quant_cli.commands.pipeline import overlap
 from sr_quant_cli.commands.places import STREAM, STREAM_NAME, exists
-from sr_quant_cli.commands.preview import draw_preview
 from sr_quant_cli.commands.scaled_models import ScaledModels
 from sr_quant_cli.commands.sizes import SizeRequest
 from sr_quant_cli.errors import SrqError, UsageError
 from sr_quant_cli.imaging.io import thumbnail
-from sr_quant_cli.inference.bitmap import draw_bit_map
 from sr_quant_cli.inference.tiles import TileResult
 from sr_quant_cli.inference.upscaler import Upscaler
 from sr_quant_cli.records import record
@@ -235,6 +233,8 @@ class Batch:
         if self._options.bit_map:
             _draw(job, enlarged)
         if self._options.preview:
+            from sr_quant_cli.commands.preview import draw_preview
+
             draw_preview(enlarged.picture, job.target, enlarged.upscaler.name, job.preview)
         return PictureResult(
             str(job.source),
@@ -335,6 +335,8 @@ def report(outcome: PictureResult) -> None:
 
 def _draw(job: UpscaleJob, enlarged: _Enlarged) -> None:
     """Draw the chosen bits beside the result."""
+    from sr_quant_cli.inference.bitmap import draw_bit_map
+
     upscaler = enlarged.upscaler
     assert upscaler.meter is not None
     title = printable(f"{job.source.name}: {upscaler.name}, x{upscaler.scale}")

@@ -1,6 +1,7 @@
 """From a model that a user named to an upscaler.
 
-torch is imported only where it is needed: a prepared graph does without.
+torch, and what prepares graphs, are imported only where they are needed: a program in a model file
+does without both.
 """
 
 import ctypes
@@ -11,13 +12,10 @@ from typing import TYPE_CHECKING
 
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.imaging.tiling import Patches
-from sr_quant_cli.inference.choice import choose, pixel_seconds, seconds_per_pixel
-from sr_quant_cli.inference.graph_cache import open_graph, prepare
 from sr_quant_cli.inference.options import DEFAULTS, RunOptions
 from sr_quant_cli.inference.tiled import TiledUpscaler
 from sr_quant_cli.inference.upscaler import Upscaler, WholeUpscaler
 from sr_quant_cli.kernels.checks import bytes_per_pixel
-from sr_quant_cli.modelfiles.loading import load, name_of
 from sr_quant_cli.modelfiles.named import Source, full_precision_model
 from sr_quant_cli.modelfiles.programs import ShippedProgram, read_program
 from sr_quant_cli.runtimes.base import GraphRuntime, ModelTraits
@@ -73,6 +71,9 @@ def _open_network(source: Source, options: RunOptions, io: "Io") -> TiledUpscale
         )
     if io == "uint8" and (shipped := _open_shipped(source, options)) is not None:
         return shipped
+    from sr_quant_cli.inference.choice import choose, pixel_seconds
+    from sr_quant_cli.inference.graph_cache import open_graph, prepare
+
     try:
         prepared = prepare(source, options.depth, io=io)
     except FailedError as error:
@@ -140,8 +141,14 @@ def _open_shipped(source: Source, options: RunOptions) -> TiledUpscaler | None:
         lambda: _open_in_torch(source, options).runtime,
         for_deep=partial(_open_full if source.default else _open_unrounded, source, options),
         input_bits=shipped.input_bits,
-        measure=partial(seconds_per_pixel, runtime),
+        measure=partial(_measure, runtime),
     )
+
+
+def _measure(runtime: GraphRuntime) -> float:
+    from sr_quant_cli.inference.choice import seconds_per_pixel
+
+    return seconds_per_pixel(runtime)
 
 
 def _open_full(source: Source, options: RunOptions) -> TiledUpscaler:
@@ -176,6 +183,7 @@ def _load_in_torch(
 ) -> "tuple[TorchRuntime, ModelTraits, BitMeter]":
     """Load a network in torch; a float one is folded, its bit operations are the unfolded one's."""
     from sr_quant_cli.inference.bits import BitMeter
+    from sr_quant_cli.modelfiles.loading import load, name_of
     from sr_quant_cli.networks.folding import fold_exactly
     from sr_quant_cli.runtimes.torch import TorchRuntime, traits_of_network
     from sr_quant_cli.system.device import pick_device, pick_precision, set_threads
@@ -207,6 +215,7 @@ def _open_in_torch(source: Source, options: RunOptions) -> TiledUpscaler:
 
 
 def _open_patchwise(source: Source, options: RunOptions, patches: Patches) -> Upscaler:
+    from sr_quant_cli.inference.graph_cache import open_graph, prepare
     from sr_quant_cli.inference.patchwise import PatchwiseUpscaler
     from sr_quant_cli.quant.dynamic import ListedProvider
     from sr_quant_cli.runtimes.rows import RowRuntime

@@ -20,6 +20,8 @@ _B = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
 """Transform of inputs"""
 _A = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
 """Transform of sums"""
+_WEIGHTS = np.kron(_G, _G).astype(np.int32)
+"""Transform of the nine weights of a window to 16"""
 _INPUTS = np.kron(_B, _B)
 """Transform of the 16 inputs of a tile to as many codes"""
 _OUTPUTS = np.kron(_A, _A)
@@ -75,9 +77,10 @@ def pack(
         raise ValueError("transformed codes or weights do not fit 8 bits")
     if fits:
         shifts = -least
+        sums = full.sum(3, dtype=np.int32).reshape(9, -1)
         # The sum of the window times the code of zero enters all four outputs at position (1, 1).
-        start = -shifts[:, None] * segments.sum(2, dtype=np.int32)
-        start[5] -= WINOGRAD_SCALE * zero * full.sum((0, 1, 3))
+        start = -shifts[:, None] * (_WEIGHTS @ sums)
+        start[5] -= WINOGRAD_SCALE * zero * sums.sum(0)
         start = _OUTPUTS @ start
         segments[12:] *= -1
         largest = int((most - least).max())

@@ -5,16 +5,20 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from filelock import BaseFileLock, FileLock
-
 from sr_quant_cli import __version__
 from sr_quant_cli.errors import FailedError, UsageError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 REPORT = b'{\n  "srq": "'
 """First bytes of every JSON report of srq."""
@@ -62,11 +66,11 @@ def scratch(parent: Path) -> Iterator[Path]:
     if parent not in _swept:
         _swept.add(parent)
         sweep(parent)
-    folder, lock = _locked_folder(parent)
+    folder, unlock = _locked_folder(parent)
     try:
         yield folder
     finally:
-        lock.release()
+        unlock()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -108,12 +112,11 @@ def sweep(folder: Path) -> None:
     """Remove the temporary folders in ``folder`` whose processes have ended."""
     for path in leftovers(folder):
         try:
-            lock = FileLock(path / _LOCK, timeout=0)
-            lock.acquire()
+            unlock = _lock(path / _LOCK)
         except OSError:  # in use, or another user's
             continue
         shutil.rmtree(path, ignore_errors=True)
-        lock.release()
+        unlock()
 
 
 def check_own(path: Path, mark: bytes) -> None:
@@ -227,17 +230,39 @@ def _is_scratch(path: Path) -> bool:
     return not path.is_symlink() and (not names or _LOCK in names)
 
 
-def _locked_folder(parent: Path) -> tuple[Path, BaseFileLock]:
+def _locked_folder(parent: Path) -> tuple[Path, Callable[[], object]]:
+    """Make a temporary folder and lock it; the second value is what unlocks it."""
     while True:
         folder = Path(tempfile.mkdtemp(dir=parent, prefix=_PREFIX))
-        lock = FileLock(folder / _LOCK)
         try:
-            lock.acquire()
+            return folder, _lock(folder / _LOCK)
         except FileNotFoundError:  # another process has just removed it as a leftover
             continue
         except OSError:  # a file system without locks, where no process removes leftovers
-            pass
-        return folder, lock
+            return folder, lambda: None
+
+
+def _lock(path: Path) -> Callable[[], object]:
+    """Lock a file as filelock does, which is slow to import; return what unlocks it.
+
+    Raises
+    ------
+    OSError
+        Another process has locked it, or the file system has no locks.
+    """
+    if fcntl is None:
+        from filelock import FileLock
+
+        lock = FileLock(path, timeout=0)
+        lock.acquire()
+        return lock.release
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise
+    return partial(os.close, handle)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -183,7 +183,7 @@ def test_a_runtime_that_cannot_run_a_model_is_left_out_and_told(drawn, monkeypat
 def test_where_all_disagree_torch_runs_the_model(drawn, monkeypatch, tiny_model):
     model, opened = drawn(wrong=["openvino", "onnxruntime"], openvino=0.1, onnxruntime=0.1)
     assert choose(model, "fp32") == "torch"
-    monkeypatch.setattr("sr_quant_cli.inference.opening.prepare", lambda *_, **__: model)
+    monkeypatch.setattr("sr_quant_cli.inference.graph_cache.prepare", lambda *_, **__: model)
     upscaler = open_path(tiny_model, runtime="auto", device="cpu", precision="fp32", threads=1)
     assert upscaler.runtime.runtime == "torch"
     assert len(opened) == 2

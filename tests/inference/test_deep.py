@@ -149,7 +149,7 @@ def test_for_16_bits_the_default_model_is_not_opened(models, monkeypatch):
         loaded.append(source.path.name)
         return load_network(source, depth)
 
-    monkeypatch.setattr(opening, "load", load)
+    monkeypatch.setattr("sr_quant_cli.modelfiles.loading.load", load)
     source = Source(models / "w8a8.safetensors", "embedded", 2, default=True)
     assert many_levels(open_model(source, RunOptions(threads=1), bits=16)(gradient(21, 30)))
     assert loaded == ["float.safetensors"]

@@ -10,7 +10,7 @@ import pytest
 
 from sr_quant_cli.commands.pack import add_program
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
-from sr_quant_cli.inference import opening, tiled
+from sr_quant_cli.inference import graph_cache, tiled
 from sr_quant_cli.kernels import library as kernels
 from sr_quant_cli.modelfiles.card import Card
 from sr_quant_cli.modelfiles.modelfile import save_model
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not VECTORS, reason="the kernels have no vectors
 
 OTHERS = {"onnx", "onnxruntime", "openvino", "pydantic", "torch"}
 """packages of other runtimes, and one that takes as long to import as a small picture"""
-SLOW = {"PIL.Image", "matplotlib", "rich", "scipy", "skimage", "tqdm"}
+SLOW = {"PIL.Image", "filelock", "matplotlib", "rich", "scipy", "skimage", "subprocess", "tqdm"}
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def nothing_prepared(monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("a graph is prepared")
 
-    monkeypatch.setattr(opening, "prepare", refuse)
+    monkeypatch.setattr(graph_cache, "prepare", refuse)
 
 
 @pytest.mark.parametrize("options", [[], ["--runtime", "srq", "--threads", "2", "--tile", "16"]])
