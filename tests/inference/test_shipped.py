@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(not VECTORS, reason="the kernels have no vectors
 
 OTHERS = {"onnx", "onnxruntime", "openvino", "pydantic", "torch"}
 """packages of other runtimes, and one that takes as long to import as a small picture"""
-SLOW = {"PIL.Image", "filelock", "matplotlib", "rich", "scipy", "skimage", "subprocess", "tqdm"}
+SLOW = {"PIL.Image", "filelock", "matplotlib", "rich", "scipy", "skimage", "tqdm"}
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def nothing_prepared(monkeypatch):
 
 @pytest.mark.parametrize("options", [[], ["--runtime", "srq", "--threads", "2", "--tile", "16"]])
 def test_upscale_imports_no_other_runtime_and_keeps_nothing(tmp_path, options):
-    heavy = OTHERS | SLOW | (set() if options else {"typer"})
+    heavy = OTHERS | SLOW | (set() if options else {"subprocess", "typer"})
     code = f"""
 import json, sys
 from sr_quant_cli.cli.app import main
