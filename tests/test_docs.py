@@ -54,6 +54,7 @@ SHORTER = {
     ("srq", "quantize"): f"{_CALIBRATED} --iters 1",
     ("srq", "quantize", "--method", "dobi"): _CALIBRATED,
     ("srq", "quantize", "--recipe"): f"small.safetensors {_CALIBRATED}",
+    ("srq", "quantize", "mine.safetensors"): f"{_CALIBRATED} --set calibration.mix=false",
     ("srq", "distill"): f"{_QUICK} --iters 1",
     ("srq", "upscale"): "--runtime torch",
     ("srq", "upscale", "photo.jpg"): "",

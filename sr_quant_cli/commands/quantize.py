@@ -87,7 +87,7 @@ def quantize(request: QuantizeRequest) -> QuantizeResult:
     recipes = [resolve(each, origin.network, origin.name) for each in requests]
     if request.max_drop is not None:
         _check_limited(recipes[-1])
-    folder = request.run_dir or Path("runs") / run_name(recipes[-1])
+    folder = request.run_dir or Path("runs") / run_name(recipes[-1], origin.title)
     check_free(folder)  # before hours of stages
 
     def stage(job: TrainingJob[Any], *names: str) -> TrainingResult:
@@ -154,7 +154,8 @@ def plan(request: QuantizeRequest, model: Path) -> TrainingJob[QuantizeRecipe]:
         return StudentLoss(made.student, recipe, method, teacher)
 
     card = header.card.model_copy(update={"name": name_of(source, header)})
-    return TrainingJob(recipe, run_name(recipe), objective, save_quantized, Start(network, card))
+    name = run_name(recipe, card.name)
+    return TrainingJob(recipe, name, objective, save_quantized, Start(network, card))
 
 
 def _check_limited(recipe: QuantizeRecipe) -> None:

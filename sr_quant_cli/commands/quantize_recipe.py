@@ -1,5 +1,6 @@
 """The recipe of a quantization, from the options of ``srq quantize`` and the network."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -9,7 +10,7 @@ from sr_quant_cli.errors import UsageError, unknown
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods import method_names
 from sr_quant_cli.modelfiles.named import Named
-from sr_quant_cli.networks import config_class
+from sr_quant_cli.networks import config_class, network_names
 from sr_quant_cli.passes.apply import check_levels
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.recipe.load import (
@@ -169,11 +170,20 @@ def changes_of(request: QuantizeRequest, origin: str) -> list[Change]:
     return [*changes, *parse_changes(request.overrides)]
 
 
-def run_name(recipe: QuantizeRecipe) -> str:
-    """Name of the run folder and of the model."""
+def run_name(recipe: QuantizeRecipe, model: str) -> str:
+    """Name of the run folder and of the quantized model.
+
+    Parameters
+    ----------
+    model
+        Name of the model that is quantized; it stands for a network that has no name of its own.
+    """
     full = "-full" if recipe.sites.placement == "full" else ""
-    bits = Bits(recipe.bits.w, recipe.bits.a)
-    return f"{recipe.network.name}-x{recipe.network.scale}-{recipe.method.name}-{bits}{full}"
+    bits, network = Bits(recipe.bits.w, recipe.bits.a), recipe.network
+    name = f"{network.name}-x{network.scale}"
+    if network.name not in network_names():
+        name = re.sub(r"[^\w.-]+", "-", model).strip("-.") or name
+    return f"{name}-{recipe.method.name}-{bits}{full}"
 
 
 def default_recipe(method: str | None, network: Mapping[str, Any]) -> str:

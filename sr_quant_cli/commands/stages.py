@@ -28,7 +28,7 @@ from sr_quant_cli.commands.quantize_recipe import (
 from sr_quant_cli.data.photographs import Photographs
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.methods import build as build_method
-from sr_quant_cli.modelfiles.loading import load
+from sr_quant_cli.modelfiles.loading import load, name_of
 from sr_quant_cli.modelfiles.modelfile import is_packed
 from sr_quant_cli.modelfiles.named import (
     MODEL,
@@ -82,12 +82,15 @@ class Origin:
     ----------
     network, name
         Its configuration, and its name for messages.
+    title
+        Name of its model.
     model
         Its model, or the training that makes it.
     """
 
     network: Mapping[str, Any]
     name: str
+    title: str
     quantized: bool
     model: Path | TrainingJob[PretrainRecipe]
 
@@ -105,10 +108,11 @@ def find_origin(request: QuantizeRequest) -> Origin:
     if model is None:
         training = pretrain.plan(_pretrain_stage(request, recipe))
         network = training.recipe.network.model_dump()
-        return Origin(network, training.name, False, training)
+        return Origin(network, training.name, training.name, False, training)
     source = identify(model, request.scale)
     _, header = load(source)
-    return Origin(header.network, str(source.path), header.quantization is not None, source.path)
+    title, quantized = name_of(source, header), header.quantization is not None
+    return Origin(header.network, str(source.path), title, quantized, source.path)
 
 
 def requests_in_order(request: QuantizeRequest, origin: Origin) -> list[QuantizeRequest]:
