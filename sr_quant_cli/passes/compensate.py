@@ -12,13 +12,17 @@ rounding error as far as they can (GPTQ [1]_). Layers are processed in the order
 each one also compensates for the errors before it. A layer that is used several times is fitted on
 all of its inputs.
 
+Inputs of 8 bits have errors so small that weights fitted to them lose more than they gain: where
+inputs hardly vary, weights shrink. With them, ``y`` is the float layer's output for the quantized
+inputs: weights compensate for rounding alone, and the bias for the mean error of the inputs. A
+layer with too few inputs for a fit, as behind a global pooling, keeps its nearest levels.
+
 References
 ----------
 .. [1] E. Frantar, S. Ashkboos, T. Hoefler, D. Alistarh, "GPTQ: Accurate Post-Training Quantization
        for Generative Pre-trained Transformers", ICLR 2023.
 """
 
-from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -34,9 +38,13 @@ from sr_quant_cli.networks.base import Network
 from sr_quant_cli.quant.grids import Grid, quantize
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear
 from sr_quant_cli.quant.quantizers import Quantizer
+from sr_quant_cli.quant.widths import MAX_BITS
 
 POSITIONS = 20_000
 """Output pixels, or tokens, that a layer is fitted on."""
+
+FEWEST = 4
+"""Inputs for each weight of an output channel that a fit needs."""
 
 _Layer = QuantConv2d | QuantLinear
 
@@ -66,6 +74,8 @@ def compensate(network: Network, reference: Network, batches: Sequence[Tensor]) 
         Weights are quantized, and no layer has a calibrated weight range.
     """
     network.eval()
+    assert network.quantization is not None
+    fine = network.quantization.bits.a >= MAX_BITS
     fits, rounded = {}, False
     for site in network.sites():
         layer = network.get_submodule(site.path)
@@ -74,13 +84,18 @@ def compensate(network: Network, reference: Network, batches: Sequence[Tensor]) 
             if isinstance(quantizer, Quantizer):
                 rounded = True
                 if (grid := quantizer.static_grid()) is not None:
-                    fits[site.path] = _Fit(layer, grid)
-    if not fits:
-        if rounded:
-            raise ValueError("this method takes the ranges of weights from the weights themselves")
-        return
-    uses = _uses(network, batches[0][:1])
-    if len(batches) == 1 and all(uses[path] == 1 for path in fits):
+                    fits[site.path] = _Fit(layer, grid, fine)
+    if rounded and not fits:
+        raise ValueError("this method takes the ranges of weights from the weights themselves")
+    places = _places(network, batches[0][:1])
+    pictures = sum(map(len, batches))
+    fits = {
+        path: fit
+        for path, fit in fits.items()
+        if sum(places[path]) * pictures >= FEWEST * fit.layer.weight[0].numel()
+    }
+    uses = {path: len(places[path]) for path in fits}
+    if len(batches) == 1 and all(often == 1 for often in uses.values()):
         _fit_in_passing(network, reference, fits, batches[0])
     else:
         _fit_one_by_one(network, reference, fits, batches, uses)
@@ -88,10 +103,11 @@ def compensate(network: Network, reference: Network, batches: Sequence[Tensor]) 
 
 @dataclass(frozen=True)
 class _Fit:
-    """A layer to fit, and the grid of its weight."""
+    """A layer to fit, the grid of its weight, and True if its inputs have 8 bits."""
 
     layer: _Layer
     grid: Grid
+    fine: bool
 
 
 def _fit_one_by_one(
@@ -107,7 +123,7 @@ def _fit_one_by_one(
         seen = _inputs(network, path, batches, uses[path])
         x = _operands(fit.layer, map(fit.layer.input_quantizer, seen), share)
         wanted = _inputs(reference, path, batches, uses[path])
-        _fit(fit.layer, fit.grid, x, _operands(fit.layer, wanted, share))
+        _fit(fit, x, _operands(fit.layer, wanted, share))
 
 
 def _fit_in_passing(
@@ -118,7 +134,7 @@ def _fit_in_passing(
 
         def reached(fit: _Fit, _module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
             x = _operands(fit.layer, [fit.layer.input_quantizer(arguments[0])], POSITIONS)
-            _fit(fit.layer, fit.grid, x, next(wanted))
+            _fit(fit, x, next(wanted))
 
         handles = [
             fit.layer.register_forward_pre_hook(partial(reached, fit)) for fit in fits.values()
@@ -170,12 +186,15 @@ def _operands_in_order(
             handle.remove()
 
 
-def _fit(layer: _Layer, grid: Grid, x: Tensor, x0: Tensor) -> None:
+def _fit(fit: _Fit, x: Tensor, x0: Tensor) -> None:
     """Fit a layer's rounded weights and bias to its operands ``[groups, pixels, n]``."""
+    layer, grid = fit.layer, fit.grid
     per_group = len(layer.weight) // len(x)
     for group, (seen, seen0) in enumerate(zip(x, x0, strict=True)):
         rows = slice(group * per_group, (group + 1) * per_group)
         start = layer.weight[rows].flatten(1)
+        if fit.fine and layer.bias is not None:
+            layer.bias[rows] += start @ (seen0.mean(0) - seen.mean(0))
         if layer.bias is not None:
             start = torch.cat([start, layer.bias[rows, None]], dim=1)
             seen, seen0 = (F.pad(values, (0, 1), value=1.0) for values in (seen, seen0))
@@ -186,8 +205,10 @@ def _fit(layer: _Layer, grid: Grid, x: Tensor, x0: Tensor) -> None:
         # The lower limit keeps the weights of a layer whose inputs are all zero.
         damping[:count] = (DAMPING * square.diag()[:count].mean()).clamp_min(1e-12)
         square.diagonal().add_(damping)
-        target = start @ (seen0.T @ seen) / len(seen) + damping * start
-        best = torch.linalg.solve(square, target.T).T
+        best = start
+        if not fit.fine:
+            target = start @ (seen0.T @ seen) / len(seen) + damping * start
+            best = torch.linalg.solve(square, target.T).T
         fitted = _round(best, square, _rows(grid, rows), count).float()
         layer.weight[rows] = fitted[:, :count].reshape(layer.weight[rows].shape)
         if layer.bias is not None:
@@ -246,21 +267,24 @@ def _operands(layer: _Layer, inputs: Iterable[Tensor], share: int) -> Tensor:
     return torch.cat(drawn, dim=1)
 
 
-def _uses(network: Network, pictures: Tensor) -> Counter[str]:
-    """Count the uses of each site's module: blocks of CARN-M share their layers."""
-    uses = Counter[str]()
+def _places(network: Network, picture: Tensor) -> dict[str, list[int]]:
+    """Count the pixels or tokens in each use of a layer: blocks of CARN-M share their layers."""
+    places: dict[str, list[int]] = {}
 
-    def count(path: str, _layer: nn.Module, _inputs: tuple[Tensor, ...]) -> None:
-        uses[path] += 1
+    def count(path: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        channels = inputs[0].shape[1 if isinstance(layer, QuantConv2d) else -1]
+        places.setdefault(path, []).append(inputs[0].numel() // channels)
 
+    layers = {site.path: network.get_submodule(site.path) for site in network.sites()}
     handles = [
-        network.get_submodule(site.path).register_forward_pre_hook(partial(count, site.path))
-        for site in network.sites()
+        layer.register_forward_pre_hook(partial(count, path))
+        for path, layer in layers.items()
+        if isinstance(layer, QuantConv2d | QuantLinear)
     ]
-    network(pictures)
+    network(picture)
     for handle in handles:
         handle.remove()
-    return uses
+    return places
 
 
 class _Reached(Exception):  # noqa: N818 - no error

@@ -28,8 +28,8 @@ SMALLEST = 1e-3
 def equalize(network: Network, batches: Iterable[Tensor]) -> None:
     """Scale the channels of a float network's streams, in place.
 
-    The reach of a channel at a layer that reads the stream is its largest magnitude there, relative
-    to the largest channel. Its maximum over these layers becomes 1.
+    The reach of a channel at a module that sees the stream is its largest magnitude there, relative
+    to the largest channel. Its maximum over these modules becomes 1.
 
     Parameters
     ----------
@@ -46,14 +46,14 @@ def equalize(network: Network, batches: Iterable[Tensor]) -> None:
         raise ValueError(f"{network.config.name} has no stream whose channels can be scaled")
     reach: dict[str, Tensor] = {}
 
-    def look(path: str, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def look(path: str, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         largest = inputs[0].abs().amax((0, 2, 3))
         reach[path] = torch.maximum(reach.get(path, largest), largest)
 
     handles = [
         network.get_submodule(path).register_forward_pre_hook(partial(look, path))
         for stream in streams
-        for path in stream.readers
+        for path in stream.places
     ]
     network.eval()
     for batch in batches:
@@ -61,7 +61,7 @@ def equalize(network: Network, batches: Iterable[Tensor]) -> None:
     for handle in handles:
         handle.remove()
     for stream in streams:
-        shares = torch.stack([_shares(reach[path]) for path in stream.readers])
+        shares = torch.stack([_shares(reach[path]) for path in stream.places])
         transform(network, stream, shares.amax(0).clamp_min(SMALLEST).reciprocal().diag())
 
 

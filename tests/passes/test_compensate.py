@@ -65,16 +65,17 @@ def test_bias_takes_up_the_mean_error():
     quantized = QuantConv2d(layer, quantizer, nn.Identity())
     operands = module._operands(quantized, [x], 1600)
     with torch.no_grad():
-        module._fit(quantized, quantizer.static_grid(), operands, operands)
+        fit = module._Fit(quantized, quantizer.static_grid(), fine=False)
+        module._fit(fit, operands, operands)
     assert quantized.weight.item() == 0
     assert quantized.bias.item() == pytest.approx(1 + 0.4 * 10.05, abs=5e-3)
 
 
 def test_layer_that_is_used_several_times_is_fitted_on_all_its_inputs():
-    network, x = tiny_carn(), pictures()
+    network, x = calibrated(tiny_carn()), pictures()
     path = "body.units.0.units.0.conv1"
-    assert module._uses(network, x[:1])[path] == 3
-    assert module._uses(network, x[:1])["head"] == 1
+    assert module._places(network, x[:1])[path] == [256] * 3
+    assert module._places(network, x[:1])["head"] == [256]
     inputs = []
     network.get_submodule(path).register_forward_pre_hook(lambda _, given: inputs.append(*given))
     with torch.no_grad():
@@ -93,7 +94,8 @@ def test_weights_stay_where_inputs_are_zero():
     quantized = QuantConv2d(layer, quantizer, nn.Identity())
     operands = module._operands(quantized, [torch.zeros(1, 2, 8, 8)], 64)
     with torch.no_grad():
-        module._fit(quantized, quantizer.static_grid(), operands, operands)
+        fit = module._Fit(quantized, quantizer.static_grid(), fine=False)
+        module._fit(fit, operands, operands)
         assert torch.equal(layer.weight, quantizer(weight))
 
 
@@ -133,7 +135,7 @@ def test_grouped_layer_is_fitted_group_by_group():
     plain = (layer(x) - wanted).square().mean().item()
     operands = module._operands(layer, [x], 900)
     with torch.no_grad():
-        module._fit(layer, quantizer.static_grid(), operands, operands)
+        module._fit(module._Fit(layer, quantizer.static_grid(), fine=False), operands, operands)
     assert (layer(x) - wanted).square().mean().item() < 0.5 * plain
 
 
@@ -168,3 +170,39 @@ def test_an_error_in_the_float_network_ends_the_single_pass():
     with pytest.raises(RuntimeError, match="channels"):
         compensate(network, reference, [pictures()])
     assert not any(layer._forward_pre_hooks for layer in network.modules())
+
+
+def test_at_8_bits_the_bias_alone_takes_up_the_error_of_inputs():
+    layer = nn.Conv2d(2, 1, 1)
+    layer.weight.data = torch.tensor([[[[0.5]], [[-0.25]]]])
+    layer.bias.data.fill_(1.0)
+    quantizer = build(config_class("minmax")()).weight_quantizer(
+        SITE, layer.weight, 8, per_channel=True
+    )
+    quantizer.observe(torch.tensor([[[[127 / 128]], [[0.0]]]]))  # levels are multiples of 1/128
+    quantized = QuantConv2d(layer, quantizer, nn.Identity())
+    x0 = torch.rand(1, 500, 2, generator=torch.Generator().manual_seed(0))
+    # Inputs with noise, and 0.1 too large: a fit would shrink the weights.
+    x = x0 + 0.1 + 0.3 * torch.randn(x0.shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        module._fit(module._Fit(quantized, quantizer.static_grid(), fine=True), x, x0)
+    assert quantized.weight.flatten().tolist() == [0.5, -0.25]
+    error = (x0.mean((0, 1)) - x.mean((0, 1))) @ torch.tensor([0.5, -0.25])
+    assert quantized.bias.item() == pytest.approx(1 + error.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_bits_decide_what_is_compensated_for(bits, monkeypatch):
+    seen = []
+    monkeypatch.setattr(module, "_fit", lambda fit, x, x0: seen.append(fit.fine))
+    compensate(calibrated(tiny_edsr(), bits=bits), tiny_edsr(), [pictures()])
+    assert set(seen) == {bits == 8}
+
+
+def test_a_layer_with_too_few_inputs_keeps_its_nearest_levels():
+    network = calibrated(tiny_edsr(), bits=8)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    compensate(network, tiny_edsr(), [pictures(1)[:, :, :12, :12]])  # 144 pixels
+    after = network.state_dict()
+    assert not torch.equal(after["head.weight"], before["head.weight"])  # 27 weights a channel
+    assert torch.equal(after["body.0.conv1.weight"], before["body.0.conv1.weight"])  # 72
