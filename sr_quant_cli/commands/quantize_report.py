@@ -1,6 +1,7 @@
 """Report on a quantized model for deployment: quality, size and speed, and what stays float."""
 
-from collections.abc import Generator, Iterator
+import re
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from sr_quant_cli.quant.cost import FLOAT_BITS
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear, QuantMatMul
 from sr_quant_cli.recipe.schema import QuantizeRecipe
 from sr_quant_cli.recipe.sites import quoted
-from sr_quant_cli.runtimes.base import PROBE, Pixels, Runtime
+from sr_quant_cli.runtimes.base import Pixels, Runtime
 from sr_quant_cli.runtimes.registry import RuntimeEntry, get_runtime, graph_runtimes
 from sr_quant_cli.system.processor import has_vnni
 from sr_quant_cli.system.timing import Variant, time_in_turns
@@ -156,8 +157,8 @@ def _times(before: Network, after: Network, threads: int | None) -> Iterator[Run
     lr = bench_picture(SIDE, SIDE)
     with TemporaryDirectory() as folder:
         rows = [
-            *_opened(before, "float", [get_runtime(BASELINE)], Path(folder), threads),
-            *_opened(after, "quantized", graph_runtimes(), Path(folder), threads),
+            *_opened(before, "float", [get_runtime(BASELINE)], Path(folder), lr, threads),
+            *_opened(after, "quantized", graph_runtimes(), Path(folder), lr, threads),
         ]
         ready = {
             f"{name} {network}": partial(_forever, runtime, lr)
@@ -170,25 +171,31 @@ def _times(before: Network, after: Network, threads: int | None) -> Iterator[Run
             ms = 1000 * median(times[f"{name} {network}"])
             yield RuntimeTime(name, network, ms)
         else:
-            yield RuntimeTime(name, network, None, str(runtime))
+            yield RuntimeTime(name, network, None, runtime)
 
 
 def _opened(
-    network: Network, kind: str, entries: list[RuntimeEntry], folder: Path, threads: int | None
-) -> Iterator[tuple[str, str, Runtime | SrqError]]:
-    """Make the graph of a network, and open it in runtimes; errors take the place of these."""
+    network: Network,
+    kind: str,
+    entries: Sequence[RuntimeEntry],
+    folder: Path,
+    lr: Pixels,
+    threads: int | None,
+) -> Iterator[tuple[str, str, Runtime | str]]:
+    """Make the graph of a network, and run it in runtimes once; errors take the place of these."""
     path = folder / f"{kind}.onnx"
     try:
         save_graph(deploy(network, kind, "uint8", full_range=has_vnni()).model, path)
     except SrqError as error:
-        yield from ((entry.name, kind, error) for entry in entries)
+        yield from ((entry.name, kind, str(error)) for entry in entries)
         return
     for entry in entries:
         try:
             runtime = entry.open(path, threads, "auto")
-            runtime(PROBE)
+            runtime(lr)
         except SrqError as error:
-            yield entry.name, kind, error
+            # The file is gone when the user reads this.
+            yield entry.name, kind, re.sub(rf"^{re.escape(str(path))}:? ", "", str(error))
         else:
             yield entry.name, kind, runtime
 
