@@ -4,7 +4,7 @@
 modules that ``srq upscale`` imports have seventy such classes, so they use ``record`` instead.
 """
 
-from dataclasses import MISSING, FrozenInstanceError, dataclass, field, fields
+from dataclasses import MISSING, FrozenInstanceError, dataclass, field
 from typing import Any, NoReturn, TypeVar, dataclass_transform
 
 T = TypeVar("T")
@@ -44,38 +44,45 @@ def _made(cls: type[T], methods: dict[str, Any]) -> type[T]:
 def _init(self: Any, *values: Any, **named: Any) -> None:
     """Set the fields by their order and by their names."""
     cls = type(self)
-    places = fields(cls)
-    given = dict(zip((place.name for place in places), values, strict=False))
-    if len(values) > len(places) or given.keys() & named.keys():
+    names = cls.__match_args__
+    given = dict(zip(names, values, strict=False))
+    if len(values) > len(names) or given.keys() & named.keys():
         raise TypeError(f"{cls.__name__}: a field is given twice, or there are too many values")
     given |= named
-    for place in places:
-        if place.name not in given:
-            if place.default_factory is not MISSING:
-                given[place.name] = place.default_factory()
-            elif place.default is MISSING:
-                raise TypeError(f"{cls.__name__}: {place.name} is missing")
-            else:
-                given[place.name] = place.default
-    if len(given) > len(places):
-        unknown = given.keys() - {place.name for place in places}
-        raise TypeError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
+    for name in names:
+        if name not in given:
+            given[name] = _default(cls, name)
+    if len(given) > len(names):
+        raise TypeError(f"{cls.__name__} has no field {', '.join(sorted(given.keys() - names))}")
     self.__dict__.update(given)
     if hasattr(cls, "__post_init__"):
         self.__post_init__()
 
 
+def _default(cls: Any, name: str) -> Any:
+    place = cls.__dataclass_fields__[name]
+    if place.default_factory is not MISSING:
+        return place.default_factory()
+    if place.default is MISSING:
+        raise TypeError(f"{cls.__name__}: {name} is missing")
+    return place.default
+
+
 def _values(self: Any) -> tuple[Any, ...]:
-    return tuple(getattr(self, place.name) for place in fields(self))
+    own = self.__dict__
+    return tuple(own[name] for name in self.__match_args__)
 
 
 def _repr(self: Any) -> str:
-    shown = ", ".join(f"{place.name}={getattr(self, place.name)!r}" for place in fields(self))
+    named = zip(self.__match_args__, _values(self), strict=True)
+    shown = ", ".join(f"{name}={value!r}" for name, value in named)
     return f"{type(self).__qualname__}({shown})"
 
 
-def _eq(self: Any, other: object) -> bool:
-    return _values(self) == _values(other) if type(other) is type(self) else NotImplemented
+def _eq(self: Any, other: object) -> Any:
+    if type(other) is not type(self):
+        return NotImplemented
+    return self is other or _values(self) == _values(other)
 
 
 def _hash(self: Any) -> int:

@@ -39,5 +39,5 @@ def from_stream(stream: NDArray[np.uint8], count: int, bits: int) -> NDArray[np.
     whole = groups.view("<u8")[:, 0]
     numbers = np.empty(groups.shape, np.uint8)
     for index in range(8):
-        numbers[:, index] = whole >> np.uint64(bits * index) & np.uint64(2**bits - 1)
-    return numbers.ravel()[:count]
+        numbers[:, index] = whole >> np.uint64(bits * index)  # the lowest byte of it
+    return (numbers & np.uint8(2**bits - 1)).ravel()[:count]
