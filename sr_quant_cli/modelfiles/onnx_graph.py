@@ -72,8 +72,11 @@ class Graph:
         self.given = Interface(inputs[0].name, tuple(sizes), kind.elem_type)
         self.result = graph.output[0].name
         self.ops: list[Op] = []
+        version = max((x.version for x in model.opset_import if not x.domain), default=1)
         for node in graph.node:
             attributes = {a.name: _attribute(node, a) for a in node.attribute}
+            if node.op_type == "Resize" and version < 11:
+                node.op_type = "Upsample"
             self._append(node, attributes)
         self._names = len(self.ops)
 
@@ -98,6 +101,11 @@ class Graph:
             self.constants |= dict(zip(node.output, map(np.asarray, results), strict=True))
             return
         outputs = [name for name in node.output if name]
+        if node.op_type == "Split":
+            if len(node.input) < 2 and "split" not in attributes:
+                attributes["num_outputs"] = len(outputs)
+        elif node.op_type != "Dropout":
+            outputs = outputs[:1]  # the others are of training, or places of the largest values
         self.ops.append(Op(node.op_type, list(node.input), outputs, attributes, node.name))
 
     # Questions

@@ -15,6 +15,10 @@ Array = NDArray[Any]
 
 _NUMBERS = ("Resize", "Upsample", "Pad", "Clip", "Pow", "ConstantOfShape")
 """operations that take constants as numbers"""
+_NORMALIZATIONS = (
+    "BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization",
+)  # fmt: skip
+"""operations whose constants are weights, however few"""
 _FEW = 64
 
 
@@ -39,8 +43,10 @@ def nodes_of(graph: Graph) -> tuple[list[Node], dict[str, Array]]:
                 continue
             parameters = WEIGHTED.get(op.op, ())
             if op.op == "PRelu" and place == 1:
-                array = array.reshape(-1)
-            operand = _operand(op, place, array, always=0 < place <= len(parameters))
+                array = _slopes(array)
+                parameters = parameters if array.ndim == 1 else ()
+            always = 0 < place <= len(parameters) or op.op in _NORMALIZATIONS
+            operand = _operand(op, place, array, always=always)
             if isinstance(operand, Weights):
                 key = parameters[place - 1] if 0 < place <= len(parameters) else f"operand{place}"
                 state[f"layers.{name}.{key}"] = array
@@ -53,6 +59,13 @@ def nodes_of(graph: Graph) -> tuple[list[Node], dict[str, Array]]:
         )
     graph.result = names[graph.result]
     return nodes, state
+
+
+def _slopes(array: Array) -> Array:
+    """Slopes of PRelu: ``[1]`` or ``[C]``, or others with at least two dimensions."""
+    lead = (1,) * (4 - array.ndim) + array.shape
+    per_channel = lead == (1, lead[1], 1, 1)
+    return array.reshape(-1) if per_channel else np.atleast_2d(array)
 
 
 def _operand(op: Op, place: int, array: Array, *, always: bool) -> Operand:

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from sr_quant_cli.networks.resizing import resize, upsample
+
 Value = Tensor | NDArray[Any]
 
 
@@ -89,11 +91,17 @@ def _several(combine: Callable[[Any, Any], Any], on_sizes: Callable[..., Any]) -
     return compute
 
 
+def _modulo(a: Any, b: Any, fmod: int = 0) -> Any:
+    return _elementwise(torch.fmod if fmod else lambda a, b: a % b, lambda a, b: a % b)(a, b)
+
+
 def _where(condition: Any, a: Any, b: Any) -> Any:
     if _is_sizes(condition, a, b):
         return np.where(condition.astype(bool), a, b)
     like = next(value for value in (a, b, condition) if isinstance(value, Tensor))
-    return torch.where(condition, _tensor(a, like), _tensor(b, like))
+    if isinstance(condition, np.ndarray):
+        condition = torch.tensor(condition.tolist(), device=like.device)
+    return torch.where(condition.bool(), _tensor(a, like), _tensor(b, like))
 
 
 def _cast(x: Value, to: int, **_: Any) -> Value:
@@ -104,7 +112,7 @@ def _cast(x: Value, to: int, **_: Any) -> Value:
         if to in _WHOLE:
             return x.long() if not x.is_floating_point() else x.trunc()
         return x.float()
-    return np.frompyfunc(_whole if to in _WHOLE else _real, 1, 1)(x) if x.size else x
+    return np.asarray(np.frompyfunc(_whole if to in _WHOLE else _real, 1, 1)(x), dtype=object)
 
 
 _BOOL = 9
@@ -147,15 +155,15 @@ def _slice(x: Value, starts: Any, ends: Any, axes: Any = None, steps: Any = None
     axes = range(len(starts)) if axes is None else _numbers(axes)
     steps = [1] * len(starts) if steps is None else _numbers(steps)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        if isinstance(end, int) and abs(end) > 2**31:
+        if isinstance(end, int) and abs(end) >= 2**31 - 1:
             end = None
         part = [slice(None)] * x.ndim
-        if step > 0:
+        if step > 0 or isinstance(x, np.ndarray):
             part[axis] = slice(start, end, step)
             x = x[tuple(part)]
             continue
         # From the last one on, backwards.
-        if step != -1 or not isinstance(x, Tensor) or start not in (-1, x.shape[axis] - 1):
+        if step != -1 or end is not None or start not in (-1, x.shape[axis] - 1):
             raise ValueError("a slice with a negative step must reverse a whole axis")
         x = x.flip(axis)
     return x
@@ -165,7 +173,15 @@ def _concat(*parts: Value, axis: int) -> Value:
     if _is_sizes(*parts):
         return np.concatenate(parts)
     like = next(part for part in parts if isinstance(part, Tensor))
-    return torch.cat([_tensor(part, like) for part in parts], axis)
+    return torch.cat(
+        [
+            part
+            if isinstance(part, Tensor)
+            else torch.tensor(part.tolist(), dtype=like.dtype, device=like.device)
+            for part in parts
+        ],
+        axis,
+    )
 
 
 def _split(x: Value, sizes: Any = None, axis: int = 0, num_outputs: int = 0, **how: Any) -> Any:
@@ -187,7 +203,9 @@ def _reshape(x: Value, shape: Any, allowzero: int = 0) -> Value:
     return x.reshape(wanted)
 
 
-def _transpose(x: Tensor, perm: Any = None) -> Tensor:
+def _transpose(x: Value, perm: Any = None) -> Value:
+    if isinstance(x, np.ndarray):
+        return x.transpose(perm)
     return x.permute(*(range(x.ndim)[::-1] if perm is None else perm))
 
 
@@ -229,7 +247,7 @@ def _range(start: Any, end: Any, step: Any) -> Value:
 
 
 def _constant_of_shape(shape: Any, value: float = 0.0) -> Tensor:
-    return torch.full(_numbers(shape), float(value))
+    return torch.full(_numbers(shape), value)
 
 
 def _pad(
@@ -240,7 +258,6 @@ def _pad(
     *,
     mode: str = "constant",
     pads: Any = None,
-    **how: Any,
 ) -> Tensor:
     amounts = _numbers(given if pads is None else pads)
     where = list(range(x.ndim)) if axes is None else [a % x.ndim for a in _numbers(axes)]
@@ -254,9 +271,13 @@ def _pad(
     if mode != "constant":
         if len(widths) == 2 and x.ndim == 4:
             widths += [0, 0]
-        return F.pad(x, widths, mode={"reflect": "reflect", "edge": "replicate"}[mode])
-    fill = value.item() if isinstance(value, np.ndarray) else how.get("value", 0.0)
+        return F.pad(x, widths, mode=_PADDINGS[mode])
+    fill = value.item() if isinstance(value, np.ndarray) else value or 0.0
     return F.pad(x, widths, value=float(fill))
+
+
+_PADDINGS = {"reflect": "reflect", "edge": "replicate", "wrap": "circular"}
+"""names in torch of the kinds of padding"""
 
 
 def _depth_to_space(x: Tensor, blocksize: int, mode: str = "DCR") -> Tensor:
@@ -273,60 +294,23 @@ def _space_to_depth(x: Tensor, blocksize: int) -> Tensor:
     return x.transpose(1, 2).reshape(n, c * blocksize**2, h // blocksize, w // blocksize)
 
 
-def _resize(
-    x: Tensor,
-    region: Any = None,
-    scales: Any = None,
-    sizes: Any = None,
-    *,
-    mode: str = "nearest",
-    coordinate_transformation_mode: str = "half_pixel",
-    nearest_mode: str = "round_prefer_floor",
-    cubic_coeff_a: float = -0.75,
-    **how: Any,
-) -> Tensor:
-    given = _numbers(sizes if sizes is not None and np.size(sizes) else scales)
-    if how.get("axes") is not None:
-        by_axis = dict(zip(how["axes"], given, strict=True))
-        given = [by_axis.get(axis, 0) for axis in (2, 3)]
-    given = given[-2:]
-    by_size = sizes is not None and np.size(sizes) > 0
-    target: dict[str, Any] = (
-        {"size": given} if by_size else {"scale_factor": [float(s) for s in given]}
-    )
-    place = coordinate_transformation_mode
-    if mode == "nearest":
-        exact = place in ("half_pixel", "pytorch_half_pixel") and nearest_mode != "floor"
-        # Enlarged by a whole factor, both repeat each pixel.
-        return F.interpolate(x, **target, mode="nearest-exact" if exact else "nearest")
-    names = {"linear": "bilinear", "bilinear": "bilinear", "cubic": "bicubic"}
-    corners = place == "align_corners"
-    if mode not in names or place not in ("half_pixel", "pytorch_half_pixel", "align_corners"):
-        raise ValueError(f"Resize with {mode} and {place} is not known")
-    if mode == "cubic" and cubic_coeff_a != -0.75:
-        raise ValueError(f"Resize: a cubic kernel of {cubic_coeff_a:g} is not known; -0.75 is")
-    antialias = bool(how.get("antialias", 0))
-    return F.interpolate(x, **target, mode=names[mode], align_corners=corners, antialias=antialias)
-
-
-def _upsample(x: Tensor, scales: Any = None, mode: str = "nearest", **how: Any) -> Tensor:
-    given = how.get("scales", scales)
-    place = "asymmetric" if mode == "nearest" else "half_pixel"
-    return _resize(x, None, given, mode=mode, coordinate_transformation_mode=place)
-
-
 # Reductions and norms
 
 
-def _reduce(on_axes: Callable[..., Any]) -> Callable[..., Any]:
+def _reduce(
+    on_axes: Callable[..., Any], on_sizes: Callable[..., Any] | None = None
+) -> Callable[..., Any]:
     def compute(x: Any, given: Any = None, axes: Any = None, keepdims: int = 1, **how: Any) -> Any:
         axes = given if axes is None else axes
-        if isinstance(x, np.ndarray):
-            return np.array(math.prod(x.ravel()) if on_axes is _product else sum(x.ravel()), object)
-        if axes is None and how.get("noop_with_empty_axes"):
+        where = [] if axes is None else [int(axis) for axis in _numbers(axes)]
+        if not where and how.get("noop_with_empty_axes"):
             return x
-        where = list(range(x.ndim)) if axes is None else [int(a) for a in _numbers(axes)]
-        return on_axes(x, where, bool(keepdims))
+        if isinstance(x, np.ndarray):
+            if on_sizes is None or x.ndim > 1:
+                raise ValueError("a reduction of sizes that is not known")
+            reduced = np.array(on_sizes(list(x.ravel())), object)
+            return reduced.reshape([1]) if keepdims and x.ndim else reduced
+        return on_axes(x, where or list(range(x.ndim)), bool(keepdims))
 
     return compute
 
@@ -362,6 +346,8 @@ def _instance_norm(x: Tensor, scale: Tensor, bias: Tensor, epsilon: float = 1e-5
 def _group_norm(
     x: Tensor, scale: Tensor, bias: Tensor, num_groups: int, epsilon: float = 1e-5, **_: Any
 ) -> Tensor:
+    repeats = x.shape[1] // len(scale)  # one for each group, before version 21
+    scale, bias = scale.repeat_interleave(repeats), bias.repeat_interleave(repeats)
     return F.group_norm(x, num_groups, scale, bias, epsilon)
 
 
@@ -394,6 +380,8 @@ def _average_pool(
 
 def _clip(x: Any, low: Any = None, high: Any = None, **how: Any) -> Any:
     bounds = [how.get(key, value) for key, value in (("min", low), ("max", high))]
+    if bounds == [None, None]:
+        return x
     if isinstance(x, np.ndarray):
         return np.clip(x, *bounds)
     return x.clamp(*(None if bound is None else _tensor(bound, x) for bound in bounds))
@@ -404,7 +392,7 @@ def _gemm(
     transA: int = 0, transB: int = 0,  # noqa: N803 - ONNX's names
 ) -> Tensor:  # fmt: skip
     y = alpha * ((a.mT if transA else a) @ (b.mT if transB else b))
-    return y if c is None else y + beta * c
+    return y if c is None else y + beta * _tensor(c, y)
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -427,13 +415,13 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Pad": _pad,
     "DepthToSpace": _depth_to_space,
     "SpaceToDepth": _space_to_depth,
-    "Resize": _resize,
-    "Upsample": _upsample,
+    "Resize": resize,
+    "Upsample": upsample,
     "Add": _elementwise(lambda a, b: a + b),
     "Sub": _elementwise(lambda a, b: a - b),
     "Mul": _elementwise(lambda a, b: a * b),
     "Div": _elementwise(_divide_tensors, _divide),
-    "Mod": _elementwise(lambda a, b: a % b),
+    "Mod": _modulo,
     "Pow": _elementwise(torch.pow, lambda a, b: a**b),
     "Min": _several(_minimum, min),
     "Max": _several(_maximum, max),
@@ -467,11 +455,13 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Softsign": _elementwise(F.softsign),
     "Mish": _elementwise(F.mish),
     "Elu": lambda x, alpha=1.0: F.elu(x, alpha),
-    "Selu": _elementwise(F.selu),
+    "Selu": lambda x, alpha=1.6732632423543772, gamma=1.0507009873554805: gamma * F.elu(x, alpha),
+    "PRelu": lambda x, slope: torch.where(x < 0, slope * x, x),
     "Gelu": lambda x, approximate="none": F.gelu(x, approximate=approximate),
     "Swish": lambda x, alpha=1.0: x * torch.sigmoid(alpha * x),
     "Clip": _clip,
     "Softmax": lambda x, axis=-1: x.softmax(axis),
+    "LpNormalization": lambda x, axis=-1, p=2: F.normalize(x, p, axis),
     "LayerNormalization": _layer_norm,
     "BatchNormalization": _batch_norm,
     "InstanceNormalization": _instance_norm,
@@ -480,13 +470,14 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "GlobalMaxPool": lambda x: x.amax((2, 3), keepdim=True),
     "AveragePool": _average_pool,
     "MaxPool": _max_pool,
+    "ReduceL1": _reduce(lambda x, axes, keep: x.abs().sum(axes, keepdim=keep)),
     "ReduceMean": _reduce(lambda x, axes, keep: x.mean(axes, keepdim=keep)),
-    "ReduceSum": _reduce(lambda x, axes, keep: x.sum(axes, keepdim=keep)),
-    "ReduceMax": _reduce(lambda x, axes, keep: x.amax(axes, keepdim=keep)),
-    "ReduceMin": _reduce(lambda x, axes, keep: x.amin(axes, keepdim=keep)),
+    "ReduceSum": _reduce(lambda x, axes, keep: x.sum(axes, keepdim=keep), sum),
+    "ReduceMax": _reduce(lambda x, axes, keep: x.amax(axes, keepdim=keep), max),
+    "ReduceMin": _reduce(lambda x, axes, keep: x.amin(axes, keepdim=keep), min),
     "ReduceL2": _reduce(lambda x, axes, keep: x.square().sum(axes, keepdim=keep).sqrt()),
     "ReduceSumSquare": _reduce(lambda x, axes, keep: x.square().sum(axes, keepdim=keep)),
-    "ReduceProd": _reduce(_product),
+    "ReduceProd": _reduce(_product, math.prod),
     "Einsum": lambda *values, equation: torch.einsum(equation, *values),
     "Gemm": _gemm,
     "MatMul": lambda a, b: a @ b,

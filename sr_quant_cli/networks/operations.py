@@ -124,11 +124,10 @@ def _linear(node: Node) -> nn.Module:
     return nn.Linear(shape[1], shape[0], bias=node.shape_of(2) is not None)
 
 
-def _prelu(node: Node) -> nn.Module:
+def _prelu(node: Node) -> nn.Module | None:
+    """One slope for all channels, or one for each."""
     shape = node.shape_of(1)
-    if shape is None or len(shape) != 1:
-        raise ValueError(f"{node.name}: PRelu needs one slope for all channels, or one for each")
-    return nn.PReLU(shape[0])
+    return nn.PReLU(shape[0]) if shape is not None and len(shape) == 1 else None
 
 
 def _shuffle(node: Node) -> nn.Module | None:
