@@ -11,8 +11,8 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 FOLDER = Path(__file__).parent
 SOURCES = FOLDER / "source"
@@ -35,8 +35,7 @@ _AVX2 = ("-mavx2", "-mfma")
 _AVX512 = (*_AVX2, "-mavx512f", "-mavx512bw", "-mavx512vl")
 
 
-@dataclass(frozen=True)
-class Unit:
+class Unit(NamedTuple):
     """A source file, and the options that it is compiled with."""
 
     source: str
