@@ -16,6 +16,7 @@ import typer
 from sr_quant_cli.cli.tree import app
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
 from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.checkpoints import ONNX_EXPORT
 from sr_quant_cli.modelfiles.modelfile import save_model
 from tests.helpers import picture, tiny_edsr
 from tests.modelfiles.test_checkpoints import basicsr
@@ -185,6 +186,10 @@ def test_links_lead_somewhere(page):
 
 def test_the_readme_stays_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 124
+
+
+def test_the_page_on_own_networks_has_the_line_that_errors_give():
+    assert f"\n    {ONNX_EXPORT}\n" in (ROOT / "docs/importing.md").read_text(encoding="utf-8")
 
 
 def test_the_pages_with_python_are_run():

@@ -54,7 +54,10 @@ def _load_graph(source: Source) -> "tuple[Network, Header]":
     from sr_quant_cli.modelfiles.card import Card
     from sr_quant_cli.modelfiles.modelfile import header_of
     from sr_quant_cli.modelfiles.onnx_networks import OnnxHints, read_onnx
+    from sr_quant_cli.modelfiles.reading import GRAPH
 
+    if source.path.suffix.lower() != ".onnx":
+        raise UsageError(f"{source.path} is {GRAPH}")
     read = read_onnx(source.path, OnnxHints(scale=source.scale))
     note_source(source.path, "ONNX", read.network.scale, read.assumed)
     return read.network, header_of(read.network, Card(name=source.path.stem, source="ONNX"))

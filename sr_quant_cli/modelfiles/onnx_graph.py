@@ -89,6 +89,8 @@ class Graph:
         if node.op_type not in ("Shape", "Size", *known_operations(), *_SIMPLIFIED):
             near = ", ".join(_nearest(node.op_type))
             more = f"; the nearest that it knows: {near}" if near else ""
+            if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+                more = ": the graph is quantized; import the one it was made from"
             raise UsageError(f"srq does not know the operation {node.op_type}{more}")
         if all(name in self.constants for name in node.input if name):
             given = {name: self.constants[name] for name in node.input if name}

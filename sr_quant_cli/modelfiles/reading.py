@@ -32,8 +32,8 @@ PREFIXES = re.compile(r"^(?:(?:module|model|net|netG|_orig_mod)\.)+")
 """Prefixes that wrappers of a network add to the names of its tensors."""
 
 READS = (
-    "srq reads its own model files and PyTorch's checkpoints (.pt, .pth, .ckpt, .safetensors); "
-    "srq upscale and srq eval run .onnx and OpenVINO's .xml, too"
+    "srq reads its own model files, PyTorch's checkpoints (.pt, .pth, .ckpt, .safetensors) and .onnx; "
+    "srq upscale and srq eval run OpenVINO's .xml, too"
 )
 
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")
@@ -48,9 +48,10 @@ _MAGIC = {
 }
 """Kinds of files by their first bytes."""
 _TFLITE = "a TensorFlow Lite graph; convert it to ONNX"
-_GRAPH = "a graph, for srq upscale and srq eval; here, name the model that it was made from"
+GRAPH = "a graph, for srq upscale and srq eval; here, name the model that it was made from"
+"""What a graph file is that cannot be read as a network."""
 _SUFFIXES = {
-    ".onnx": _GRAPH,
+    ".onnx": GRAPH,
     ".tflite": _TFLITE,
     ".pb": "a TensorFlow graph; convert it to ONNX",
     ".mlmodel": "a network of Core ML; convert it to ONNX",
