@@ -4,6 +4,7 @@ Scale, smallest size and reach follow from runs on parts of a photograph; the ra
 from flat pictures, which a super-resolution network gives back as they are.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -159,12 +160,17 @@ class Probe:
         # Where an inner picture shrinks to one pixel, graphs would be made for this size alone.
         largest = round_up(96, multiple)
         usual = self._thin(largest, largest) or set()
-        for side in range(round_up(2, multiple), largest, multiple):
+
+        def takes(side: int) -> bool:
             thin = self._thin(side, side)
-            if thin is not None and self._takes(side, largest) and thin <= usual:
-                takes_one = side == 2 and self._takes(1, 1) and self._takes(1, largest)
-                return multiple, 1 if takes_one else side
-        return multiple, largest
+            return thin is not None and self._takes(side, largest) and thin <= usual
+
+        sides = range(round_up(2, multiple), largest, multiple)
+        if not takes(sides[0]):
+            place = bisect_left(sides, True, lo=1, key=takes)
+            return multiple, sides[place] if place < len(sides) else largest
+        takes_one = sides[0] == 2 and self._takes(1, 1) and self._takes(1, largest)
+        return multiple, 1 if takes_one else sides[0]
 
     def _ranges(self, hints: OnnxHints, side: int) -> tuple[Range, Range, int]:
         """Ranges of input and output in which flat pictures stay as they are, and the scale."""
@@ -189,7 +195,8 @@ class Probe:
                 error = float((back - flat[:, :, 0, 0]).abs().mean())
                 if given != out:
                     error *= 1.5  # ranges mostly are the same
-                if best is None or error < best[0]:
+                # The first is the most common: of others, flat pictures must tell clearly.
+                if best is None or 4 * error < best[0]:
                     best = error, given, out, scale
         assert best is not None
         error, given, out, scale = best

@@ -317,25 +317,31 @@ def _spelled_shuffle(graph: Graph) -> bool:
             [0, 3, 4, 1, 5, 2],
         ):
             continue
-        before = makers.get(op.inputs[0])
-        behind = [other for other in graph.ops if op.outputs[0] in other.inputs]
-        if (
-            before is None
-            or before.op != "Reshape"
-            or len(behind) != 1
-            or behind[0].op != "Reshape"
-        ):
+        before, end = makers.get(op.inputs[0]), _only_reader(graph, op)
+        if before is None or before.op != "Reshape" or read[before.outputs[0]] != 1:
             continue
-        shape = graph.constant(before.inputs[1])
-        if shape is None or read[before.outputs[0]] != 1:
+        shape, source = graph.constant(before.inputs[1]), before.inputs[0]
+        spread = makers.get(source)
+        if spread is not None and spread.op == "Unsqueeze":
+            # Before version 11 of ONNX, torch keeps six dimensions up to a last operation.
+            source = spread.inputs[0]
+            while end is not None and end.op == "Reshape":
+                end = _only_reader(graph, end)
+        if shape is None or end is None or end.op not in ("Reshape", "Squeeze"):
             continue
         columns_first = op.attributes["perm"][1] == 1
         block = int(shape[2 if columns_first else 1])
-        behind[0].op, behind[0].inputs = "DepthToSpace", before.inputs[:1]
-        behind[0].attributes = {"blocksize": block, "mode": "CRD" if columns_first else "DCR"}
+        end.op, end.inputs = "DepthToSpace", [source]
+        end.attributes = {"blocksize": block, "mode": "CRD" if columns_first else "DCR"}
         graph.without_unused()
         return True
     return False
+
+
+def _only_reader(graph: Graph, op: Op) -> Op | None:
+    """The operation that alone reads the result of another one; None: it is not alone."""
+    readers = [other for other in graph.ops if op.outputs[0] in other.inputs]
+    return readers[0] if len(readers) == 1 and graph.result != op.outputs[0] else None
 
 
 _STEPS: tuple[Step, ...] = (

@@ -246,8 +246,11 @@ def _range(start: Any, end: Any, step: Any) -> Value:
     return torch.arange(first, last, by)
 
 
-def _constant_of_shape(shape: Any, value: float = 0.0) -> Tensor:
-    return torch.full(_numbers(shape), value)
+def _constant_of_shape(shape: Any, value: float = 0.0) -> Value:
+    sides = _numbers(shape)
+    if isinstance(value, int) and len(sides) == 1 and isinstance(sides[0], int):
+        return np.full(sides, value, dtype=object)  # part of sizes
+    return torch.full(sides, value)
 
 
 def _pad(

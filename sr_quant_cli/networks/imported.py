@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from sr_quant_cli.errors import first_line
 from sr_quant_cli.networks.anatomy import Anatomy
@@ -165,7 +165,7 @@ class Imported(Network):
 
     def core(self, x: Tensor) -> Tensor:
         """Run the nodes: input of the graph -> its output, in its own range, ``[N, C, H, W]``."""
-        if self.config.single and len(x) > 1:
+        if self.config.single and not isinstance(x, fx.Proxy) and len(x) > 1:
             return torch.cat([self.core(picture) for picture in torch.split(x, 1)])
         x = x.permute(0, 2, 3, 1) if self.config.channels_last else x
         y: Tensor = run(self.config, self.layers, x, self.tensors)[self.config.result]

@@ -102,7 +102,7 @@ def upsample(x: Tensor, scales: Any = None, *, mode: str = "nearest") -> Tensor:
 
 def _positions(size: Any, out: Any, scale: Any, place: str) -> Tensor:
     """Positions of the output's pixels in the input, ``[out]``."""
-    at = torch.arange(out, dtype=torch.float64)
+    at: Tensor = torch.arange(out, dtype=torch.float64)
     if place == "align_corners":
         at = at * ((size - 1) / max(out - 1, 1))
     else:

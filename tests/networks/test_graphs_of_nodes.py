@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from tests.nodes import PICTURE, agree, number, rng, values, whole
+
+ZERO = numpy_helper.from_array(whole(0))
 
 GRAPHS = {
     "split into equal parts": (
@@ -129,7 +131,12 @@ GRAPHS = {
             ("Mod", ["w", "eight"], ["m"], {}),
             ("Sub", ["eight", "m"], ["d"], {}),
             ("Unsqueeze", ["d", "axes"], ["u"], {}),
-            ("Concat", ["zero", "u", "zero", "zero", "zeros"], ["pads"], {"axis": 0}),
+            ("Concat", ["zero", "u", "zero", "zero"], ["four"], {"axis": 0}),
+            ("Shape", ["four"], ["given"], {}),
+            ("Gather", ["given", "axes"], ["count"], {"axis": 0}),
+            ("Sub", ["eight", "count"], ["missing"], {}),
+            ("ConstantOfShape", ["missing"], ["zeros"], {"value": ZERO}),
+            ("Concat", ["four", "zeros"], ["pads"], {"axis": 0}),
             ("Reshape", ["pads", "pairs"], ["p"], {}),
             ("Slice", ["p", "minus", "first", "axes", "minus"], ["r"], {}),
             ("Transpose", ["r"], ["t"], {"perm": [1, 0]}),
@@ -142,7 +149,6 @@ GRAPHS = {
             "eight": np.array(8),
             "axes": whole(0),
             "zero": whole(0),
-            "zeros": whole(0, 0, 0, 0),
             "pairs": whole(-1, 2),
             "minus": whole(-1),
             "first": whole(-(2**63)),
