@@ -17,14 +17,15 @@ PATCHES = ("--patchwise", "--patch", 12, "--step", 10)
 @pytest.fixture
 def dynamic_model(monkeypatch, tiny_model):
     """A path that opens as a network whose bits follow the picture."""
-    from sr_quant_cli.inference import graph_cache, opening
+    from sr_quant_cli.inference import graph_cache
+    from sr_quant_cli.modelfiles import loading
 
     network = dynamic_edsr()
     loaded = network, header_of(network, Card(name="moving"))
-    usual = opening.load
+    usual = loading.load
     path = tiny_model.with_name("moving.safetensors")
     path.write_bytes(tiny_model.read_bytes())
-    for module in (graph_cache, opening):
+    for module in (graph_cache, loading):
         monkeypatch.setattr(
             module, "load", lambda s, *given: loaded if s.path == path else usual(s, *given)
         )
