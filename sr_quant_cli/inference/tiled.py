@@ -18,13 +18,14 @@ from sr_quant_cli.inference.upscaler import (
     ReadRegion,
     Upscaler,
     area_of,
+    checked,
     empty_band,
     ensemble,
     kept,
     run_batch,
 )
 from sr_quant_cli.records import record
-from sr_quant_cli.runtimes.base import ModelTraits, PatchRuntime, Runtime
+from sr_quant_cli.runtimes.base import ModelTraits, PatchRuntime, Pixels, Runtime
 from sr_quant_cli.system.reporting import note, warn
 
 if TYPE_CHECKING:
@@ -290,7 +291,7 @@ class TiledUpscaler(Upscaler):
         runtime = picture.runtime
         lr = picture.tile(rows, columns)
         if lr.dtype == np.uint8 and len(self._symmetries) == 1:
-            part: Levels = kept(runtime(lr), rows, columns, self)  # type: ignore[arg-type]
+            part = self._inside(runtime, lr, rows, columns)  # type: ignore[arg-type]
         else:
             turned = partial(self._turned, picture, lr, rows, columns)
             mean = ensemble(self._symmetries, turned)
@@ -300,6 +301,14 @@ class TiledUpscaler(Upscaler):
         bits = runtime.latest_bits()
         picture.on_tile(TileResult(rows, columns, None if bits is None else bits[0]))
         return part
+
+    def _inside(self, runtime: Runtime, lr: Pixels, rows: Span, columns: Span) -> Levels:
+        """Enlarge the pixels of a tile, ``lr``, and return the part that is kept."""
+        inside = [slice(s.first - s.start, s.last - s.start) for s in (rows, columns)]
+        part = runtime.part(lr, *inside)
+        if part is None:
+            return kept(runtime(lr), rows, columns, self)
+        return checked(part, rows.last - rows.first, columns.last - columns.first, self)
 
     def _turned(
         self, picture: _Picture, lr: Levels, rows: Span, columns: Span, symmetry: Symmetry

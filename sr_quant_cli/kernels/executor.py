@@ -30,10 +30,12 @@ from sr_quant_cli.kernels.program import (
     Mix,
     Place,
     Program,
+    Range,
     Recode,
     Shuffle,
     Step,
     last_uses,
+    needed_ranges,
 )
 from sr_quant_cli.records import record
 
@@ -66,10 +68,10 @@ class _Picture:
         length = (self.height + 2 * self.pad) * self.row + _SLACK * self.channels
         return -(-length // LINE) * LINE
 
-    def at(self, channel: int = 0) -> c.CPlace:
-        """Find a channel of the first pixel inside the border."""
-        inside = self.address + self.pad * (self.row + self.channels)
-        return c.CPlace(inside + channel, self.row, self.channels)
+    def at(self, row: int, column: int, channel: int = 0) -> c.CPlace:
+        """Find a channel of a pixel."""
+        before = (self.pad + row) * self.row + (self.pad + column) * self.channels
+        return c.CPlace(self.address + before + channel, self.row, self.channels)
 
 
 @dataclass
@@ -78,13 +80,15 @@ class _Plan:
 
     Attributes
     ----------
+    top, left
+        First row and column of the input that are read.
     kept
         What the steps point at.
     """
 
     steps: "ctypes.Array[c.CStep]"
-    height: int
-    width: int
+    top: int
+    left: int
     kept: list[Any] = field(default_factory=list)
 
 
@@ -119,7 +123,7 @@ class Executor:
         self._scratch = [aligned(self._library.srq_scratch(inputs)) for _ in range(threads)]
         self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
         self._arena = aligned(0)
-        self._plans: dict[tuple[int, int], _Plan] = {}
+        self._plans: dict[tuple[tuple[int, int], tuple[Range, Range]], _Plan] = {}
         self._lock = Lock()
 
     @property
@@ -131,8 +135,12 @@ class Executor:
         """Count the convolutions that run by Winograd's algorithm."""
         return sum(packed.winograd for packed in self._packed.values())
 
-    def __call__(self, lr: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Enlarge uint8 ``[h, w, 3]`` to uint8 ``[sh, sw, 3]``.
+    def __call__(
+        self, lr: NDArray[np.uint8], rows: slice = slice(None), columns: slice = slice(None)
+    ) -> NDArray[np.uint8]:
+        """Enlarge uint8 ``lr[rows, columns]``, ``[h, w, 3]``, to uint8 ``[sh, sw, 3]``.
+
+        The pixels of ``lr`` around it count, but each step computes only what the result needs.
 
         Raises
         ------
@@ -140,18 +148,22 @@ class Executor:
             There is not enough memory for the picture.
         """
         program = self.program
+        keep = [
+            Range(*along.indices(length)[:2]).moved(program.surround)
+            for along, length in zip((rows, columns), lr.shape[:2], strict=True)
+        ]
         for axis in (0, 1) if program.surround else ():
             lr = lr.take(mirrored(lr.shape[axis], program.surround), axis)
         lr = np.ascontiguousarray(lr)
         with self._lock:
-            plan = self._plan(*lr.shape[:2])
-            result = np.empty((plan.height, plan.width, 3), np.uint8)
-            plan.steps[0].in_ = c.CPlace(lr.ctypes.data, lr.strides[0], 3)
+            plan = self._plan((lr.shape[0], lr.shape[1]), (keep[0], keep[1]))
+            size = (program.scale * along.length for along in keep)
+            result = np.empty((*size, 3), np.uint8)
+            first = lr[plan.top :, plan.left :]
+            plan.steps[0].in_ = c.CPlace(first.ctypes.data, lr.strides[0], 3)
             plan.steps[len(plan.steps) - 1].out = c.CPlace(result.ctypes.data, result.strides[0], 3)
             self._execute(plan)
-        crop = program.scale * program.surround
-        inside = result[crop : len(result) - crop, crop : result.shape[1] - crop]
-        return np.ascontiguousarray(inside)
+        return result
 
     def _execute(self, plan: _Plan) -> None:
         """Run the steps in all threads, this one being the first."""
@@ -182,11 +194,11 @@ class Executor:
             for other in others:
                 other.result()
 
-    def _plan(self, height: int, width: int) -> _Plan:
+    def _plan(self, lengths: tuple[int, int], keep: tuple[Range, Range]) -> _Plan:
         """Lay out the pictures in memory and prepare the steps."""
-        if plan := self._plans.get((height, width)):
+        if plan := self._plans.get((lengths, keep)):
             return plan
-        pictures, size = self._layout(height, width)
+        pictures, size = self._layout(*lengths)
         if size > len(self._arena):
             self._plans.clear()
             self._arena = aligned(0)  # so that both are not there at the same time
@@ -198,11 +210,14 @@ class Executor:
             name: replace(picture, address=first + picture.address)
             for name, picture in pictures.items()
         }
-        scale = self.program.output.enlargement
-        plan = _Plan((c.CStep * len(self._steps))(), scale * height, scale * width)
-        for step, raw in zip(self._steps, plan.steps, strict=True):
-            self._fill(raw, step, there, (height, width), plan.kept)
-        self._plans[height, width] = plan
+        tall, wide = (
+            needed_ranges(self._steps, length, along)
+            for length, along in zip(lengths, keep, strict=True)
+        )
+        plan = _Plan((c.CStep * len(self._steps))(), tall[0].start, wide[0].start)
+        for step, raw, rows, columns in zip(self._steps, plan.steps, tall, wide, strict=True):
+            self._fill(raw, step, there, (rows, columns), plan.kept)
+        self._plans[lengths, keep] = plan
         return plan
 
     def _layout(self, height: int, width: int) -> tuple[dict[str, _Picture], int]:
@@ -239,25 +254,28 @@ class Executor:
         raw: c.CStep,
         step: Step,
         pictures: dict[str, _Picture],
-        size: tuple[int, int],
+        ranges: tuple[Range, Range],
         kept: list[Any],
     ) -> None:
-        """Write a step as the library reads it."""
+        """Write a step on a part of its input as the library reads it."""
+        enlargement = step.source.codes.enlargement
 
         def at(place: Place) -> c.CPlace:
             if place.codes.name not in pictures:  # those of the caller
                 return c.CPlace()
-            return pictures[place.codes.name].at(place.first)
+            factor = place.codes.enlargement // enlargement
+            row, column = (along.start * factor for along in ranges)
+            return pictures[place.codes.name].at(row, column, place.first)
 
-        enlargement = step.source.codes.enlargement
-        raw.height, raw.width = (enlargement * length for length in size)
+        raw.height, raw.width = (along.length for along in ranges)
         raw.in_, raw.out = at(step.source), at(step.target)
         for border, place in zip(raw.borders, step.targets, strict=False):
             if picture := pictures.get(place.codes.name):
-                border.picture, border.pad = picture.at(), picture.pad
-                border.height, border.width = picture.height, picture.width
+                border.picture, border.pad = at(Place(place.codes)), picture.pad
                 border.zero = place.codes.zero
                 border.factor = place.codes.enlargement // enlargement
+                border.height = border.factor * raw.height
+                border.width = border.factor * raw.width
         match step:
             case Convolution():
                 raw.kind = c.CONVOLUTION
@@ -394,7 +412,7 @@ def _prepared(program: Program) -> tuple[list[Step], frozenset[Step]]:
         steps.append(step)
     result = Place(replace(program.output, name=_RESULT))
     end = steps[-1]
-    if isinstance(end, Shuffle | Mix) and end.target == Place(program.output):
+    if isinstance(end, Shuffle) and end.target == Place(program.output):
         steps[-1] = replace(end, target=result)
         together = [steps[-1] if step is end else step for step in together]
     else:

@@ -210,6 +210,63 @@ def last_uses(steps: Sequence[Step]) -> dict[str, int]:
     }
 
 
+@record
+class Range:
+    """Rows, or columns, of a picture."""
+
+    start: int
+    stop: int
+
+    @property
+    def length(self) -> int:
+        """Number of rows or columns."""
+        return self.stop - self.start
+
+    def moved(self, by: int) -> "Range":
+        """The range ``by`` pixels later."""
+        return Range(self.start + by, self.stop + by)
+
+
+def needed_ranges(steps: Sequence[Step], length: int, keep: Range) -> list[Range]:
+    """Rows that each step must compute, in rows of its source; or columns.
+
+    Parameters
+    ----------
+    length
+        Rows of the picture that goes in.
+    keep
+        Rows of it whose enlargement is wanted from the last step.
+    """
+    needed: dict[str, Range] = {}
+
+    def need(codes: Codes, start: int, stop: int) -> None:
+        before = needed.get(codes.name, Range(start, stop))
+        start, stop = max(min(start, before.start), 0), max(stop, before.stop)
+        needed[codes.name] = Range(start, min(stop, length * codes.enlargement))
+
+    end = steps[-1].target.codes
+    need(end, keep.start * end.enlargement, keep.stop * end.enlargement)
+    ranges: list[Range] = []
+    for step in reversed(steps):
+        enlargement = step.source.codes.enlargement
+        factor = step.target.codes.enlargement // enlargement
+        made = [needed[place.codes.name] for place in step.targets if place.codes.name in needed]
+        start = min((part.start for part in made), default=0) // factor
+        stop = -(-max((part.stop for part in made), default=0) // factor)
+        reach = 0
+        match step:
+            case Convolution():
+                reach = step.weights.shape[2] // 2
+            case Mix():  # repeats the last pixels of what it reads: those of the picture
+                start, stop = 0, enlargement * length
+        ranges.append(Range(start, stop))
+        for place in step.sources:
+            times = place.codes.enlargement // enlargement
+            grown = reach if place is step.source else 0
+            need(place.codes, times * start - grown, times * stop + grown)
+    return ranges[::-1]
+
+
 @unique_record
 class Program:
     """Steps from a picture to a larger one.

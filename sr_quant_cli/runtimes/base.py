@@ -112,6 +112,16 @@ class Runtime(ABC):
             The picture is too large for the memory.
         """
 
+    def part(self, lr: Pixels, rows: slice, columns: slice) -> Pixels | None:
+        """Enlarge ``lr[rows, columns]`` as a part of ``lr``; None: whole pictures are as fast.
+
+        Raises
+        ------
+        OutOfMemoryError
+            The picture is too large for the memory.
+        """
+        return None
+
     @abstractmethod
     def floats(self, lr: Floats) -> Floats:
         """Float32 ``[N, h, w, 3]``, 0..1 -> float32 ``[N, sh, sw, 3]``, not clipped.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sr_quant_cli.kernels.executor import Executor
 from sr_quant_cli.kernels.library import PORTABLE, kernels, missing, peak
 from sr_quant_cli.kernels.program import Convolution, Program
-from sr_quant_cli.runtimes.base import GraphRuntime, Kernels
+from sr_quant_cli.runtimes.base import GraphRuntime, Kernels, Pixels
 from sr_quant_cli.system.choices import Precision
 from sr_quant_cli.system.processes import cores
 
@@ -50,6 +50,13 @@ class ProgramRuntime(GraphRuntime):
             return [self._executor(batch[0])[None]]
         except MemoryError as error:
             raise self.refused(batch, error) from error
+
+    def part(self, lr: Pixels, rows: slice, columns: slice) -> Pixels:
+        """Enlarge a part of a picture, and compute no more than it needs."""
+        try:
+            return self._executor(lr, rows, columns)
+        except MemoryError as error:
+            raise self.refused(lr[None], error) from error
 
     def kernels(self) -> Kernels:
         """Count the convolutions, all of which run on integers."""

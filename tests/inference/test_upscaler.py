@@ -192,5 +192,8 @@ class _Same:
     def __call__(self, lr):
         return lr
 
+    def part(self, lr, rows, columns):
+        return None
+
     def latest_bits(self):
         return None

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from sr_quant_cli.kernels.executor import Executor
 from sr_quant_cli.kernels.program import (
     Add,
     AddByTable,
@@ -66,3 +67,17 @@ def every_step():
     )
     tables = rng.integers(0, 256, (3, 256), np.uint8)
     return Program(2, 1, tables, lr, steps, enlarged)
+
+
+def check_parts(program):
+    """Parts of a picture are the same whether they are made alone or with all of it."""
+    lr = np.random.default_rng(4).integers(0, 256, (41, 52, 3), np.uint8)
+    scale = program.scale
+    for threads in (1, 2):
+        enlarge = Executor(program, threads)
+        whole = enlarge(lr)
+        assert whole.shape == (41 * scale, 52 * scale, 3)
+        for top, bottom, left, right in ((0, 20, 31, 52), (17, 24, 20, 33), (40, 41, 0, 52)):
+            part = enlarge(lr, slice(top, bottom), slice(left, right))
+            wanted = whole[scale * top : scale * bottom, scale * left : scale * right]
+            assert np.array_equal(part, wanted)

@@ -11,7 +11,7 @@ from sr_quant_cli.errors import UnsupportedGraphError
 from sr_quant_cli.kernels import library as kernels
 from sr_quant_cli.kernels.executor import Executor, mirrored
 from sr_quant_cli.kernels.from_graph import UnsupportedError, compile_graph
-from sr_quant_cli.kernels.program import Add, Convolution
+from sr_quant_cli.kernels.program import Add, Convolution, Range, needed_ranges
 from sr_quant_cli.kernels.program_file import load_program
 from sr_quant_cli.lowering.deploy import deploy
 from sr_quant_cli.lowering.graph import save_graph
@@ -19,6 +19,7 @@ from sr_quant_cli.networks.layers import around
 from sr_quant_cli.runtimes.registry import get_runtime
 from sr_quant_cli.system.files import cache_dir
 from tests.helpers import picture
+from tests.kernels.programs import check_parts
 from tests.lowered import quantize
 from tests.tiny import network_config
 
@@ -81,6 +82,22 @@ def test_the_picture_depends_neither_on_threads_nor_on_what_ran_before():
     for _ in range(2):
         assert np.array_equal(three(large), wanted[1])
         assert np.array_equal(three(small), wanted[0])
+
+
+@pytest.mark.parametrize("name", ["edsr", "rdn", "carn"])
+def test_a_part_is_that_of_the_whole_picture(name):
+    check_parts(compile_graph(graph(name)))
+
+
+def test_steps_compute_only_what_a_part_needs():
+    steps = compile_graph(graph("edsr")).steps
+    ranges = needed_ranges(steps, 100, Range(40, 50))
+    assert ranges[-1].length == 10 * steps[-1].source.codes.enlargement
+    windows = sum(isinstance(step, Convolution) for step in steps)
+    assert 10 + windows <= ranges[0].length <= 10 + 2 * windows
+    whole = needed_ranges(steps, 100, Range(0, 100))
+    for step, part in zip(steps, whole, strict=True):
+        assert part == Range(0, 100 * step.source.codes.enlargement)
 
 
 def test_residual_sums_are_part_of_the_convolutions_before():

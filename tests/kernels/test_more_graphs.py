@@ -18,6 +18,7 @@ from sr_quant_cli.kernels.program import AddByTable, Convolution, Mix, Recode
 from sr_quant_cli.lowering.deploy import deploy
 from sr_quant_cli.networks.folding import fold
 from tests.helpers import picture
+from tests.kernels.programs import check_parts
 from tests.lowered import quantize
 from tests.tiny import network_config
 
@@ -72,6 +73,11 @@ def test_networks_give_the_picture_of_the_graph(monkeypatch, isa, name):
 def test_parts_of_any_number_of_channels_are_concatenated(name):
     model = graph(name, "", "minmax")
     compare(model, Executor(compile_graph(model), 2))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_part_is_that_of_the_whole_picture(name):
+    check_parts(compile_graph(graph(*NETWORKS[name])))
 
 
 def test_the_picture_does_not_depend_on_threads():
