@@ -27,6 +27,7 @@ RUN = [
     "README.md",
     *(f"docs/{topic}.md" for topic in ("upscaling", "measuring", "quantizing", "training")),
     "docs/deploying.md",
+    "docs/importing.md",
 ]
 """Pages that are run from top to bottom, each in its own folder."""
 
@@ -63,7 +64,10 @@ SHORTER = {
     ("srq", "compare"): "--runtime torch",
     ("srq", "bench"): "small.safetensors --size 16x16 --runs 1",
     ("srq", "export"): "small.safetensors",
+    ("srq", "quantize", "span.safetensors"): f"{_CALIBRATED} --set calibration.mix=false",
     ("srq", "export", "mine.safetensors"): "",
+    ("srq", "export", "runs/span-w8a8"): "",
+    ("srq", "import"): "--input-range 0..1",
 }
 """Options that shorten commands, by their beginnings; the longest match counts."""
 
@@ -225,6 +229,8 @@ def desk(tmp_path, monkeypatch, srq):
     save_model(Path("small.safetensors"), tiny_edsr(4), Card(name="small"))
     shutil.copy("small.safetensors", "mine.safetensors")
     assert srq("export", "small.safetensors", "-o", "mine.onnx")[0] == 0
+    for name in ("net.onnx", "span.onnx"):
+        shutil.copy("mine.onnx", name)
     torch.save(basicsr(tiny_edsr(4)), "edsr.pth")
     return tmp_path
 

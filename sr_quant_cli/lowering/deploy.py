@@ -112,6 +112,7 @@ def deploy(
         layers = sum(site.on_integers for site in products)
         all_integer = (
             layers == len(products)
+            and network.on_codes
             and not any(isinstance(module, _FLOAT_LAYERS) for module in lowered.modules())
             and spec.passes_codes
             and network.depth == "full"

@@ -45,6 +45,11 @@ _SCALED = ("Relu", "LeakyRelu", "PRelu")
 """activations that commute with a positive factor for each channel"""
 
 _ELEMENTWISE = ("Relu", "Identity", "Add", "Sub", "Mul", "Div")
+_ON_CODES = (
+    "Conv", "ConvTranspose", "Relu", "LeakyRelu", "PRelu", "Add", "Concat", "Split", "DepthToSpace",
+    "Identity",
+)  # fmt: skip
+"""operations for which the values that they read are quantized"""
 _BODY = ("block_first", "block", "fusion", "body_last", "linear")
 """kinds of layers in the body"""
 
@@ -157,7 +162,13 @@ class Anatomy:
     @property
     def long_skip(self) -> Block | None:
         """The addition that bridges more than half of the layers; None: there is none."""
-        count = sum(node.op in LAYERS for node in self.nodes)
+        count = sum(
+            node.op in LAYERS
+            and self._behind[node.name]
+            and bool(self._before[node.values[0]])
+            and node.values[0] not in self._enlarged
+            for node in self.nodes
+        )
         widest = max(self.blocks, key=lambda block: len(block.layers), default=None)
         return widest if widest is not None and 2 * len(widest.layers) > count else None
 
@@ -242,6 +253,15 @@ class Anatomy:
         return all(value in self._channels for value in node.values)
 
     # What a network tells srq
+
+    @property
+    def on_codes(self) -> bool:
+        """True if all values between layers are codes once the network is quantized."""
+        between = (
+            node for node in self.nodes if self._behind[node.name] and self._before[node.gives[0]]
+        )
+        tails = sum(kind == "tail" for kind in self._kinds.values())
+        return tails == 1 and all(node.op in _ON_CODES for node in between)
 
     def sites(self) -> list[Site]:
         """Sites in the order of computation; paths are those of ``Imported``."""

@@ -98,6 +98,11 @@ class Network(nn.Module):
         return 1
 
     @property
+    def on_codes(self) -> bool:
+        """True if all values between layers are codes once every site is quantized."""
+        return True
+
+    @property
     def sees_everything(self) -> bool:
         """True if output pixels depend on the whole picture: tiles then change the result."""
         return False

@@ -143,6 +143,11 @@ class Imported(Network):
         return self.config.least
 
     @property
+    def on_codes(self) -> bool:
+        """True if nothing between its layers has to be in float."""
+        return self.anatomy.on_codes
+
+    @property
     def sees_everything(self) -> bool:
         """True if every output pixel depends on the whole picture."""
         return self.config.whole
