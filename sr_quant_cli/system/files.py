@@ -1,5 +1,6 @@
 """Atomic files: written into a temporary folder, flushed to disk, and moved into place."""
 
+import errno
 import json
 import math
 import os
@@ -236,8 +237,8 @@ def _locked_folder(parent: Path) -> tuple[Path, Callable[[], object]]:
         folder = Path(tempfile.mkdtemp(dir=parent, prefix=_PREFIX))
         try:
             return folder, _lock(folder / _LOCK)
-        except FileNotFoundError:  # another process has just removed it as a leftover
-            continue
+        except (FileNotFoundError, BlockingIOError, TimeoutError):
+            continue  # another process removes it as a leftover
         except OSError:  # a file system without locks, where no process removes leftovers
             return folder, lambda: None
 
@@ -248,7 +249,7 @@ def _lock(path: Path) -> Callable[[], object]:
     Raises
     ------
     OSError
-        Another process has locked it, or the file system has no locks.
+        Another process has locked or removed it, or the file system has no locks.
     """
     if fcntl is None:
         from filelock import FileLock
@@ -259,6 +260,8 @@ def _lock(path: Path) -> Callable[[], object]:
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.fstat(handle).st_nlink:
+            raise FileNotFoundError(errno.ENOENT, "was removed before it was locked", str(path))
     except OSError:
         os.close(handle)
         raise

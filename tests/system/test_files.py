@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
 from sr_quant_cli import __version__
 from sr_quant_cli.errors import FailedError, UsageError
@@ -141,6 +142,19 @@ def test_sweeping_leaves_writers_of_this_process_alone(tmp_path):
         stop.set()
         sweeper.join()
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.skipif(files.fcntl is None, reason="locks of filelock are the only ones here")
+def test_locks_are_those_of_filelock(tmp_path, monkeypatch):
+    """Other systems, and other versions of srq, lock the folder by filelock."""
+    with files.scratch(tmp_path) as folder, pytest.raises(Timeout):
+        FileLock(folder / "srq.lock", timeout=0).acquire()
+    monkeypatch.setattr(files, "fcntl", None)
+    with files.scratch(tmp_path) as folder:
+        monkeypatch.undo()
+        files.sweep(tmp_path)
+        assert folder.is_dir()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_scratch_folder_is_private_and_goes(tmp_path):
