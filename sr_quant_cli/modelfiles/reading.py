@@ -100,7 +100,7 @@ def describe_file(path: Path) -> str:
     if text.startswith((b"<!doctype html", b"<html")):
         return "an HTML page, perhaps in the place of a download"
     if path.suffix.lower() == ".xml" and b"<net" in text:
-        return _GRAPH
+        return GRAPH
     if text.isascii() and text.replace(b"\n", b"").decode("ascii").isprintable():
         return "a text file"
     return _SUFFIXES.get(path.suffix.lower(), "")
@@ -135,7 +135,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UsageError(f"no such checkpoint: {path}")
     if what := describe_file(path):
-        raise UnknownCheckpointError(f"{path} is {what}" + (what != _GRAPH) * f". {READS}")
+        raise UnknownCheckpointError(f"{path} is {what}" + (what != GRAPH) * f". {READS}")
     state = _unwrapped(_load(path))
     tensors: dict[str, Tensor] = {}
     values = 0
