@@ -1,6 +1,5 @@
 """``srq import``: a checkpoint of another project as a model file of srq."""
 
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from sr_quant_cli.modelfiles.named import identify
 from sr_quant_cli.modelfiles.onnx_networks import OnnxHints, read_onnx
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.imported import Imported
-from sr_quant_cli.quant.sites import has_weight
 from sr_quant_cli.runtimes.torch import TorchRuntime
 from sr_quant_cli.system.files import check_outputs
 from sr_quant_cli.system.reporting import note, result, warn
@@ -101,7 +99,7 @@ def import_model(request: ImportRequest) -> ImportedModel:
     described = f"{network.config.name} x{network.scale} {method}".rstrip()
     result(f"{checkpoint} ({source}) -> {path}  {described}")
     if isinstance(network, Imported):
-        note(_found(network))
+        note(network.summary)
     if assumed:
         note(f"assumed: {', '.join(assumed)}")
     psnr, bicubic = beside_bicubic(TorchRuntime(network, torch.device("cpu")), network.scale)
@@ -139,23 +137,3 @@ def _read(request: ImportRequest) -> tuple[Network, str, tuple[str, ...], tuple[
         if getattr(onnx_hints, name) is not None:
             raise UsageError("only for ONNX files", field=name)
     return import_checkpoint(checkpoint, request.hints)
-
-
-def _found(network: Imported) -> str:
-    """Say what was found in a graph."""
-    config, kinds = network.config, Counter(site.kind for site in network.sites())
-    layers = sum(kinds[kind] for kind in kinds if has_weight(kind))
-    blocks = len(network.anatomy.inner_blocks)
-    seen = f"sees {config.radius} pixels on each side"
-    if config.whole:
-        seen = "sees the whole picture, so tiles change the result a little"
-    least = f", at least {config.least}x{config.least} pixels" if config.least > 1 else ""
-    multiple = f", in multiples of {config.multiple}" if config.multiple > 1 else ""
-    low, high = config.input_range
-    colours = {"full_luma": "luma (0..255)", "luma": "luma (16..235)"}.get(
-        config.colours, config.colours.upper()
-    )
-    return (
-        f"{layers} layers in {blocks} blocks; takes {colours} {low:g}..{high:g}{least}{multiple}; "
-        f"{seen}"
-    )

@@ -10,6 +10,7 @@ from sr_quant_cli.modelfiles.loading import load
 from sr_quant_cli.modelfiles.named import Named, identify
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.counting import count_macs, float_twin
+from sr_quant_cli.networks.imported import Imported
 from sr_quant_cli.passes.apply import count_operations
 from sr_quant_cli.quant.cost import (
     FLOAT_BITS,
@@ -95,6 +96,8 @@ class ModelInfo:
     output: str
     parameters: int
     receptive_radius: int
+    structure: str
+    """what was found in an imported graph; empty: the network is a built-in one"""
     depths: tuple[Depth, ...]
     depth: Depth
     output_size: str
@@ -136,6 +139,7 @@ def info(request: InfoRequest) -> ModelInfo:
         output=header.output,
         parameters=plain.parameter_count(),
         receptive_radius=network.receptive_radius,
+        structure=network.summary if isinstance(network, Imported) else "",
         depths=network.depths,
         depth=request.depth,
         output_size=request.size,

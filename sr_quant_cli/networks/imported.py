@@ -27,7 +27,7 @@ from sr_quant_cli.networks.limits import VALUES
 from sr_quant_cli.networks.nodes import Name, Node, Nodes
 from sr_quant_cli.networks.operations import make_layer
 from sr_quant_cli.networks.swinir import PadToWindows
-from sr_quant_cli.quant.sites import Site, Stream
+from sr_quant_cli.quant.sites import Site, Stream, has_weight
 
 GIVEN = "picture"
 """name of the input value"""
@@ -156,6 +156,30 @@ class Imported(Network):
     def floats_per_pixel(self) -> int:
         """Peak that was counted when the network was imported."""
         return self.config.peak
+
+    @property
+    def summary(self) -> str:
+        """What was found in the graph, on one line."""
+        config = self.config
+        layers = sum(has_weight(site.kind) for site in self.sites())
+        low, high = config.input_range
+        luma = {"luma": "luma (16..235)", "full_luma": "luma (0..255)"}
+        parts = [
+            f"{len(config.nodes)} operations, {layers} layers in "
+            f"{len(self.anatomy.inner_blocks)} blocks",
+            f"takes {luma.get(config.colours, config.colours.upper())} {low:g}..{high:g}",
+        ]
+        if config.least > 1:
+            parts.append(f"at least {config.least}x{config.least} pixels")
+        if config.multiple > 1:
+            parts.append(f"padded to multiples of {config.multiple} pixels")
+        if config.whole:
+            parts.append("sees the whole picture, so tiles change the result a little")
+        else:
+            parts.append(f"sees {config.radius} pixels on each side")
+            if config.align > 1:
+                parts.append(f"tiles begin at multiples of {config.align}")
+        return "; ".join(parts)
 
     def enlarge(self, x: Tensor) -> Tensor:
         """Enlarge a batch: RGB 0..1 ``[N, 3, H, W]`` -> ``[N, 3, sH, sW]``."""

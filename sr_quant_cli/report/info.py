@@ -11,11 +11,13 @@ def print_info(info: ModelInfo) -> None:
     network, card = info.network, info.card
     several = len(info.depths) > 1
     at = f" at {info.depth} depth" if several else ""
-    config = ", ".join(f"{key} {value}" for key, value in network.items() if key != "name")
+    shown = {key: value for key, value in network.items() if key not in ("name", "nodes")}
+    config = ", ".join(f"{key} {value}" for key, value in shown.items())
     lines = {
         "file": f"{info.file}, {info.bytes:,} bytes",
         "name": card.name,
         "network": f"{network['name']} ({config})",
+        "found": info.structure,
         "scale": str(info.scale),
         "parameters": f"{info.parameters:,}",
         "depths": ", ".join(info.depths) if several else "",
