@@ -18,11 +18,14 @@ Array = NDArray[Any]
 
 _SIMPLIFIED = ("Constant", "Dropout")
 """operations that no network of srq needs"""
+_MOST_OPERATIONS = 10_000
+_MOST_VALUES = 2**24
+"""limit of a constant that is computed"""
 _MOST_BYTES = 2**31
 """Limit of an ONNX file, as of protobuf."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Op:
     """A node of a graph that is being simplified."""
 
@@ -72,6 +75,8 @@ class Graph:
         self.given = Interface(inputs[0].name, tuple(sizes), kind.elem_type)
         self.result = graph.output[0].name
         self.ops: list[Op] = []
+        if len(graph.node) > _MOST_OPERATIONS:
+            raise UsageError(f"it has more than {_MOST_OPERATIONS:,} operations")
         version = max((x.version for x in model.opset_import if not x.domain), default=1)
         for node in graph.node:
             attributes = {a.name: _attribute(node, a) for a in node.attribute}
@@ -79,6 +84,19 @@ class Graph:
                 node.op_type = "Upsample"
             self._append(node, attributes)
         self._names = len(self.ops)
+        self._check_order()
+
+    def _check_order(self) -> None:
+        made = {self.given.name, *self.constants}
+        for op in self.ops:
+            for name in filter(None, op.inputs):
+                if name not in made:
+                    raise UsageError(f"{op.op} reads {name}, which nothing before it makes")
+            if made.intersection(op.outputs):
+                raise UsageError(f"{op.op} makes {op.outputs[0]}, which is there already")
+            made.update(op.outputs)
+        if self.result not in made:
+            raise UsageError(f"nothing makes its output {self.result}")
 
     def _append(self, node: onnx.NodeProto, attributes: dict[str, Any]) -> None:
         """Add a node; one whose operands are constant becomes a constant."""
@@ -86,6 +104,8 @@ class Graph:
             (value,) = attributes.values()
             self.constants[node.output[0]] = np.asarray(value)
             return
+        if node.domain not in ("", "ai.onnx"):
+            raise UsageError(f"srq does not know the operation {node.domain}.{node.op_type}")
         if node.op_type not in ("Shape", "Size", *known_operations(), *_SIMPLIFIED):
             near = ", ".join(_nearest(node.op_type))
             more = f"; the nearest that it knows: {near}" if near else ""
@@ -94,6 +114,8 @@ class Graph:
             raise UsageError(f"srq does not know the operation {node.op_type}{more}")
         if all(name in self.constants for name in node.input if name):
             given = {name: self.constants[name] for name in node.input if name}
+            if _size_of(node.op_type, [*given.values()]) > _MOST_VALUES:
+                raise UsageError(f"{node.op_type} of constants: its result is too large")
             try:
                 results = ReferenceEvaluator(node).run(None, given)
             except Exception as error:  # of several kinds
@@ -203,3 +225,18 @@ def _nearest(name: str) -> list[str]:
     from difflib import get_close_matches
 
     return get_close_matches(name, known_operations(), n=3, cutoff=0.5)
+
+
+def _size_of(op: str, operands: list[Array]) -> float:
+    """Values that an operation makes of constants, which may be far more than it reads."""
+    most = float(max((array.size for array in operands), default=1))
+    if op == "ConstantOfShape":
+        return float(np.prod(operands[0].astype(float)))
+    if op in ("Expand", "Tile", "Resize", "Upsample") and len(operands) > 1:
+        return operands[0].size * float(np.prod(np.abs(operands[-1].astype(float))))
+    if op == "Pad" and len(operands) > 1:
+        return operands[0].size * float(np.prod(1 + np.abs(operands[1].astype(float))))
+    if op == "Range":
+        start, end, step = (float(array) for array in operands)
+        return abs(end - start) / abs(step) if step else 0.0
+    return most

@@ -73,10 +73,12 @@ def read_onnx(path: Path, hints: OnnxHints | None = None) -> OnnxNetwork:
         network.load_state_dict(probe.state_of(network), strict=True)
     except ValidationError as error:
         raise UsageError(f"{path}: {error.errors()[0]['msg']}") from error
-    except ValueError as error:
-        raise UsageError(f"{path}: {first_line(error)}") from error
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
+    except ValueError as error:
+        raise UsageError(f"{path}: {first_line(error)}") from error
+    except Exception as error:  # a graph whose operations do not take their operands
+        raise UsageError(f"{path} is no valid network: {first_line(error)}") from error
     assert isinstance(network, Imported)
     network.eval()
     difference = _compare(path, graph, network)

@@ -48,6 +48,8 @@ def nodes_of(graph: Graph) -> tuple[list[Node], dict[str, Array]]:
             always = 0 < place <= len(parameters) or op.op in _NORMALIZATIONS
             operand = _operand(op, place, array, always=always)
             if isinstance(operand, Weights):
+                if not np.isfinite(array.astype(np.float64)).all():
+                    raise ValueError(f"{name} has weights that are no finite numbers")
                 key = parameters[place - 1] if 0 < place <= len(parameters) else f"operand{place}"
                 state[f"layers.{name}.{key}"] = array
             operands.append(operand)
@@ -71,7 +73,8 @@ def _slopes(array: Array) -> Array:
 def _operand(op: Op, place: int, array: Array, *, always: bool) -> Operand:
     """A constant operand as numbers if it is small, else as weights."""
     integer = array.dtype.kind in "iub"
-    few = array.size <= (_FEW if integer or op.op in _NUMBERS else 1)
+    listed = op.op in _NUMBERS or (op.op == "Concat" and array.ndim == 1)
+    few = array.size <= (_FEW if integer or listed else 1)
     if few and not always:
         if not np.isfinite(array.astype(np.float64)).all():
             return None  # a bound that is none

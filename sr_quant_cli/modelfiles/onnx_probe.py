@@ -19,6 +19,7 @@ from sr_quant_cli.errors import UsageError
 from sr_quant_cli.modelfiles.onnx_graph import Graph
 from sr_quant_cli.networks.anatomy import reach_of
 from sr_quant_cli.networks.imported import GIVEN, ImportedConfig, run
+from sr_quant_cli.networks.limits import VALUES
 from sr_quant_cli.networks.nodes import Node
 from sr_quant_cli.networks.operations import make_layer
 from sr_quant_cli.scales import SCALES
@@ -96,6 +97,8 @@ class Probe:
         thin: set[str] = set()
 
         def watch(values: dict[str, Any]) -> None:
+            if sum(x.numel() for x in values.values() if isinstance(x, Tensor)) > VALUES:
+                raise UsageError("its operations make values that are too large")
             thin.update(
                 name
                 for name, x in values.items()

@@ -211,9 +211,9 @@ def _transpose(x: Value, perm: Any = None) -> Value:
 
 def _squeeze(x: Value, given: Any = None, axes: Any = None) -> Value:
     axes = given if axes is None else axes
-    if axes is None:
+    if axes is None and isinstance(x, Tensor):
         raise ValueError("Squeeze needs axes")
-    where = tuple(axis % x.ndim for axis in _numbers(axes))
+    where = None if axes is None else tuple(axis % x.ndim for axis in _numbers(axes))
     if isinstance(x, np.ndarray):
         return np.squeeze(x, where)
     return x.squeeze(where)

@@ -79,7 +79,7 @@ def resize(
     for axis, wanted in zip((2, 3), given, strict=True):
         size = x.shape[axis]
         out = wanted if by_size else int(size * wanted)
-        at = _positions(size, out, wanted / size if by_size else wanted, place).to(x.device)
+        at = _positions(size, out, wanted / size if by_size else wanted, place, x.device)
         if mode == "nearest":
             where = _ROUNDINGS[nearest_mode](at).clamp(0, size - 1).long()
             x = x.index_select(axis, where)
@@ -100,9 +100,9 @@ def upsample(x: Tensor, scales: Any = None, *, mode: str = "nearest") -> Tensor:
     )
 
 
-def _positions(size: Any, out: Any, scale: Any, place: str) -> Tensor:
+def _positions(size: Any, out: Any, scale: Any, place: str, device: torch.device) -> Tensor:
     """Positions of the output's pixels in the input, ``[out]``."""
-    at: Tensor = torch.arange(out, dtype=torch.float64)
+    at: Tensor = torch.arange(out, dtype=torch.float64, device=device)
     if place == "align_corners":
         at = at * ((size - 1) / max(out - 1, 1))
     else:
