@@ -69,7 +69,7 @@ def import_(
         bool, typer.Option("--overwrite", help="Replace an existing file.")
     ] = False,
 ) -> None:
-    """Turn a checkpoint of another project, or an ONNX file, into an srq model file.
+    """Turn a checkpoint or an ONNX file into a model file of srq.
 
     An ONNX file may hold any network of one picture in and one out. Its operations are listed in
     the model file, its weights can be trained and quantized like those of the built-in networks,
