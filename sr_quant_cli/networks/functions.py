@@ -211,12 +211,12 @@ def _transpose(x: Value, perm: Any = None) -> Value:
 
 def _squeeze(x: Value, given: Any = None, axes: Any = None) -> Value:
     axes = given if axes is None else axes
-    if axes is None and isinstance(x, Tensor):
-        raise ValueError("Squeeze needs axes")
-    where = None if axes is None else tuple(axis % x.ndim for axis in _numbers(axes))
-    if isinstance(x, np.ndarray):
-        return np.squeeze(x, where)
-    return x.squeeze(where)
+    if axes is None:
+        if isinstance(x, Tensor):
+            raise ValueError("Squeeze needs axes")
+        return np.squeeze(x)
+    where = tuple(axis % x.ndim for axis in _numbers(axes))
+    return np.squeeze(x, where) if isinstance(x, np.ndarray) else x.squeeze(where)
 
 
 def _unsqueeze(x: Value, given: Any = None, axes: Any = None) -> Value:
