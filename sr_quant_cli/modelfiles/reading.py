@@ -32,8 +32,8 @@ PREFIXES = re.compile(r"^(?:(?:module|model|net|netG|_orig_mod)\.)+")
 """Prefixes that wrappers of a network add to the names of its tensors."""
 
 READS = (
-    "srq reads its own model files, PyTorch's checkpoints (.pt, .pth, .ckpt, .safetensors) and .onnx; "
-    "srq upscale and srq eval run OpenVINO's .xml, too"
+    "srq reads its own model files, PyTorch's checkpoints (.pt, .pth, .ckpt, .safetensors) and "
+    ".onnx; srq upscale and srq eval run OpenVINO's .xml, too"
 )
 
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"II*\0", b"MM\0*")

@@ -117,8 +117,8 @@ class Site:
     after_gelu: bool = False
     """the input is hardly negative (after a GELU)"""
     quantized_by: str | None = None
-    """tensor site whose output the input is: its path, or its kind for the nearest one before; None:
-    no such site"""
+    """tensor site whose output the input is: its path, or its kind for the nearest one before;
+    None: no such site"""
 
 
 @dataclass(frozen=True)
