@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from skimage import data
 from torch import Tensor, nn
 
-from sr_quant_cli.errors import UsageError
+from sr_quant_cli.errors import UsageError, first_line
 from sr_quant_cli.modelfiles.onnx_graph import Graph
 from sr_quant_cli.networks.anatomy import reach_of
 from sr_quant_cli.networks.imported import GIVEN, ImportedConfig, run
@@ -67,6 +67,8 @@ class Probe:
         loaded.layers = layers
         loaded.load_state_dict(self._state)
         self._layers = layers.eval()
+        self._problem = ""
+        """why the latest size was not taken"""
         with torch.device("meta"):
             self._shapes_only = nn.ModuleDict({node.name: make_layer(node) for node in nodes})
         self._stub = ImportedConfig(
@@ -110,7 +112,8 @@ class Probe:
         )
         try:
             run(self._stub, self._shapes_only, torch.zeros(shape, device="meta"), watch=watch)
-        except (RuntimeError, ValueError, IndexError, TypeError):
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            self._problem = first_line(error)
             return None
         return thin
 
@@ -155,9 +158,9 @@ class Probe:
             if all(self._takes(n * multiple, m * multiple) for n, m in _odd(multiple)):
                 break
         else:
-            size = " x ".join(map(str, self._fixed)) if self._fixed else ""
+            sizes = " x ".join(map(str, self._fixed)) + " only" if self._fixed else "no free size"
             raise ValueError(
-                f"it takes pictures of {size or 'one size'} only: export it with free height and "
+                f"it takes pictures of {sizes} ({self._problem}): export it with free height and "
                 "width (dynamic_axes)"
             )
         # Where an inner picture shrinks to one pixel, graphs would be made for this size alone.
