@@ -67,7 +67,8 @@ SHORTER = {
     ("srq", "quantize", "span.safetensors"): f"{_CALIBRATED} --set calibration.mix=false",
     ("srq", "export", "mine.safetensors"): "",
     ("srq", "export", "runs/span-w8a8"): "",
-    ("srq", "import"): "--input-range 0..1",
+    ("srq", "import", "net.onnx"): "--input-range 0..1",
+    ("srq", "import", "span.onnx"): "--input-range 0..1",
 }
 """Options that shorten commands, by their beginnings; the longest match counts."""
 

@@ -359,7 +359,6 @@ WRONG = [
     (["export", "MODEL", "--depth", "half"], "this edsr runs at full depth only"),
     (["export", "MODEL", "--calibrate", "nowhere"], "nowhere"),
     (["export", "TEXT"], "text.png is a text file"),
-    (["export", "FOREIGN", "-o", "g.onnx"], "n.onnx is a graph"),
     (["export", "none.safetensors"], "no such model file: none.safetensors"),
     (["export", "--scale", "5"], "--scale 5: must be one of 2, 3, 4"),
     (["upscale", "LR", "--model", "FOREIGN", "--depth", "half"], "n.onnx is a graph, whose depth"),
