@@ -242,7 +242,7 @@ class Anatomy:
                     kind = "long_skip" if value == skip.start else "body_out"
             elif "Concat" in ops:
                 kind = "concat_in"
-            elif ops & {*ACTIVATIONS} and self.maker[value].op in LAYERS:
+            elif ops & {*_ON_CODES} & {*ACTIVATIONS} and self.maker[value].op in LAYERS:
                 kind = "act_in"
             if kind is not None:
                 found[value] = kind
