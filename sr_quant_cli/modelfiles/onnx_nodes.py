@@ -4,14 +4,11 @@ import re
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sr_quant_cli.modelfiles.onnx_graph import Graph, Op
+from sr_quant_cli.modelfiles.onnx_graph import Array, Graph, Op
 from sr_quant_cli.networks.imported import GIVEN
 from sr_quant_cli.networks.nodes import Node, Numbers, Operand, Weights
 from sr_quant_cli.networks.operations import WEIGHTED
-
-Array = NDArray[Any]
 
 _NUMBERS = ("Resize", "Upsample", "Pad", "Clip", "Pow", "ConstantOfShape")
 """operations that take constants as numbers"""

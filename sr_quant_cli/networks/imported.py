@@ -117,7 +117,7 @@ class Imported(Network):
         return tuple(self.anatomy.sites())
 
     def streams(self) -> tuple[Stream, ...]:
-        """Pairs of convolutions with only an activation function between them."""
+        """Residual streams, and pairs of convolutions with only an activation function between."""
         return tuple(self.anatomy.streams())
 
     def features(self) -> dict[str, tuple[str, ...]]:

@@ -73,48 +73,39 @@ class Operation(Leaf):
 # Layers with weights, and others that are modules of torch
 
 
-def _square_padding(node: Node) -> tuple[int, int]:
+def _kernel(node: Node) -> tuple[list[int], dict[str, Any]]:
+    """Shape of a convolution's weights, and what both kinds of convolution take of a node.
+
+    Raises
+    ------
+    ValueError
+        The weights are not constant or not those of two dimensions, or the padding is uneven.
+    """
+    shape = node.shape_of(1)
+    if shape is None or len(shape) != 4:
+        raise ValueError(f"{node.name}: a convolution needs a constant kernel of two dimensions")
     top, left, bottom, right = node.attribute("pads", [0, 0, 0, 0])
     if (top, left) != (bottom, right):
         raise ValueError(f"{node.name}: pads differ at opposite sides")
-    return top, left
+    return shape, {
+        "kernel_size": tuple(shape[2:]),
+        "stride": tuple(node.attribute("strides", [1, 1])),
+        "padding": (top, left),
+        "dilation": tuple(node.attribute("dilations", [1, 1])),
+        "groups": node.attribute("group", 1),
+        "bias": node.shape_of(2) is not None,
+    }
 
 
 def _conv(node: Node) -> nn.Module:
-    shape = node.shape_of(1)
-    if shape is None or len(shape) != 4:
-        raise ValueError(f"{node.name}: a convolution needs a constant kernel of two dimensions")
-    out, per_group, *kernel = shape
-    groups = node.attribute("group", 1)
-    return nn.Conv2d(
-        per_group * groups,
-        out,
-        tuple(kernel),  # type: ignore[arg-type]
-        tuple(node.attribute("strides", [1, 1])),
-        _square_padding(node),
-        tuple(node.attribute("dilations", [1, 1])),
-        groups,
-        bias=node.shape_of(2) is not None,
-    )
+    (out, per_group, *_), how = _kernel(node)
+    return nn.Conv2d(per_group * how["groups"], out, **how)
 
 
 def _conv_transpose(node: Node) -> nn.Module:
-    shape = node.shape_of(1)
-    if shape is None or len(shape) != 4:
-        raise ValueError(f"{node.name}: a convolution needs a constant kernel of two dimensions")
-    given, per_group, *kernel = shape
-    groups = node.attribute("group", 1)
-    return nn.ConvTranspose2d(
-        given,
-        per_group * groups,
-        tuple(kernel),  # type: ignore[arg-type]
-        tuple(node.attribute("strides", [1, 1])),
-        _square_padding(node),
-        tuple(node.attribute("output_padding", [0, 0])),
-        groups,
-        bias=node.shape_of(2) is not None,
-        dilation=tuple(node.attribute("dilations", [1, 1])),
-    )
+    (given, per_group, *_), how = _kernel(node)
+    more = tuple(node.attribute("output_padding", [0, 0]))
+    return nn.ConvTranspose2d(given, per_group * how["groups"], output_padding=more, **how)
 
 
 def _linear(node: Node) -> nn.Module:
