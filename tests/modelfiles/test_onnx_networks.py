@@ -204,5 +204,5 @@ def test_a_graph_of_one_size_without_sizes_in_it_is_read(tmp_path):
 
 
 def test_a_graph_of_one_size_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="takes pictures of 24 x 20 only .*: export it with free"):
+    with pytest.raises(UsageError, match=r"takes pictures of 24 x 20 only .*: export it with free"):
         read("windows", tmp_path, free=False)
