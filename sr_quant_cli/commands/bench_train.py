@@ -307,6 +307,7 @@ def _plain_steps(
         batch=recipe.train.batch,
         patch_hr=recipe.data.patch_hr,
         augment=recipe.data.augment,
+        degradations=recipe.degradations,
     )
     batches = Batches(sampler, torch.device("cpu"), torch.contiguous_format)
     for lr, hr in batches.of(range(recipe.train.iters)):

@@ -162,6 +162,7 @@ def calibration_batches(train: PairStore, recipe: QuantizeRecipe) -> Iterator[Te
         batch=batch,
         patch_hr=calibration.patch_lr * recipe.network.scale,
         augment=(),
+        degradations=recipe.degradations,
         advice="lower calibration.patch_lr",
     )
     last = -(-calibration.images // batch) - 1

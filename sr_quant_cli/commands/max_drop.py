@@ -89,7 +89,9 @@ def limit_drop(
     """
 
     def psnr(network: Network) -> float:
-        return validation_psnr(network, held_out, recipe.validation.crop_hr, _CPU)
+        return validation_psnr(
+            network, held_out, recipe.validation.crop_hr, _CPU, recipe.degradations
+        )
 
     float_psnr = psnr(deepcopy(network))
     made = calibrate(network, recipe, batches)

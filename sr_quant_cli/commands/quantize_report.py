@@ -110,7 +110,9 @@ def report_deployment(
     """
 
     def psnr(network: Network) -> float:
-        return validation_psnr(network, held_out, recipe.validation.crop_hr, _CPU)
+        return validation_psnr(
+            network, held_out, recipe.validation.crop_hr, _CPU, recipe.degradations
+        )
 
     return DeploymentReport(
         protocol=VALIDATION_PROTOCOL,

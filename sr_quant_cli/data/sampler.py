@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sr_quant_cli.data.degrade import CLEAN, SURROUNDINGS, Degradations
 from sr_quant_cli.data.store import PairStore
 from sr_quant_cli.errors import UsageError
 
@@ -39,6 +40,8 @@ class PatchSampler:
         Side of an HR patch in pixels, a multiple of the scale.
     augment
         Any of ``hflip``, ``vflip`` and ``transpose``, each applied with probability 1/2.
+    degradations
+        Degradations of LR patches.
     advice
         Advice for the error about pictures that are too small, besides removing them.
     part
@@ -59,12 +62,14 @@ class PatchSampler:
         batch: int,
         patch_hr: int,
         augment: Iterable[str],
+        degradations: Degradations = CLEAN,
         advice: str = "lower data.patch_hr",
         part: tuple[int, int] = (0, 1),
     ) -> None:
         self.store = store
         self.patch = patch_hr // store.scale
         """Side of an LR patch in pixels."""
+        self.degradations = degradations
         self._seed = seed
         self._batch = batch
         rank, size = part
@@ -92,7 +97,9 @@ class PatchSampler:
 
     def batch(self, step: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Return the patches of one step: LR ``[N, p, p, 3]``, HR ``[N, s*p, s*p, 3]``, uint8."""
-        lr, hr = zip(*map(self._cut, self.draw(step)), strict=True)
+        first = self._share.start
+        cut = (self._cut(draw, step, first + i) for i, draw in enumerate(self.draw(step)))
+        lr, hr = zip(*cut, strict=True)
         return np.stack(lr), np.stack(hr)
 
     def _draw_in(self, index: int, random: np.random.Generator) -> Draw:
@@ -102,15 +109,37 @@ class PatchSampler:
         hflip, vflip, transpose = ((random.random(3) < 0.5) & self._augment).tolist()
         return Draw(index, top, left, hflip, vflip, transpose)
 
-    def _cut(self, draw: Draw) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def _cut(
+        self, draw: Draw, step: int, place: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Cut one patch; ``place`` is its index in the batch of all processes."""
+        s, side = self.store.scale, self.patch
         lr, hr = self.store.pair(draw.pair)
-        return _turned(lr, draw, self.patch, 1), _turned(hr, draw, self.patch, self.store.scale)
+        hr_patch = hr[draw.top * s :, draw.left * s :][: side * s, : side * s]
+        if not self.degradations.active:
+            lr_patch = lr[draw.top :, draw.left :][:side, :side]
+        else:
+            # A counter of its own for each patch, beyond the one that draws positions.
+            generator = np.random.Philox(key=[self._seed, step], counter=[0, 0, 0, 1 + place])
+            random = np.random.Generator(generator)
+            # Surroundings of random size, so that the blocks of JPEG begin anywhere.
+            sizes = SURROUNDINGS - random.integers(8, size=2)
+            above, before = min(int(sizes[0]), draw.top), min(int(sizes[1]), draw.left)
+            top, left = draw.top - above, draw.left - before
+            bottom, right = draw.top + side + SURROUNDINGS, draw.left + side + SURROUNDINGS
+            window = self.degradations.degrade(
+                lr[top:bottom, left:right],
+                hr[top * s : bottom * s, left * s : right * s],
+                random,
+            )
+            lr_patch = window[above : above + side, before : before + side]
+        return _turned(lr_patch, draw), _turned(hr_patch, draw)
 
 
 class DevicePatches:
     """Patches cut on a device that holds all pictures of a sampler.
 
-    The values equal those of ``PatchSampler.batch``.
+    The values equal those of ``PatchSampler.batch`` without degradations.
     """
 
     def __init__(self, sampler: PatchSampler, device: torch.device) -> None:
@@ -150,13 +179,11 @@ _UPLOAD = 2**26
 """Pixels sent to the device at once, so that decoded photographs need not fit in host memory."""
 
 
-def _turned(picture: NDArray[np.uint8], draw: Draw, patch: int, s: int) -> NDArray[np.uint8]:
-    top, left, side = draw.top * s, draw.left * s, patch * s
-    out = picture[top : top + side, left : left + side]
+def _turned(patch: NDArray[np.uint8], draw: Draw) -> NDArray[np.uint8]:
     if draw.hflip:
-        out = out[:, ::-1]
+        patch = patch[:, ::-1]
     if draw.vflip:
-        out = out[::-1]
+        patch = patch[::-1]
     if draw.transpose:
-        out = out.transpose(1, 0, 2)
-    return out
+        patch = patch.transpose(1, 0, 2)
+    return patch

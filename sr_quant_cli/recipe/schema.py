@@ -12,6 +12,7 @@ from pydantic import (
     model_validator,
 )
 
+from sr_quant_cli.data.degrade import CLEAN, Degradations
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.methods import config_class as method_config_class
 from sr_quant_cli.methods import method_names
@@ -195,6 +196,7 @@ class TrainingRecipe(Section):
     recipe: RecipeInfo
     network: SerializeAsAny[NetworkConfig]
     data: DataSection = DataSection()
+    degradations: Degradations = CLEAN
     train: TrainSection = TrainSection()
     optim: OptimSection = OptimSection()
     schedule: ScheduleSection = ScheduleSection()

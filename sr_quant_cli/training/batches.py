@@ -25,7 +25,8 @@ class Batches:
     """Batches of patches by step.
 
     On CUDA the decoded photographs are kept in device memory, if they fit into half of what is
-    free, and patches are cropped there. Otherwise a thread crops the next batch in the background.
+    free and patches are not degraded, and patches are cropped there. Otherwise a thread crops
+    the next batch in the background.
 
     Parameters
     ----------
@@ -42,6 +43,7 @@ class Batches:
         self._prefetch = True
         if (
             device.type == "cuda"
+            and not sampler.degradations.active
             and sampler.store.pixels.nbytes < torch.cuda.mem_get_info(device)[0] / 2
         ):
             self._patches = DevicePatches(sampler, device)

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from sr_quant_cli import __version__
+from sr_quant_cli.data.degrade import CLEAN, Degradations
 from sr_quant_cli.data.sampler import PatchSampler
 from sr_quant_cli.data.store import PairStore
 from sr_quant_cli.errors import FailedError
@@ -94,6 +96,7 @@ class Trainer:
             batch=recipe.train.batch,
             patch_hr=recipe.data.patch_hr,
             augment=recipe.data.augment,
+            degradations=recipe.degradations,
             part=(here.rank, here.size),
         )
         self.batches: BatchSource = Batches(sampler, device, layout)
@@ -301,7 +304,11 @@ class Trainer:
     def _validate(self) -> None:
         self._objective.set_phase(self.trained, self.step)
         self.psnr = validation_psnr(
-            self.trained, self.validation, self.recipe.validation.crop_hr, self.device
+            self.trained,
+            self.validation,
+            self.recipe.validation.crop_hr,
+            self.device,
+            self.recipe.degradations,
         )
         self._write_log(validation_psnr=round(self.psnr, 4))
         if self.best is None or self.psnr > self.best:
@@ -315,7 +322,11 @@ class Trainer:
 
 
 def validation_psnr(
-    network: Network, pairs: PairStore, crop_hr: int, device: torch.device
+    network: Network,
+    pairs: PairStore,
+    crop_hr: int,
+    device: torch.device,
+    degradations: Degradations = CLEAN,
 ) -> float:
     """Measure the mean luma PSNR in dB (MATLAB protocol) over central crops, in float32.
 
@@ -323,6 +334,8 @@ def validation_psnr(
     ----------
     crop_hr
         Side of the crop in HR pixels; 0: the whole picture.
+    degradations
+        Degradations of LR. They are the same for a picture in every call.
     """
     network.eval()
     protocol = get_protocol(VALIDATION_PROTOCOL)
@@ -334,6 +347,8 @@ def validation_psnr(
         bottom, right = ((n + size if size else None) for n in (top, left))
         lr = lr[top:bottom, left:right]
         hr = hr[top * s :, left * s :][: lr.shape[0] * s, : lr.shape[1] * s]
+        if degradations.active:
+            lr = degradations.degrade(lr, hr, np.random.Generator(np.random.Philox(key=index)))
         with torch.inference_mode():
             sr = network(to_tensor(lr[None], device))
         return score(to_pixels(sr[0]), hr, s, protocol).psnr
