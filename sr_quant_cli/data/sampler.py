@@ -116,24 +116,33 @@ class PatchSampler:
         s, side = self.store.scale, self.patch
         lr, hr = self.store.pair(draw.pair)
         hr_patch = hr[draw.top * s :, draw.left * s :][: side * s, : side * s]
-        if not self.degradations.active:
-            lr_patch = lr[draw.top :, draw.left :][:side, :side]
-        else:
+        if self.degradations.active:
             # A counter of its own for each patch, beyond the one that draws positions.
-            generator = np.random.Philox(key=[self._seed, step], counter=[0, 0, 0, 1 + place])
-            random = np.random.Generator(generator)
-            # Surroundings of random size, so that the blocks of JPEG begin anywhere.
-            sizes = SURROUNDINGS - random.integers(8, size=2)
-            above, before = min(int(sizes[0]), draw.top), min(int(sizes[1]), draw.left)
-            top, left = draw.top - above, draw.left - before
-            bottom, right = draw.top + side + SURROUNDINGS, draw.left + side + SURROUNDINGS
-            window = self.degradations.degrade(
-                lr[top:bottom, left:right],
-                hr[top * s : bottom * s, left * s : right * s],
-                random,
-            )
-            lr_patch = window[above : above + side, before : before + side]
+            philox = np.random.Philox(key=[self._seed, step], counter=[0, 0, 0, 1 + place])
+            lr_patch = self._degraded(lr, hr, draw, np.random.Generator(philox))
+        else:
+            lr_patch = lr[draw.top :, draw.left :][:side, :side]
         return _turned(lr_patch, draw), _turned(hr_patch, draw)
+
+    def _degraded(
+        self,
+        lr: NDArray[np.uint8],
+        hr: NDArray[np.uint8],
+        draw: Draw,
+        random: np.random.Generator,
+    ) -> NDArray[np.uint8]:
+        """Degrade a patch together with its surroundings.
+
+        Above and to the left they are of random size, so that the blocks of JPEG begin anywhere.
+        """
+        s, side = self.store.scale, self.patch
+        above, before = (SURROUNDINGS - random.integers(8, size=2)).tolist()
+        top, left = max(draw.top - above, 0), max(draw.left - before, 0)
+        bottom, right = draw.top + side + SURROUNDINGS, draw.left + side + SURROUNDINGS
+        window = self.degradations.degrade(
+            lr[top:bottom, left:right], hr[top * s : bottom * s, left * s : right * s], random
+        )
+        return window[draw.top - top :, draw.left - left :][:side, :side]
 
 
 class DevicePatches:
