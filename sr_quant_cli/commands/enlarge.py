@@ -5,7 +5,9 @@ from dataclasses import field, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+import numpy as np
 import pyvips
+from numpy.typing import NDArray
 
 from sr_quant_cli.errors import SrqError, UsageError
 from sr_quant_cli.imaging.alpha import enlarge_alpha, opaque, spread_colour
@@ -14,7 +16,7 @@ from sr_quant_cli.imaging.formats import SaveOptions, WritableFormat, writable_f
 from sr_quant_cli.imaging.io import Picture, open_picture
 from sr_quant_cli.imaging.metadata import Metadata
 from sr_quant_cli.imaging.tiling import Region
-from sr_quant_cli.imaging.writer import StreamWriter
+from sr_quant_cli.imaging.writer import StreamWriter, grey_of, image_of
 from sr_quant_cli.inference.tiles import OnTile, TileResult, ignore
 from sr_quant_cli.inference.upscaler import Upscaler
 from sr_quant_cli.records import record
@@ -194,7 +196,7 @@ def run(
     """
     picture, scale = opened.picture, upscaler.scale
     height, width = opened.height * scale, opened.width * scale
-    frames, alpha = _transparency(opened, scale)
+    frames, alpha = _transparency(opened.frames, opened.form, opened.options.region, scale)
     writer = StreamWriter(
         opened.target,
         height,
@@ -226,6 +228,41 @@ def run(
         writer.discard()
         raise
     return EnlargedPicture(opened, writer, *(size or (height, width)), tuple(tiles))
+
+
+def enlarge(
+    picture: Picture,
+    upscaler: Upscaler,
+    *,
+    size: tuple[int, int] | None = None,
+    on_tile: OnTile = ignore,
+) -> NDArray[np.uint8 | np.uint16]:
+    """Enlarge a picture in memory, to the pixels that ``run`` and ``write`` make of a file.
+
+    Parameters
+    ----------
+    size, on_tile
+        As for ``run``.
+
+    Returns
+    -------
+    uint8 or uint16 ``[H, W, C]`` with the channels of the picture: grey or RGB, and alpha.
+
+    Raises
+    ------
+    UsageError
+        The model does not take such a picture.
+    FailedError
+        The output of the network is not a picture, or the memory is too small.
+    """
+    (frame,), alpha = _transparency((picture,), writable_formats()["png"], None, upscaler.scale)
+    rows = np.concatenate(list(upscaler.bands(frame.read, frame.height, frame.width, on_tile)))
+    if picture.grey:
+        rows = grey_of(rows)
+    if alpha is None and size is None:
+        return rows
+    image = image_of(np.ascontiguousarray(rows), alpha, size)
+    return np.asarray(image.numpy()).reshape(image.height, image.width, image.bands)
 
 
 def write(enlarged: EnlargedPicture) -> None:
@@ -290,16 +327,16 @@ def _frames(
 
 
 def _transparency(
-    opened: OpenedPicture, scale: int
+    pictures: Sequence[Picture], form: WritableFormat, region: Region | None, scale: int
 ) -> tuple[Sequence[Picture], pyvips.Image | None]:
     """Remove hidden colours, which would leave halos, and enlarge alpha.
 
     Alpha channels that hide nothing are dropped if the output cannot hold them.
     """
-    if all(frame.alpha is None for frame in opened.frames):
-        return opened.frames, None
+    if all(frame.alpha is None for frame in pictures):
+        return pictures, None
     frames, alphas, hides = [], [], False
-    for frame in opened.frames:
+    for frame in pictures:
         lowest, highest = frame.alpha_range()
         if frame.alpha is None or lowest == 2**frame.bits - 1:
             alpha = opaque(frame.height * scale, frame.width * scale, frame.bits)
@@ -309,11 +346,10 @@ def _transparency(
             if lowest == 0 < highest:
                 frame = replace(frame, rgb=spread_colour(frame.rgb, frame.alpha))
         frames.append(frame)
-        region = opened.options.region
         if region is not None:
             place = (region.left, region.top, region.width, region.height)
             alpha = alpha.crop(*(scale * part for part in place))
         alphas.append(alpha)
-    if not hides and not opened.form.alpha:
+    if not hides and not form.alpha:
         return frames, None
     return frames, pyvips.Image.arrayjoin(alphas, across=1) if len(alphas) > 1 else alphas[0]

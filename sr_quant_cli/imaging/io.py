@@ -14,7 +14,7 @@ from sr_quant_cli.imaging.decode import Frames, Source, load
 from sr_quant_cli.imaging.failures import readable
 from sr_quant_cli.imaging.levels import Levels
 from sr_quant_cli.imaging.metadata import Metadata, metadata_of
-from sr_quant_cli.imaging.writer import StreamWriter
+from sr_quant_cli.imaging.writer import StreamWriter, image_of
 from sr_quant_cli.records import record
 
 
@@ -196,6 +196,36 @@ def _picture(
         durations=frames.durations,
         loop=frames.loop,
         open_frame=open_frame,
+    )
+
+
+def picture_of(levels: NDArray[np.uint8 | np.uint16], name: str = "the image") -> Picture:
+    """Make a picture of levels in memory, which must stay unchanged.
+
+    Parameters
+    ----------
+    levels
+        uint8 or uint16 ``[H, W, C]``: grey, grey and alpha, RGB, or RGB and alpha.
+    name
+        Name in messages.
+    """
+    bands = levels.shape[2]
+    colours = 3 if bands > 2 else 1
+    colour = image_of(np.ascontiguousarray(levels[:, :, :colours]))
+    alpha = None
+    if bands > colours:
+        alpha = image_of(np.ascontiguousarray(levels[:, :, colours:]))
+    return Picture(
+        name=name,
+        rgb=colour.bandjoin([colour, colour]) if colours == 1 else colour,
+        alpha=alpha,
+        grey=colours == 1,
+        metadata=Metadata(),
+        losses=(),
+        frames=1,
+        durations=None,
+        loop=0,
+        open_frame=lambda _: picture_of(levels, name),
     )
 
 

@@ -26,6 +26,11 @@ from sr_quant_cli.system.files import replacing
 _CLASSIC_TIFF = 10**9
 """Largest number of samples of a TIFF file with offsets of 4 bytes, which every program reads."""
 
+_KINDS = {1: "uchar", 2: "ushort"}
+"""libvips' names of samples, by their bytes."""
+_INTERPRETATIONS = {(1, 1): "b-w", (1, 3): "srgb", (2, 1): "grey16", (2, 3): "rgb16"}
+"""libvips' names of colours, by the bytes of a sample and the number of bands."""
+
 
 class StreamWriter:
     """Writes a picture of which only a band of rows is in memory at a time.
@@ -126,7 +131,7 @@ class StreamWriter:
             The disk is full.
         """
         if self._grey:
-            rows = np.rint(rows.mean(axis=2, dtype=np.float32)).astype(self._dtype)
+            rows = grey_of(rows)
         with self._failing():
             self._rows.write(np.ascontiguousarray(rows).data)
 
@@ -161,24 +166,8 @@ class StreamWriter:
             self.discard()
 
     def _image(self, rows: NDArray[Any]) -> pyvips.Image:
-        height, width, bands = self._shape
-        deep = self._dtype is np.uint16
-        image = pyvips.Image.new_from_memory(
-            rows, width, height, bands, "ushort" if deep else "uchar"
-        ).copy(interpretation=(("b-w", "srgb"), ("grey16", "rgb16"))[deep][not self._grey])
-        if self._alpha is not None:
-            image = image.bandjoin(self._alpha)
-        if self._size is not None:
-            height, width = self._size
-            each = image.height // self._pages
-            frames = [
-                resample(image.crop(0, page * each, image.width, each), height, width)
-                for page in range(self._pages)
-            ]
-            image = pyvips.Image.arrayjoin(frames, across=1) if self._pages > 1 else frames[0]
-        if self._form.bits == 8 and deep:
-            image = to_eight_bits(image)
-        return image
+        image = image_of(rows, self._alpha, self._size, self._pages)
+        return to_eight_bits(image) if self._form.bits == 8 else image
 
     def _encode(self, image: pyvips.Image) -> None:
         height = image.height // self._pages
@@ -238,3 +227,38 @@ class StreamWriter:
             yield
         except (OSError, ValueError, pyvips.Error) as error:
             raise FailedError(f"cannot write {self._name}: {one_line(error)}") from error
+
+
+def grey_of(rows: NDArray[Any]) -> NDArray[Any]:
+    """Mean of the channels of ``[h, w, 3]``: ``[h, w, 1]`` of the same type, rounded."""
+    grey: NDArray[Any] = np.rint(rows.mean(axis=2, dtype=np.float32)).astype(rows.dtype)
+    return grey[:, :, None]
+
+
+def image_of(
+    rows: NDArray[Any],
+    alpha: pyvips.Image | None = None,
+    size: tuple[int, int] | None = None,
+    pages: int = 1,
+) -> pyvips.Image:
+    """Join rows and alpha to a picture, and resample it.
+
+    Parameters
+    ----------
+    rows
+        Contiguous uint8 or uint16 ``[H, W, 1]`` or ``[H, W, 3]``; pages one below the other.
+    alpha
+        1 band of the same size and depth; None: there is none.
+    size
+        Height and width to resample each page to; None: as it is.
+    """
+    height, width, bands = rows.shape
+    image = pyvips.Image.new_from_memory(rows, width, height, bands, _KINDS[rows.dtype.itemsize])
+    image = image.copy(interpretation=_INTERPRETATIONS[rows.dtype.itemsize, bands])
+    if alpha is not None:
+        image = image.bandjoin(alpha)
+    if size is None:
+        return image
+    height //= pages
+    frames = [resample(image.crop(0, page * height, width, height), *size) for page in range(pages)]
+    return pyvips.Image.arrayjoin(frames, across=1) if pages > 1 else frames[0]
