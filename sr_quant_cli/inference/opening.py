@@ -5,9 +5,10 @@ does without both.
 """
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sr_quant_cli.errors import FailedError, UsageError
@@ -29,6 +30,7 @@ from sr_quant_cli.system.reporting import note, warn
 if TYPE_CHECKING:
     from sr_quant_cli.inference.bits import BitMeter
     from sr_quant_cli.lowering.onnx import Io
+    from sr_quant_cli.networks.base import Network
     from sr_quant_cli.runtimes.torch import TorchRuntime
 
 
@@ -57,6 +59,32 @@ def open_model(source: Source, options: RunOptions = DEFAULTS, bits: int = 8) ->
     if bits == 16 and source.default:
         return _open_full(source, options)
     return _open_network(source, options, "unrounded" if options.self_ensemble else "uint8")
+
+
+def open_network(network: "Network", name: str, options: RunOptions) -> TiledUpscaler:
+    """Open a network in memory: on srq's own kernels if they run all of it, else in torch.
+
+    Parameters
+    ----------
+    network
+        It is copied.
+    name
+        Name in messages.
+    """
+    from copy import deepcopy
+
+    from sr_quant_cli.lowering.kernel_program import kernel_program
+
+    def in_torch() -> TiledUpscaler:
+        return _in_torch(*_place(deepcopy(network), name, options), options)
+
+    on_cuda = options.runtime == AUTO and _means_cuda(options.device)
+    if on_cuda or options.self_ensemble or not _may_use_kernels(options):
+        return in_torch()
+    program = kernel_program(network, name)
+    if program is None:
+        return in_torch()
+    return _open_program(program, Path(name), options, in_torch, in_torch)
 
 
 def _open_network(source: Source, options: RunOptions, io: "Io") -> TiledUpscaler:
@@ -115,14 +143,18 @@ def shipped_program(source: Source, options: RunOptions) -> ShippedProgram | Non
     UsageError
         The program is damaged.
     """
+    usable = source.is_model_file and _may_use_kernels(options)
+    return read_program(source.path) if usable else None
+
+
+def _may_use_kernels(options: RunOptions) -> bool:
+    """Tell if the options and this machine leave a network to srq's own kernels."""
     entry = get_runtime(KERNELS)
     if options.runtime not in (AUTO, KERNELS) or not entry.offers(options.precision):
-        return None
-    if not source.is_model_file or options.depth != "full" or not entry.installed:
-        return None
-    if options.runtime == AUTO and not fast_here():
-        return None
-    return read_program(source.path)
+        return False
+    if options.depth != "full" or not entry.installed:
+        return False
+    return options.runtime == KERNELS or fast_here()
 
 
 def _open_shipped(source: Source, options: RunOptions) -> TiledUpscaler | None:
@@ -131,15 +163,27 @@ def _open_shipped(source: Source, options: RunOptions) -> TiledUpscaler | None:
     if shipped is None:
         return None
     check_enlargement(shipped.traits.name, shipped.traits.scale, source.scale)
-    threads = thread_limit(options.threads)
-    runtime = ProgramRuntime(source.path, lambda: shipped.program, threads)
+    for_deep = partial(_open_full if source.default else _open_unrounded, source, options)
+    in_torch = partial(_open_in_torch, source, options)
+    return _open_program(shipped, source.path, options, in_torch, for_deep)
+
+
+def _open_program(
+    shipped: ShippedProgram,
+    path: Path,
+    options: RunOptions,
+    in_torch: Callable[[], TiledUpscaler],
+    for_deep: Callable[[], TiledUpscaler],
+) -> TiledUpscaler:
+    """Open a program; the two functions open what serves small pictures, and those of 16 bits."""
+    runtime = ProgramRuntime(path, lambda: shipped.program, thread_limit(options.threads))
     memory = max(shipped.traits.bytes_per_pixel, bytes_per_pixel(shipped.program))
     return TiledUpscaler(
         runtime,
         replace(shipped.traits, bytes_per_pixel=memory),
         options.tile,
-        lambda: _open_in_torch(source, options).runtime,
-        for_deep=partial(_open_full if source.default else _open_unrounded, source, options),
+        lambda: in_torch().runtime,
+        for_deep=for_deep,
         input_bits=shipped.input_bits,
         measure=partial(_measure, runtime),
     )
@@ -181,34 +225,55 @@ def common_scale(upscalers: Sequence[Upscaler], scale: int | None) -> int:
 def _load_in_torch(
     source: Source, options: RunOptions
 ) -> "tuple[TorchRuntime, ModelTraits, BitMeter]":
-    """Load a network in torch; a float one is folded, its bit operations are the unfolded one's."""
-    from sr_quant_cli.inference.bits import BitMeter
+    """Load a network in torch."""
     from sr_quant_cli.modelfiles.loading import load, name_of
+
+    network, header = load(source, options.depth)
+    return _place(network, name_of(source, header, options.depth), options)
+
+
+def _place(
+    network: "Network", name: str, options: RunOptions
+) -> "tuple[TorchRuntime, ModelTraits, BitMeter]":
+    """Put a network on a device; a float one is folded, its bit operations are the unfolded one's.
+
+    The network may be changed.
+    """
+    from sr_quant_cli.inference.bits import BitMeter
     from sr_quant_cli.networks.folding import fold_exactly
     from sr_quant_cli.runtimes.torch import TorchRuntime, traits_of_network
     from sr_quant_cli.system.device import pick_device, pick_precision, set_threads
 
     device = pick_device(options.device)
     set_threads(options.threads)
-    network, header = load(source, options.depth)
     meter = BitMeter(network)
     if network.quantization is None:
         network = fold_exactly(network)
-    traits = traits_of_network(network, name_of(source, header, options.depth))
+    traits = traits_of_network(network, name)
     precision = pick_precision(options.precision, device)
     return TorchRuntime(network, device, precision), traits, meter
 
 
 def _open_in_torch(source: Source, options: RunOptions) -> TiledUpscaler:
+    for_deep = partial(_open_full, source, options) if source.default else None
+    return _in_torch(*_load_in_torch(source, options), options, for_deep)
+
+
+def _in_torch(
+    runtime: "TorchRuntime",
+    traits: ModelTraits,
+    meter: "BitMeter",
+    options: RunOptions,
+    for_deep: Callable[[], TiledUpscaler] | None = None,
+) -> TiledUpscaler:
     from sr_quant_cli.inference.bits import input_bits
 
-    runtime, traits, meter = _load_in_torch(source, options)
     return TiledUpscaler(
         runtime,
         traits,
         options.tile,
         meter=meter,
-        for_deep=partial(_open_full, source, options) if source.default else None,
+        for_deep=for_deep,
         self_ensemble=options.self_ensemble,
         input_bits=input_bits(runtime.network),
     )

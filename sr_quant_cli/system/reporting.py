@@ -2,15 +2,16 @@
 
 The work calls ``result``, ``note``, ``warn``, ``progress`` and ``track``, and never prints. By
 default warnings go to Python's logger ``srq``, and the rest is dropped. The command line installs a
-``Reporter`` of its own, and so can a notebook or a service::
+``Reporter`` of its own for the process. The Python API installs one for the calling thread::
 
-    with reporting(MyReporter()):
+    with reporting_here(MyReporter()):
         quantize(request)
 """
 
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -84,11 +85,22 @@ class Silent:
 
 
 _reporter: Reporter = Silent()
+_here: ContextVar[Reporter | None] = ContextVar("reporter", default=None)
+
+
+@contextmanager
+def reporting_here(reporter: Reporter) -> Iterator[None]:
+    """Use a reporter during the block, in this thread alone."""
+    token = _here.set(reporter)
+    try:
+        yield
+    finally:
+        _here.reset(token)
 
 
 @contextmanager
 def reporting(reporter: Reporter) -> Iterator[None]:
-    """Use a reporter during the block, in all threads."""
+    """Use a reporter during the block, in all threads that have none of their own."""
     global _reporter
     before, _reporter = _reporter, reporter
     try:
@@ -100,7 +112,7 @@ def reporting(reporter: Reporter) -> Iterator[None]:
 @contextmanager
 def results_as_notes() -> Iterator[None]:
     """Report results as notes during the block, where standard output holds something else."""
-    with reporting(_NotesOnly(_reporter)):
+    with reporting(_NotesOnly(_current())):
         yield
 
 
@@ -112,26 +124,30 @@ class _NotesOnly:
         self.warn, self.progress = reporter.warn, reporter.progress
 
 
+def _current() -> Reporter:
+    return _here.get() or _reporter
+
+
 def result(line: str) -> None:
     """Report a part of the result as soon as it is available."""
-    _reporter.result(line)
+    _current().result(line)
 
 
 def note(line: str) -> None:
     """Report what the work does or assumes."""
-    _reporter.note(line)
+    _current().note(line)
 
 
 def warn(line: str) -> None:
     """Report a warning; the work continues."""
-    _reporter.warn(line)
+    _current().warn(line)
 
 
 def progress(
     total: int, unit: str, what: str = "", done: int = 0
 ) -> AbstractContextManager[Progress]:
     """Report the progress of a task; see ``Reporter.progress``."""
-    return _reporter.progress(total, unit, what, done)
+    return _current().progress(total, unit, what, done)
 
 
 def track(items: Iterable[T], total: int, unit: str, what: str = "") -> Iterator[T]:
