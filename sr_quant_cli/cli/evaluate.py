@@ -52,6 +52,9 @@ def evaluate(
     record: Annotated[
         bool, typer.Option("--record", help="Store the scores in the card of each srq model file.")
     ] = False,
+    per_image: Annotated[
+        bool, typer.Option("--per-image", help="Also a table of the pictures of each set.")
+    ] = False,
     patchwise: Patchwise = False,
     patch: Patch = None,
     step: Step = None,
@@ -73,12 +76,16 @@ def evaluate(
     device: Device = "auto",
     threads: Threads = None,
     data_root: DataRoot = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write a table of all pictures as CSV."),
+    ] = None,
     json: Json = None,
 ) -> None:
     """Measure models on benchmark sets.
 
     PSNR and SSIM under a named protocol, on luma by default, with bicubic in the first row. With
-    --patchwise, and for models whose bits follow the picture, also feature average bits (FAB) and
+    several models, the difference from the first one is in parentheses. With --patchwise, and for models whose bits follow the picture, also feature average bits (FAB) and
     bit operations. The name of a row with --self-ensemble ends with +.
 
     \b
@@ -86,6 +93,7 @@ def evaluate(
       srq eval --bench Set5+Urban100
       srq eval fast edsr-baseline-x4 --bench Set5
       srq eval runs/edsr-x2/model.safetensors --bench Set5+Set14 --json scores.json
+      srq eval edsr-baseline-x4 mine.safetensors --per-image --csv scores.csv
       srq eval runs/quantsr_c-x4/model.safetensors --depth half --bench Set5
       srq eval network.onnx --scale 4 --protocol basicsr
       srq eval edsr-baseline-x4 --bench Set5 --self-ensemble
@@ -95,8 +103,8 @@ def evaluate(
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.commands import evaluate as core
     from sr_quant_cli.imaging.tiling import patches_of
-    from sr_quant_cli.report.table import print_scores
-    from sr_quant_cli.system.files import write_json
+    from sr_quant_cli.report.table import print_pictures, print_scores
+    from sr_quant_cli.system.files import check_outputs, write_csv, write_json
     from sr_quant_cli.system.processes import world
 
     request = core.EvalRequest(
@@ -116,10 +124,15 @@ def evaluate(
         patches=patches_of(patchwise, patch, step),
         data_root=data_root,
     )
+    check_outputs({"json": json, "csv": csv}, models or ())
     evaluation = core.evaluate(request)
     if world().rank:
         return
     print_scores(evaluation)
+    if per_image:
+        print_pictures(evaluation)
+    if csv is not None:
+        write_csv(csv, *evaluation.to_csv())
     if json is not None:
         write_json(json, evaluation.to_json())
     if record:

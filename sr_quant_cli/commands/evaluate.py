@@ -10,6 +10,7 @@ from sr_quant_cli import __version__
 from sr_quant_cli.commands.scaled_models import check_stated_scales
 from sr_quant_cli.commands.scoring import (
     Candidate,
+    PictureScore,
     SetResult,
     distinct,
     folder_candidate,
@@ -122,6 +123,40 @@ class Evaluation:
         """Scale of all rows."""
         return self.sets[0].scale
 
+    @property
+    def reference(self) -> str | None:
+        """Label of the row that others are compared with: the one behind bicubic.
+
+        None: there are no others.
+        """
+        labels = list(dict.fromkeys(result.label for result in self.results))
+        return labels[1] if len(labels) > 2 else None
+
+    def difference(self, result: SetResult) -> float | None:
+        """PSNR of a row on a set, less that of the reference, in dB; None: it is not compared."""
+        if result.label in (self.reference, self.results[0].label):
+            return None
+        return next(
+            (
+                result.psnr - other.psnr
+                for other in self.results
+                if (other.label, other.bench) == (self.reference, result.bench)
+            ),
+            None,
+        )
+
+    def to_csv(self) -> tuple[list[str], list[list[object]]]:
+        """Headings and rows: for every model and set its pictures, then their mean."""
+        rows = [
+            [result.label, result.bench, name, *_figures(scored), result.runtime]
+            for result in self.results
+            for name, scored in (
+                *((picture.name, picture) for picture in result.pictures),
+                ("mean", result),
+            )
+        ]
+        return [*_COLUMNS], rows
+
     def to_json(self) -> dict[str, Any]:
         """Report: the figures, with everything that makes them comparable."""
         return {
@@ -135,7 +170,11 @@ class Evaluation:
                 bench.name: {"images": len(bench.pairs), "lr": bench.lr_origin}
                 for bench in self.sets
             },
-            "rows": [_row(result) for result in self.results],
+            "reference": self.reference,
+            "rows": [
+                {**_row(result), "psnr_difference": _rounded(self.difference(result))}
+                for result in self.results
+            ],
         }
 
 
@@ -308,6 +347,23 @@ def _row(result: SetResult) -> dict[str, Any]:
             for picture in result.pictures
         ],
     }
+
+
+_COLUMNS = ("model", "set", "picture", "psnr", "ssim", "edge_psnr", "seconds", "fab", "runtime")
+
+
+def _figures(scored: SetResult | PictureScore) -> list[float | None]:
+    return [
+        round(scored.psnr, 4),
+        round(scored.ssim, 5),
+        round(scored.edge, 4),
+        round(scored.seconds, 3),
+        _cost_fields(scored.cost)["fab"],
+    ]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _cost_fields(cost: "Cost | None") -> dict[str, float | None]:

@@ -31,7 +31,8 @@ def print_scores(evaluation: "Evaluation") -> None:
 
     There is a row for each model and a column ``PSNR / SSIM`` for each set. With many sets, or with
     costs, there is a row for each model on each set. The last column is the PSNR of the pixels that
-    the protocol crops, averaged over the sets of the row.
+    the protocol crops, averaged over the sets of the row. With several models, the difference of
+    PSNR from the first one follows in parentheses.
     """
     results, sets, costs = evaluation.results, evaluation.sets, evaluation.costs
     protocol, scale = evaluation.protocol, evaluation.scale
@@ -42,7 +43,12 @@ def print_scores(evaluation: "Evaluation") -> None:
     names = {bench.name: f"{bench.name} ({len(bench.pairs)})" for bench in sets}
     if costs or len(sets) > _SETS:
         rows = [
-            [label, name, *_cells(found[label, bench], costs=costs), _edge([found[label, bench]])]
+            [
+                label,
+                name,
+                *_cells(evaluation, found[label, bench], costs=costs),
+                _edge([found[label, bench]]),
+            ]
             for label in labels
             for bench, name in names.items()
         ]
@@ -52,7 +58,11 @@ def print_scores(evaluation: "Evaluation") -> None:
         rows = [
             [
                 label,
-                *(cell for bench in names for cell in _cells(found[label, bench], costs=False)),
+                *(
+                    cell
+                    for bench in names
+                    for cell in _cells(evaluation, found[label, bench], costs=False)
+                ),
                 _edge([found[label, bench] for bench in names]),
             ]
             for label in labels
@@ -69,8 +79,22 @@ def print_scores(evaluation: "Evaluation") -> None:
         _explain_costs(results)
 
 
-def _cells(result: "SetResult", *, costs: bool) -> list[str]:
+def print_pictures(evaluation: "Evaluation") -> None:
+    """Print a table of each set: PSNR / SSIM of every picture, with a column for each model."""
+    for bench in evaluation.sets:
+        rows = [result for result in evaluation.results if result.bench == bench.name]
+        cells = [
+            [pictures[0].name, *(f"{each.psnr:.2f} / {each.ssim:.4f}" for each in pictures)]
+            for pictures in zip(*(result.pictures for result in rows), strict=True)
+        ]
+        print_table(["picture", *(result.label for result in rows)], cells, bench.name)
+
+
+def _cells(evaluation: "Evaluation", result: "SetResult", *, costs: bool) -> list[str]:
+    difference = evaluation.difference(result)
     scored = f"{result.psnr:.2f} / {result.ssim:.4f}"
+    if difference is not None:
+        scored += f" ({difference:+.2f})"
     if not costs:
         return [scored]
     if result.cost is None:

@@ -1,12 +1,13 @@
 """Atomic files: written into a temporary folder, flushed to disk, and moved into place."""
 
+import csv
 import errno
 import json
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
@@ -182,6 +183,23 @@ def write_json(path: Path, report: Mapping[str, Any]) -> None:
     marked = finite({"srq": __version__, **report})
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(marked, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_csv(path: Path, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table as comma-separated values, atomically; None becomes an empty cell.
+
+    Raises
+    ------
+    UsageError
+        ``path`` is a file other than an earlier table with the same first column.
+    FailedError
+        The table cannot be written.
+    """
+    check_own(path, f"{headings[0]},".encode())
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(headings)
+        writer.writerows(rows)
 
 
 def write_sealed(path: Path, values: Any) -> None:

@@ -1,3 +1,4 @@
+import csv
 import json
 
 import numpy as np
@@ -17,8 +18,10 @@ from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
 from sr_quant_cli.inference.upscaler import BicubicUpscaler
 from sr_quant_cli.metrics import get_protocol, score
+from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.modelfile import save_model
 from sr_quant_cli.system.files import write_json
-from tests.helpers import nearest_onnx, open_path, picture
+from tests.helpers import nearest_onnx, open_path, picture, tiny_edsr
 
 MATLAB = get_protocol("matlab")
 
@@ -130,6 +133,46 @@ def test_the_report_says_how_it_was_measured(small_set):
     (card_score,) = set_scores(evaluation, "bicubic (2)")
     assert card_score.images == 3
     assert card_score.psnr == pytest.approx(results[1].psnr, abs=1e-4)
+
+
+@pytest.mark.usefixtures("small_set")
+def test_models_are_compared_with_the_first(srq, tmp_path, tiny_model):
+    other = tmp_path / "other.safetensors"
+    save_model(other, tiny_edsr(seed=5), Card(name="other"))
+    data = ("--bench", "Set5", "--data-root", tmp_path)
+    code, out, _ = srq(
+        *("eval", tiny_model, other, *data, "--per-image"),
+        *("--csv", tmp_path / "e.csv", "--json", tmp_path / "e.json"),
+    )
+    assert code == 0
+    report = json.loads((tmp_path / "e.json").read_text())
+    bicubic, first, second = report["rows"]
+    assert report["reference"] == first["model"] == "tiny"
+    assert [row["psnr_difference"] for row in (bicubic, first)] == [None, None]
+    difference = second["psnr"] - first["psnr"]
+    assert second["psnr_difference"] == pytest.approx(difference, abs=2e-4)
+    assert f"({difference:+.2f})" in out
+    lines = list(csv.DictReader((tmp_path / "e.csv").read_text().splitlines()))
+    assert [(line["model"], line["picture"]) for line in lines[4:8]] == [
+        ("tiny", "p0"),
+        ("tiny", "p1"),
+        ("tiny", "p2"),
+        ("tiny", "mean"),
+    ]
+    assert float(lines[5]["psnr"]) == first["pictures"][1]["psnr"]
+    assert float(lines[7]["psnr"]) == first["psnr"]
+    for picture in first["pictures"]:  # the table of pictures
+        assert f"{picture['psnr']:.2f} / " in out
+
+
+@pytest.mark.usefixtures("small_set")
+def test_a_table_that_srq_did_not_write_is_kept(srq, tmp_path, tiny_model):
+    (tmp_path / "mine.csv").write_text("a,b\n")
+    data = ("--bench", "Set5", "--data-root", tmp_path)
+    code, _, err = srq("eval", tiny_model, *data, "--csv", tmp_path / "mine.csv")
+    assert code == 2
+    assert "srq did not write it" in err
+    assert (tmp_path / "mine.csv").read_text() == "a,b\n"
 
 
 def test_bicubic_on_real_pictures_gives_the_published_figure(real_data):
