@@ -1,5 +1,6 @@
 """``srq bench`` and ``srq bench train``."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -47,7 +48,10 @@ def upscale(
             help="Names, srq models, run folders; default: embedded.",
         ),
     ] = None,
-    size: Annotated[str, typer.Option(metavar="WxH", help="LR pixels.")] = "320x180",
+    size: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WxH", help="LR pixels; repeatable.  [default: 320x180]"),
+    ] = None,
     scale: Annotated[
         int | None, typer.Option(help="Scale of the models; default: their own, else 4.")
     ] = None,
@@ -55,7 +59,22 @@ def upscale(
         int, typer.Option(min=1, max=MOST_TIMED, help="Timed runs of each variant.")
     ] = 7,
     depth: Depth = "full",
-    threads: Threads = None,
+    threads: Annotated[
+        list[int] | None,
+        typer.Option(min=1, max=512, help="CPU threads; default: one for each core; repeatable."),
+    ] = None,
+    memory: Annotated[
+        bool,
+        typer.Option(
+            "--memory", help="Also the peak memory of each variant, in a process of its own."
+        ),
+    ] = False,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the table as CSV.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the table as Markdown.")
+    ] = None,
     json: Json = None,
 ) -> None:
     """Time the enlargement of a whole picture in every runtime, in turns.
@@ -71,22 +90,30 @@ def upscale(
       srq bench --size 640x360 --threads 2 --json speed.json
       srq bench edsr-baseline-x2 edsr-baseline-x2-w8a8
       srq bench runs/full.safetensors runs/w4a4.safetensors --runs 15
+      srq bench --size 320x180 --size 640x360 --threads 1 --threads 2 --csv speed.csv
+      srq bench --memory --markdown speed.md
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.commands.bench_upscale import BenchRequest, bench_upscale
-    from sr_quant_cli.report.bench import print_upscale_times
-    from sr_quant_cli.system.files import write_json
+    from sr_quant_cli.report.bench import print_upscale_times, upscale_markdown
+    from sr_quant_cli.system.files import check_outputs, write_csv, write_json, write_markdown
 
+    check_outputs({"csv": csv, "markdown": markdown, "json": json}, models or ())
     timings = bench_upscale(
         BenchRequest(
             models=tuple(models or ()),
-            size=size,
+            sizes=tuple(size or BenchRequest.sizes),
             runs=runs,
-            threads=threads,
+            threads=tuple(threads or ()),
+            memory=memory,
             depth=depth,
             scale=scale,
         )
     )
     print_upscale_times(timings)
+    if csv is not None:
+        write_csv(csv, *timings.to_csv())
+    if markdown is not None:
+        write_markdown(markdown, upscale_markdown(timings))
     if json is not None:
         write_json(json, timings.to_json())
 
@@ -108,11 +135,11 @@ def kernels(
       srq bench kernels --channels 128 --json kernels.json
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.commands.bench_kernels import bench_kernels
-    from sr_quant_cli.commands.bench_upscale import BenchRequest
+    from sr_quant_cli.commands.bench_upscale import parse_size
     from sr_quant_cli.report.bench import print_kernel_times
     from sr_quant_cli.system.files import write_json
 
-    timings = bench_kernels(*BenchRequest(size=size).sides, channels, runs)
+    timings = bench_kernels(*parse_size(size), channels, runs)
     print_kernel_times(timings)
     if json is not None:
         write_json(json, timings.to_json())

@@ -85,8 +85,9 @@ def evaluate(
     """Measure models on benchmark sets.
 
     PSNR and SSIM under a named protocol, on luma by default, with bicubic in the first row. With
-    several models, the difference from the first one is in parentheses. With --patchwise, and for models whose bits follow the picture, also feature average bits (FAB) and
-    bit operations. The name of a row with --self-ensemble ends with +.
+    several models, the difference from the first one is in parentheses. With --patchwise, and for
+    models whose bits follow the picture, also feature average bits (FAB) and bit operations. The
+    name of a row with --self-ensemble ends with +.
 
     \b
     Examples:

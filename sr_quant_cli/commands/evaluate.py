@@ -147,14 +147,16 @@ class Evaluation:
 
     def to_csv(self) -> tuple[list[str], list[list[object]]]:
         """Headings and rows: for every model and set its pictures, then their mean."""
-        rows = [
-            [result.label, result.bench, name, *_figures(scored), result.runtime]
-            for result in self.results
-            for name, scored in (
+        rows: list[list[object]] = []
+        for result in self.results:
+            scored: list[tuple[str, PictureScore | SetResult]] = [
                 *((picture.name, picture) for picture in result.pictures),
                 ("mean", result),
-            )
-        ]
+            ]
+            rows += [
+                [result.label, result.bench, name, *_figures(scores), result.runtime]
+                for name, scores in scored
+            ]
         return [*_COLUMNS], rows
 
     def to_json(self) -> dict[str, Any]:

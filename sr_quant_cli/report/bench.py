@@ -1,10 +1,12 @@
 """Times of ``srq bench`` on the terminal."""
 
+from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
 from sr_quant_cli.commands.bench_kernels import KernelTimings
 from sr_quant_cli.commands.bench_train import LOADER_TARGET, QUANTIZED_TARGET, TrainTimings
-from sr_quant_cli.commands.bench_upscale import UpscaleTimings
+from sr_quant_cli.commands.bench_upscale import UpscaleTiming, UpscaleTimings
 from sr_quant_cli.report.table import print_table
 from sr_quant_cli.report.terminal import say
 
@@ -40,44 +42,67 @@ def print_training_times(timings: TrainTimings) -> None:
 
 
 def print_upscale_times(timings: UpscaleTimings) -> None:
-    """Print the times of ``bench_upscale``: a row for each variant below its model."""
-    scale = timings.scale
-    size = f"{timings.width}x{timings.height}"
-    large = f"{scale * timings.width}x{scale * timings.height}"
-    headings = (
-        *("model, runtime", "median ms", "minimum ms", "times as fast", "PSNR dB"),
-        *("integer / float", "T BitOPs"),
-    )
-    rows: list[tuple[str, ...]] = []
-    model = None
-    for row in timings.rows:
-        if row.model != model:
-            model = row.model
-            rows.append((model, *[""] * (len(headings) - 1)))
-        rows.append(
-            (
-                f"  {row.variant}",
-                f"{1000 * row.times.median:.0f}",
-                f"{1000 * row.times.minimum:.0f}",
-                f"{row.times.speedup:.2f}",
-                "equal" if row.psnr is None else f"{row.psnr:.2f}",
-                f"{row.integer_kernels} / {row.float_kernels}",
-                f"{row.bitops_counted / 1e12:.2f}",
-            )
-        )
-    print_table(headings, rows, f"{size} to {large}")
+    """Print the times of ``bench_upscale``: a table for each picture and number of threads."""
+    for (title, headings), rows in _upscale_tables(timings):
+        print_table(headings, rows, title)
     say(
         f"{len(timings.rows[0].times.times)} runs each, in turns; times as fast: median of the "
-        "ratios to the first row; PSNR: against its output; integer / float: executed convolutions "
-        "and products; BitOPs: counted"
+        "ratios to the first row; PSNR: against its output; int / float: executed convolutions "
+        "and products, on integers and in float"
+        + ("; RAM: largest of a process of its own" if timings.rows[0].memory else "")
     )
     for row in timings.rows:
         if row.peak_share is not None:
             say(
-                f"{row.model}, {row.variant}: {100 * row.peak_share:.0f} % of the 8-bit "
-                "multiply-accumulates that the processor can do in the minimum"
+                f"{row.model}, {row.variant}, {row.width}x{row.height}, {row.threads} threads: "
+                f"{100 * row.peak_share:.0f} % of the 8-bit multiply-accumulates that the "
+                "processor can do in the minimum"
             )
     _print_machine(timings.machine)
+
+
+def upscale_markdown(timings: UpscaleTimings) -> str:
+    """Write the times of ``bench_upscale`` as Markdown tables, for documents."""
+    parts = []
+    for (title, headings), rows in _upscale_tables(timings):
+        lines = [headings, ("---", *["---:"] * (len(headings) - 1)), *rows]
+        table = "\n".join(f"| {' | '.join(map(str.strip, line))} |" for line in lines)
+        parts.append(f"{title}\n\n{table}\n")
+    return "\n".join(parts)
+
+
+def _upscale_tables(
+    timings: UpscaleTimings,
+) -> Iterator[tuple[tuple[str, tuple[str, ...]], list[tuple[str, ...]]]]:
+    """Titles, headings and rows of the tables: a row for each variant below its model."""
+    headings = (
+        *("model, runtime", "median ms", "min ms", "p95 ms", "times as fast", "PSNR dB"),
+        *("int / float", *(("RAM MB",) if timings.rows[0].memory else ())),
+    )
+    scale = timings.scale
+
+    def place(row: UpscaleTiming) -> tuple[int, int, int]:
+        return row.width, row.height, row.threads
+
+    for (width, height, threads), group in groupby(timings.rows, key=place):
+        rows: list[tuple[str, ...]] = []
+        for model, variants in groupby(group, key=lambda row: row.model):
+            rows.append((model, *[""] * (len(headings) - 1)))
+            rows += [_upscale_cells(row)[: len(headings)] for row in variants]
+        title = f"{width}x{height} to {scale * width}x{scale * height}, {threads} threads"
+        yield (title, headings), rows
+
+
+def _upscale_cells(row: UpscaleTiming) -> tuple[str, ...]:
+    times = row.times
+    return (
+        f"  {row.variant}",
+        *(f"{1000 * seconds:.0f}" for seconds in (times.median, times.minimum, times.p95)),
+        f"{times.speedup:.2f}",
+        "equal" if row.psnr is None else f"{row.psnr:.2f}",
+        f"{row.integer_kernels} / {row.float_kernels}",
+        "-" if row.memory is None else f"{row.memory / 1e6:.0f}",
+    )
 
 
 def print_kernel_times(timings: KernelTimings) -> None:

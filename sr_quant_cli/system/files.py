@@ -24,6 +24,8 @@ except ImportError:  # Windows
 
 REPORT = b'{\n  "srq": "'
 """First bytes of every JSON report of srq."""
+PAGE = b"<!-- written by srq -->"
+"""First line of every Markdown page of srq."""
 SOFTWARE = {"Software": "srq"}
 """Metadata of every PNG file that srq draws."""
 DRAWING = b"Software\0srq"
@@ -183,6 +185,21 @@ def write_json(path: Path, report: Mapping[str, Any]) -> None:
     marked = finite({"srq": __version__, **report})
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(marked, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_markdown(path: Path, text: str) -> None:
+    """Write a page, atomically, with a comment that marks it as srq's.
+
+    Raises
+    ------
+    UsageError
+        ``path`` is a file other than an earlier page.
+    FailedError
+        The page cannot be written.
+    """
+    check_own(path, PAGE)
+    with replacing(path) as temporary:
+        temporary.write_text(f"{PAGE.decode()}\n{text}", encoding="utf-8")
 
 
 def write_csv(path: Path, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -161,8 +161,8 @@ def test_models_are_compared_with_the_first(srq, tmp_path, tiny_model):
     ]
     assert float(lines[5]["psnr"]) == first["pictures"][1]["psnr"]
     assert float(lines[7]["psnr"]) == first["psnr"]
-    for picture in first["pictures"]:  # the table of pictures
-        assert f"{picture['psnr']:.2f} / " in out
+    for scored in first["pictures"]:  # the table of pictures
+        assert f"{scored['psnr']:.2f} / " in out
 
 
 @pytest.mark.usefixtures("small_set")

@@ -95,14 +95,14 @@ def test_tables_fit_and_lose_nothing(terminal, headings, cells, texts):
 def test_times_of_two_models_fit(terminal):
     times = Row("", 12.345, 12.0, 0.081, 12.34, [1.0] * 7)
     rows = [
-        UpscaleTiming(model, variant, times, psnr, 137, 11, 63 * 10**13, 0.9)
+        UpscaleTiming(*(model, variant, 320, 180, 2, times, psnr, 137, 11, 63 * 10**13, 0.9, 10**9))
         for model, variant, psnr in (
             (NAME, "torch fp32, folded", 48.21),
             (NAME, "onnxruntime fp32, folded", 48.21),
             (f"{NAME}-2", "openvino int8", None),
         )
     ]
-    print_upscale_times(UpscaleTimings(tuple(rows), 320, 180, 4, MACHINE))
+    print_upscale_times(UpscaleTimings(tuple(rows), 4, MACHINE))
     lines = terminal()
     table = lines[: lines.index(next(line for line in lines if line.startswith("7 runs each")))]
     assert max(map(len, table)) <= 80

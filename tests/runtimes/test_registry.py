@@ -1,11 +1,15 @@
 """A runtime is one registration: every command, list, help text and error knows it then."""
 
+import csv
 import json
 import subprocess
 import sys
+from functools import partial
 
+import numpy as np
 import pytest
 
+from sr_quant_cli.commands.bench_memory import peak_memory
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
 from sr_quant_cli.inference.choice import choose
@@ -59,13 +63,42 @@ def test_upscale_and_eval_run_a_registered_runtime(srq, toy, tiny_model, tmp_pat
 @pytest.mark.slow
 def test_bench_times_a_registered_runtime(srq, toy, tiny_model, tmp_path):
     code, out, err = srq(
-        *("bench", tiny_model, "--size", "16x16", "--runs", 1, "--threads", 1),
-        *("--json", tmp_path / "b.json"),
+        *("bench", tiny_model, "--size", "16x16", "--size", "20x16", "--runs", 2),
+        *("--threads", 1, "--threads", 2, "--json", tmp_path / "b.json"),
+        *("--csv", tmp_path / "b.csv", "--markdown", tmp_path / "b.md"),
     )
     assert code == 0, err
     rows = json.loads((tmp_path / "b.json").read_text())["rows"]
     assert "toy fp32" in [row["variant"] for row in rows]
     assert "toy fp32" in out
+    groups = list(dict.fromkeys((row["width"], row["height"], row["threads"]) for row in rows))
+    assert groups == [(16, 16, 1), (20, 16, 1), (16, 16, 2), (20, 16, 2)]
+    assert all(row["minimum"] <= row["median"] <= row["p95"] <= max(row["times"]) for row in rows)
+    assert {row["memory"] for row in rows} == {None}
+    lines = list(csv.DictReader((tmp_path / "b.csv").read_text().splitlines()))
+    assert [line["variant"] for line in lines] == [row["variant"] for row in rows]
+    assert float(lines[0]["p95_ms"]) == pytest.approx(1000 * rows[0]["p95"], abs=0.006)
+    page = (tmp_path / "b.md").read_text()
+    assert page.count("| model, runtime |") == 4
+    assert page.count("| toy fp32 |") == 4
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_process_is_measured():
+    lr = np.zeros((40, 40, 3), np.uint8)
+    light, heavy = (peak_memory(partial(_allocate, size), lr) for size in (0, 300_000_000))
+    assert 10e6 < light < 300e6
+    assert 280e6 < heavy - light < 330e6
+    assert peak_memory(_refuse, lr) is None
+
+
+def _allocate(size):
+    filled = np.ones(size, np.uint8)
+    return lambda lr: lr + filled.ndim
+
+
+def _refuse():
+    raise UsageError("not here")
 
 
 @pytest.mark.slow
