@@ -5,11 +5,14 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from sr_quant_cli.data.degrade import CLEAN, Degradations
 from sr_quant_cli.data.sampler import PatchSampler
-from sr_quant_cli.data.store import PairStore
+from sr_quant_cli.data.store import PairStore, PictureStore
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.convert import to_tensor
 from sr_quant_cli.methods import build as build_method
@@ -154,15 +157,34 @@ def calibration_batches(train: PairStore, recipe: QuantizeRecipe) -> Iterator[Te
     UsageError
         A photograph is smaller than a patch.
     """
+    return _batches(train, recipe, recipe.degradations)
+
+
+def picture_batches(
+    pictures: Sequence[NDArray[np.uint8]], recipe: QuantizeRecipe
+) -> Iterator[Tensor]:
+    """Draw the batches of ``calibration_batches`` from LR pictures, uint8 ``[h, w, 3]``.
+
+    Raises
+    ------
+    UsageError
+        A picture is smaller than a patch.
+    """
+    return _batches(PictureStore(pictures), recipe, CLEAN)
+
+
+def _batches(
+    store: PairStore, recipe: QuantizeRecipe, degradations: Degradations
+) -> Iterator[Tensor]:
     calibration = recipe.calibration
     batch = min(calibration.batch, calibration.images)
     sampler = PatchSampler(
-        train,
+        store,
         seed=recipe.recipe.seed,
         batch=batch,
-        patch_hr=calibration.patch_lr * recipe.network.scale,
+        patch_hr=calibration.patch_lr * store.scale,
         augment=(),
-        degradations=recipe.degradations,
+        degradations=degradations,
         advice="lower calibration.patch_lr",
     )
     last = -(-calibration.images // batch) - 1

@@ -3,8 +3,10 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,8 @@ from sr_quant_cli.system.files import cache_dir, read_sealed, scratch, write_sea
 from sr_quant_cli.system.reporting import progress
 
 _INDEX, _PIXELS = "index.json", "pairs.bin"
+
+_place: ContextVar[Path | None] = ContextVar("place", default=None)
 
 
 class PairStore:
@@ -59,6 +63,41 @@ class PairStore:
         return lr, hr
 
 
+class PictureStore(PairStore):
+    """LR pictures in memory, at scale 1: HR is the same picture.
+
+    Parameters
+    ----------
+    pictures
+        uint8 ``[h, w, 3]`` each, at least one.
+    """
+
+    def __init__(self, pictures: Sequence[NDArray[np.uint8]]) -> None:
+        self.files = tuple(Path(f"image {index}") for index in range(len(pictures)))
+        self.scale = 1
+        self.lr_sizes = np.array([picture.shape[:2] for picture in pictures], dtype=np.int64)
+        self.pixels = np.concatenate([picture.reshape(-1, 3) for picture in pictures])
+        self.lr_pixels = self.lr_sizes.prod(axis=1)
+        self.lr_starts = self.hr_starts = np.cumsum(self.lr_pixels) - self.lr_pixels
+
+    def pair(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return a picture twice, as uint8 views ``[h, w, 3]``."""
+        height, width = map(int, self.lr_sizes[index])
+        start = int(self.lr_starts[index])
+        picture = self.pixels[start : start + height * width].reshape(height, width, 3)
+        return picture, picture
+
+
+@contextmanager
+def packing_in(folder: Path) -> Iterator[None]:
+    """Keep packed pairs in a folder instead of the cache during a block, in this thread."""
+    token = _place.set(folder)
+    try:
+        yield
+    finally:
+        _place.reset(token)
+
+
 def pack_pairs(pairs: Sequence[Pair], scale: int) -> PairStore:
     """Decode pairs into the cache, or open the file that an earlier call made of them.
 
@@ -69,7 +108,7 @@ def pack_pairs(pairs: Sequence[Pair], scale: int) -> PairStore:
     UsageError
         A picture is missing or damaged.
     """
-    folder = cache_dir() / "pairs" / _fingerprint(pairs, scale)
+    folder = (_place.get() or cache_dir() / "pairs") / _fingerprint(pairs, scale)
     if not _is_whole(folder):
         try:
             with scratch(folder.parent) as temporary:

@@ -84,7 +84,7 @@ def open_network(network: "Network", name: str, options: RunOptions) -> TiledUps
     program = kernel_program(network, name)
     if program is None:
         return in_torch()
-    return _open_program(program, Path(name), options, in_torch, in_torch)
+    return _open_program(program, name, options, in_torch, in_torch)
 
 
 def _open_network(source: Source, options: RunOptions, io: "Io") -> TiledUpscaler:
@@ -170,7 +170,7 @@ def _open_shipped(source: Source, options: RunOptions) -> TiledUpscaler | None:
 
 def _open_program(
     shipped: ShippedProgram,
-    path: Path,
+    path: Path | str,
     options: RunOptions,
     in_torch: Callable[[], TiledUpscaler],
     for_deep: Callable[[], TiledUpscaler],

@@ -227,10 +227,10 @@ class GraphRuntime(Runtime):
         """
         raise NotImplementedError
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
-        if not path.is_file():
+    def __init__(self, path: Path | str, threads: int | None = None) -> None:
+        if isinstance(path, Path) and not path.is_file():
             raise UsageError(f"no such model file: {path}")
-        self.path = path
+        self.path = Path(path)
         self._threads = threads
         self._bits: NDArray[np.float32] | None = None
 

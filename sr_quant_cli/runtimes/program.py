@@ -23,7 +23,7 @@ class ProgramRuntime(GraphRuntime):
     Parameters
     ----------
     path
-        File that it comes from.
+        File that it comes from; or a name in messages, for a program in memory.
     find
         Gives the program, once the file is known to be there.
     threads
@@ -38,7 +38,9 @@ class ProgramRuntime(GraphRuntime):
     runtime = KERNELS
     precision: Precision = "fp32"
 
-    def __init__(self, path: Path, find: Callable[[], Program], threads: int | None = None) -> None:
+    def __init__(
+        self, path: Path | str, find: Callable[[], Program], threads: int | None = None
+    ) -> None:
         super().__init__(path, threads)
         self.check([("uint8", (1, None, None, 3))], ["sr"])
         self._program = find()

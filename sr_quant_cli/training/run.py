@@ -258,7 +258,7 @@ def _run(
         photographs=len(train),
         started_from=None if job.start is None else job.start.card.name,
         validation_psnr=finite(trainer.best),
-        recipe=_portable(recipe),
+        recipe=portable(recipe),
     )
     ended = TrainingResult(run, trainer.step >= recipe.train.iters, run_dir / MODEL)
     if is_first:
@@ -348,7 +348,7 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return values
 
 
-def _portable(recipe: TrainingRecipe) -> dict[str, Any]:
+def portable(recipe: TrainingRecipe) -> dict[str, Any]:
     """Values of a recipe for a file that others read: no defaults, only the names of paths."""
     values = recipe.model_dump(by_alias=True, exclude_defaults=True)
     for name in ("network", "method"):
