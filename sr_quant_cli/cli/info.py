@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sr_quant_cli.cli.options import Depth, Json, complete_model
+from sr_quant_cli.cli.options import DataRoot, Depth, Json, complete_model
 
 
 def info(
@@ -25,16 +25,37 @@ def info(
         typer.Option(help="Scale of a checkpoint that holds several or none."),
     ] = None,
     depth: Depth = "full",
+    layers: Annotated[
+        bool,
+        typer.Option(
+            "--layers",
+            help="Also each layer: time, and bounds, clipping and noise of quantized operands.",
+        ),
+    ] = False,
+    sensitivity: Annotated[
+        bool,
+        typer.Option(
+            "--sensitivity", help="Also the loss if only that layer is quantized; minutes."
+        ),
+    ] = False,
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|NAME", help="Photographs to measure layers on; default: sample."),
+    ] = None,
+    data_root: DataRoot = None,
     json: Json = None,
 ) -> None:
     """Show the contents of a model file.
 
-    Network, scale, size, counted operations, training history and scores.
+    Network, scale, size, counted operations, training history and scores. With --layers, a table of
+    what each layer does with 96x96 pixels of up to 16 photographs.
 
     \b
     Examples:
       srq info runs/edsr-x4/model.safetensors
       srq info model.safetensors --size 3840x2160 --json info.json
+      srq info edsr-baseline-x4-w29a6 --layers
+      srq info runs/w4a4/trainable.safetensors --layers --sensitivity --data photos/
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.commands import info as core
     from sr_quant_cli.report.info import print_info
@@ -42,8 +63,26 @@ def info(
 
     found = core.info(core.InfoRequest(model=model, size=size, scale=scale, depth=depth))
     print_info(found)
+    report = found.to_json()
+    if layers or sensitivity or data is not None:
+        from sr_quant_cli.commands.layers import LayersRequest
+        from sr_quant_cli.commands.layers import layers as measure
+        from sr_quant_cli.report.layers import print_layers
+
+        measured = measure(
+            LayersRequest(
+                model=model,
+                data=data or LayersRequest.data,
+                sensitivity=sensitivity,
+                scale=scale,
+                depth=depth,
+                data_root=data_root,
+            )
+        )
+        print_layers(measured)
+        report["measured"] = measured.to_json()
     if json is not None:
-        write_json(json, found.to_json())
+        write_json(json, report)
 
 
 def pack(

@@ -2,13 +2,14 @@
 
 import json
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 from numpy.typing import NDArray
 
-from sr_quant_cli.runtimes.base import PROBE, GraphRuntime, Kernels
+from sr_quant_cli.runtimes.base import PROBE, GraphRuntime, Kernels, Pixels
 from sr_quant_cli.system.choices import Precision
 
 _INTEGER = {
@@ -25,6 +26,15 @@ _TYPES = {
     "tensor(float16)": "float16",
     "tensor(uint8)": "uint8",
 }
+
+
+@dataclass(frozen=True)
+class NodeTime:
+    """Executed node: its operator, its name and seconds."""
+
+    kind: str
+    name: str
+    seconds: float
 
 
 class OnnxRuntime(GraphRuntime):
@@ -66,20 +76,39 @@ class OnnxRuntime(GraphRuntime):
 
     def kernels(self) -> Kernels:
         """Count the kernels in the profile of a small picture."""
+        executed = self.profile(PROBE)
+        floats = tuple(node.name for node in executed if node.kind in _FLOAT)
+        integers = sum(node.kind in _INTEGER for node in executed)
+        return Kernels(integers, len(floats), floats)
+
+    def profile(self, lr: Pixels, runs: int = 1) -> list[NodeTime]:
+        """Time the nodes of the graph as it is executed, in their order.
+
+        Parameters
+        ----------
+        lr
+            uint8 ``[h, w, 3]``.
+        runs
+            Number of runs, of which the fastest counts for each node; the first one allocates
+            memory.
+        """
         with tempfile.TemporaryDirectory() as folder:
             options = onnxruntime.SessionOptions()
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "profile")
             session = self._open(options)
-            self._run(session, self.to_batch(PROBE))
+            for _ in range(runs):
+                self._run(session, self.to_batch(lr))
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-        executed = [
-            (event["args"]["op_name"], event["name"].removesuffix("_kernel_time"))
-            for event in events
-            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
-        ]
-        floats = tuple(name for kind, name in executed if kind in _FLOAT)
-        return Kernels(sum(kind in _INTEGER for kind, _ in executed), len(floats), floats)
+        executed: dict[str, NodeTime] = {}
+        for event in events:
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+                name = event["name"].removesuffix("_kernel_time")
+                seconds = event["dur"] / 1e6
+                if name in executed:
+                    seconds = min(seconds, executed[name].seconds)
+                executed[name] = NodeTime(event["args"]["op_name"], name, seconds)
+        return list(executed.values())
 
     def _open(self, options: Any) -> Any:
         options.intra_op_num_threads = self._threads or 0

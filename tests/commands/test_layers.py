@@ -1,0 +1,57 @@
+import json
+
+import pytest
+
+from sr_quant_cli.commands.layers import LayersRequest, layers
+from sr_quant_cli.errors import UsageError
+from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.modelfile import save_model
+from tests.lowered import quantized_edsr
+
+
+@pytest.fixture
+def quantized_model(tmp_path):
+    path = tmp_path / "q.safetensors"
+    save_model(path, quantized_edsr("minmax", "full", 4), Card(name="q"))
+    return path
+
+
+def test_layers_of_a_quantized_model(quantized_model, photographs):
+    found = layers(LayersRequest(quantized_model, data=str(photographs), sensitivity=True))
+    assert found.photographs == 6
+    by_path = {layer.path: layer for layer in found.layers}
+    convolution = by_path["body.0.conv1"]
+    # 8 to 8 channels, 3 x 3, on 96 x 96 pixels.
+    assert convolution.macs_counted == 96 * 96 * 8 * 8 * 9
+    assert convolution.ms > 0
+    assert [each.operand for each in convolution.operands] == ["weight", "input"]
+    assert all(layer.ms is not None for layer in found.layers if layer.macs_counted)
+    assert all(layer.operands for layer in found.layers)
+    # A network of random weights may gain as well as lose.
+    assert all(1e-6 < abs(layer.drop) < 1 for layer in found.layers)
+
+
+def test_layers_of_a_float_model(tiny_model, photographs):
+    found = layers(LayersRequest(tiny_model, data=str(photographs)))
+    assert [layer.path for layer in found.layers][:2] == ["head", "body.0.conv1"]
+    assert all(layer.ms > 0 and layer.macs_counted > 0 for layer in found.layers)
+    assert all(layer.operands == () and layer.drop is None for layer in found.layers)
+    with pytest.raises(UsageError, match="needs a quantized model"):
+        layers(LayersRequest(tiny_model, data=str(photographs), sensitivity=True))
+
+
+def test_the_command_prints_and_writes_them(srq, quantized_model, photographs, tmp_path):
+    code, out, err = srq(
+        *("info", quantized_model, "--layers", "--data", photographs),
+        *("--json", tmp_path / "i.json"),
+    )
+    assert code == 0, err
+    report = json.loads((tmp_path / "i.json").read_text())
+    assert report["file"].endswith("q.safetensors")
+    (layer,) = (x for x in report["measured"]["layers"] if x["path"] == "body.1.conv2")
+    sqnr = next(each["sqnr"] for each in layer["operands"] if each["operand"] == "input")
+    line = next(line for line in out.splitlines() if "body.1.conv2" in line and "weight" in line)
+    assert "4 bits" in line
+    assert f"{sqnr:.1f}" in out
+    assert "loss dB" not in out
+    assert srq("info", quantized_model)[1] in out
