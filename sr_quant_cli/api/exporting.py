@@ -7,7 +7,7 @@ from sr_quant_cli.api.model import Model, load_model
 from sr_quant_cli.api.progress import ProgressCallback, quietly
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.modelfiles.named import Named
-from sr_quant_cli.runtimes.registry import formats
+from sr_quant_cli.runtimes.registry import formats, is_graph
 
 if TYPE_CHECKING:
     from sr_quant_cli.commands.export import Exported
@@ -60,6 +60,7 @@ def export(
     from sr_quant_cli.commands.export import export as run
 
     path = Path(path)
+    is_graph(path)  # finds the plugin for the suffix
     by_suffix = {entry.suffixes[0]: name for name, entry in formats().items()}
     if path.suffix.lower() not in by_suffix:
         allowed = ", ".join(by_suffix)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn, TextIO
 
+from sr_quant_cli.cli.plugging import plug_in, take_plugins
 from sr_quant_cli.cli.upscaling import carry_out, plain_request, quick_imports
 from sr_quant_cli.errors import SrqError, out_of_memory
 from sr_quant_cli.report.terminal import TerminalReporter, say
@@ -66,6 +67,8 @@ def main() -> None:
 def _run(arguments: Sequence[str]) -> int:
     """Run a command, without Typer if that is possible; return its exit code."""
     try:
+        files, arguments = take_plugins(arguments)
+        plug_in(files, arguments)
         if (request := plain_request(arguments)) is not None:
             carry_out(request)
             return 0

@@ -61,8 +61,8 @@ def _process(
 
 def _converted(parameter: Any, kind: Any, info: Any, value: Any) -> Any:
     """Convert a value; one that Typer is to convert, or to refuse, is a ``ValueError``."""
-    if value is None and not parameter.required:
-        return None
+    if value in (None, (), []) and not parameter.required:
+        return None if value is None else []
     if value not in (None, (), []) and getattr(info, "parser", None) is not None:
         several = get_origin(kind) is list
         return [info.parser(text) for text in value] if several else info.parser(value)

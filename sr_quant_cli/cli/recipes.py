@@ -17,16 +17,16 @@ app = typer.Typer(
 
 @app.command("list")
 def list_recipes(json: Json = None) -> None:
-    """List the built-in recipes.
+    """List the recipes that have names: the built-in ones, and those of plugins.
 
     \b
     Example:
       srq recipes list
     """  # noqa: D301 - typer's \b keeps the line breaks
-    from sr_quant_cli.recipe.load import load_recipe, recipe_names
+    from sr_quant_cli.recipe.load import named_recipes
     from sr_quant_cli.system.files import write_json
 
-    infos = [load_recipe(name).recipe for name in recipe_names()]
+    infos = [recipe.recipe for recipe in named_recipes().values()]
     _print_names({info.name: info.description for info in infos})
     if json is not None:
         write_json(json, {"recipes": [info.model_dump() for info in infos]})
@@ -64,18 +64,17 @@ def copy(
       srq recipes copy pretrain-edsr my.toml
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.errors import UsageError, unknown
-    from sr_quant_cli.recipe.load import recipe_names, recipe_path
+    from sr_quant_cli.recipe.texts import has_recipe, recipe_names, recipe_text
     from sr_quant_cli.system.files import replacing
 
-    if recipe not in recipe_names():
+    if not has_recipe(recipe):
         raise unknown("recipe", recipe, recipe_names())
     if target.suffix != ".toml":
         raise UsageError(f"{target}: the name of a recipe must end in .toml")
     if target.exists() and not overwrite:
         raise UsageError(f"{target} exists; use --overwrite to replace it")
-    text = recipe_path(recipe).read_text(encoding="utf-8")
     with replacing(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(recipe_text(recipe), encoding="utf-8")
     say(f"{recipe} -> {target}")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from copy import copy
+from pathlib import Path
 
 import typer
 
@@ -25,6 +26,7 @@ from sr_quant_cli.cli import (
 )
 from sr_quant_cli.cli.direct import DirectGroup
 from sr_quant_cli.cli.grouped import grouped
+from sr_quant_cli.cli.plugging import OPTION
 
 app = typer.Typer(
     name="srq",
@@ -56,6 +58,13 @@ app.add_typer(recipes.app, name="recipes")
 def _srq(
     context: typer.Context,
     version: bool = typer.Option(False, "--version", help="Print the version."),
+    plugin: list[Path] = typer.Option(
+        [],
+        OPTION,
+        metavar="FILE",
+        help="Run a Python file that adds methods, networks, runtimes or recipes; repeatable, and "
+        "anywhere on the line.",
+    ),
 ) -> None:
     """Image super-resolution: train networks, measure them, enlarge pictures."""
     if version:

@@ -21,7 +21,7 @@ from sr_quant_cli.lowering.verify import Verification, verify
 from sr_quant_cli.modelfiles.loading import load, name_of
 from sr_quant_cli.modelfiles.named import Named, Source, identify
 from sr_quant_cli.passes.rows import at_row
-from sr_quant_cli.runtimes.registry import RuntimeEntry, formats
+from sr_quant_cli.runtimes.registry import RuntimeEntry, format_runtime, formats
 from sr_quant_cli.runtimes.torch import TorchRuntime
 from sr_quant_cli.system.choices import Depth
 from sr_quant_cli.system.files import check_outputs
@@ -153,11 +153,11 @@ def export(request: ExportRequest) -> Exported:
 
 def _runtime(format_: str) -> RuntimeEntry:
     """Runtime whose own format that is."""
-    known = formats()
-    if format_ not in known:
-        allowed = ", ".join(known)
+    runtime = format_runtime(format_)
+    if runtime is None:
+        allowed = ", ".join(formats())
         raise UsageError(f"must be one of {allowed}", field="format", value=format_)
-    return known[format_]
+    return runtime
 
 
 def _target(request: ExportRequest, source: Source, runtime: RuntimeEntry) -> Path:

@@ -11,7 +11,7 @@ from sr_quant_cli.imaging.convert import to_tensor
 from sr_quant_cli.modelfiles.loading import load, name_of
 from sr_quant_cli.modelfiles.modelfile import save_model
 from sr_quant_cli.modelfiles.named import Named, identify
-from sr_quant_cli.networks import build, network_names
+from sr_quant_cli.networks import REGISTRY, build, network_names
 from sr_quant_cli.recipe.load import Change, Changes, load_recipe
 from sr_quant_cli.recipe.schema import PretrainRecipe
 from sr_quant_cli.scales import check_scale
@@ -117,7 +117,7 @@ def resolve(network: str, recipe: str, scale: int | None, changes: Changes) -> P
     UsageError
         Unknown network, scale or recipe, a mistake in the recipe, or a recipe for another network.
     """
-    if network not in network_names():
+    if network not in REGISTRY or network in REGISTRY.unlisted:
         raise unknown("network", network, network_names())
     scaled = []
     if scale is not None:

@@ -7,10 +7,12 @@ from typing import Any, TypeVar
 
 from sr_quant_cli.commands.calibrate import choose_placement
 from sr_quant_cli.errors import UsageError, unknown
+from sr_quant_cli.methods import REGISTRY as METHODS
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods import method_names
 from sr_quant_cli.modelfiles.named import Named
-from sr_quant_cli.networks import config_class, network_names
+from sr_quant_cli.networks import REGISTRY as NETWORKS
+from sr_quant_cli.networks import config_class
 from sr_quant_cli.passes.apply import check_levels
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.recipe.load import (
@@ -19,10 +21,10 @@ from sr_quant_cli.recipe.load import (
     options_as_changes,
     origin_of,
     parse_changes,
-    recipe_names,
     validate_recipe,
 )
 from sr_quant_cli.recipe.schema import ANY, MOST_STEPS, QuantizeRecipe, TrainingRecipe
+from sr_quant_cli.recipe.texts import has_recipe, recipe_names
 from sr_quant_cli.training.run import TrainingOptions
 
 DEPLOY = "deploy"
@@ -153,7 +155,7 @@ def requested_recipe(request: QuantizeRequest) -> str:
         return request.recipe
     if request.method is None:
         return DEPLOY
-    if request.method not in method_names():
+    if request.method not in METHODS:
         raise unknown("method", request.method, method_names())
     return builtin_recipe(request.method, "edsr")
 
@@ -181,7 +183,7 @@ def run_name(recipe: QuantizeRecipe, model: str) -> str:
     full = "-full" if recipe.sites.placement == "full" else ""
     bits, network = Bits(recipe.bits.w, recipe.bits.a), recipe.network
     name = f"{network.name}-x{network.scale}"
-    if network.name not in network_names():
+    if network.name in NETWORKS.unlisted:
         name = re.sub(r"[^\w.-]+", "-", model).strip("-.") or name
     return f"{name}-{recipe.method.name}-{bits}{full}"
 
@@ -198,13 +200,13 @@ def default_recipe(method: str | None, network: Mapping[str, Any]) -> str:
     """
     if method is None:
         own = f"{DEPLOY}-{network['name']}"
-        return own if own in recipe_names() else DEPLOY
-    if method not in method_names():
+        return own if has_recipe(own) else DEPLOY
+    if method not in METHODS:
         raise unknown("method", method, method_names())
     name = builtin_recipe(method, network["name"])
-    if network.get("n_feats", 0) > 64 and f"{name}-full" in recipe_names():
+    if network.get("n_feats", 0) > 64 and has_recipe(f"{name}-full"):
         return f"{name}-full"
-    if name not in recipe_names():
+    if not has_recipe(name):
         there = [n for n in recipe_names() if n.startswith(f"{method}-")]
         there = there or [n for n in recipe_names() if n.endswith(f"-{network['name']}")]
         raise UsageError(
@@ -221,7 +223,7 @@ def builtin_recipe(task: str, network: str) -> str:
     ('quantsr-quantsr_c', 'pams-edsr')
     """
     names = [f"{task}-{name}" for name in _with_bases(network)]
-    return next((name for name in names if name in recipe_names()), names[0])
+    return next(filter(has_recipe, names), names[0])
 
 
 def scale_schedule(values: dict[str, Any], iters: int) -> None:

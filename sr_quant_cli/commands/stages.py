@@ -41,9 +41,10 @@ from sr_quant_cli.modelfiles.named import (
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.quant.sites import Kind, Operands, has_weight
-from sr_quant_cli.recipe.load import Change, load_recipe, parse_changes, recipe_names
+from sr_quant_cli.recipe.load import Change, load_recipe, parse_changes
 from sr_quant_cli.recipe.schema import PretrainRecipe, QuantizeRecipe, TrainingRecipe
 from sr_quant_cli.recipe.sites import quoted
+from sr_quant_cli.recipe.texts import has_recipe
 from sr_quant_cli.system.reporting import note
 from sr_quant_cli.training.loop import CHECKPOINT_FORMAT
 from sr_quant_cli.training.run import (
@@ -214,7 +215,7 @@ def _files(pairs: Any) -> list[Any]:
 def _embedded(origin: str, scale: int | None) -> Path | None:
     """Embedded model that the recipe ``origin`` starts from; None: one is trained first."""
     network = "edsr"
-    if origin in recipe_names() or Path(origin).is_file():
+    if has_recipe(origin) or Path(origin).is_file():
         recipe = load_recipe(origin, (), QuantizeRecipe)
         if recipe.before.pretrain:
             network, scale = recipe.network.name, scale or recipe.network.scale

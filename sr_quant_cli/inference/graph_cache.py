@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.modelfiles.loading import load, name_of, note_source
-from sr_quant_cli.modelfiles.named import Source
+from sr_quant_cli.modelfiles.named import Source, plugin_versions
 from sr_quant_cli.records import record
 from sr_quant_cli.runtimes.base import GraphRuntime, ModelTraits
 from sr_quant_cli.runtimes.registry import get_runtime, runtimes
@@ -135,6 +135,8 @@ def folder_of(
     which = [depth, row, io, None if source.is_model_file else (source.scale, path.name)]
     packages = sorted({*_PACKAGES, *(entry.package for entry in runtimes())})
     makers = [fingerprint(), features(), has_vnni(), *map(_version, packages)]
+    if source.is_model_file:
+        makers += plugin_versions(path)
     key = sha256(content + repr((which, makers)).encode()).hexdigest()[:20]
     return cache_dir() / "graphs" / key
 

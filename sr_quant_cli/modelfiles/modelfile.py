@@ -11,32 +11,46 @@ than its tensors can fill, and names, shapes, dtypes and values are compared bef
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sr_quant_cli import __version__
 from sr_quant_cli.errors import FailedError, UsageError, first_line
+from sr_quant_cli.methods import REGISTRY as METHODS
 from sr_quant_cli.modelfiles.card import Card, SetScore
 from sr_quant_cli.modelfiles.codes import CODES, INPUTS, pack_tensors, unpack_tensors
 from sr_quant_cli.modelfiles.programs import ENTRY, PREFIX, ShippedProgram, entry_of
 from sr_quant_cli.modelfiles.quantization import QuantizationHeader
+from sr_quant_cli.networks import REGISTRY as NETWORKS
 from sr_quant_cli.networks import build, config_class
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.limits import TooLargeError, at_most, check_tensors
 from sr_quant_cli.passes.apply import apply_plan
+from sr_quant_cli.plugins import Origin
 from sr_quant_cli.quant.widths import MIN_BITS
 from sr_quant_cli.strict import Strict, in_words
 from sr_quant_cli.system.files import replacing
 
 _ROOM = 2**22
 """Values that a network may have besides those of its file: tables that are computed."""
+
+
+PluginKind = Literal["method", "network"]
+
+
+class PluginHeader(Strict):
+    """Plugin that a method or a network comes from: a package with its version, or a file."""
+
+    package: str = ""
+    version: str = ""
+    file: str = ""
 
 
 class Header(Strict):
@@ -51,6 +65,17 @@ class Header(Strict):
     input: Literal["RGB, 0..1, NCHW"] = "RGB, 0..1, NCHW"
     output: Literal["RGB, 0..1, NCHW"] = "RGB, 0..1, NCHW"
     card: Card = Field(default_factory=Card)
+    plugins: dict[PluginKind, PluginHeader] = Field(default_factory=dict)
+    """plugins that the file needs; left out where there are none"""
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in serialize(self).items() if key != "plugins" or value}
+
+    def origin(self, kind: PluginKind) -> Origin | None:
+        """Plugin that the method or the network comes from; None: it is srq's own."""
+        plugin = self.plugins.get(kind)
+        return None if plugin is None else Origin(plugin.package, plugin.version, plugin.file)
 
 
 def save_model(path: Path, network: Network, card: Card, *, packed: bool = True) -> None:
@@ -76,7 +101,15 @@ def save_model(path: Path, network: Network, card: Card, *, packed: bool = True)
 def header_of(network: Network, card: Card) -> Header:
     """Header of a network's model file."""
     quantization = network.quantization
+    origins: dict[PluginKind, Origin | None] = {"network": NETWORKS.origin(network.config.name)}
+    if quantization is not None:
+        origins["method"] = METHODS.origin(quantization.method.name)
     return Header(
+        plugins={
+            kind: PluginHeader(**asdict(origin))
+            for kind, origin in origins.items()
+            if origin is not None
+        },
         network=network.config.model_dump(),
         quantization=None if quantization is None else QuantizationHeader.of(quantization),
         card=card,
@@ -196,7 +229,8 @@ def load_model(path: Path) -> tuple[Network, Header]:
     """
     header, tensors = _read(path)
     with _misfits(path, "network"):
-        config = config_class(str(header.network.get("name"))).model_validate(header.network)
+        name, origin = str(header.network.get("name")), header.origin("network")
+        config = config_class(name, origin).model_validate(header.network)
         try:
             with at_most(2 * _room(tensors) + _ROOM, 4 * len(tensors) + 1000):
                 network = build(config)
@@ -204,7 +238,7 @@ def load_model(path: Path) -> tuple[Network, Header]:
             raise ValueError("far larger than the tensors of the file") from error
     if header.quantization is not None:
         with _misfits(path, "quantization"):
-            apply_plan(network, *header.quantization.resolve(network))
+            apply_plan(network, *header.quantization.resolve(network, header.origin("method")))
             if any(key.endswith(f".{CODES}") for key in tensors):
                 unpack_tensors(tensors, network, header.inputs)
     with _misfits(path, "tensors"):

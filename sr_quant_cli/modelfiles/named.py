@@ -1,10 +1,12 @@
 """The door for models: what a user names becomes a ``Source``, once; nothing here imports torch."""
 
+import json
 import os
 from pathlib import Path
 from typing import Literal
 
 from sr_quant_cli.errors import UsageError, nearest
+from sr_quant_cli.plugins import Origin, versions
 from sr_quant_cli.records import record
 from sr_quant_cli.runtimes.registry import is_graph, runtimes
 from sr_quant_cli.scales import SCALES, check_scale
@@ -84,7 +86,7 @@ def identify(named: Named | None, scale: int | None = None) -> Source:
     if scale is not None:
         check_scale(scale)
     path = _find(named, scale or 4)
-    if is_graph(path):
+    if path.suffix.lower() not in _FILES and is_graph(path):
         return Source(path, "graph", scale)
     if not _is_model_file(path):
         return Source(path, "checkpoint", scale)
@@ -262,6 +264,15 @@ def _is_model_file(path: Path) -> bool:
         return b'"srq":' in header_text(path)
     except OSError as error:
         raise UsageError(f"no such model file: {path}") from error
+
+
+def plugin_versions(path: Path) -> list[str]:
+    """Versions, as they are installed, of the plugins that a model file needs; mostly none."""
+    try:
+        entry = json.loads(json.loads(header_text(path))["__metadata__"]["srq"])
+        return versions([Origin(**plugin) for plugin in entry.get("plugins", {}).values()])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []  # what reads the whole header says what is wrong
 
 
 def header_text(path: Path) -> bytes:

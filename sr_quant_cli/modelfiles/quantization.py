@@ -9,6 +9,7 @@ from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods import config_class as method_config_class
 from sr_quant_cli.methods.base import Method
 from sr_quant_cli.networks.base import Network
+from sr_quant_cli.plugins import Origin
 from sr_quant_cli.quant.cost import FLOAT_BITS
 from sr_quant_cli.quant.plan import Bits, Quantization, SiteBits, link_sites, plan_sites
 from sr_quant_cli.quant.sites import KINDS, Operands, Site, has_weight, no_such_site
@@ -75,15 +76,23 @@ class QuantizationHeader(Strict):
             },
         )
 
-    def resolve(self, network: Network) -> tuple[Method, Quantization]:
+    def resolve(
+        self, network: Network, origin: Origin | None = None
+    ) -> tuple[Method, Quantization]:
         """Method and plan for a float network.
+
+        Parameters
+        ----------
+        origin
+            Plugin that the method comes from; None: it is srq's own.
 
         Raises
         ------
         ValueError
             A site is unknown or missing, or has an operand that does not exist or has wrong bits.
         """
-        config = method_config_class(str(self.method.get("name"))).model_validate(self.method)
+        name = str(self.method.get("name"))
+        config = method_config_class(name, origin).model_validate(self.method)
         method, bits, sites = build_method(config), Bits(self.w, self.a), network.sites()
         paths = [site.path for site in sites]
         for name in self.placement:

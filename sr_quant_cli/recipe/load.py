@@ -16,29 +16,27 @@ from pydantic_core import ErrorDetails
 
 from sr_quant_cli.errors import UsageError, first_line, unknown
 from sr_quant_cli.methods import config_class as method_config_class
-from sr_quant_cli.methods import method_names
-from sr_quant_cli.networks import network_names
 from sr_quant_cli.recipe.schema import (
-    ANY,
     DistillRecipe,
     PretrainRecipe,
     QuantizeRecipe,
     TrainingRecipe,
     network_class,
 )
+from sr_quant_cli.recipe.texts import has_recipe, recipe_names, recipe_text
 from sr_quant_cli.strict import in_words
-from sr_quant_cli.system.resources import recipes_dir
+from sr_quant_cli.system.reporting import warn
 
 _KINDS: dict[str, type[TrainingRecipe]] = {
     "pretrain": PretrainRecipe,
     "quantize": QuantizeRecipe,
     "distill": DistillRecipe,
 }
-_BY_NAME: dict[str, tuple[Callable[[str], type[BaseModel]], Callable[[], list[str]]]] = {
-    "network": (network_class, lambda: [*network_names(), ANY]),
-    "method": (method_config_class, method_names),
+_BY_NAME: dict[str, Callable[[str], type[BaseModel]]] = {
+    "network": network_class,
+    "method": method_config_class,
 }
-"""Tables whose fields depend on their name: functions for the class and for the names."""
+"""Tables whose fields depend on their name: functions for the class."""
 
 _LARGEST = 2**20
 """Largest size of a recipe file, in bytes."""
@@ -187,31 +185,19 @@ def options_as_changes(options: Mapping[str, tuple[str, Any]]) -> list[Change]:
     ]
 
 
-def recipe_names() -> list[str]:
-    """Names of the built-in recipes, sorted."""
-    return sorted(path.stem for path in recipes_dir().glob("*.toml"))
-
-
-def recipe_path(name_or_file: str) -> Path:
-    """Find a recipe by its path (with a slash or ``.toml``) or its built-in name.
-
-    Raises
-    ------
-    UsageError
-        There is no such file, or no recipe of that name.
-    """
-    if _is_file_name(name_or_file):
-        path = Path(name_or_file)
-        if not path.is_file():
-            raise UsageError(f"no such recipe file: {path}")
-        return path
-    if name_or_file not in recipe_names():
-        raise unknown("recipe", name_or_file, recipe_names())
-    return recipes_dir() / f"{name_or_file}.toml"
+def named_recipes() -> dict[str, TrainingRecipe]:
+    """Read the recipes that have names; those of plugins with errors are left out and warned of."""
+    recipes = {}
+    for name in recipe_names():
+        try:
+            recipes[name] = load_recipe(name)
+        except UsageError as error:
+            warn(first_line(error))
+    return recipes
 
 
 def origin_of(name_or_file: str) -> str:
-    """Start of the errors in a recipe: its file, or the name of a built-in one.
+    """Start of the errors in a recipe: its file, or its name.
 
     >>> origin_of("my.toml"), origin_of("daq-edsr")
     ('my.toml', 'recipe daq-edsr')
@@ -241,9 +227,8 @@ def load_recipe(
         The recipe has errors (one line each: the user's text, or file and key path; what is
         allowed, nearest name), or is for another command.
     """
-    path = recipe_path(name_or_file)
     origin = origin_of(name_or_file)
-    values = _read(path, origin)
+    values = _parse(_content(name_or_file), origin)
     own = _kind_of(values)
     task = next(task for task, each in _KINDS.items() if each is own)
     if not issubclass(own, kind):
@@ -306,14 +291,25 @@ def _is_file_name(name_or_file: str) -> bool:
     return path.suffix == ".toml" or len(path.parts) > 1
 
 
-def _read(path: Path, origin: str) -> dict[str, Any]:
+def _content(name_or_file: str) -> str:
+    """Read a recipe by its path (with a slash or ``.toml``) or its name."""
+    if not _is_file_name(name_or_file):
+        if not has_recipe(name_or_file):
+            raise unknown("recipe", name_or_file, recipe_names())
+        return recipe_text(name_or_file)
+    path = Path(name_or_file)
+    if not path.is_file():
+        raise UsageError(f"no such recipe file: {path}")
     try:
         with path.open("rb") as file:
-            text = file.read(_LARGEST + 1).decode()
+            return file.read(_LARGEST + 1).decode()
     except OSError as error:
-        raise UsageError(f"{origin}: cannot be read: {error.strerror}") from error
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{origin}: not a readable TOML file: no UTF-8 text") from error
+        raise UsageError(f"{path}: not a readable TOML file: no UTF-8 text") from error
+
+
+def _parse(text: str, origin: str) -> dict[str, Any]:
     if len(text) > _LARGEST or any(line.count(".") > _DOTS for line in text.splitlines()):
         raise UsageError(f"{origin}: is too large for a recipe")
     try:
@@ -338,11 +334,13 @@ def _sections(model: type[TrainingRecipe], values: Mapping[str, Any]) -> dict[st
     for name, field in model.model_fields.items():
         cls = field.annotation
         if name in _BY_NAME:
-            find, names = _BY_NAME[name]
             table = values.get(name)
-            if not isinstance(table, dict) or table.get("name") not in names():
+            if not isinstance(table, dict) or not isinstance(table.get("name"), str):
                 continue
-            cls = find(table["name"])
+            try:
+                cls = _BY_NAME[name](table["name"])
+            except UsageError:
+                continue
         if isinstance(cls, type) and issubclass(cls, BaseModel):
             found[name] = cls
     return found

@@ -8,9 +8,10 @@ from typing import Any
 
 from sr_quant_cli.methods import build, config_class, method_names
 from sr_quant_cli.quant.sites import KINDS, Kind, Operands, Placement
-from sr_quant_cli.recipe.load import load_recipe, recipe_names, recipe_path
+from sr_quant_cli.recipe.load import named_recipes
 from sr_quant_cli.recipe.reference import field_table, toml
 from sr_quant_cli.recipe.schema import QuantizeRecipe
+from sr_quant_cli.recipe.texts import recipe_text
 from sr_quant_cli.registry import Registry
 
 WRITTEN = "Written by `srq recipes methods`."
@@ -32,8 +33,15 @@ def method_pages() -> dict[str, str]:
 
 
 def titles(registry: Registry[Any, Any]) -> dict[str, str]:
-    """First lines of the docstrings of the modules that define the registered classes, by name."""
-    return {name: _text(registry.config_class(name))[0] for name in registry.names()}
+    """First lines of the docstrings of the modules that define the registered classes, by name.
+
+    Those of plugins end with the package or the file.
+    """
+    found = {}
+    for name in registry.names():
+        title, origin = _text(registry.config_class(name))[0], registry.origin(name)
+        found[name] = title if origin is None else f"{title} ({origin})"
+    return found
 
 
 def _text(config: type) -> tuple[str, str]:
@@ -97,10 +105,9 @@ def _operands(kind: Kind, placement: Placement) -> str:
 def _recipes(names: list[str]) -> Iterator[str]:
     """Table of the fields that built-in recipes set, with a column for each recipe."""
     columns: dict[str, dict[str, str]] = {}
-    for recipe_name in recipe_names():
-        recipe = load_recipe(recipe_name)
+    for recipe_name, recipe in named_recipes().items():
         if isinstance(recipe, QuantizeRecipe) and recipe.method.name in names:
-            values = tomllib.loads(recipe_path(recipe_name).read_text(encoding="utf-8"))
+            values = tomllib.loads(recipe_text(recipe_name))
             columns[recipe_name] = {
                 f"{section}.{key}": toml(value)
                 for section, table in values.items()

@@ -213,7 +213,7 @@ class TrainingRecipe(Section):
     @field_validator("network", mode="before")
     @classmethod
     def _network_by_name(cls, value: Any) -> Any:
-        return _by_name(value, NetworkConfig, config_class, network_names())
+        return _by_name(value, NetworkConfig, config_class, network_names)
 
     @model_validator(mode="after")
     def _patch_fits_scale(self) -> Self:
@@ -395,22 +395,25 @@ class QuantizeRecipe(TrainingRecipe):
     @field_validator("method", mode="before")
     @classmethod
     def _method_by_name(cls, value: Any) -> Any:
-        return _by_name(value, MethodConfig, method_config_class, method_names())
+        return _by_name(value, MethodConfig, method_config_class, method_names)
 
     @field_validator("network", mode="before")
     @classmethod
     def _network_by_name(cls, value: Any) -> Any:
-        return _by_name(value, NetworkConfig, network_class, [*network_names(), ANY])
+        return _by_name(value, NetworkConfig, network_class, lambda: [*network_names(), ANY])
 
 
 def _by_name(
-    value: Any, base: type[BaseModel], find: Callable[[str], type[BaseModel]], names: list[str]
+    value: Any,
+    base: type[BaseModel],
+    find: Callable[[str], type[BaseModel]],
+    names: Callable[[], list[str]],
 ) -> Any:
     """Validate a table by the class of its ``name``."""
     if isinstance(value, base):
         return value
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        raise ValueError(f"needs name = one of {', '.join(names)}")
+        raise ValueError(f"needs name = one of {', '.join(names())}")
     try:
         return find(value["name"]).model_validate(value)
     except UsageError as error:

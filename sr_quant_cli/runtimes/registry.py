@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sr_quant_cli.errors import UsageError
+from sr_quant_cli.plugins import load, load_all, note_origin
 from sr_quant_cli.records import record
 from sr_quant_cli.system.choices import Precision, PrecisionChoice
 from sr_quant_cli.system.processes import thread_limit
@@ -157,6 +158,12 @@ def register(entry: RuntimeEntry) -> None:
     if entry.format and entry.format in formats():
         raise ValueError(f"format '{entry.format}' is registered twice")
     _known[entry.name] = entry
+    note_origin("runtime", entry.name)
+
+
+def load_plugins() -> None:
+    """Register the runtimes that installed packages add."""
+    load_all("runtime", _known)
 
 
 def runtimes() -> list[RuntimeEntry]:
@@ -182,7 +189,8 @@ def get_runtime(name: str) -> RuntimeEntry:
     UsageError
         With the names that there are.
     """
-    if name not in _known:
+    if not _has(name):
+        load_plugins()
         raise _unknown(name, list(_known))
     return _known[name]
 
@@ -195,13 +203,21 @@ def check_choice(name: str) -> None:
     UsageError
         With the values that there are.
     """
-    if name not in choices():
+    if name != AUTO and not _has(name):
+        load_plugins()
         raise _unknown(name, choices())
 
 
 def formats() -> dict[str, RuntimeEntry]:
     """Formats of graph files, by name, each with the runtime whose own it is."""
     return {entry.format: entry for entry in runtimes() if entry.format}
+
+
+def format_runtime(name: str) -> RuntimeEntry | None:
+    """Runtime whose own format has a name; None: there is no such format."""
+    if name not in formats():
+        load_plugins()
+    return formats().get(name)
 
 
 def is_graph(path: Path) -> bool:
@@ -223,6 +239,10 @@ def runtime_of(path: Path) -> RuntimeEntry:
     return entry
 
 
+def _has(name: str) -> bool:
+    return name in _known or load("runtime", name, _known)
+
+
 def _unknown(name: str, known: list[str]) -> UsageError:
     return UsageError(f"must be one of {', '.join(known)}", field="runtime", value=name)
 
@@ -230,6 +250,8 @@ def _unknown(name: str, known: list[str]) -> UsageError:
 def _reader(path: Path) -> RuntimeEntry | None:
     """Runtime whose first suffix a path has, else the first one that reads it."""
     suffix = path.suffix.lower()
+    if suffix and not any(suffix in entry.suffixes for entry in runtimes()):
+        load_plugins()
     readers = [entry for entry in runtimes() if suffix in entry.suffixes and not entry.partial]
     own = [entry for entry in readers if entry.suffixes[0] == suffix]
     return next(iter(own or readers), None)

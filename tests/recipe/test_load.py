@@ -12,10 +12,10 @@ from sr_quant_cli.recipe.load import (
     dump_recipe,
     load_recipe,
     recipe_names,
-    recipe_path,
     validate_recipe,
 )
 from sr_quant_cli.recipe.schema import AnyNetwork, QuantizeRecipe
+from sr_quant_cli.recipe.texts import recipe_text
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -191,7 +191,7 @@ def test_kinds_and_paths_of_sites_take_one_precision_or_a_table(tmp_path, overri
 
 
 def test_sites_in_a_file(tmp_path):
-    text = recipe_path("minmax-edsr").read_text()
+    text = recipe_text("minmax-edsr")
     path = tmp_path / "r.toml"
     path.write_text(f'{text}\n[sites."body.3.conv2"]\nweight = 5\ninput = 6\n')
     changes = ['sites."body.3.conv2".weight=8', "sites.head.weight=7"]
