@@ -76,7 +76,8 @@ def _run(arguments: Sequence[str]) -> int:
         return 130
     with quick_imports():
         from sr_quant_cli.cli.tree import needed
-    return needed(arguments)(standalone_mode=False) or 0
+    # Typer reads the command line itself where it can, as Windows leaves patterns to it.
+    return needed(arguments)(arguments if files else None, standalone_mode=False) or 0
 
 
 def _in_flags(text: str) -> str:
