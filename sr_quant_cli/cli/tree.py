@@ -21,6 +21,7 @@ from sr_quant_cli.cli import (
     pretrain,
     quantize,
     recipes,
+    report,
     runs,
     upscale,
 )
@@ -47,6 +48,8 @@ app.command("import")(importing.import_)
 app.command()(export.export)
 app.command()(info.info)
 app.command()(info.pack)
+app.command()(report.report)
+app.command()(report.plot)
 app.add_typer(models.app, name="models")
 app.add_typer(runs.app, name="runs")
 app.add_typer(bench.app, name="bench")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import inf, log10
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +20,18 @@ OPERANDS = {
     "right_quantizer": "right",
 }
 """Names of the operands by those of their quantizers."""
+_BINS = 64
+_SAMPLE = 4096
+"""most values of a tensor that are counted"""
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of a sample of values, in equal bins from the smallest to the largest one."""
+
+    low: float
+    high: float
+    counts: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,7 @@ class OperandStatistics:
     upper: float
     clipped: float
     sqnr: float
+    histogram: Histogram
 
 
 @dataclass
@@ -57,6 +71,7 @@ class _Sums:
     outside: int = 0
     values: int = 0
     bits: list[int] = field(default_factory=list)
+    sample: list[Tensor] = field(default_factory=list)
 
 
 @torch.no_grad()
@@ -110,6 +125,7 @@ def _add(sums: _Sums, module: nn.Module, inputs: tuple[Tensor, ...], output: Ten
     sums.outside += int(((x < grid.lower) | (x > grid.upper)).sum())
     sums.values += x.numel()
     sums.bits.append(grid.bits)
+    sums.sample.append(_drawn(x))
 
 
 def _finished(operand: str, sums: _Sums) -> OperandStatistics:
@@ -122,4 +138,19 @@ def _finished(operand: str, sums: _Sums) -> OperandStatistics:
         upper=sums.upper,
         clipped=sums.outside / sums.values,
         sqnr=10 * log10(sums.signal / sums.noise) if sums.noise and sums.signal else inf,
+        histogram=_histogram(torch.cat(sums.sample)),
     )
+
+
+def _drawn(x: Tensor) -> Tensor:
+    """All values of a small tensor, randomly drawn ones of a large one."""
+    if x.numel() <= _SAMPLE:
+        return x.flatten().clone()
+    # No regular stride, which could meet the same place of every kernel.
+    random = torch.Generator().manual_seed(0)
+    return x.flatten()[torch.randint(x.numel(), (_SAMPLE,), generator=random)]
+
+
+def _histogram(values: Tensor) -> Histogram:
+    counts, edges = np.histogram(values.numpy(), _BINS)
+    return Histogram(float(edges[0]), float(edges[-1]), tuple(counts.tolist()))

@@ -26,6 +26,8 @@ REPORT = b'{\n  "srq": "'
 """First bytes of every JSON report of srq."""
 PAGE = b"<!-- written by srq -->"
 """First line of every Markdown page of srq."""
+HTML_PAGE = b"<!doctype html><!-- written by srq -->"
+"""First bytes of every HTML page of srq."""
 SOFTWARE = {"Software": "srq"}
 """Metadata of every PNG file that srq draws."""
 DRAWING = b"Software\0srq"

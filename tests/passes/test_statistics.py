@@ -42,6 +42,9 @@ def test_statistics_of_known_values():
     assert (found.lower, found.upper, found.clipped) == (0.0, 3.0, 0.5)
     signal, noise = 1 + 0.16 + 1 + 25, 1 + 0.16 + 0 + 4
     assert found.sqnr == pytest.approx(10 * log10(signal / noise))
+    assert (found.histogram.low, found.histogram.high) == (-1.0, 5.0)
+    assert sum(found.histogram.counts) == 4
+    assert found.histogram.counts[0] == found.histogram.counts[-1] == 1
     (exact,) = operand_statistics(network, [torch.tensor([0.0, 1.0, 3.0])])["site"]
     assert (exact.sqnr, exact.clipped) == (inf, 0.0)
 

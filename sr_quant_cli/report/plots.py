@@ -1,0 +1,191 @@
+"""Plots of models and runs: quality against cost, and training curves."""
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from sr_quant_cli.commands.gather import Subject, benches
+from sr_quant_cli.commands.runs import CURVE_LABELS
+from sr_quant_cli.errors import UsageError
+from sr_quant_cli.system.files import SOFTWARE, replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMATS = (".png", ".svg", ".pdf")
+"""Suffixes of the files that a plot is written to."""
+X = Literal["bits", "bytes", "ms", "bitops", "step"]
+Y = Literal["psnr", "ssim"]
+
+_COSTS: dict[X, tuple[str, Callable[[Subject], float | None], bool]] = {
+    "bits": ("bits, mean of weights and activations", lambda s: s.bits, False),
+    "bytes": ("size of the model file (MB)", lambda s: s.bytes and s.bytes / 1e6, False),
+    "ms": ("milliseconds in the fastest runtime", lambda s: s.ms, False),
+    "bitops": ("bit operations (T, counted)", lambda s: s.bitops and s.bitops / 1e12, True),
+}
+"""Label, value and True for a logarithmic scale."""
+_QUALITY: dict[Y, str] = {"psnr": "PSNR (dB)", "ssim": "SSIM"}
+
+
+def draw(
+    subjects: Sequence[Subject], path: Path, x: X, y: Y = "psnr", bench: str | None = None
+) -> None:
+    """Draw models against their cost, or their training curves, into a file.
+
+    Parameters
+    ----------
+    x
+        Cost; ``step``: training curves.
+    bench
+        Benchmark set; None: the one that most models have scores on.
+
+    Raises
+    ------
+    UsageError
+        Nothing is known that could be drawn.
+    FailedError
+        The file cannot be written.
+    """
+    if x == "step":
+        figure = curves(subjects)
+        problem = "no run folder with a log among these"
+    else:
+        known = benches(subjects)
+        chosen = bench or next(iter(known), "")
+        if chosen not in known:
+            scored = f"they have {', '.join(known)}" if known else "there are none"
+            raise UsageError(
+                f"no scores on {chosen or 'any set'} ({scored}): measure them with "
+                "'srq eval' and name its `json` report, or store them there by `record`",
+                field="bench",
+                value=bench,
+            )
+        figure = trade_off(subjects, chosen, x, y)
+        problem = f"{_MISSING[x]} of no model with scores on {chosen} is known"
+    if figure is None:
+        raise UsageError(problem, field="x", value=x)
+    save(figure, path)
+
+
+_MISSING: dict[X, str] = {
+    "bits": "the file",
+    "bytes": "the file",
+    "bitops": "the file",
+    "ms": "a time (a `json` report of srq bench)",
+}
+
+
+def trade_off(subjects: Sequence[Subject], bench: str, x: X, y: Y = "psnr") -> "Figure | None":
+    """Draw the quality of models on a set against their cost; None: nothing is known of it.
+
+    Parameters
+    ----------
+    bench
+        Benchmark set.
+    x
+        Any of ``_COSTS``.
+    """
+    from matplotlib.figure import Figure
+
+    label, cost, logarithmic = _COSTS[x]
+    points = [
+        (subject.name, value, score.psnr if y == "psnr" else score.ssim, score.protocol)
+        for subject in subjects
+        if (value := cost(subject)) is not None and (score := subject.score(bench)) is not None
+    ]
+    if not points:
+        return None
+    figure = Figure(figsize=(6, 4), dpi=200, layout="constrained")
+    axes = figure.add_subplot()
+    for index, (name, value, quality, _) in enumerate(points):
+        axes.plot(value, quality, "osD^vP*X"[index % 8], color=f"C{index % 10}", label=_plain(name))
+    axes.set_xlabel(label)
+    protocols = ", ".join(sorted({protocol for *_, protocol in points}))
+    axes.set_ylabel(f"{_QUALITY[y]}, {_plain(bench)}, {_plain(protocols)}")
+    if logarithmic:
+        axes.set_xscale("log")
+    axes.ticklabel_format(axis="y", useOffset=False)
+    axes.grid(which="major", alpha=0.25)
+    axes.legend(fontsize="small")
+    return figure
+
+
+def curves(subjects: Sequence[Subject]) -> "Figure | None":
+    """Draw loss and validation PSNR over the steps of all runs; None: there are no runs."""
+    from matplotlib.figure import Figure
+
+    runs = [(subject.name, subject.run) for subject in subjects if subject.run is not None]
+    drawn = [name for name in CURVE_LABELS if any(name in run.curves for _, run in runs)]
+    if not drawn:
+        return None
+    figure = Figure(figsize=(6, 0.6 + 2.4 * len(drawn)), dpi=200, layout="constrained")
+    panels = figure.subplots(len(drawn), squeeze=False, sharex=True)[:, 0]
+    for axes, kind in zip(panels, drawn, strict=True):
+        for index, (name, run) in enumerate(runs):
+            if kind in run.curves:
+                steps, values = zip(*run.curves[kind], strict=True)
+                marker = "." if len(steps) < 50 else ""
+                axes.plot(steps, values, marker=marker, color=f"C{index % 10}", label=_plain(name))
+        axes.set_ylabel(CURVE_LABELS[kind])
+        axes.ticklabel_format(axis="y", useOffset=False)
+        axes.grid(alpha=0.25)
+    panels[0].legend(fontsize="small")
+    panels[-1].set_xlabel("step")
+    return figure
+
+
+def check_plot(path: Path) -> None:
+    """Refuse a plot of another format.
+
+    Raises
+    ------
+    UsageError
+        With the formats.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise UsageError(f"{path}: a plot ends in {', '.join(FORMATS)}")
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure as PNG, SVG or PDF, by the suffix.
+
+    Raises
+    ------
+    FailedError
+        The file cannot be written.
+    """
+    kind = path.suffix.lower().removeprefix(".")
+    metadata = SOFTWARE if kind == "png" else {"Creator": "srq"}
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=kind, metadata=metadata)
+
+
+_INK, _GROUND = "#010203", "#040506"
+"""Colours of texts and of what lies behind them, replaced in pages by those of the page."""
+
+
+def inline_svg(figure: "Figure") -> str:
+    """Turn a figure into an SVG element whose texts and lines have the colour of the page."""
+    for axes in figure.axes:
+        axes.set_facecolor("none")
+        axes.tick_params(colors=_INK, which="both")
+        for text in (axes.xaxis.label, axes.yaxis.label, axes.title):
+            text.set_color(_INK)
+        for spine in axes.spines.values():
+            spine.set_color(_INK)
+        if (legend := axes.get_legend()) is not None:
+            legend.get_frame().set(facecolor=_GROUND, edgecolor="none", alpha=None)
+            for text in legend.get_texts():
+                text.set_color(_INK)
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    drawn = file.getvalue()
+    return (
+        drawn[drawn.index("<svg") :].replace(_INK, "currentColor").replace(_GROUND, "var(--card)")
+    )
+
+
+def _plain(text: str) -> str:
+    """Escape what matplotlib takes for a formula."""
+    return text.replace("$", r"\$")
