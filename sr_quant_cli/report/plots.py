@@ -96,7 +96,7 @@ def trade_off(subjects: Sequence[Subject], bench: str, x: X, y: Y = "psnr") -> "
     ]
     if not points:
         return None
-    figure = Figure(figsize=(6, 4), dpi=200, layout="constrained")
+    figure = Figure(figsize=(5, 3.8), dpi=200, layout="constrained")
     axes = figure.add_subplot()
     for index, (name, value, quality, _) in enumerate(points):
         axes.plot(value, quality, "osD^vP*X"[index % 8], color=f"C{index % 10}", label=_plain(name))
@@ -107,7 +107,7 @@ def trade_off(subjects: Sequence[Subject], bench: str, x: X, y: Y = "psnr") -> "
         axes.set_xscale("log")
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.grid(which="major", alpha=0.25)
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     return figure
 
 
@@ -130,8 +130,9 @@ def curves(subjects: Sequence[Subject]) -> "Figure | None":
         axes.set_ylabel(CURVE_LABELS[kind])
         axes.ticklabel_format(axis="y", useOffset=False)
         axes.grid(alpha=0.25)
-    panels[0].legend(fontsize="small")
     panels[-1].set_xlabel("step")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
     return figure
 
 
@@ -161,8 +162,8 @@ def save(figure: "Figure", path: Path) -> None:
         figure.savefig(temporary, format=kind, metadata=metadata)
 
 
-_INK, _GROUND = "#010203", "#040506"
-"""Colours of texts and of what lies behind them, replaced in pages by those of the page."""
+_INK = "#010203"
+"""Colour of texts and lines, which no data has, replaced in pages by that of the page."""
 
 
 def inline_svg(figure: "Figure") -> str:
@@ -174,16 +175,14 @@ def inline_svg(figure: "Figure") -> str:
             text.set_color(_INK)
         for spine in axes.spines.values():
             spine.set_color(_INK)
-        if (legend := axes.get_legend()) is not None:
-            legend.get_frame().set(facecolor=_GROUND, edgecolor="none", alpha=None)
-            for text in legend.get_texts():
-                text.set_color(_INK)
+    for legend in figure.legends:
+        legend.get_frame().set_alpha(0)
+        for text in legend.get_texts():
+            text.set_color(_INK)
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     drawn = file.getvalue()
-    return (
-        drawn[drawn.index("<svg") :].replace(_INK, "currentColor").replace(_GROUND, "var(--card)")
-    )
+    return drawn[drawn.index("<svg") :].replace(_INK, "currentColor")
 
 
 def _plain(text: str) -> str:
