@@ -28,6 +28,8 @@ RUN = [
     *(f"docs/{topic}.md" for topic in ("upscaling", "measuring", "quantizing", "training")),
     "docs/deploying.md",
     "docs/importing.md",
+    "docs/faq.md",
+    *(f"docs/tutorials/{page}.md" for page in ("first-picture", "engineer", "research")),
 ]
 """Pages that are run from top to bottom, each in its own folder."""
 
@@ -57,6 +59,7 @@ SHORTER = {
     ("srq", "quantize", "--method", "dobi"): _CALIBRATED,
     ("srq", "quantize", "--recipe"): f"small.safetensors {_CALIBRATED}",
     ("srq", "quantize", "mine.safetensors"): f"{_CALIBRATED} --set calibration.mix=false",
+    ("srq", "quantize", "net.safetensors"): f"{_CALIBRATED} --set calibration.mix=false",
     ("srq", "distill"): f"{_QUICK} --iters 1",
     ("srq", "upscale"): "--runtime torch",
     ("srq", "upscale", "photo.jpg"): "",
@@ -67,6 +70,8 @@ SHORTER = {
     ("srq", "quantize", "span.safetensors"): f"{_CALIBRATED} --set calibration.mix=false",
     ("srq", "export", "mine.safetensors"): "",
     ("srq", "export", "runs/span-w8a8"): "",
+    ("srq", "export", "runs/mine"): "",
+    ("srq", "export", "runs/net-int8"): "",
     ("srq", "import", "net.onnx"): "--input-range 0..1",
     ("srq", "import", "span.onnx"): "--input-range 0..1",
 }
@@ -173,7 +178,10 @@ def test_what_does_not_exist_does_not_parse(wrong):
 def test_every_command_parses(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     wrong = []
-    checks = [*((parse, c) for c in typed(page)), *((check_mention, c) for c in spans(page))]
+    checks = [
+        *((parse, redirected(command)[0]) for command in typed(page)),
+        *((check_mention, command) for command in spans(page)),
+    ]
     for check, command in checks:
         try:
             check([word for word in command[1:] if word != "..."])
@@ -182,10 +190,20 @@ def test_every_command_parses(page, tmp_path, monkeypatch):
     assert not wrong, "\n".join(wrong)
 
 
+def anchors(page: Path) -> set[str]:
+    """Find the anchors of the headings of a page, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", ANY_BLOCK.sub("", page.read_text(encoding="utf-8")), re.M)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page):
-    targets = re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", page.read_text(encoding="utf-8"))
-    missing = [target for target in targets if not (page.parent / target).exists()]
+    text = page.read_text(encoding="utf-8")
+    missing = []
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", text):
+        linked = page.parent / target if target else page
+        if not linked.exists() or (anchor and anchor not in anchors(linked)):
+            missing.append(f"{target}#{anchor}")
     assert not missing
 
 
@@ -201,7 +219,14 @@ def test_the_pages_with_python_are_run():
     with_python = {
         page.name for page in PAGES for kind, _ in BLOCK.findall(page.read_text()) if kind != "sh"
     }
-    assert with_python == {"deploying.md", "CONTRIBUTING.md"}  # tests/outside runs the latter
+    assert with_python == {
+        "deploying.md",
+        "first-picture.md",
+        "engineer.md",
+        "CONTRIBUTING.md",  # tests/outside runs it
+        "plugins.md",  # tests/plugins run it
+        "python.md",  # tests/api run it
+    }
 
 
 @pytest.fixture
