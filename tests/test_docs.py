@@ -53,13 +53,15 @@ _QUICK = (
 _CALIBRATED = (
     f"{_QUICK} --set calibration.images=2 --set calibration.batch=1 --set calibration.patch_lr=12"
 )
+_DEPLOYED = f"{_CALIBRATED} --set calibration.mix=false"
 SHORTER = {
     ("srq", "pretrain"): f"{_QUICK} --set train.iters=1",
     ("srq", "quantize"): f"{_CALIBRATED} --iters 1",
     ("srq", "quantize", "--method", "dobi"): _CALIBRATED,
     ("srq", "quantize", "--recipe"): f"small.safetensors {_CALIBRATED}",
-    ("srq", "quantize", "mine.safetensors"): f"{_CALIBRATED} --set calibration.mix=false",
-    ("srq", "quantize", "net.safetensors"): f"{_CALIBRATED} --set calibration.mix=false",
+    ("srq", "quantize", "mine.safetensors"): _DEPLOYED,
+    ("srq", "quantize", "net.safetensors"): _DEPLOYED,
+    ("srq", "quantize", "edsr-baseline-x4", "--data"): f"{_DEPLOYED} --no-report",
     ("srq", "distill"): f"{_QUICK} --iters 1",
     ("srq", "upscale"): "--runtime torch",
     ("srq", "upscale", "photo.jpg"): "",
@@ -67,7 +69,7 @@ SHORTER = {
     ("srq", "compare"): "--runtime torch",
     ("srq", "bench"): "small.safetensors --size 16x16 --runs 1",
     ("srq", "export"): "small.safetensors",
-    ("srq", "quantize", "span.safetensors"): f"{_CALIBRATED} --set calibration.mix=false",
+    ("srq", "quantize", "span.safetensors"): _DEPLOYED,
     ("srq", "export", "mine.safetensors"): "",
     ("srq", "export", "runs/span-w8a8"): "",
     ("srq", "export", "runs/mine"): "",

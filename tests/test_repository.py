@@ -106,3 +106,9 @@ def test_the_image_gets_what_it_copies():
         assert needed in kept
     assert all((ROOT / name).exists() for name in kept)
     assert docker.index("\nUSER srq\n") < docker.index("\nENTRYPOINT")
+
+
+def test_the_changelog_has_the_version():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest = next(name for name in re.findall(r"^## \[(.+)\]", text, re.M) if name != "Unreleased")
+    assert newest == __version__
