@@ -80,6 +80,13 @@ def test_the_source_distribution_can_be_built_and_tested(distributions):
         "sr_quant_cli/web/static/index.html",
         "tests/conftest.py",
         "docs/images/sample.png",
+        "docs/commands/upscale.md",
+        "mkdocs.yml",
+        "mkdocs_hooks.py",
+        "CITATION.cff",
+        "Dockerfile",
+        ".dockerignore",
+        ".github/workflows/ci.yml",
     ):
         assert needed in names
 
