@@ -58,6 +58,15 @@ class Origin:
         return f"the package {self}: install it, or name its file with `plugin`"
 
 
+@record
+class Offer:
+    """Something that an installed package adds, by its entry point."""
+
+    kind: Kind
+    name: str
+    origin: Origin
+
+
 _origins: dict[tuple[Kind, str], Origin] = {}
 _tried: set[tuple[Kind, str]] = set()
 _files: dict[Path, str] = {}
@@ -111,6 +120,11 @@ def load_all(kind: Kind, registered: Container[str]) -> None:
     """Import the modules of all installed packages that offer something of a kind."""
     for name in list(_entry_points(kind)):
         load(kind, name, registered)
+
+
+def offers(kind: Kind) -> list[Offer]:
+    """List what installed packages offer of a kind, without importing it."""
+    return [Offer(kind, name, _origin(point)) for name, point in _entry_points(kind).items()]
 
 
 def run_file(path: Path) -> None:

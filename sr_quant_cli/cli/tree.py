@@ -10,9 +10,11 @@ from sr_quant_cli import __version__
 from sr_quant_cli.cli import (
     app_page,
     bench,
+    cache,
     compare,
     data,
     distill,
+    doctor,
     evaluate,
     export,
     importing,
@@ -55,6 +57,8 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
+app.command()(doctor.doctor)
+app.add_typer(cache.app, name="cache")
 
 
 @app.callback(invoke_without_command=True)

@@ -2,6 +2,7 @@
 
 import platform
 import re
+from contextlib import suppress
 from pathlib import Path
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -18,6 +19,15 @@ def features() -> str:
         lines = []
     of_cores = {" ".join(sorted(line.split())) for line in lines if _FLAGS.match(line)}
     return " ".join([platform.machine(), *sorted(of_cores)])
+
+
+def processor_name() -> str:
+    """Return the name of the processor, as Linux or else Python knows it."""
+    with suppress(OSError):
+        for line in CPU_INFO.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def has_vnni() -> bool:
