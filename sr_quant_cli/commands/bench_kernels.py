@@ -32,6 +32,7 @@ FORMATS = (
     Format("8 bits", 255, 127),
     Format("29 levels, 6 bits", 63, 14),
     Format("4 bits", 15, 7),
+    Format("2 bits", 3, 1),
 )
 
 
@@ -41,6 +42,8 @@ class KernelTiming:
 
     Attributes
     ----------
+    algorithm
+        ``"direct"``, or Winograd's by its outputs and window.
     seconds
         Shortest of the runs.
     peak
@@ -51,7 +54,7 @@ class KernelTiming:
 
     isa: str
     format: str
-    winograd: bool
+    algorithm: str
     seconds: float
     work: float
     peak: float | None
@@ -135,5 +138,6 @@ def _time(
 
     seconds = (shortest(all_) - shortest(one)) / (LAYERS - 1)
     work = size[0] * size[1] * 9 * channels**2 / seconds
-    winograd = all_.winograd_layers() > 1
-    return KernelTiming(isas[0].name, kind.name, winograd, seconds, work, most)
+    tile = max(all_.tiles())
+    algorithm = f"F({tile}x{tile},3x3)" if tile else "direct"
+    return KernelTiming(isas[0].name, kind.name, algorithm, seconds, work, most)

@@ -16,7 +16,6 @@ from sr_quant_cli.kernels import library as c
 from sr_quant_cli.kernels.packing import (
     CHANNELS,
     LINE,
-    WINOGRAD_SCALE,
     Packed,
     aligned,
     pack,
@@ -117,7 +116,7 @@ class Executor:
             for step in self._steps
             if isinstance(step, Convolution)
         }
-        self._pad = 1 + max((packed.radius for packed in self._packed.values()), default=0)
+        self._pad = max((packed.reach for packed in self._packed.values()), default=0)
         inputs = max((packed.inputs for packed in self._packed.values()), default=CHANNELS)
         self._library = c.library()
         self._scratch = [aligned(self._library.srq_scratch(inputs)) for _ in range(threads)]
@@ -131,9 +130,13 @@ class Executor:
         """Threads that share the rows of each step."""
         return len(self._scratch)
 
+    def tiles(self) -> list[int]:
+        """Side of the tiles of Winograd's algorithm of each convolution; 0: it runs directly."""
+        return [packed.tile for packed in self._packed.values()]
+
     def winograd_layers(self) -> int:
         """Count the convolutions that run by Winograd's algorithm."""
-        return sum(packed.winograd for packed in self._packed.values())
+        return sum(tile > 0 for tile in self.tiles())
 
     def __call__(
         self, lr: NDArray[np.uint8], rows: slice = slice(None), columns: slice = slice(None)
@@ -333,7 +336,7 @@ class Executor:
         offsets = [y * raw.in_.row + x * raw.in_.step for y in reach for x in reach]
         window = np.array(offsets, np.intp)
         conv = c.Conv(
-            packed.winograd,
+            packed.tile,
             len(packed.weights),
             packed.inputs,
             packed.outputs,
@@ -352,7 +355,7 @@ class Executor:
             return _address(padded)
 
         out = c.Output(
-            scale=vector(step.scale / np.float32(WINOGRAD_SCALE if packed.winograd else 1)),
+            scale=vector(step.scale / np.float32(packed.scale)),
             bias=vector(step.bias),
             zero=step.zero,
             low=step.low,

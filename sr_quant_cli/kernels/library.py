@@ -34,7 +34,7 @@ class Conv(ctypes.Structure):
     """``srq_conv`` of ``kernels.h``."""
 
     _fields_ = (
-        ("winograd", c_int32),
+        ("tile", c_int32),
         ("segments", c_int32),
         ("inputs", c_int32),
         ("outputs", c_int32),
@@ -209,9 +209,9 @@ class Isa:
     run: "ctypes._NamedFuncPointer"
     peak: "ctypes._NamedFuncPointer"
 
-    def adds(self, codes: int, weights: int) -> bool:
-        """Tell if sums of codes up to ``codes`` times weights up to ``weights`` do not overflow."""
-        return self.sums <= 1 or self.sums * codes * weights <= 2**15 - 1
+    def adds(self, product: int) -> bool:
+        """Tell if sums of products up to ``product`` do not overflow."""
+        return self.sums <= 1 or self.sums * product <= 2**15 - 1
 
 
 @cache

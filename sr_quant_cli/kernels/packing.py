@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from sr_quant_cli.kernels.library import Isa
 from sr_quant_cli.kernels.program import Codes
+from sr_quant_cli.kernels.winograd import ALGORITHMS, Winograd
 from sr_quant_cli.records import record
 
 CHANNELS = 16
@@ -14,28 +15,16 @@ CHANNELS = 16
 LINE = 64
 """Bytes of a line of the cache."""
 
-_G = np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]], np.int16)
-"""Transform of weights, twice the usual one, so that it is of integers"""
-_B = np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
-"""Transform of inputs"""
-_A = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
-"""Transform of sums"""
-_WEIGHTS = np.kron(_G, _G).astype(np.int32)
-"""Transform of the nine weights of a window to 16"""
-_INPUTS = np.kron(_B, _B)
-"""Transform of the 16 inputs of a tile to as many codes"""
-_OUTPUTS = np.kron(_A, _A)
-"""Transform of 16 sums to the four outputs of a tile"""
-WINOGRAD_SCALE = 4
-"""The sums of Winograd's algorithm are this many times those of the convolution."""
-
 
 @record
 class Packed:
     """Weights for a kernel; see ``srq_conv`` in ``kernels.h``."""
 
     isa: Isa
-    winograd: bool
+    tile: int
+    """side of Winograd's tiles of outputs; 0: direct"""
+    scale: int
+    """The sums are this many times those of the convolution."""
     inputs: int
     outputs: int
     radius: int
@@ -44,9 +33,14 @@ class Packed:
     start: NDArray[np.int32]
     shifts: NDArray[np.uint8]
 
+    @property
+    def reach(self) -> int:
+        """Pixels around a picture that the kernel reads."""
+        return max(self.radius, self.tile)
+
 
 def pack(
-    weights: NDArray[np.int8], codes: Codes, isas: Sequence[Isa], *, winograd: bool | None = None
+    weights: NDArray[np.int8], codes: Codes, isas: Sequence[Isa], *, tile: int | None = None
 ) -> Packed:
     """Pack weights ``[outputs, inputs, k, k]`` for an input.
 
@@ -54,8 +48,9 @@ def pack(
     ----------
     isas
         Kernels to choose from.
-    winograd
-        None: where it is exact and has fewer products.
+    tile
+        Side of the tiles of outputs of Winograd's algorithm, 3 or 2; 0: direct; None: the largest
+        that is exact.
 
     Raises
     ------
@@ -63,54 +58,91 @@ def pack(
         Winograd's algorithm was asked for, and its numbers do not fit 8 bits.
     """
     outputs, inputs, size, _ = weights.shape
-    low, high, zero = codes.low, codes.high, codes.zero
     channels = padded(outputs), padded(inputs)
     full = np.zeros((size, size, *channels), np.int16)  # which hold sums of nine weights, too
     full[:, :, :outputs, :inputs] = weights.transpose(2, 3, 0, 1)
-    least, most = _winograd_codes(low, high)
-    fits = False
-    if size == 3 and (most - least).max() <= 255 and winograd is not False:
-        rows = np.einsum("ai,ijoc->ajoc", _G, full)
-        segments = np.einsum("bj,ajoc->aboc", _G, rows).reshape(16, *channels)
-        fits = bool(np.abs(segments).max(initial=0) <= 127)
-    if winograd and not fits:
-        raise ValueError("transformed codes or weights do not fit 8 bits")
-    if fits:
-        shifts = -least
-        sums = full.sum(3, dtype=np.int32).reshape(9, -1)
-        # The sum of the window times the code of zero enters all four outputs at position (1, 1).
-        start = -shifts[:, None] * (_WEIGHTS @ sums)
-        start[5] -= WINOGRAD_SCALE * zero * sums.sum(0)
-        start = _OUTPUTS @ start
-        segments[12:] *= -1
-        largest = int((most - least).max())
-    else:
-        segments = full.reshape(size * size, *channels)
-        shifts = np.zeros(16, np.int64)
-        start = -zero * full.sum((0, 1, 3))
-        largest = high
-    isa = next(isa for isa in isas if isa.adds(largest, int(np.abs(segments).max(initial=0))))
+    allowed = [each for each in ALGORITHMS if size == 3 and tile in (None, each.tile)]
+    sums = full.sum(3, dtype=np.int64)
+    forms = (_transformed(winograd, full, sums, codes) for winograd in allowed)
+    form = next((form for form in forms if form is not None), None)
+    if form is None:
+        if tile:
+            raise ValueError("transformed codes or weights do not fit 8 bits")
+        form = _direct(full, codes)
+    isa = next(isa for isa in isas if isa.adds(form.largest))
+    # Sums are those of codes less the code of zero.
+    start = form.start - form.scale * codes.zero * sums.sum((0, 1))
     return Packed(
         isa,
-        fits,
+        form.tile,
+        form.scale,
         channels[1],
         channels[0],
         size // 2,
-        _packed(segments.astype(np.int8), isa),
+        _packed(form.segments.astype(np.int8), isa),
         np.ascontiguousarray(start, np.int32),
-        (shifts % 256).astype(np.uint8),
+        form.shifts,
     )
+
+
+@record
+class _Form:
+    """Weights as the direct form or Winograd's algorithm multiplies them.
+
+    Attributes
+    ----------
+    segments
+        ``[segments, outputs, inputs]``.
+    largest
+        Largest product of a code and a weight.
+    shifts
+        ``[segments]``, added to transformed codes.
+    start
+        What takes the shifts away from the sums, ``[outputs of a tile, outputs]``.
+    """
+
+    tile: int
+    scale: int
+    segments: NDArray[np.int16]
+    largest: int
+    shifts: NDArray[np.uint8]
+    start: NDArray[np.int64]
+
+
+def _direct(weights: NDArray[np.int16], codes: Codes) -> _Form:
+    segments = weights.reshape(-1, *weights.shape[2:])
+    largest = codes.high * int(np.abs(segments).max(initial=0))
+    nothing = np.zeros((1, 1), np.int64)
+    return _Form(0, 1, segments, largest, np.zeros(len(segments), np.uint8), nothing)
+
+
+def _transformed(
+    winograd: Winograd, weights: NDArray[np.int16], sums: NDArray[np.int64], codes: Codes
+) -> _Form | None:
+    """Weights for Winograd's algorithm; None: its numbers do not fit 8 bits.
+
+    Parameters
+    ----------
+    sums
+        Sums of the weights over the inputs, ``[3, 3, outputs]``.
+    """
+    least, most = winograd.codes(codes.low, codes.high)
+    span = most - least
+    if span.max() > 255:
+        return None
+    segments = winograd.weights(weights)
+    largest = np.abs(segments).max((1, 2))
+    if largest.max() > 127:
+        return None
+    start = winograd.outputs @ (least[:, None] * winograd.weights(sums))
+    shifts = (-least % 256).astype(np.uint8)
+    product = int((span * largest).max())
+    return _Form(winograd.tile, winograd.scale, segments, product, shifts, start)
 
 
 def padded(channels: int) -> int:
     """Channels that a picture of codes has in memory."""
     return -(-channels // CHANNELS) * CHANNELS
-
-
-def _winograd_codes(low: int, high: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Smallest and largest transformed codes, ``[16]`` each."""
-    positive, negative = _INPUTS.clip(min=0).sum(1), _INPUTS.clip(max=0).sum(1)
-    return positive * low + negative * high, positive * high + negative * low
 
 
 def _packed(segments: NDArray[np.int8], isa: Isa) -> NDArray[np.int8]:

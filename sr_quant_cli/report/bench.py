@@ -111,7 +111,7 @@ def print_kernel_times(timings: KernelTimings) -> None:
         (
             row.isa,
             row.format,
-            "Winograd" if row.winograd else "direct",
+            row.algorithm,
             f"{1000 * row.seconds:.2f}",
             f"{row.work / 1e9:.0f}",
             *(("", "") if row.peak is None else _peak(row.work, row.peak)),
@@ -123,8 +123,8 @@ def print_kernel_times(timings: KernelTimings) -> None:
     title = f"3x3, {channels} to {channels} channels, {timings.width}x{timings.height}, 1 thread"
     print_table(headings, rows, title)
     say(
-        "MAC: multiply-accumulates of the direct form, of which Winograd's algorithm needs 4 in 9; "
-        "peak: 8-bit multiplications in registers"
+        "MAC: multiply-accumulates of the direct form, of which Winograd's F(2x2,3x3) needs 4 in 9 "
+        "and F(3x3,3x3) 25 in 81; peak: 8-bit multiplications in registers"
     )
 
 

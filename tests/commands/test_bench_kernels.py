@@ -13,7 +13,8 @@ def test_every_instruction_set_and_format_has_a_row():
     timings = bench_kernels(24, 10, 32, runs=1)
     rows = [(row.isa, row.format) for row in timings.rows]
     assert rows == [(isa, kind.name) for isa in available() for kind in FORMATS]
-    assert [row.winograd for row in timings.rows] == [False, True, True] * len(available())
+    algorithms = ["direct", "F(2x2,3x3)", "F(2x2,3x3)", "F(3x3,3x3)"]
+    assert [row.algorithm for row in timings.rows] == algorithms * len(available())
     assert all((row.peak is None) == (row.isa == PORTABLE) for row in timings.rows)
     assert timings.to_json()["rows"][0]["format"] == "8 bits"
 
@@ -39,5 +40,5 @@ def test_no_direct_kernel_exceeds_the_peak(monkeypatch):
     monkeypatch.setattr(bench, "available", lambda: [best])
     monkeypatch.setattr(bench, "FORMATS", FORMATS[:1])
     (row,) = bench_kernels(160, 90, 64, runs=5).rows
-    assert not row.winograd
+    assert row.algorithm == "direct"
     assert row.work < 1.1 * row.peak

@@ -69,6 +69,46 @@ def every_step():
     return Program(2, 1, tables, lr, steps, enlarged)
 
 
+def few_bits():
+    """A program whose convolutions run by each of Winograd's algorithms, and directly."""
+    rng = np.random.default_rng(1)
+    lr, wide = Codes("lr", 3, 1, 7, 0, 255), Codes("wide", 20, 1, 128, 0, 255)
+    three, two = Codes("three", 20, 1, 2, 0, 7), Codes("two", 40, 1, 1, 0, 3)
+    summed, four = Codes("sum", 20, 1, 90, 0, 255), Codes("four", 20, 1, 0, 0, 15)
+    before, sr = Codes("before", 12, 1, 0, 0, 255), Codes("sr", 3, 2, 0, 0, 255)
+
+    def convolution(source, target, largest, high, **further):
+        outputs, inputs = target.channels, source.channels
+        weights = rng.integers(-largest, largest + 1, (outputs, inputs, 3, 3), np.int8)
+        # Sums of the whole range of codes fill that of the target.
+        scale = high / (largest * source.high * 3 * inputs**0.5) * rng.uniform(0.5, 1, outputs)
+        bias = rng.uniform(0.3, 0.7, outputs) * high
+        vectors = scale.astype(np.float32), bias.astype(np.float32)
+        further = {"slope": None, "zero": 0.0} | further
+        return Convolution(
+            Place(source), Place(target), weights, *vectors, low=0, high=high, **further
+        )
+
+    slope = rng.random(20, np.float32)
+    steps = (
+        convolution(lr, wide, 100, 255, again=Again(Place(three), 0.028, slope, 0, 7)),
+        convolution(three, two, 2, 3),
+        convolution(
+            two,
+            summed,
+            1,
+            255,
+            slope=slope,
+            zero=20.0,
+            skip=Skip(Place(wide), 0.5, 0.4, 7.0, 3, 250),
+            again=Again(Place(four), 0.06, slope, 0, 15),
+        ),
+        convolution(four, before, 7, 255),
+        Shuffle(Place(before), Place(sr), 3, 2),
+    )
+    return Program(2, 1, rng.integers(0, 256, (3, 256), np.uint8), lr, steps, sr)
+
+
 def check_parts(program):
     """Parts of a picture are the same whether they are made alone or with all of it."""
     lr = np.random.default_rng(4).integers(0, 256, (41, 52, 3), np.uint8)

@@ -19,7 +19,7 @@ from sr_quant_cli.kernels.executor import Executor
 from sr_quant_cli.kernels.packing import pack
 from sr_quant_cli.kernels.program_file import from_plain, to_plain
 from tests.kernels import test_sums
-from tests.kernels.programs import every_step
+from tests.kernels.programs import every_step, few_bits
 
 GAP = 4096
 """bytes before, between and behind pictures of codes that no kernel may touch"""
@@ -60,8 +60,8 @@ def sums():
             for shape in test_sums.SHAPES:
                 for extreme in (False, True):
                     test_sums.test_sums_are_exact(isa, name, shape, extreme)
-        for largest in (14, 127):
-            test_sums.test_what_follows_the_sums(isa, largest)
+        for algorithm in test_sums.ALGORITHMS:
+            test_sums.test_what_follows_the_sums(isa, *algorithm)
 
 
 def programs():
@@ -77,6 +77,7 @@ def programs():
 
     for isa in kernels.available():
         run(every_step(), isa, SIZES)
+        run(few_bits(), isa, SIZES)
     plain, arrays = to_plain(every_step())
     accepted = 0
     for _ in range(MUTATIONS):

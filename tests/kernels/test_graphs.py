@@ -65,12 +65,12 @@ def test_networks_give_the_picture_of_onnx_runtime(monkeypatch, isa, name, form)
         assert off.mean() <= 0.15
 
 
-def test_few_bits_run_by_winograd():
-    enlarge = Executor(compile_graph(graph("edsr", bits=4)), 1)
-    body = [step for step in enlarge.program.steps if isinstance(step, Convolution)][1:6]
-    assert enlarge.winograd_layers() >= len(body)
+@pytest.mark.parametrize(("bits", "tile"), [(4, 2), (2, 3)])
+def test_few_bits_run_by_winograd(bits, tile):
+    enlarge = Executor(compile_graph(graph("edsr", bits=bits)), 1)
+    assert enlarge.tiles()[1:6] == [tile] * 5
     lr = picture(19, 23, seed=2)
-    off = np.abs(enlarge(lr).astype(int) - by_onnxruntime(graph("edsr", bits=4), lr))
+    off = np.abs(enlarge(lr).astype(int) - by_onnxruntime(graph("edsr", bits=bits), lr))
     assert off.mean() < 1
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.kernels import library as kernels
-from sr_quant_cli.kernels.packing import WINOGRAD_SCALE, pack, padded
+from sr_quant_cli.kernels.packing import pack, padded
 from sr_quant_cli.kernels.program import Codes
 
 pytestmark = pytest.mark.skipif(bool(kernels.missing()), reason="the kernels were not built")
@@ -33,10 +33,9 @@ def run(packed, picture, border, scale, bias, *, size, **further):
     reach = range(-(size // 2), size // 2 + 1)
     offsets = np.array([y * row + x * pixel for y in reach for x in reach], np.intp)
     vectors = [np.full(packed.outputs, value, np.float32) for value in (scale, bias)]
-    if packed.winograd:
-        vectors[0] /= WINOGRAD_SCALE
+    vectors[0] /= packed.scale
     conv = kernels.Conv(
-        packed.winograd,
+        packed.tile,
         len(packed.weights),
         packed.inputs,
         packed.outputs,
@@ -94,9 +93,20 @@ FORMATS = {
     "29 levels, 6 bits": (0, 63, 17, 14),
     "4 bits, 5 bits": (0, 31, 0, 7),
     "4 bits": (0, 15, 3, 7),
+    "5 levels, 3 bits": (0, 7, 3, 2),
     "ternary, 2 bits": (0, 3, 1, 1),
     "narrow range": (192, 255, 200, 14),
+    "narrowest range": (248, 255, 250, 2),
 }
+
+
+def tile_of(size, span, largest):
+    """Side of the tiles of Winograd's algorithm for codes of a span and weights of a size."""
+    if size != 3:
+        return 0
+    return 3 if span <= 7 and largest <= 2 else 2 if span <= 63 and largest <= 14 else 0
+
+
 SHAPES = [
     (64, 64, 3, 5, 13),
     (3, 64, 3, 4, 7),
@@ -105,6 +115,10 @@ SHAPES = [
     (16, 16, 3, 1, 1),
     (96, 112, 3, 2, 3),
 ]
+
+
+ALGORITHMS = [(3, 7, 2), (2, 63, 14), (0, 255, 127)]
+"""side of the tiles, highest code, largest weight"""
 
 
 @pytest.mark.parametrize("extreme", [False, True], ids=["random", "extremes"])
@@ -126,7 +140,7 @@ def test_sums_are_exact(isa, name, shape, extreme):
     weights, picture = weights.astype(np.int8), picture.astype(np.uint8)
     chosen = kernels.kernels_of(isa)
     packed = pack(weights, codes(low, high, zero), chosen)
-    assert packed.winograd == (size == 3 and high - low <= 63 and largest <= 14)
+    assert packed.tile == tile_of(size, high - low, largest)
     exact = wanted(picture, weights, zero)
     # One output after the other would take long: of each, 8 channels are compared.
     some = random.choice(outputs, min(outputs, 8), replace=False)
@@ -143,10 +157,9 @@ def test_sums_are_exact(isa, name, shape, extreme):
 
 
 @pytest.mark.parametrize("isa", isas())
-@pytest.mark.parametrize("largest", [14, 127], ids=["winograd", "direct"])
-def test_what_follows_the_sums(isa, largest):
+@pytest.mark.parametrize(("tile", "high", "largest"), ALGORITHMS)
+def test_what_follows_the_sums(isa, tile, high, largest):
     random = np.random.default_rng(8)
-    high = 63 if largest == 14 else 255
     weights = random.integers(-largest, largest + 1, (32, 16, 3, 3)).astype(np.int8)
     picture = random.integers(0, high + 1, (7, 9, 16)).astype(np.uint8)
     skip = random.integers(0, 256, (7, 9, 32)).astype(np.uint8)
@@ -155,6 +168,7 @@ def test_what_follows_the_sums(isa, largest):
     shift = random.uniform(-9, 9, 32).astype(np.float32)
     chosen = kernels.kernels_of(isa)
     packed = pack(weights, codes(0, high, 0), chosen)
+    assert packed.tile == tile
     scale = np.float32(100 / np.abs(wanted(picture, weights, 0)).max())
     found = run(
         packed,
@@ -199,12 +213,12 @@ def test_what_follows_the_sums(isa, largest):
 def test_winograd_is_refused_where_it_is_not_exact():
     weights = np.full((16, 16, 3, 3), 14, np.int8)
     with pytest.raises(ValueError, match="do not fit 8 bits"):
-        pack(weights, codes(0, 64, 0), kernels.all_kernels(), winograd=True)
+        pack(weights, codes(0, 64, 0), kernels.all_kernels(), tile=2)
     weights[0, 0] = 15
-    assert not pack(weights, codes(0, 63, 0), kernels.all_kernels()).winograd
+    assert pack(weights, codes(0, 63, 0), kernels.all_kernels()).tile == 0
     # The range of the codes decides, and the weights that there are, not their bits.
     weights[0, 0] = [[15, 0, 0], [0, 0, 0], [0, 0, 15]]
-    assert pack(weights, codes(40, 103, 50), kernels.all_kernels()).winograd
+    assert pack(weights, codes(40, 103, 50), kernels.all_kernels()).tile == 2
 
 
 def test_channels_are_padded():

@@ -22,9 +22,10 @@ SRQ_API const srq_isa *srq_isa_at(int32_t index)
     return index < (int32_t)(sizeof isas / sizeof *isas) ? isas[index] : NULL;
 }
 
-/* Bytes of scratch memory that a convolution of so many input channels needs. */
+/* Bytes of scratch memory that a convolution of so many input channels needs: transformed tiles of
+   5x5 pixels, and sums of 3x5 for 64 outputs. */
 SRQ_API int64_t srq_scratch(int32_t inputs)
 {
-    int64_t transformed = 16 * SRQ_TILES * (int64_t)((inputs + 63) / 64 * 64);
-    return transformed + 16 * SRQ_TILES * 64 * (int64_t)sizeof(int32_t) + 64;
+    int64_t transformed = 25 * SRQ_TILES * (int64_t)((inputs + 63) / 64 * 64);
+    return transformed + 15 * SRQ_TILES * 64 * (int64_t)sizeof(int32_t) + 64;
 }

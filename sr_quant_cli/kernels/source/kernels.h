@@ -30,23 +30,33 @@
 /* Weights of one convolution, packed for one instruction set.
 
    Direct: a segment for each tap of the window; `offsets` are relative to the pixel of the output.
-   Winograd F(2x2,3x3): 16 segments, those of the transformed tile. With
-       B^T = [1 0 -1 0; 0 1 1 0; 0 -1 1 0; 0 1 0 -1]
-       G   = [2 0 0; 1 1 1; 1 -1 1; 0 0 2]           (twice the usual one, so that it is integer)
-       A^T = [1 1 1 0; 0 1 -1 -1]
-   the sum over input channels of (G g G^T) * (B^T d B), transformed by A^T . A, is 4 times the
-   convolution, exactly. Transformed codes span 4 times the span of codes, which must fit a byte.
-   They are made non-negative by `shifts`, whose products with the weights `start` takes away.
-   Weights of the last row of the transformed tile are negated, as A^T subtracts it. */
+   Winograd F(2x2,3x3) and F(3x3,3x3): tiles of 2x2 or 3x3 pixels of the output, from 4x4 or 5x5 pixels
+   of the input, whose transform has one segment for each. For weights g and codes d of a tile,
+       V = B^T d B,  U = G g H^T,  A^T (sum over input channels of U * V) C
+   is 4 or 36 times the convolution, exactly, with the integer matrices
+       F(2x2,3x3)  B^T = [1  0 -1  0]    G = H = [2  0  0]    A^T = C^T = [1  1  1  0]
+                         [0  1  1  0]            [1  1  1]                [0  1 -1  1]
+                         [0 -1  1  0]            [1 -1  1]
+                         [0 -1  0  1]            [0  0  2]
+       F(3x3,3x3)  B^T = [2 -1 -2  1  0]   G = [ 3  0  0]   A^T = [1  1  1  1  0]
+                         [0 -2 -1  1  0]       [-3 -3 -3]         [0  1 -1  2  0]
+                         [0  2 -3  1  0]       [-1  1 -1]         [0  1  1  4  1]
+                         [0 -1  0  1  0]       [ 1  2  4]
+                         [0  2 -1 -2  1]       [ 0  0  6]
+           H = G but for [-1 -1 -1] and [0 0 3], whose factors 3 and 2 are in columns of C^T = A^T:
+                                           [1 3 1 1 0], [0 3 -1 2 0], [0 3 1 4 2]
+   F(2x2,3x3) evaluates polynomials at 0, 1, -1 and infinity, F(3x3,3x3) at 2, too. Every U must fit a
+   signed byte, and every V an unsigned one: V is made non-negative by `shifts`, whose products with
+   the weights `start` takes away. */
 typedef struct {
-    int32_t winograd;
+    int32_t tile;                /* side of Winograd's tile of outputs, 2 or 3; 0: direct */
     int32_t segments;
     int32_t inputs, outputs;     /* channels, multiples of 16 */
     int32_t in_stride;           /* bytes from one input pixel to the next */
     const ptrdiff_t *offsets;    /* [segments], in bytes; direct only */
-    const uint8_t *shifts;       /* [16]; Winograd only */
-    const int8_t *weights;       /* packed by srq_pack */
-    const int32_t *start;        /* added to the sums: [outputs]; Winograd: [2, 2, outputs] */
+    const uint8_t *shifts;       /* [segments]; Winograd only */
+    const int8_t *weights;       /* packed by packing.py */
+    const int32_t *start;        /* added to the sums: [outputs]; Winograd: [tile, tile, outputs] */
 } srq_conv;
 
 typedef struct {
@@ -67,8 +77,8 @@ typedef struct {
     const float *again_bias;     /* [outputs] */
 } srq_output;
 
-/* Rows `first` to `last` (of outputs, even for Winograd unless the last) of a picture of `width`.
-   `scratch` holds srq_scratch() bytes, aligned to 64. */
+/* Rows `first` to `last` of the outputs of a picture of `width`. Winograd's tiles start at `first`, and
+   read `tile` rows and columns behind the last ones. `scratch` holds srq_scratch() bytes, aligned to 64. */
 typedef void srq_run(const srq_conv *conv, const srq_output *out, const uint8_t *in,
                      ptrdiff_t in_row, int32_t width, int32_t first, int32_t last, uint8_t *scratch);
 

@@ -115,6 +115,6 @@ static inline vecf srq_sloped(vecf v, vecf slope)
 #define LOADW(p) __builtin_convertvector(srq_load_weights(p), vec)
 #define SPLAT_CODES(p) (*(p))
 #define DOT(sum, a, w) ((sum) + (a) * (w))
-#include "dots.h"
+#include "dot.h"
 #include "template.h"
 const srq_isa srq_portable = {"portable", LANES, VECTORS, QUAD, 0, srq_portable_run, srq_portable_peak};

@@ -183,7 +183,8 @@ SRQ_API void srq_execute(const srq_step *steps, int32_t count, int32_t thread, i
 {
     for (int s = 0; s < count; s++) {
         const srq_step *step = steps + s;
-        int share = (step->height + 2 * threads - 1) / (2 * threads) * 2;  /* even, for Winograd */
+        int tile = step->kind == SRQ_CONVOLUTION && step->conv->tile ? step->conv->tile : 1;
+        int share = (step->height + tile * threads - 1) / (tile * threads) * tile;
         int first = thread * share < step->height ? thread * share : step->height;
         int last = first + share < step->height ? first + share : step->height;
         if (first < last) {

@@ -5,9 +5,16 @@
    PARTS              numbers that make up a weight
    vec, vecf, vecb    vectors of int32 [LANES], float [LANES] and bytes [BYTES]
    MULTIPLY(v)        multiplies LANES * QUAD numbers, as often in a second as can be
-   and the operations below. Sums are those of dot.h or pairs.h.                               */
+   and the operations below. Sums are those of sums.h, by dot.h or pairs.h.                              */
 
 #include "kernels.h"
+
+/* Before loops of a constant length, whose variables become registers. */
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 5")
+#endif
 
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define ROUND_UP(n, m) (((n) + (m) - 1) / (m) * (m))
@@ -24,7 +31,7 @@
     case 1: if (LANES == 16) function(conv, out, steps, 1, __VA_ARGS__); break; \
     }
 
-/* Calls a function of dot.h or pairs.h by its number of vectors, at most VECTORS. */
+/* Calls a function of sums.h by its number of vectors, at most VECTORS. */
 #if VECTORS == 1
 #define SUMS_OF(function, count, ...) NAME(function##1)(__VA_ARGS__)
 #elif VECTORS == 2
@@ -103,7 +110,7 @@ INLINE void NAME(pixels)(const srq_conv *conv, const srq_output *out, int steps,
         SUMS_OF(window, MIN(VECTORS, count - j), in, conv->in_stride, conv->offsets,
                 conv->segments, conv->inputs,
                 conv->weights + (o + j * LANES) * of_output, conv->outputs * of_output,
-                sums + j * LANES, count * LANES);
+                sums + j * LANES, count * LANES, LANES);
     for (int t = 0; t < MIN(SRQ_TILES, width - x); t++) {
         const int32_t *sum = sums + t * count * LANES;
         NAME(finish)(out, steps, count, LOAD(sum), LOAD(sum + LANES), LOAD(sum + 2 * LANES),
@@ -123,100 +130,145 @@ INLINE void NAME(direct)(const srq_conv *conv, const srq_output *out, int steps,
         }
 }
 
-/* Transforms the 4x4 pixels around `in`: V = B^T d B + shifts, [16][SRQ_TILES][width of V]. */
-INLINE void NAME(transform)(const uint8_t *in, ptrdiff_t row, int step, int inputs, int wide,
-                            const uint8_t *shifts, uint8_t *transformed)
+/* B^T d of a column or row of `edge` bytes, 4 or 5, in place; see kernels.h. */
+INLINE void NAME(transform)(int edge, vecb *d)
+{
+    vecb d3_d1 = SUBB(d[3], d[1]), d0_d2 = SUBB(d[0], d[2]), sum = ADDB(d[1], d[2]);
+    if (edge == 4) {
+        d[0] = d0_d2;
+        d[2] = SUBB(d[2], d[1]);
+        d[1] = sum;
+        d[3] = d3_d1;
+    } else {
+        vecb d1_d2 = SUBB(d[1], d[2]), d4_d2 = SUBB(d[4], d[2]);
+        d[0] = ADDB(ADDB(d0_d2, d0_d2), d3_d1);
+        d[1] = SUBB(d3_d1, sum);
+        d[2] = ADDB(ADDB(d1_d2, ADDB(d1_d2, d1_d2)), d3_d1);
+        d[3] = d3_d1;
+        d[4] = SUBB(d4_d2, ADDB(d3_d1, d3_d1));
+    }
+}
+
+/* Transforms the tile around `in`: V = B^T d B + shifts, [edge][edge][SRQ_TILES][width of V]. */
+INLINE void NAME(transform_tile)(int edge, const uint8_t *in, ptrdiff_t row, int step, int inputs,
+                                 int wide, const uint8_t *shifts, uint8_t *transformed)
 {
     for (int c = 0; c < inputs; c += BYTES) {
-        vecb d[4][4], e[4][4];
-        for (int y = 0; y < 4; y++)
-            for (int x = 0; x < 4; x++)
-                d[y][x] = LOADB(in + (y - 1) * row + (x - 1) * (ptrdiff_t)step + c);
-        for (int x = 0; x < 4; x++) {
-            e[0][x] = SUBB(d[0][x], d[2][x]);
-            e[1][x] = ADDB(d[1][x], d[2][x]);
-            e[2][x] = SUBB(d[2][x], d[1][x]);
-            e[3][x] = SUBB(d[1][x], d[3][x]);
-        }
-        for (int y = 0; y < 4; y++) {
-            uint8_t *v = transformed + y * 4 * SRQ_TILES * wide + c;
-            const uint8_t *shift = shifts + y * 4;
-            STOREB(v, ADDB(SUBB(e[y][0], e[y][2]), SPLATB(shift[0])));
-            STOREB(v + SRQ_TILES * wide, ADDB(ADDB(e[y][1], e[y][2]), SPLATB(shift[1])));
-            STOREB(v + 2 * SRQ_TILES * wide, ADDB(SUBB(e[y][2], e[y][1]), SPLATB(shift[2])));
-            STOREB(v + 3 * SRQ_TILES * wide, ADDB(SUBB(e[y][1], e[y][3]), SPLATB(shift[3])));
+        vecb d[5][5], e[5];  /* d[x][y] */
+        UNROLL for (int y = 0; y < edge; y++)
+            UNROLL for (int x = 0; x < edge; x++)
+                d[x][y] = LOADB(in + (y - 1) * row + (x - 1) * (ptrdiff_t)step + c);
+        UNROLL for (int x = 0; x < edge; x++)
+            NAME(transform)(edge, d[x]);
+        UNROLL for (int y = 0; y < edge; y++) {
+            uint8_t *v = transformed + y * edge * SRQ_TILES * wide + c;
+            UNROLL for (int x = 0; x < edge; x++)
+                e[x] = d[x][y];
+            NAME(transform)(edge, e);
+            UNROLL for (int x = 0; x < edge; x++)
+                STOREB(v + x * SRQ_TILES * wide, ADDB(e[x], SPLATB(shifts[y * edge + x])));
         }
     }
 }
 
-/* Sums of two neighbours. */
-typedef struct {
-    vec left, right;
-} NAME(pair);
-
-/* Sums of a row of 2 pixels: r A, of the 4 sums r = A^T m that dot.h leaves. */
-INLINE NAME(pair) NAME(untransform)(const int32_t *r)
+/* In functions of their own, so that compilers keep their addresses in registers. */
+static NOINLINE void NAME(transform4x4)(const uint8_t *in, ptrdiff_t row, int step, int inputs,
+                                        int wide, const uint8_t *shifts, uint8_t *transformed)
 {
-    vec r0 = LOAD(r), r1 = LOAD(r + LANES), r2 = LOAD(r + 2 * LANES), r3 = LOAD(r + 3 * LANES);
-    return (NAME(pair)){ADD(ADD(r0, r1), r2), SUB(SUB(r1, r2), r3)};
+    NAME(transform_tile)(4, in, row, step, inputs, wide, shifts, transformed);
 }
 
-/* Stores the codes of a tile of 2x2 pixels, as far as they lie in `height` rows and `width`
-   columns, of sums [count][2][4][LANES]. */
-INLINE void NAME(finish_tile)(const srq_output *out, int steps, int count, const int32_t *sums,
-                              const int32_t *start, int outputs, int c, int y, int x, int height,
-                              int width)
+static NOINLINE void NAME(transform5x5)(const uint8_t *in, ptrdiff_t row, int step, int inputs,
+                                        int wide, const uint8_t *shifts, uint8_t *transformed)
 {
-    for (int i = 0; i < MIN(2, height - y); i++, sums += 4 * LANES, start += 2 * outputs) {
-        NAME(pair) p0 = NAME(untransform)(sums), p1 = p0, p2 = p0, p3 = p0;
-        if (count > 1) p1 = NAME(untransform)(sums + 8 * LANES);
-        if (count > 2) p2 = NAME(untransform)(sums + 16 * LANES);
-        if (count > 3) p3 = NAME(untransform)(sums + 24 * LANES);
-        NAME(finish)(out, steps, count, p0.left, p1.left, p2.left, p3.left, start, c, y + i, x);
-        if (x + 1 < width)
-            NAME(finish)(out, steps, count, p0.right, p1.right, p2.right, p3.right,
-                         start + outputs, c, y + i, x + 1);
+    NAME(transform_tile)(5, in, row, step, inputs, wide, shifts, transformed);
+}
+
+/* Sums of 2 or 3 pixels of a row. */
+typedef struct {
+    vec pixel[3];
+} NAME(row);
+
+/* r C of the sums r = A^T m that sums.h leaves for a row of a tile; see kernels.h. */
+INLINE NAME(row) NAME(untransform)(int tile, const int32_t *r)
+{
+    vec r0 = LOAD(r), r1 = LOAD(r + LANES), r2 = LOAD(r + 2 * LANES), r3 = LOAD(r + 3 * LANES);
+    if (tile == 2)
+        return (NAME(row)){{ADD(ADD(r0, r1), r2), ADD(SUB(r1, r2), r3)}};
+    r1 = ADD(r1, ADD(r1, r1));
+    vec sum = ADD(r1, r2), twice = ADD(r3, r3), more = ADD(twice, LOAD(r + 4 * LANES));
+    return (NAME(row)){{ADD(ADD(r0, r3), sum), ADD(SUB(r1, r2), twice), ADD(sum, ADD(more, more))}};
+}
+
+/* Stores the codes of a tile, as far as they lie in `height` rows and `width` columns, of sums
+   [count][tile][edge][LANES]. */
+INLINE void NAME(finish_tile)(const srq_output *out, int steps, int count, int tile,
+                              const int32_t *sums, const int32_t *start, int outputs, int c, int y,
+                              int x, int height, int width)
+{
+    const int row = (tile + 2) * LANES, vector = tile * row;
+    for (int i = 0; i < MIN(tile, height - y); i++, sums += row, start += tile * outputs) {
+        NAME(row) p0 = NAME(untransform)(tile, sums), p1 = p0, p2 = p0, p3 = p0;
+        if (count > 1) p1 = NAME(untransform)(tile, sums + vector);
+        if (count > 2) p2 = NAME(untransform)(tile, sums + 2 * vector);
+        if (count > 3) p3 = NAME(untransform)(tile, sums + 3 * vector);
+        UNROLL for (int j = 0; j < tile; j++)
+            if (x + j < width)
+                NAME(finish)(out, steps, count, p0.pixel[j], p1.pixel[j], p2.pixel[j], p3.pixel[j],
+                             start + j * outputs, c, y + i, x + j);
     }
 }
 
 /* `count` vectors of outputs, from o, of SRQ_TILES transformed tiles from (y, x) on. */
-INLINE void NAME(tiles)(const srq_conv *conv, const srq_output *out, int steps, int count, int o,
-                        const uint8_t *transformed, int wide, int32_t *sums, int y, int x,
+INLINE void NAME(tiles)(const srq_conv *conv, const srq_output *out, int steps, int count, int tile,
+                        int o, const uint8_t *transformed, int wide, int32_t *sums, int y, int x,
                         int height, int width)
 {
-    ptrdiff_t down = 4 * SRQ_TILES * wide;  /* to the next row of the transformed tiles */
+    const int edge = tile + 2, row = edge * LANES, vector = tile * row;
+    ptrdiff_t down = edge * SRQ_TILES * wide;  /* to the next row of the transformed tiles */
     ptrdiff_t of_output = (ptrdiff_t)conv->inputs * PARTS;
     ptrdiff_t segment = conv->outputs * of_output;
-    for (int k = 0; k < 4; k++)
-        for (int t = 0; t < SRQ_TILES; t += SRQ_TILES / 2)
-            for (int j = 0; j < count; j += VECTORS)
-                SUMS_OF(column, MIN(VECTORS, count - j),
-                        transformed + (k * SRQ_TILES + t) * wide, wide, down, conv->inputs,
-                        conv->weights + k * segment + (o + j * LANES) * of_output,
-                        4 * segment, sums + ((t * count + j) * 8 + k) * LANES, count * 8 * LANES,
-                        4 * LANES, 8 * LANES);
-    for (int t = 0; t < MIN(SRQ_TILES, (width - x + 1) / 2); t++)
-        NAME(finish_tile)(out, steps, count, sums + t * count * 8 * LANES, conv->start,
-                          conv->outputs, o, y, x + 2 * t, height, width);
+    const ptrdiff_t here = 0;
+    for (int k = 0; k < edge; k++)
+        for (int j = 0; j < count; j += VECTORS) {
+            const uint8_t *codes = transformed + k * SRQ_TILES * wide;
+            const int8_t *weights = conv->weights + k * segment + (o + j * LANES) * of_output;
+            int32_t *to = sums + j * vector + k * LANES;
+            if (tile == 3)  /* m3 of all tiles, where `column` takes it from */
+                SUMS_OF(window, MIN(VECTORS, count - j), codes + 3 * down, wide, &here, 1,
+                        conv->inputs, weights + 3 * edge * segment, 0, to + row, count * vector,
+                        vector);
+            for (int t = 0; t < SRQ_TILES; t += SRQ_TILES / 2)
+                SUMS_OF(column, MIN(VECTORS, count - j), codes + t * wide, wide, down, edge,
+                        conv->inputs, weights, edge * segment, to + t * count * vector,
+                        count * vector);
+        }
+    for (int t = 0; t < MIN(SRQ_TILES, (width - x + tile - 1) / tile); t++)
+        NAME(finish_tile)(out, steps, count, tile, sums + t * count * vector, conv->start,
+                          conv->outputs, o, y, x + t * tile, height, width);
 }
 
-INLINE void NAME(winograd)(const srq_conv *conv, const srq_output *out, int steps, const uint8_t *in,
-                           ptrdiff_t in_row, int width, int first, int last, uint8_t *scratch)
+INLINE void NAME(winograd)(const srq_conv *conv, const srq_output *out, int steps, int tile,
+                           const uint8_t *in, ptrdiff_t in_row, int width, int first, int last,
+                           uint8_t *scratch)
 {
+    const int edge = tile + 2, step = conv->in_stride;
     int inputs = conv->inputs, wide = ROUND_UP(inputs, BYTES);
-    int32_t *sums = (int32_t *)(scratch + ROUND_UP(16 * SRQ_TILES * wide, 64));
-    for (int y = first; y < last; y += 2)
-        for (int x = 0; x < width; x += 2 * SRQ_TILES) {
-            for (int t = 0; t < MIN(SRQ_TILES, (width - x + 1) / 2); t++)
-                NAME(transform)(in + y * in_row + (ptrdiff_t)(x + 2 * t) * conv->in_stride, in_row,
-                                conv->in_stride, inputs, wide, conv->shifts, scratch + t * wide);
+    int32_t *sums = (int32_t *)(scratch + ROUND_UP(edge * edge * SRQ_TILES * wide, 64));
+    for (int y = first; y < last; y += tile)
+        for (int x = 0; x < width; x += tile * SRQ_TILES) {
+            for (int t = 0; t < MIN(SRQ_TILES, (width - x + tile - 1) / tile); t++) {
+                const uint8_t *codes = in + y * in_row + (ptrdiff_t)(x + t * tile) * step;
+                (tile == 2 ? NAME(transform4x4) : NAME(transform5x5))(
+                    codes, in_row, step, inputs, wide, conv->shifts, scratch + t * wide);
+            }
             for (int o = 0; o < conv->outputs; o += GROUP * LANES)
                 FOR_COUNT(NAME(tiles), MIN(GROUP, (conv->outputs - o) / LANES), conv, out, steps,
-                          o, scratch, wide, sums, y, x, last, width)
+                          tile, o, scratch, wide, sums, y, x, last, width)
         }
 }
 
-/* As many products as the processor can do, of numbers that stay in registers; see dot.h for why
+/* As many products as the processor can do, of numbers that stay in registers; see sums.h for why
    each sum has a name. */
 #define CHAINS(f) f(0) f(1) f(2) f(3) f(4) f(5) f(6) f(7) f(8) f(9) f(10) f(11)
 #define START(i) vec sum##i = ZERO;
@@ -239,9 +291,11 @@ static void NAME(run)(const srq_conv *given, const srq_output *to, const uint8_t
     /* Copies, which stores of codes cannot change. */
     const srq_conv conv = *given;
     const srq_output out = *to;
-#define RUN(steps)                                                                              \
-    (conv.winograd ? NAME(winograd)(&conv, &out, steps, in, in_row, width, first, last, scratch) \
-                   : NAME(direct)(&conv, &out, steps, in, in_row, width, first, last, scratch))
+#define WHERE in, in_row, width, first, last, scratch
+#define RUN(steps)                                                  \
+    (conv.tile == 2   ? NAME(winograd)(&conv, &out, steps, 2, WHERE) \
+     : conv.tile == 3 ? NAME(winograd)(&conv, &out, steps, 3, WHERE) \
+                      : NAME(direct)(&conv, &out, steps, WHERE))
     if (out.slope || out.again || !out.codes)
         RUN(NAME(with_all));
     else if (out.skip)
@@ -249,4 +303,5 @@ static void NAME(run)(const srq_conv *given, const srq_output *to, const uint8_t
     else
         RUN(NAME(plain));
 #undef RUN
+#undef WHERE
 }

@@ -11,7 +11,7 @@ INLINE __m512i srq_dpbusd(__m512i sum, __m512i a, __m512i w)
     return sum;
 }
 #define DOT(sum, a, w) srq_dpbusd(sum, a, w)
-#include "dots.h"
+#include "dot.h"
 #include "template.h"
 
 const srq_isa srq_vnni512 = {"avx512vnni", LANES, VECTORS, QUAD, 0, NAME(run), NAME(peak)};
