@@ -70,6 +70,7 @@ def export(
         return run(
             ExportRequest(
                 model=file,
+                scale=given.wanted_scale,
                 format=by_suffix[path.suffix.lower()],
                 output=path,
                 io=io,

@@ -88,6 +88,8 @@ def evaluate(
     if len(kinds) > 1:
         raise UsageError("models of different depth or self-ensemble: evaluate them one by one")
     depth, self_ensemble = kinds.pop() if kinds else ("full", False)
+    wanted = (each.wanted_scale for each in given if isinstance(each, Model))
+    scale = scale or next(filter(None, wanted), None)
     root = None if data_root is None else Path(data_root)
     with quietly(progress), ExitStack() as stack:
         files = [_file(each, stack) for each in given]

@@ -166,6 +166,11 @@ class Model:
         """Options of running it."""
         return self._options
 
+    @property
+    def wanted_scale(self) -> int | None:
+        """Scale that ``load_model`` was asked for, which a checkpoint of several scales needs."""
+        return self._content.scale if isinstance(self._content, Source) else None
+
     def content(self) -> InMemory:
         """Copy the network and the card into memory."""
         if isinstance(self._content, InMemory):

@@ -181,9 +181,10 @@ def quantize(
 
     with quietly(progress), ExitStack() as stack:
         scratch = Path(stack.enter_context(TemporaryDirectory()))
-        start = None
+        start = scale = None
         if model is not None:
-            start = stack.enter_context(_opened(model).file(trainable=True))
+            given = _opened(model)
+            start, scale = stack.enter_context(given.file(trainable=True)), given.wanted_scale
         photographs = data
         if not isinstance(data, str | Path):
             photographs = scratch / IMAGES
@@ -193,6 +194,7 @@ def quantize(
         ended = run(
             QuantizeRequest(
                 model=start,
+                scale=scale,
                 method=method,
                 recipe=None if recipe is None else str(recipe),
                 w=w,

@@ -22,6 +22,7 @@ from sr_quant_cli.modelfiles.card import Card
 from sr_quant_cli.modelfiles.modelfile import save_model
 from sr_quant_cli.modelfiles.named import user_models_dir
 from tests.helpers import nearest_onnx, picture, tiny_edsr
+from tests.modelfiles.released import carn
 
 
 def saved(path, array):
@@ -190,6 +191,17 @@ def test_a_graph_is_a_model(tmp_path):
     assert model.scale == 2
     image = picture(6, 7)
     assert np.array_equal(model.upscale(image), image.repeat(2, axis=0).repeat(2, axis=1))
+
+
+def test_the_scale_of_a_checkpoint_is_kept_everywhere(tmp_path):
+    tensors = {
+        key: value for scale in (2, 3, 4) for key, value in carn(scale, several=True)[1].items()
+    }
+    torch.save(tensors, tmp_path / "carn.pth")
+    model = srq.load_model(tmp_path / "carn.pth", scale=3, runtime="torch")
+    assert model.scale == 3
+    assert model.upscale(picture(9, 9)).shape == (27, 27, 3)
+    assert srq.evaluate(model, [picture(30, 30)]).scale == 3
 
 
 def test_list_models_has_the_users_own():

@@ -1,9 +1,20 @@
 """Reports of running work."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Barrier
 
-from sr_quant_cli.system.reporting import Silent, note, progress, reporting, result, track, warn
+from sr_quant_cli.system.reporting import (
+    Silent,
+    note,
+    progress,
+    reporting,
+    reporting_here,
+    result,
+    track,
+    warn,
+)
 
 
 class Listener:
@@ -72,3 +83,21 @@ def test_by_default_only_warnings_are_heard(capfd, caplog):
             bar.show(loss="1.5")
     assert caplog.messages == ["few photographs"]
     assert capfd.readouterr().out == ""
+
+
+def test_a_reporter_for_one_thread_hears_that_thread_alone():
+    heard = {name: Listener() for name in ("a", "b", "all")}
+    both = Barrier(2)
+
+    def work(name):
+        with reporting_here(heard[name]):
+            both.wait()
+            note(f"by {name}")
+            both.wait()
+        note(f"after {name}")
+
+    with reporting(heard["all"]), ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, "ab"))
+    assert heard["a"].heard == [("note", "by a")]
+    assert heard["b"].heard == [("note", "by b")]
+    assert sorted(heard["all"].heard) == [("note", "after a"), ("note", "after b")]
