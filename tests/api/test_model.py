@@ -193,6 +193,7 @@ def test_a_graph_is_a_model(tmp_path):
     assert np.array_equal(model.upscale(image), image.repeat(2, axis=0).repeat(2, axis=1))
 
 
+@pytest.mark.slow
 def test_the_scale_of_a_checkpoint_is_kept_everywhere(tmp_path):
     tensors = {
         key: value for scale in (2, 3, 4) for key, value in carn(scale, several=True)[1].items()
