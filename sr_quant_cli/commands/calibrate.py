@@ -22,12 +22,15 @@ from sr_quant_cli.networks.base import Network
 from sr_quant_cli.networks.folding import fold
 from sr_quant_cli.passes.apply import quantize_network, ternary_operands, without_quantizers
 from sr_quant_cli.passes.compensate import compensate
-from sr_quant_cli.passes.equalize import equalize
+from sr_quant_cli.passes.equalize import can_equalize, equalize
 from sr_quant_cli.passes.mix import can_mix, mix
 from sr_quant_cli.quant.plan import Bits, plan_sites
-from sr_quant_cli.quant.sites import FULL, Placement
+from sr_quant_cli.quant.sites import FULL, Placement, Site
 from sr_quant_cli.recipe.schema import IfPossible, QuantizeRecipe
 from sr_quant_cli.system.reporting import warn
+
+OTHER_COLOUR = 0.1
+"""Mean difference of 0..1 from which on a flat picture counts as one of another colour."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,8 @@ def calibrate(
         The method does not start from such a network, the placement quantizes nothing of it, or a
         step of the calibration is not possible.
     """
-    batches = list(batches)
-    made = prepare(network, recipe, batches)
+    batches = _reproduced(network, batches)
+    made = _prepare(network, recipe, batches)
     method = build_method(recipe.method)
     if network.quantization is not None:
         with _named("the network to start from"):
@@ -91,6 +94,10 @@ def prepare(network: Network, recipe: QuantizeRecipe, batches: Sequence[Tensor])
     UsageError
         As for ``calibrate``.
     """
+    return _prepare(network, recipe, _reproduced(network, batches))
+
+
+def _prepare(network: Network, recipe: QuantizeRecipe, batches: Sequence[Tensor]) -> TeacherStudent:
     method = build_method(recipe.method)
     check_start("the network", network, method)
     teacher = deepcopy(network)
@@ -138,15 +145,20 @@ def choose_placement(recipe: QuantizeRecipe, method: Method) -> Placement:
     UsageError
         The recipe sets a site or a kind of sites that the network does not have.
     """
-    with torch.device("meta"):
-        network = build(recipe.network)
-        sites = (fold(network) if recipe.calibration.fold else network).sites()
+    sites = sites_of(recipe)
     if recipe.sites.placement == "full":
         return recipe.sites.change(FULL, sites)
     named = method.paper_placement()
     if method.config.variant == "code":
         named = recipe.code_sites.change(named, sites)
     return recipe.sites.change(named, sites)
+
+
+def sites_of(recipe: QuantizeRecipe) -> Sequence[Site]:
+    """Sites of a recipe's network, folded if the recipe says so."""
+    with torch.device("meta"):
+        network = build(recipe.network)
+        return (fold(network) if recipe.calibration.fold else network).sites()
 
 
 def calibration_batches(train: PairStore, recipe: QuantizeRecipe) -> Iterator[Tensor]:
@@ -208,6 +220,29 @@ def flat_patches(side: int) -> Tensor:
     return colours[:, :, None, None].expand(-1, -1, side, side).contiguous()
 
 
+@torch.no_grad()
+def _reproduced(network: Network, batches: Iterable[Tensor]) -> list[Tensor]:
+    """Leave out pictures of one colour that come out of the network in another one.
+
+    Networks that have never seen such a colour may give values thousands of times as large as for
+    photographs, and ranges that include these leave no levels for photographs.
+    """
+    training = network.training
+    network.eval()
+    kept = []
+    for batch in batches:
+        colour = batch[:, :, :1, :1]
+        flat = (batch == colour).flatten(1).all(1)
+        if flat.any():
+            error = (network(batch[flat]) - colour[flat]).abs().flatten(1).mean(1)
+            good = ~flat
+            good[flat] = error <= OTHER_COLOUR
+            batch = batch[good]
+        kept.append(batch)
+    network.train(training)
+    return kept
+
+
 def _transformed(network: Network, recipe: QuantizeRecipe, batches: Sequence[Tensor]) -> Network:
     """Rank, fold, equalize and mix a float network as the recipe says; it may be changed."""
     if recipe.depth.includes_lower:
@@ -217,7 +252,7 @@ def _transformed(network: Network, recipe: QuantizeRecipe, batches: Sequence[Ten
     if recipe.calibration.fold:
         network = fold(network)
     method, steps = build_method(recipe.method), recipe.calibration
-    if _wanted(steps.equalize, bool(network.streams())):
+    if _wanted(steps.equalize, can_equalize(network)):
         with _step("equalize"):
             equalize(network, batches)
     placement = choose_placement(recipe, method)

@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from sr_quant_cli.networks.nodes import Node, Numbers
-from sr_quant_cli.quant.sites import Kind, Site, Stream
+from sr_quant_cli.networks.scaling import channel_groups
+from sr_quant_cli.quant.sites import ChannelGroups, Kind, Site, Stream
 
 LAYERS = ("Conv", "ConvTranspose", "Linear")
 """operations with weights that are quantized"""
@@ -41,9 +42,6 @@ _PASS = (
     "Unsqueeze", "Expand", "Resize",
 )  # fmt: skip
 """operations whose results lie between their operands"""
-_SCALED = ("Relu", "LeakyRelu", "PRelu")
-"""activations that commute with a positive factor for each channel"""
-
 _ELEMENTWISE = ("Relu", "Identity", "Add", "Sub", "Mul", "Div")
 _ON_CODES = (
     "Conv", "ConvTranspose", "Relu", "LeakyRelu", "PRelu", "Add", "Concat", "Split", "DepthToSpace",
@@ -315,23 +313,12 @@ class Anatomy:
         pre_upsampler = before.name if before is not None else blocks[-1]
         return {"pre_upsampler": [pre_upsampler], "blocks": blocks, "branches": branches}
 
-    def streams(self) -> list[Stream]:
-        """Residual streams, and pairs of convolutions with an activation function between them."""
-        return [*self._residual_streams(), *self._inner_streams()]
+    def groups(self) -> ChannelGroups:
+        """Groups of channels that may be scaled; paths are those of ``Imported``."""
+        return channel_groups(self.nodes, self.result, self._channels, self.tensors)
 
-    def _inner_streams(self) -> Iterator[Stream]:
-        for node in filter(_mixes_channels, self.nodes):
-            values, readers = [node.gives[0]], self.readers[node.gives[0]]
-            while len(readers) == 1 and readers[0].op in _SCALED:
-                values.append(readers[0].gives[0])
-                readers = self.readers[values[-1]]
-            if len(values) > 1 and len(readers) == 1 and _mixes_channels(readers[0]):
-                yield Stream(
-                    (_path(node),), (_path(readers[0]),), self._carriers(values), rectified=True
-                )
-
-    def _residual_streams(self) -> Iterator[Stream]:
-        """Values that additions join, where nothing but convolutions writes or reads them."""
+    def streams(self) -> Iterator[Stream]:
+        """Residual streams: values that additions join, read and written by convolutions alone."""
         groups: list[set[str]] = []
         for node in self.nodes:
             if node.op == "Add" and self._reads_tensors(node) and len(node.values) == 2:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sr_quant_cli.networks.layers import Surround, Trim
 from sr_quant_cli.quant.dynamic import BitProvider
 from sr_quant_cli.quant.plan import Quantization
-from sr_quant_cli.quant.sites import Site, Stream
+from sr_quant_cli.quant.sites import ChannelGroups, Site, Stream
 from sr_quant_cli.strict import Strict
 from sr_quant_cli.system.choices import Depth
 
@@ -146,8 +146,22 @@ class Network(nn.Module):
         }
 
     def streams(self) -> tuple[Stream, ...]:
-        """Groups of channels that can be scaled or mixed without changing the output."""
+        """Feature channels that can be scaled or mixed without changing the output."""
         return ()
+
+    def channel_groups(self) -> ChannelGroups:
+        """Channels that can be scaled without changing the output; each of a stream by itself."""
+        groups, start = ChannelGroups({}, {}, {}), 1
+        for stream in self.streams():
+            writer = self.get_submodule(stream.writers[0])
+            assert isinstance(writer, nn.Conv2d)
+            count = writer.out_channels
+            channels = tuple(range(start, start + count))
+            start += count
+            groups.written.update(dict.fromkeys(stream.writers, channels))
+            groups.read.update(dict.fromkeys(stream.readers, channels))
+            groups.passed.update(dict.fromkeys(stream.carriers, channels))
+        return groups
 
     @property
     def depths(self) -> tuple[Depth, ...]:

@@ -27,7 +27,7 @@ from sr_quant_cli.networks.limits import VALUES
 from sr_quant_cli.networks.nodes import Name, Node, Nodes
 from sr_quant_cli.networks.operations import make_layer
 from sr_quant_cli.networks.swinir import PadToWindows
-from sr_quant_cli.quant.sites import Site, Stream, has_weight
+from sr_quant_cli.quant.sites import ChannelGroups, Site, Stream, has_weight
 
 GIVEN = "picture"
 """name of the input value"""
@@ -117,8 +117,12 @@ class Imported(Network):
         return tuple(self.anatomy.sites())
 
     def streams(self) -> tuple[Stream, ...]:
-        """Residual streams, and pairs of convolutions with only an activation function between."""
+        """Residual streams that nothing but convolutions reads and writes."""
         return tuple(self.anatomy.streams())
+
+    def channel_groups(self) -> ChannelGroups:
+        """Channels that can be scaled, through all operations that pass factors on."""
+        return self.anatomy.groups()
 
     def features(self) -> dict[str, tuple[str, ...]]:
         """Paths as of every network; without additions, every layer of the body is a block."""

@@ -1,9 +1,9 @@
-"""Cross-layer equalization: equal ranges for the channels of a stream, so that one range fits all.
+"""Cross-layer equalization: equal ranges for the channels of a tensor, so that one range fits all.
 
 Activations have per-tensor ranges, which leave few levels to a channel with small values. Channels
-that pass through additions alone, or from one convolution through a ReLU to the next, may be scaled
-freely without changing the float network. Afterwards all channels have equal ranges (cross-layer
-equalization [1]_, by activations).
+that pass from convolutions to convolutions through additions, ReLUs and other operations that keep
+a factor may be scaled freely without changing the float network (``channel_groups``). Afterwards
+all channels have equal ranges (cross-layer equalization [1]_, by activations).
 
 References
 ----------
@@ -11,14 +11,14 @@ References
        Equalization and Bias Correction", ICCV 2019.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.quant.sites import Stream
+from sr_quant_cli.quant.sites import ChannelGroups, Stream
 
 SMALLEST = 1e-3
 """Smallest reach of a channel, as a share of the largest one."""
@@ -26,10 +26,10 @@ SMALLEST = 1e-3
 
 @torch.no_grad()
 def equalize(network: Network, batches: Iterable[Tensor]) -> None:
-    """Scale the channels of a float network's streams, in place.
+    """Scale the channels of a float network, in place.
 
-    The reach of a channel at a module that sees the stream is its largest magnitude there, relative
-    to the largest channel. Its maximum over these modules becomes 1.
+    The reach of a channel at a module that sees it is its largest magnitude there, relative to the
+    largest channel. The maximum over these modules, and over the channels of a group, becomes 1.
 
     Parameters
     ----------
@@ -39,10 +39,11 @@ def equalize(network: Network, batches: Iterable[Tensor]) -> None:
     Raises
     ------
     ValueError
-        The network has no such stream.
+        The network has no such channels.
     """
-    streams = network.streams()
-    if not streams:
+    groups = _scalable(network)
+    places = groups.passed | groups.read
+    if not places:
         raise ValueError(f"{network.config.name} has no stream whose channels can be scaled")
     reach: dict[str, Tensor] = {}
 
@@ -52,23 +53,72 @@ def equalize(network: Network, batches: Iterable[Tensor]) -> None:
 
     handles = [
         network.get_submodule(path).register_forward_pre_hook(partial(look, path))
-        for stream in streams
-        for path in stream.places
+        for path in places
     ]
     network.eval()
     for batch in batches:
         network(batch)
     for handle in handles:
         handle.remove()
-    for stream in streams:
-        shares = torch.stack([_shares(reach[path]) for path in stream.places])
-        transform(network, stream, shares.amax(0).clamp_min(SMALLEST).reciprocal().diag())
+    ids = torch.cat([torch.tensor(channels) for channels in places.values()])
+    shares = torch.cat([_shares(reach[path]) for path in places]).double()
+    # Channels that nothing sees, and those of group 0, keep a factor of 1.
+    largest = torch.zeros(int(ids.max()) + 1).double().scatter_reduce(0, ids, shares, "amax")
+    factors = largest.clamp_min(SMALLEST).reciprocal()
+    factors[0] = 1
+    _scale(network, groups, factors)
+
+
+def can_equalize(network: Network) -> bool:
+    """Tell if a network has channels that can be scaled; see ``equalize``."""
+    return bool(_scalable(network).read)
+
+
+def _scalable(network: Network) -> ChannelGroups:
+    """Modules with channels that can be scaled, without layers that folding has replaced."""
+    groups = network.channel_groups()
+
+    def fixed(sides: Mapping[str, Sequence[int]], count: str) -> set[int]:
+        layers = ((network.get_submodule(path), channels) for path, channels in sides.items())
+        return {
+            group
+            for layer, channels in layers
+            if not isinstance(layer, nn.Conv2d) or getattr(layer, count) != len(channels)
+            for group in channels
+        }
+
+    left = fixed(groups.written, "out_channels") | fixed(groups.read, "in_channels")
+
+    def kept(sides: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+        found = {
+            path: tuple(0 if group in left else group for group in channels)
+            for path, channels in sides.items()
+        }
+        return {path: channels for path, channels in found.items() if any(channels)}
+
+    return ChannelGroups(kept(groups.written), kept(groups.read), kept(groups.passed))
 
 
 def _shares(reach: Tensor) -> Tensor:
     """Reach of each channel relative to the largest; all 1 where nothing ever passes."""
     largest = reach.amax()
     return reach / largest if largest else torch.ones_like(reach)
+
+
+def _scale(network: Network, groups: ChannelGroups, factors: Tensor) -> None:
+    """Multiply the channels of all groups by factors, float64 ``[groups]``."""
+    for path, channels in groups.written.items():
+        layer, factor = network.get_submodule(path), factors[list(channels)]
+        assert isinstance(layer, nn.Conv2d)
+        layer.weight.copy_(layer.weight * factor.view(-1, 1, 1, 1))
+        if layer.bias is not None:
+            layer.bias.copy_(layer.bias * factor)
+    for path, channels in groups.read.items():
+        layer, factor = network.get_submodule(path), factors[list(channels)]
+        assert isinstance(layer, nn.Conv2d)
+        # A grouped convolution has the weights of its own inputs in each row.
+        rows = factor.view(layer.groups, -1).repeat_interleave(len(layer.weight) // layer.groups, 0)
+        layer.weight.copy_(layer.weight / rows[:, :, None, None])
 
 
 @torch.no_grad()

@@ -155,6 +155,22 @@ class Stream:
         return (*self.carriers, *self.readers)
 
 
+@dataclass(frozen=True)
+class ChannelGroups:
+    """Channels that may be scaled without changing the output.
+
+    All channels of a group are multiplied by one positive factor where convolutions write them, and
+    divided by it where convolutions read them. Group 0 is never scaled.
+    """
+
+    written: dict[str, tuple[int, ...]]
+    """Group of each output channel of a convolution, by its path."""
+    read: dict[str, tuple[int, ...]]
+    """Group of each input channel of a convolution, by its path."""
+    passed: dict[str, tuple[int, ...]]
+    """Group of each channel of what a module without weights passes on, by its path."""
+
+
 Placement = dict[str, Operands]
 """Operands by the kind of a site, or by the path of a single one; all other sites stay float."""
 

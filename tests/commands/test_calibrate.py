@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from sr_quant_cli.commands.calibrate import calibrate, calibration_batches, prepare
+from sr_quant_cli.commands import calibrate as steps
+from sr_quant_cli.commands.calibrate import (
+    calibrate,
+    calibration_batches,
+    flat_patches,
+    prepare,
+)
 from sr_quant_cli.commands.quantize import quantize
 from sr_quant_cli.data.photographs import find_photographs
 from sr_quant_cli.data.store import pack_pairs
@@ -75,6 +81,24 @@ def test_prepared_networks_take_the_state_of_calibrated_ones():
     lr = lr_batches()[0]
     with torch.no_grad():
         assert torch.equal(bare.student.eval()(lr), made.student.eval()(lr))
+
+
+def test_flat_pictures_that_the_network_does_not_reproduce_are_left_out():
+    photographs = torch.rand(3, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+
+    class Greenless(torch.nn.Module):
+        """Gives white for green, and is off by less than the limit elsewhere."""
+
+        def forward(self, x):
+            green = (x == torch.tensor([0.0, 1.0, 0.0]).view(3, 1, 1)).flatten(1).all(1)
+            return torch.where(green.view(-1, 1, 1, 1), 1.0, x + 0.09)
+
+    colours = flat_patches(6)
+    network = Greenless().train()
+    (kept,) = steps._reproduced(network, [torch.cat([photographs, colours])])
+    assert torch.equal(kept, torch.cat([photographs, colours[:2], colours[3:]]))
+    assert colours[2, :, 0, 0].tolist() == [0, 1, 0]
+    assert network.training
 
 
 def test_ranges_of_the_method_before_are_inherited():

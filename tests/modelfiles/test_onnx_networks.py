@@ -17,6 +17,7 @@ from sr_quant_cli.modelfiles.onnx_networks import OnnxHints, read_onnx
 from sr_quant_cli.networks.folding import fold
 from sr_quant_cli.networks.tracing import trace
 from sr_quant_cli.passes.apply import quantize_network
+from sr_quant_cli.passes.equalize import can_equalize, equalize
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.quant.sites import FULL
 from tests import zoo
@@ -66,6 +67,21 @@ def saved(network, folder):
     """The network after it was saved and loaded."""
     save_model(folder / "saved.safetensors", network, Card())
     return load_model(folder / "saved.safetensors")[0]
+
+
+@pytest.mark.parametrize("name", zoo.NETWORKS)
+@torch.no_grad()
+def test_an_equalized_network_gives_the_same_pictures(name, tmp_path):
+    network = fold(read(name, tmp_path)).eval()
+    if not can_equalize(network):
+        with pytest.raises(ValueError, match="no stream"):
+            equalize(network, [PICTURES])
+        return
+    before = network(PICTURES)
+    weights = [parameter.clone() for parameter in network.parameters()]
+    equalize(network, [PICTURES])
+    assert not all(map(torch.equal, weights, network.parameters()))
+    torch.testing.assert_close(network(PICTURES), before, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", zoo.NETWORKS)
