@@ -16,7 +16,9 @@ from sr_quant_cli.cli.options import (
     RunDir,
     TensorBoard,
     Threads,
+    Trackers,
     complete_model,
+    tracked,
 )
 
 
@@ -47,6 +49,7 @@ def distill(
     run_dir: RunDir = None,
     resume: Resume = "auto",
     max_time: MaxTime = None,
+    trackers: Trackers = None,
     tensorboard: TensorBoard = False,
     device: Device = "auto",
     threads: Threads = None,
@@ -79,7 +82,7 @@ def distill(
             run_dir=run_dir,
             resume=resume,
             max_time=max_time,
-            tensorboard=tensorboard,
+            trackers=tracked(trackers, tensorboard=tensorboard),
             device=device,
             threads=threads,
             data_root=data_root,

@@ -3,7 +3,7 @@
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
@@ -242,10 +242,36 @@ MaxTime = Annotated[
         metavar="TIME", parser=seconds, help="Save and stop after this long: 90s, 30m, 2h."
     ),
 ]
+
+
+def _check_trackers(trackers: list[str] | None) -> list[str] | None:
+    known = get_args(values.TrackerName)
+    for name in trackers or ():
+        if name not in known:
+            raise UsageError(f"must be one of {', '.join(known)}", field="trackers", value=name)
+    return trackers
+
+
+Trackers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--tracker",
+        metavar="|".join(get_args(values.TrackerName)),
+        callback=_check_trackers,
+        help="Also log to TensorBoard, Weights & Biases or MLflow; repeatable.",
+    ),
+]
 TensorBoard = Annotated[
-    bool, typer.Option("--tensorboard", help="Also write event files for TensorBoard.")
+    bool, typer.Option("--tensorboard", help="The same as --tracker tensorboard.")
 ]
 Iters = Annotated[
     int | None,
     typer.Option(help="Training steps; the schedule is scaled to them."),
 ]
+
+
+def tracked(trackers: list[str] | None, *, tensorboard: bool) -> tuple[values.TrackerName, ...]:
+    """Names of the trackers of both options."""
+    asked = {*(trackers or ()), *(("tensorboard",) if tensorboard else ())}
+    names: tuple[values.TrackerName, ...] = get_args(values.TrackerName)
+    return tuple(name for name in names if name in asked)

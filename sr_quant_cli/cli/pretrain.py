@@ -15,7 +15,9 @@ from sr_quant_cli.cli.options import (
     RunDir,
     TensorBoard,
     Threads,
+    Trackers,
     complete_model,
+    tracked,
 )
 
 
@@ -46,6 +48,7 @@ def pretrain(
         ),
     ] = None,
     max_time: MaxTime = None,
+    trackers: Trackers = None,
     tensorboard: TensorBoard = False,
     device: Device = "auto",
     threads: Threads = None,
@@ -85,7 +88,7 @@ def pretrain(
             device=device,
             threads=threads,
             data_root=data_root,
-            tensorboard=tensorboard,
+            trackers=tracked(trackers, tensorboard=tensorboard),
         )
     )
     if json is not None and world().rank == 0:

@@ -17,7 +17,7 @@ app = typer.Typer(
 
 @app.command("list")
 def list_recipes(json: Json = None) -> None:
-    """List the recipes that have names: the built-in ones, and those of plugins.
+    """List the built-in recipes, and those of plugins.
 
     \b
     Example:

@@ -89,7 +89,7 @@ def plot(
         str | None, typer.Option(help="Set; default: the one that most models have scores on.")
     ] = None,
 ) -> None:
-    """Draw the quality of models against their cost, or training curves, for papers.
+    """Draw quality against cost, or training curves, for papers.
 
     \b
     Examples:

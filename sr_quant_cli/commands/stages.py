@@ -41,7 +41,7 @@ from sr_quant_cli.modelfiles.named import (
 from sr_quant_cli.networks import build
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.quant.sites import Kind, Operands, has_weight
-from sr_quant_cli.recipe.load import Change, load_recipe, parse_changes
+from sr_quant_cli.recipe.load import Change, flat, load_recipe, parse_changes
 from sr_quant_cli.recipe.schema import PretrainRecipe, QuantizeRecipe, TrainingRecipe
 from sr_quant_cli.recipe.sites import quoted
 from sr_quant_cli.recipe.texts import has_recipe
@@ -51,7 +51,6 @@ from sr_quant_cli.training.run import (
     TrainingJob,
     TrainingOptions,
     TrainingResult,
-    flat,
     photographs_of,
     run_job,
 )
@@ -309,5 +308,5 @@ def _passed_on(request: QuantizeRequest, *more: str) -> tuple[Change, ...]:
 
 
 def _options(request: QuantizeRequest) -> dict[str, Any]:
-    names = ("data", "max_time", "device", "threads", "data_root", "tensorboard")
+    names = ("data", "max_time", "device", "threads", "data_root", "trackers")
     return {name: getattr(request, name) for name in names}

@@ -418,3 +418,18 @@ def _limits(path: list[str], sections: Mapping[str, type[BaseModel]]) -> Iterabl
 def _cut(text: str) -> str:
     """Shorten a text for a line on the terminal."""
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested tables into one with dotted keys.
+
+    >>> flat({"train": {"iters": 3, "batch": 2}, "schema": 1})
+    {'train.iters': 3, 'train.batch': 2, 'schema': 1}
+    """
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            values |= flat(value, f"{prefix}{key}.")
+        else:
+            values[prefix + key] = value
+    return values

@@ -8,5 +8,8 @@ Depth = Literal["full", "half", "quarter"]
 Precision = Literal["fp32", "bf16"]
 """Floating-point arithmetic of a network."""
 
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
+"""Program that shows the curves of trainings."""
+
 PrecisionChoice = Literal["auto", "fp32", "bf16"]
 """Precision as a user asks for it; auto: bf16 where the hardware has it."""

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +23,7 @@ from sr_quant_cli.imaging.convert import to_pixels, to_tensor
 from sr_quant_cli.metrics import get_protocol, score
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.recipe.schema import TrainingRecipe
-from sr_quant_cli.system.choices import Precision
+from sr_quant_cli.system.choices import Precision, TrackerName
 from sr_quant_cli.system.device import autocast, training_layout
 from sr_quant_cli.system.interrupt import DeferredInterrupts
 from sr_quant_cli.system.processes import collect, share, world
@@ -34,6 +34,7 @@ from sr_quant_cli.training.divergence import LossWatch, first_bad_layer, most_gr
 from sr_quant_cli.training.objective import Objective
 from sr_quant_cli.training.run_folder import VALIDATION_PROTOCOL, RunLog
 from sr_quant_cli.training.schedule import rate_factor
+from sr_quant_cli.training.trackers import open_trackers
 
 CHECKPOINT_FORMAT = 2
 """Raised whenever ``Trainer.state`` changes."""
@@ -61,8 +62,8 @@ class Trainer:
         Network and losses; training starts from the network's weights unless ``restore`` is called.
     run_dir
         Folder for checkpoints and ``log.jsonl``.
-    tensorboard
-        Also write event files for TensorBoard.
+    trackers
+        Names of trackers that get the values of the log.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Trainer:
         device: torch.device,
         precision: Precision,
         *,
-        tensorboard: bool = False,
+        trackers: Sequence[TrackerName] = (),
     ) -> None:
         self.recipe = recipe
         self.device = device
@@ -103,7 +104,7 @@ class Trainer:
         self.validation = validation
         self.checkpoints = Checkpoints(run_dir)
         self._run_dir = run_dir
-        self._tensorboard = tensorboard
+        self._trackers = trackers
         self._is_first = here.rank == 0
         self._log: RunLog | None = None
         self._objective = objective.to(device)
@@ -176,9 +177,10 @@ class Trainer:
         with (
             DeferredInterrupts() as interrupts,
             progress(self.recipe.train.iters, "step", done=self.step) as bar,
+            ExitStack() as cleanup,
         ):
             if self._is_first:
-                self._log = RunLog(self._run_dir, after=self.step, tensorboard=self._tensorboard)
+                self._log = self._open_log(cleanup)
             for step in self.steps(
                 lambda: interrupts.received is not None or time.monotonic() > deadline
             ):
@@ -315,6 +317,14 @@ class Trainer:
             self.best = self.psnr
             if self._is_first:
                 self.checkpoints.save_best(self.state())
+
+    def _open_log(self, cleanup: ExitStack) -> RunLog:
+        trackers = open_trackers(
+            self._trackers, self._run_dir, self.step, self.recipe.model_dump(by_alias=True)
+        )
+        log = RunLog(self._run_dir, after=self.step, trackers=trackers)
+        cleanup.callback(log.close)
+        return log
 
     def _write_log(self, **values: float) -> None:
         if self._log is not None:

@@ -1,7 +1,7 @@
 """One training, whatever is trained: from its recipe to its model file."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -16,8 +16,9 @@ from sr_quant_cli.modelfiles.card import Card, TrainingRun
 from sr_quant_cli.modelfiles.modelfile import read_header
 from sr_quant_cli.modelfiles.named import MODEL, RECIPE, Named, identify
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.recipe.load import Change, dump_recipe, load_recipe, validate_recipe
+from sr_quant_cli.recipe.load import Change, dump_recipe, flat, load_recipe, validate_recipe
 from sr_quant_cli.recipe.schema import DistillRecipe, TrainingRecipe
+from sr_quant_cli.system.choices import TrackerName
 from sr_quant_cli.system.device import keep_freed_memory, pick_device, pick_precision, set_threads
 from sr_quant_cli.system.files import finite, replacing
 from sr_quant_cli.system.processes import first_of_machine, from_first, process_group, world
@@ -63,8 +64,8 @@ class TrainingOptions:
         CPU threads; None: one for each core.
     data_root
         Folder of the data sets; None: ``SRQ_DATA``, else ``./datasets``.
-    tensorboard
-        Also write event files for TensorBoard.
+    trackers
+        Names of trackers that get the values of the log.
     """
 
     data: str | None = None
@@ -75,7 +76,7 @@ class TrainingOptions:
     device: str = "auto"
     threads: int | None = None
     data_root: Path | None = None
-    tensorboard: bool = False
+    trackers: tuple[TrackerName, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def _run(
         run_dir,
         device,
         precision,
-        tensorboard=options.tensorboard,
+        trackers=options.trackers,
     )
     if state is not None:
         trainer.restore(state)
@@ -331,21 +332,6 @@ def _check_same(
             f"{run_dir} holds a run of another recipe: {', '.join(changed)}; "
             "choose another folder with `run_dir`"
         )
-
-
-def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested tables into one with dotted keys.
-
-    >>> flat({"train": {"iters": 3, "batch": 2}, "schema": 1})
-    {'train.iters': 3, 'train.batch': 2, 'schema': 1}
-    """
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, dict):
-            values |= flat(value, f"{prefix}{key}.")
-        else:
-            values[prefix + key] = value
-    return values
 
 
 def portable(recipe: TrainingRecipe) -> dict[str, Any]:

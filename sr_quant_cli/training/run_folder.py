@@ -5,9 +5,8 @@ A run folder holds ``recipe.toml`` with every field, ``log.jsonl``, checkpoints,
 """
 
 import json
-import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from sr_quant_cli.modelfiles.named import MODEL, RECIPE
 from sr_quant_cli.system.files import finite, replacing, sweep
 from sr_quant_cli.system.processes import from_first, world
 from sr_quant_cli.system.reporting import note
+from sr_quant_cli.training.trackers import Tracker
 
 LOG = "log.jsonl"
 CHECKPOINTS = "step-" + "[0-9]" * 8 + ".ckpt"
@@ -166,24 +166,19 @@ def _is_number(*values: Any) -> bool:
 
 
 class RunLog:
-    """Writer of ``log.jsonl``, and of event files for TensorBoard.
+    """Writer of ``log.jsonl``.
 
     Parameters
     ----------
     after
         Step from which the run continues; later entries are removed, as it writes them again.
-    tensorboard
-        Also write event files below ``tensorboard/`` in the folder.
-
-    Raises
-    ------
-    UsageError
-        TensorBoard is not installed.
+    trackers
+        Receivers of the same values.
     """
 
-    def __init__(self, folder: Path, *, after: int = 0, tensorboard: bool = False) -> None:
+    def __init__(self, folder: Path, *, after: int = 0, trackers: Sequence[Tracker] = ()) -> None:
         self._path = folder / LOG
-        self._board = _tensorboard(folder, after) if tensorboard else None
+        self._trackers = trackers
         kept = [entry for entry in read_log(folder) if entry["step"] <= after]
         with replacing(self._path) as temporary:
             temporary.write_text("".join(map(_line, kept)), encoding="utf-8")
@@ -201,21 +196,14 @@ class RunLog:
                 file.write(_line({"step": step, "seconds": round(seconds, 1), **values}))
         except OSError as error:
             raise FailedError(f"cannot write {self._path}: {error.strerror or error}") from error
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, step)
-            self._board.flush()
+        for tracker in self._trackers:
+            tracker.log(step, values)
+
+    def close(self) -> None:
+        """Finish all trackers."""
+        for tracker in self._trackers:
+            tracker.close()
 
 
 def _line(entry: dict[str, Any]) -> str:
     return json.dumps(finite(entry)) + "\n"
-
-
-def _tensorboard(folder: Path, after: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UsageError(
-            "`tensorboard` needs the package tensorboard: pip install 'sr-quant-cli[tensorboard]'"
-        ) from error
-    return SummaryWriter(os.fspath(folder / "tensorboard"), purge_step=after + 1)

@@ -146,7 +146,7 @@ def test_the_log_of_a_resumed_run_is_that_of_a_whole_one(photographs, tmp_path):
 def test_tensorboard_gets_what_the_log_gets(photographs, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    pretrain(request(photographs, tmp_path / "run", tensorboard=True))
+    pretrain(request(photographs, tmp_path / "run", trackers=("tensorboard",)))
     events = EventAccumulator(str(tmp_path / "run/tensorboard"))
     events.Reload()
     log = entries(tmp_path / "run")
@@ -157,10 +157,17 @@ def test_tensorboard_gets_what_the_log_gets(photographs, tmp_path):
         assert [value for _, value in written] == pytest.approx([v for _, v in logged])
 
 
-def test_tensorboard_that_is_missing_is_said_before_training(photographs, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(UsageError, match=r"pip install 'sr-quant-cli\[tensorboard\]'"):
-        pretrain(request(photographs, tmp_path / "run", tensorboard=True))
+@pytest.mark.parametrize(
+    ("tracker", "module"),
+    [("tensorboard", "torch.utils.tensorboard"), ("wandb", "wandb"), ("mlflow", "mlflow.tracking")],
+)
+def test_a_tracker_that_is_missing_is_said_before_training(
+    photographs, tmp_path, monkeypatch, tracker, module
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UsageError, match=rf"pip install 'sr-quant-cli\[{tracker}\]'"):
+        pretrain(request(photographs, tmp_path / "run", trackers=(tracker,)))
+    assert not (tmp_path / "run/model.safetensors").exists()
 
 
 def test_another_recipe_in_the_same_folder_is_refused(photographs, tmp_path):
