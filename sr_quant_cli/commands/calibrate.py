@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,9 +25,13 @@ from sr_quant_cli.passes.compensate import compensate
 from sr_quant_cli.passes.equalize import can_equalize, equalize
 from sr_quant_cli.passes.mix import can_mix, mix
 from sr_quant_cli.quant.plan import Bits, plan_sites
-from sr_quant_cli.quant.sites import FULL, Placement, Site
+from sr_quant_cli.quant.sites import FULL, Placement
 from sr_quant_cli.recipe.schema import IfPossible, QuantizeRecipe
 from sr_quant_cli.system.reporting import warn
+
+_WITH_FLOATS: Placement = {"act_in": replace(FULL["act_in"], input="fp32")}
+"""In networks with operations in float, such as attention, activation functions read float as well:
+OpenVINO applies them before it rounds."""
 
 OTHER_COLOUR = 0.1
 """Mean difference of 0..1 from which on a flat picture counts as one of another colour."""
@@ -145,20 +149,16 @@ def choose_placement(recipe: QuantizeRecipe, method: Method) -> Placement:
     UsageError
         The recipe sets a site or a kind of sites that the network does not have.
     """
-    sites = sites_of(recipe)
+    with torch.device("meta"):
+        network = build(recipe.network)
+        sites = (fold(network) if recipe.calibration.fold else network).sites()
     if recipe.sites.placement == "full":
-        return recipe.sites.change(FULL, sites)
+        full = FULL if network.on_codes else FULL | _WITH_FLOATS
+        return recipe.sites.change(full, sites)
     named = method.paper_placement()
     if method.config.variant == "code":
         named = recipe.code_sites.change(named, sites)
     return recipe.sites.change(named, sites)
-
-
-def sites_of(recipe: QuantizeRecipe) -> Sequence[Site]:
-    """Sites of a recipe's network, folded if the recipe says so."""
-    with torch.device("meta"):
-        network = build(recipe.network)
-        return (fold(network) if recipe.calibration.fold else network).sites()
 
 
 def calibration_batches(train: PairStore, recipe: QuantizeRecipe) -> Iterator[Tensor]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sr_quant_cli.commands.calibrate import choose_placement, sites_of
+from sr_quant_cli.commands.calibrate import choose_placement
 from sr_quant_cli.errors import UsageError, unknown
 from sr_quant_cli.methods import REGISTRY as METHODS
 from sr_quant_cli.methods import build as build_method
@@ -15,7 +15,6 @@ from sr_quant_cli.networks import REGISTRY as NETWORKS
 from sr_quant_cli.networks import config_class
 from sr_quant_cli.passes.apply import check_levels
 from sr_quant_cli.quant.plan import Bits
-from sr_quant_cli.quant.sites import KINDS
 from sr_quant_cli.recipe.load import (
     Change,
     load_recipe,
@@ -25,7 +24,6 @@ from sr_quant_cli.recipe.load import (
     validate_recipe,
 )
 from sr_quant_cli.recipe.schema import ANY, MOST_STEPS, QuantizeRecipe, TrainingRecipe
-from sr_quant_cli.recipe.sites import SitesSection
 from sr_quant_cli.recipe.texts import has_recipe, recipe_names
 from sr_quant_cli.training.run import TrainingOptions
 
@@ -98,8 +96,6 @@ def resolve(request: QuantizeRequest, network: Mapping[str, Any], name: str) -> 
             f"recipe {origin} is for {recipe.network.name}; {name} is {network['name']}"
         )
     resolved = fit(recipe, network, request.iters, origin, changes)
-    if recipe.network.name == ANY:
-        resolved = _for_its_sites(resolved, changes)
     method, bits = build_method(resolved.method), Bits(resolved.bits.w, resolved.bits.a)
     placement = choose_placement(resolved, method)
     try:
@@ -109,21 +105,6 @@ def resolve(request: QuantizeRequest, network: Mapping[str, Any], name: str) -> 
     except ValueError as error:
         raise UsageError(f"{resolved.method.name}: {error}") from error
     return resolved
-
-
-def _for_its_sites(recipe: QuantizeRecipe, changes: Sequence[Change]) -> QuantizeRecipe:
-    """Leave out kinds of sites that a recipe for all networks names and its network lacks.
-
-    Kinds that the user has named stay, and are refused later.
-    """
-    there = {site.kind for site in sites_of(recipe)}
-    kept = {change.key.removeprefix("sites.").split(".")[0] for change in changes}
-    sites = {
-        name: operands
-        for name, operands in recipe.sites.model_dump().items()
-        if name not in KINDS or name in there or name in kept
-    }
-    return recipe.model_copy(update={"sites": SitesSection.model_validate(sites)})
 
 
 def fit(

@@ -339,17 +339,6 @@ def test_without_a_method_the_recipe_for_deployment_is_taken(network, name):
     assert recipe.data.patch_hr == 144
 
 
-def test_kinds_of_a_recipe_for_all_networks_that_a_network_lacks_are_left_out():
-    idn = network_config("idn", scale=2).model_dump()
-    assert resolve(QuantizeRequest(), idn, "it").sites.changes() == {"act_in": "fp32"}
-    override = QuantizeRequest(overrides=("sites.act_in=int8",))
-    assert resolve(override, idn, "it").sites.changes() == {"act_in": "int8"}
-    swinir = network_config("swinir_light", scale=2).model_dump()
-    assert resolve(QuantizeRequest(), swinir, "it").sites.changes() == {}
-    with pytest.raises(UsageError, match=r"sites\.act_in: no such site"):
-        resolve(override, swinir, "it")
-
-
 @pytest.mark.parametrize("network", ["idn", "swinir_light"])
 def test_the_recipe_for_deployment_fits_other_networks(network, photographs, tmp_path):
     model, run = tmp_path / "it.safetensors", tmp_path / "run"

@@ -8,8 +8,11 @@ import onnxruntime
 import pytest
 import torch
 
+from sr_quant_cli.commands.calibrate import choose_placement
+from sr_quant_cli.commands.quantize_recipe import QuantizeRequest, resolve
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.lowering.deploy import deploy
+from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.methods.minmax import MinMax, MinMaxConfig
 from sr_quant_cli.modelfiles.card import Card
 from sr_quant_cli.modelfiles.modelfile import load_model, save_model
@@ -19,7 +22,7 @@ from sr_quant_cli.networks.tracing import trace
 from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.passes.equalize import can_equalize, equalize
 from sr_quant_cli.quant.plan import Bits
-from sr_quant_cli.quant.sites import FULL
+from sr_quant_cli.quant.sites import FULL, Operands
 from tests import zoo
 from tests.lowered import lr_batch
 
@@ -82,6 +85,24 @@ def test_an_equalized_network_gives_the_same_pictures(name, tmp_path):
     equalize(network, [PICTURES])
     assert not all(map(torch.equal, weights, network.parameters()))
     torch.testing.assert_close(network(PICTURES), before, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "precision"),
+    [
+        ("ecbsr", (), "int8"),
+        ("rfdn", (), "fp32"),
+        ("rfdn", ("sites.act_in=int8",), "int8"),
+    ],
+)
+def test_activations_read_float_where_a_network_has_float_operations(
+    name, overrides, precision, tmp_path
+):
+    config = read(name, tmp_path).config.model_dump()
+    recipe = resolve(QuantizeRequest(overrides=overrides), config, "it")
+    placement = choose_placement(recipe, build_method(recipe.method))
+    assert placement["act_in"] == Operands(precision, integer=True)
+    assert placement["block"] == FULL["block"]
 
 
 @pytest.mark.parametrize("name", zoo.NETWORKS)
