@@ -61,7 +61,9 @@ SHORTER = {
     ("srq", "quantize", "--recipe"): f"small.safetensors {_CALIBRATED}",
     ("srq", "quantize", "mine.safetensors"): _DEPLOYED,
     ("srq", "quantize", "net.safetensors"): _DEPLOYED,
-    ("srq", "quantize", "edsr-baseline-x4", "--data"): f"{_DEPLOYED} --no-report",
+    ("srq", "quantize", "edsr-baseline-x4", "--data"): (
+        f"{_DEPLOYED} --set calibration.compensate=false --set method.candidates=4 --no-report"
+    ),
     ("srq", "distill"): f"{_QUICK} --iters 1",
     ("srq", "upscale"): "--runtime torch",
     ("srq", "upscale", "photo.jpg"): "",
