@@ -88,8 +88,8 @@ class NamedModel:
     bits: str | None = None
     method: str = ""
     version: str | None = None
-    sites: tuple[tuple[str, SiteBits], ...] = ()
-    card: Card = field(default_factory=Card)
+    sites: tuple[tuple[str, SiteBits], ...] = field(default=(), repr=False)
+    card: Card = field(default_factory=Card, repr=False)
     problem: str = ""
     milliseconds: float | None = None
 
