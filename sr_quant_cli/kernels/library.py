@@ -18,6 +18,9 @@ FORCED = "SRQ_ISA"
 PORTABLE = "portable"
 """instruction set of plain C, without vectors"""
 
+LAYOUT = 2
+"""``SRQ_LAYOUT`` of ``kernels.h``"""
+
 _PEAK_TRIES, _PEAK_ROUNDS = 9, 300_000
 
 _NEEDED = {
@@ -220,7 +223,9 @@ def _load() -> ctypes.CDLL | None:
         return None
     try:
         loaded = ctypes.CDLL(str(LIBRARY))
-    except OSError:
+        if loaded.srq_layout() != LAYOUT:
+            return None
+    except (OSError, AttributeError):
         return None
     loaded.srq_isa_at.restype = ctypes.POINTER(_Isa)
     loaded.srq_scratch.restype = c_int64
@@ -246,6 +251,8 @@ def missing() -> str:
     """Tell why there are no kernels, and what helps; empty: there are."""
     if _load() is not None:
         return ""
+    if LIBRARY.is_file():
+        return "its kernels were built for another version of srq or another system; install again"
     return (
         "its kernels were not built when srq was installed, for want of a C compiler; "
         "install gcc or clang, then srq again"

@@ -37,6 +37,20 @@ def test_the_library_is_built(tmp_path):
     loaded = ctypes.CDLL(str(made))
     loaded.srq_isa_at.restype = ctypes.c_void_p
     assert loaded.srq_isa_at(0)
+    assert loaded.srq_layout() == library.LAYOUT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", [library.LAYOUT - 1, None])
+def test_a_library_of_another_version_is_not_called(no_library, layout):
+    if build.compiler() is None:
+        pytest.skip("there is no C compiler")
+    source = library.LIBRARY.with_suffix(".c")
+    source.write_text(f"int srq_layout(void) {{ return {layout}; }}" if layout else "int other;")
+    build._run([*build.compiler(), "-shared", "-fPIC", str(source), "-o", str(library.LIBRARY)])
+    assert "were built for another version of srq" in library.missing()
+    with pytest.raises(UsageError, match="another version"):
+        library.library()
 
 
 def test_a_compiler_that_fails_is_told(monkeypatch, tmp_path):

@@ -17,6 +17,11 @@ static const srq_isa *const isas[] = {
     &srq_portable,
 };
 
+SRQ_API int32_t srq_layout(void)
+{
+    return SRQ_LAYOUT;
+}
+
 SRQ_API const srq_isa *srq_isa_at(int32_t index)
 {
     return index < (int32_t)(sizeof isas / sizeof *isas) ? isas[index] : NULL;

@@ -27,6 +27,9 @@
 #define SRQ_API __attribute__((visibility("default")))
 #endif
 
+/* Raised whenever a structure or a function changes, so that Python does not call an older library. */
+#define SRQ_LAYOUT 2
+
 /* Weights of one convolution, packed for one instruction set.
 
    Direct: a segment for each tap of the window; `offsets` are relative to the pixel of the output.
