@@ -8,7 +8,9 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -17,7 +19,9 @@ from sr_quant_cli.runtimes.registry import get_runtime
 from sr_quant_cli.system.choices import Depth, Precision, PrecisionChoice
 
 if TYPE_CHECKING:
+    from sr_quant_cli.modelfiles.modelfile import Header
     from sr_quant_cli.modelfiles.named import Source
+    from sr_quant_cli.networks.base import Network
     from sr_quant_cli.runtimes.base import Pixels, Runtime
 
 _STATUS = Path("/proc/self/status")
@@ -37,6 +41,14 @@ class GraphOpener:
         return get_runtime(self.runtime).open(self.file, self.threads, self.precision)
 
 
+@cache
+def loaded(source: "Source", depth: Depth) -> "tuple[Network, Header]":
+    """Load a model once for all of its variants; none of them changes it."""
+    from sr_quant_cli.modelfiles.loading import load
+
+    return load(source, depth)
+
+
 @dataclass(frozen=True)
 class TorchOpener:
     """Opens a model in torch, in the given layout of memory."""
@@ -52,15 +64,13 @@ class TorchOpener:
         """Load and open it."""
         import torch
 
-        from sr_quant_cli.modelfiles.loading import load
         from sr_quant_cli.networks.folding import fold_exactly
         from sr_quant_cli.runtimes.torch import TorchRuntime
         from sr_quant_cli.system.device import set_threads
 
         set_threads(self.threads)
-        network, _ = load(self.source, self.depth)
-        if self.folded:
-            network = fold_exactly(network)
+        network, _ = loaded(self.source, self.depth)
+        network = fold_exactly(network) if self.folded else deepcopy(network)
         layout = torch.contiguous_format if self.layout == "NCHW" else torch.channels_last
         return TorchRuntime(network, torch.device("cpu"), self.precision, layout)
 

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from skimage import data
 
-from sr_quant_cli.commands.bench_memory import GraphOpener, TorchOpener, peak_memory
+from sr_quant_cli.commands.bench_memory import GraphOpener, TorchOpener, loaded, peak_memory
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.lowering.deploy import deploy
 from sr_quant_cli.lowering.graph import save_graph
 from sr_quant_cli.metrics import rgb_psnr
-from sr_quant_cli.modelfiles.loading import load, name_of
+from sr_quant_cli.modelfiles.loading import name_of
 from sr_quant_cli.modelfiles.named import (
     Named,
     Source,
@@ -202,6 +202,7 @@ def bench_upscale(request: BenchRequest) -> UpscaleTimings:
         A model or a size is not usable.
     """
     sizes = [parse_size(size) for size in request.sizes]
+    loaded.cache_clear()  # a file may have changed since
     scale = request.scale or 4
     models = request.models or (full_precision_model(scale), embedded_model(scale))
     sources = [identify(model, request.scale) for model in models]
@@ -280,7 +281,7 @@ def bench_picture(width: int, height: int) -> Pixels:
 def _variants(
     source: Source, depth: Depth, threads: int | None, folder: Path
 ) -> Iterator[BenchVariant]:
-    network, header = load(source, depth)
+    network, header = loaded(source, depth)
     name = name_of(source, header, depth)
     precisions: list[Precision] = ["fp32", "bf16"] if has_fast_bf16(_CPU) else ["fp32"]
     in_torch = partial(TorchOpener, source, depth, threads)

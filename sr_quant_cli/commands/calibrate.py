@@ -29,9 +29,12 @@ from sr_quant_cli.quant.sites import FULL, Placement
 from sr_quant_cli.recipe.schema import IfPossible, QuantizeRecipe
 from sr_quant_cli.system.reporting import warn
 
-_WITH_FLOATS: Placement = {"act_in": replace(FULL["act_in"], input="fp32")}
-"""In networks with operations in float, such as attention, activation functions read float as well:
-OpenVINO applies them before it rounds."""
+_WITH_FLOATS: Placement = {
+    kind: replace(FULL[kind], input="fp32")
+    for kind in ("act_in", "block_in", "block_out", "body_out", "long_skip")
+}
+"""In networks with operations in float, such as attention, activation functions and sums read float
+as well: OpenVINO computes them before it rounds, in the same time."""
 
 OTHER_COLOUR = 0.1
 """Mean difference of 0..1 from which on a flat picture counts as one of another colour."""

@@ -183,7 +183,7 @@ def run_name(recipe: QuantizeRecipe, model: str) -> str:
     full = "-full" if recipe.sites.placement == "full" else ""
     bits, network = Bits(recipe.bits.w, recipe.bits.a), recipe.network
     name = f"{network.name}-x{network.scale}"
-    if network.name in NETWORKS.unlisted:
+    if network.name == ANY or network.name in NETWORKS.unlisted:
         name = re.sub(r"[^\w.-]+", "-", model).strip("-.") or name
     return f"{name}-{recipe.method.name}-{bits}{full}"
 

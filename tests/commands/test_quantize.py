@@ -321,7 +321,9 @@ def test_a_run_folder_stands_for_its_model(tiny_model, photographs, tmp_path):
     ],
 )
 def test_a_method_without_a_recipe_says_what_to_copy(monkeypatch, recipes, advice):
-    monkeypatch.setattr("sr_quant_cli.commands.quantize_recipe.recipe_names", lambda: recipes)
+    module = "sr_quant_cli.commands.quantize_recipe"
+    monkeypatch.setattr(f"{module}.recipe_names", lambda: recipes)
+    monkeypatch.setattr(f"{module}.has_recipe", recipes.__contains__)
     with pytest.raises(UsageError, match=f"^no recipe of daq for edsr: {advice}"):
         default_recipe("daq", {"name": "edsr"})
 

@@ -95,13 +95,15 @@ def test_an_equalized_network_gives_the_same_pictures(name, tmp_path):
         ("rfdn", ("sites.act_in=int8",), "int8"),
     ],
 )
-def test_activations_read_float_where_a_network_has_float_operations(
+def test_activations_and_sums_read_float_where_a_network_has_float_operations(
     name, overrides, precision, tmp_path
 ):
     config = read(name, tmp_path).config.model_dump()
     recipe = resolve(QuantizeRequest(overrides=overrides), config, "it")
     placement = choose_placement(recipe, build_method(recipe.method))
     assert placement["act_in"] == Operands(precision, integer=True)
+    sums = {placement[kind].input for kind in ("block_in", "block_out", "body_out", "long_skip")}
+    assert sums == ({"int8"} if name == "ecbsr" else {"fp32"})
     assert placement["block"] == FULL["block"]
 
 

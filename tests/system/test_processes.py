@@ -188,7 +188,7 @@ def test_the_terminal_belongs_to_the_first_process(place, rank):
     code = (
         "from sr_quant_cli.cli import app, tree\n"
         "from tqdm import tqdm\n"
-        "def work(**_):\n"
+        "def work(*_, **__):\n"
         "    print('result')\n"
         "    tqdm(range(3), desc='bar', disable=None).close()\n"
         "    raise app.SrqError('wrong')\n"
