@@ -97,11 +97,12 @@ def plot(
       srq plot runs/edsr-x4 runs/edsr-x4-pams-w4a4 -o curves.pdf --x step
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.commands.gather import gather
-    from sr_quant_cli.report.plots import check_plot, draw
+    from sr_quant_cli.imaging.sheet import check_sheet
+    from sr_quant_cli.report.plots import draw
     from sr_quant_cli.report.terminal import say
     from sr_quant_cli.system.files import check_outputs
 
-    check_plot(output)
+    check_sheet(output, "plot")
     check_outputs({"output": output}, sources)
     draw(gather(sources), output, x, y, bench)
     say(str(output))

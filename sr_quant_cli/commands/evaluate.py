@@ -332,18 +332,14 @@ def _row(result: SetResult) -> dict[str, Any]:
         "model": result.label,
         "bench": result.bench,
         "runtime": result.runtime,
-        "psnr": round(result.psnr, 4),
-        "ssim": round(result.ssim, 5),
-        "edge_psnr": round(result.edge, 4),
+        **_scores(result),
         "seconds": round(result.seconds, 3),
         **_cost_fields(result.cost),
         "fab_counted": result.counted,
         "pictures": [
             {
                 "name": picture.name,
-                "psnr": round(picture.psnr, 4),
-                "ssim": round(picture.ssim, 5),
-                "edge_psnr": round(picture.edge, 4),
+                **_scores(picture),
                 **_cost_fields(picture.cost),
             }
             for picture in result.pictures
@@ -356,12 +352,18 @@ _COLUMNS = ("model", "set", "picture", "psnr", "ssim", "edge_psnr", "seconds", "
 
 def _figures(scored: SetResult | PictureScore) -> list[float | None]:
     return [
-        round(scored.psnr, 4),
-        round(scored.ssim, 5),
-        round(scored.edge, 4),
+        *_scores(scored).values(),
         round(scored.seconds, 3),
         _cost_fields(scored.cost)["fab"],
     ]
+
+
+def _scores(scored: SetResult | PictureScore) -> dict[str, float]:
+    return {
+        "psnr": round(scored.psnr, 4),
+        "ssim": round(scored.ssim, 5),
+        "edge_psnr": round(scored.edge, 4),
+    }
 
 
 def _rounded(value: float | None) -> float | None:

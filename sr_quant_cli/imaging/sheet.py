@@ -118,8 +118,13 @@ def usual_crop(height: int, width: int) -> tuple[int, int]:
     return min(height, round(0.86 * side)), min(width, round(1.14 * side))
 
 
-def check_sheet(path: Path) -> None:
+def check_sheet(path: Path, kind: str = "figure") -> None:
     """Refuse a figure of another format.
+
+    Parameters
+    ----------
+    kind
+        Word for it in the error.
 
     Raises
     ------
@@ -127,7 +132,7 @@ def check_sheet(path: Path) -> None:
         With the formats.
     """
     if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"{path}: a figure ends in {', '.join(FORMATS)}")
+        raise UsageError(f"{path}: a {kind} ends in {', '.join(FORMATS)}")
 
 
 def before_after(before: Panel, after: Panel, whole: Pixels, box: Region, path: Path) -> None:

@@ -20,7 +20,7 @@ from sr_quant_cli.metrics import get_protocol
 from sr_quant_cli.passes.statistics import OperandStatistics
 from sr_quant_cli.quant.widths import describe
 from sr_quant_cli.report.plots import X, curves, inline_svg, trade_off
-from sr_quant_cli.system.files import HTML_PAGE, check_own, replacing
+from sr_quant_cli.system.files import HTML_PAGE, write_marked
 
 _TITLES: dict[X, str] = {
     "bits": "Quality against bits",
@@ -67,9 +67,7 @@ def write_page(report: Report, path: Path, title: str) -> None:
         recipes=report.recipes,
         protocols=_protocols(report.subjects),
     )
-    check_own(path, HTML_PAGE)
-    with replacing(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+    write_marked(path, HTML_PAGE, html)
 
 
 def _row(subject: Subject, sets: Sequence[str]) -> dict[str, Any]:

@@ -13,8 +13,6 @@ from sr_quant_cli.system.files import SOFTWARE, replacing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FORMATS = (".png", ".svg", ".pdf")
-"""Suffixes of the files that a plot is written to."""
 X = Literal["bits", "bytes", "ms", "bitops", "step"]
 Y = Literal["psnr", "ssim"]
 
@@ -134,18 +132,6 @@ def curves(subjects: Sequence[Subject]) -> "Figure | None":
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small")
     return figure
-
-
-def check_plot(path: Path) -> None:
-    """Refuse a plot of another format.
-
-    Raises
-    ------
-    UsageError
-        With the formats.
-    """
-    if path.suffix.lower() not in FORMATS:
-        raise UsageError(f"{path}: a plot ends in {', '.join(FORMATS)}")
 
 
 def save(figure: "Figure", path: Path) -> None:

@@ -183,25 +183,28 @@ def write_json(path: Path, report: Mapping[str, Any]) -> None:
     FailedError
         The report cannot be written.
     """
-    check_own(path, REPORT)
     marked = finite({"srq": __version__, **report})
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(marked, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_marked(path, REPORT, json.dumps(marked, indent=2, allow_nan=False) + "\n")
 
 
-def write_markdown(path: Path, text: str) -> None:
-    """Write a page, atomically, with a comment that marks it as srq's.
+def write_marked(path: Path, mark: bytes, text: str) -> None:
+    """Write a text that begins with a mark of srq's, atomically.
 
     Raises
     ------
     UsageError
-        ``path`` is a file other than an earlier page.
+        ``path`` is a file without that mark.
     FailedError
-        The page cannot be written.
+        The text cannot be written.
     """
-    check_own(path, PAGE)
+    check_own(path, mark)
     with replacing(path) as temporary:
-        temporary.write_text(f"{PAGE.decode()}\n{text}", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_markdown(path: Path, text: str) -> None:
+    """Write a page with a comment that marks it as srq's, as ``write_marked`` does."""
+    write_marked(path, PAGE, f"{PAGE.decode()}\n{text}")
 
 
 def write_csv(path: Path, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
