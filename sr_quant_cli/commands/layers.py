@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sr_quant_cli.commands.bench_upscale import bench_picture
-from sr_quant_cli.data.benchmark import Pair
+from sr_quant_cli.data.benchmark import central_crop
 from sr_quant_cli.data.photographs import find_photographs
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.imaging.convert import to_tensor
@@ -24,7 +24,6 @@ from sr_quant_cli.networks.base import Network
 from sr_quant_cli.passes.apply import count_operations
 from sr_quant_cli.passes.sensitivity import site_losses
 from sr_quant_cli.passes.statistics import OperandStatistics, operand_statistics
-from sr_quant_cli.runtimes.base import Pixels
 from sr_quant_cli.runtimes.onnxruntime import OnnxRuntime
 from sr_quant_cli.system.choices import Depth
 from sr_quant_cli.system.processor import has_vnni
@@ -115,7 +114,10 @@ def layers(request: LayersRequest) -> Layers:
         raise UsageError("needs a quantized model", field="sensitivity")
     photographs = find_photographs(request.data, network.scale, root=request.data_root)
     pairs = (*photographs.validation, *photographs.train)[:MOST_PHOTOGRAPHS]
-    crops = [_crop(pair, network.scale) for pair in track(pairs, len(pairs), "photo", "decoding")]
+    crops = [
+        central_crop(*pair.load(network.scale), network.scale, SIDE)
+        for pair in track(pairs, len(pairs), "photo", "decoding")
+    ]
     lr, hr = (
         [to_tensor(pixels[None], _CPU) for pixels in part] for part in zip(*crops, strict=True)
     )
@@ -139,15 +141,6 @@ def layers(request: LayersRequest) -> Layers:
         photographs.name,
         len(pairs),
     )
-
-
-def _crop(pair: Pair, scale: int) -> tuple[Pixels, Pixels]:
-    """Centre of a pair: LR of at most ``SIDE`` pixels per side, and HR."""
-    lr, hr = pair.load(scale)
-    top, left = (max(side - SIDE, 0) // 2 for side in lr.shape[:2])
-    lr = lr[top : top + SIDE, left : left + SIDE]
-    hr = hr[top * scale :, left * scale :][: lr.shape[0] * scale, : lr.shape[1] * scale]
-    return lr, hr
 
 
 def _drops(network: Network, lr: Sequence[Tensor], hr: Sequence[Tensor]) -> dict[str, float]:

@@ -304,3 +304,21 @@ def _missing(name: str, places: list[Path]) -> UsageError:
 
 def _size(image: NDArray[np.uint8]) -> str:
     return f"{image.shape[1]}x{image.shape[0]}"
+
+
+def central_crop(
+    lr: NDArray[np.uint8], hr: NDArray[np.uint8], scale: int, side: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Cut the centre out of a pair.
+
+    Parameters
+    ----------
+    lr, hr
+        uint8 ``[h, w, 3]`` and ``[s*h, s*w, 3]``.
+    side
+        Largest side in LR pixels; 0: the whole pair.
+    """
+    top, left = (max(n - side, 0) // 2 if side else 0 for n in lr.shape[:2])
+    bottom, right = ((n + side if side else None) for n in (top, left))
+    lr = lr[top:bottom, left:right]
+    return lr, hr[top * scale :, left * scale :][: lr.shape[0] * scale, : lr.shape[1] * scale]

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from sr_quant_cli import __version__
+from sr_quant_cli.data.benchmark import central_crop
 from sr_quant_cli.data.degrade import CLEAN, Degradations
 from sr_quant_cli.data.sampler import PatchSampler
 from sr_quant_cli.data.store import PairStore
@@ -351,12 +352,8 @@ def validation_psnr(
     protocol = get_protocol(VALIDATION_PROTOCOL)
 
     def psnr(index: int) -> float:
-        lr, hr = pairs.pair(index)
-        size, s = crop_hr // pairs.scale, pairs.scale
-        top, left = (max(n - size, 0) // 2 if size else 0 for n in lr.shape[:2])
-        bottom, right = ((n + size if size else None) for n in (top, left))
-        lr = lr[top:bottom, left:right]
-        hr = hr[top * s :, left * s :][: lr.shape[0] * s, : lr.shape[1] * s]
+        s = pairs.scale
+        lr, hr = central_crop(*pairs.pair(index), s, crop_hr // s)
         if degradations.active:
             lr = degradations.degrade(lr, hr, np.random.Generator(np.random.Philox(key=index)))
         with torch.inference_mode():
