@@ -1,6 +1,7 @@
 """``srq quantize``: a quantized model from a full-precision one."""
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from sr_quant_cli.commands.max_drop import check_limit, limit_drop
 from sr_quant_cli.commands.pack import add_program
 from sr_quant_cli.commands.quantize_recipe import QuantizeRequest, resolve, run_name
 from sr_quant_cli.commands.quantize_report import DeploymentReport, report_deployment
+from sr_quant_cli.commands.shared_calibration import shared_calibration
 from sr_quant_cli.commands.stages import (
+    Origin,
     find_origin,
     requests_in_order,
     run_stage,
@@ -95,20 +98,13 @@ def quantize(request: QuantizeRequest) -> QuantizeResult:
         left = _time_left(request, begun)
         return run_stage(job, left, folder.parent / STORE, folder.joinpath(*names))
 
-    model = origin.model
     methods = [recipe.method.name for recipe in recipes[:-1]]
+    places = [("pretrain",), *(tuple(reversed(methods[i:])) for i in range(len(methods)))]
     with process_group(pick_device(request.device)):
-        if isinstance(model, TrainingJob):
-            made = stage(model, "pretrain")
-            if not made.complete:
-                return _result(made)
-            model = made.model
-        for index, before in enumerate(requests[:-1]):
-            made = stage(plan(before, model), *reversed(methods[index:]))
-            if not made.complete:
-                return _result(made)
-            model = made.model
-        job = plan(request, model)
+        start = make_start(origin, requests[:-1], lambda job, index: stage(job, *places[index]))
+        if isinstance(start, TrainingResult):
+            return _result(start)
+        job = plan(request, start)
         if request.max_drop is not None:
             job = _limited(job, request, request.max_drop)
         ended = run_job(job, replace(_time_left(request, begun), run_dir=folder))
@@ -119,8 +115,47 @@ def quantize(request: QuantizeRequest) -> QuantizeResult:
         return _result(ended, report)
 
 
-def plan(request: QuantizeRequest, model: Path) -> TrainingJob[QuantizeRecipe]:
+def make_start(
+    origin: Origin,
+    requests: Sequence[QuantizeRequest],
+    stage: Callable[[TrainingJob[Any], int], TrainingResult],
+) -> Path | TrainingResult:
+    """Make the model that a quantization starts from, one stage after another.
+
+    Parameters
+    ----------
+    requests
+        Stages behind the full-precision network, in order.
+    stage
+        Makes a stage, or takes it from where it is kept; the index of the full-precision one is 0.
+
+    Returns
+    -------
+    The model, or the first stage that is not complete.
+    """
+    model = origin.model
+    if isinstance(model, TrainingJob):
+        made = stage(model, 0)
+        if not made.complete:
+            return made
+        model = made.model
+    for index, request in enumerate(requests, start=1):
+        made = stage(plan(request, model), index)
+        if not made.complete:
+            return made
+        model = made.model
+    return model
+
+
+def plan(
+    request: QuantizeRequest, model: Path, calibrations: Path | None = None
+) -> TrainingJob[QuantizeRecipe]:
     """Prepare the quantization of a model that its method starts from; nothing is written.
+
+    Parameters
+    ----------
+    calibrations
+        Folder of calibrations that runs share; None: the run makes its own.
 
     Raises
     ------
@@ -149,7 +184,12 @@ def plan(request: QuantizeRequest, model: Path) -> TrainingJob[QuantizeRecipe]:
     def objective(train: PairStore, device: torch.device, resumed: bool) -> Objective:
         batches = list(calibration_batches(train, recipe))
         # What a calibration finds is in the checkpoint.
-        made = (prepare if resumed else calibrate)(network, recipe, batches)
+        if resumed:
+            made = prepare(network, recipe, batches)
+        elif calibrations is not None:
+            made = shared_calibration(network, recipe, batches, calibrations)
+        else:
+            made = calibrate(network, recipe, batches)
         teacher = made.teacher.place(device) if needs_teacher(recipe.loss) else None
         return StudentLoss(made.student, recipe, method, teacher)
 

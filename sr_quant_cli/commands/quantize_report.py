@@ -156,18 +156,42 @@ def float_layers(network: Network, recipe: QuantizeRecipe) -> Iterator[tuple[str
 
 def _times(before: Network, after: Network, threads: int | None) -> Iterator[RuntimeTime]:
     """Time a picture in full precision in the baseline, and quantized in every runtime."""
-    lr = bench_picture(SIDE, SIDE)
+    graphs = [(before, "float", [get_runtime(BASELINE)]), (after, "quantized", graph_runtimes())]
+    return time_graphs(graphs, bench_picture(SIDE, SIDE), RUNS, threads)
+
+
+def time_graphs(
+    networks: Sequence[tuple[Network, str, Sequence[RuntimeEntry]]],
+    lr: Pixels,
+    runs: int,
+    threads: int | None,
+) -> Iterator[RuntimeTime]:
+    """Time the graphs of networks on a picture, in turns.
+
+    Parameters
+    ----------
+    networks
+        Each with its name in the result and the runtimes to time it in.
+    lr
+        uint8 ``[h, w, 3]``.
+    runs
+        Timed runs of each, of which the median counts.
+    threads
+        Threads of the runtimes; None: one for each core.
+    """
     with TemporaryDirectory() as folder:
         rows = [
-            *_opened(before, "float", [get_runtime(BASELINE)], Path(folder), lr, threads),
-            *_opened(after, "quantized", graph_runtimes(), Path(folder), lr, threads),
+            row
+            for network, kind, entries in networks
+            for row in _opened(network, kind, entries, Path(folder), lr, threads)
         ]
         ready = {
             f"{name} {network}": partial(_forever, runtime, lr)
             for name, network, runtime in rows
             if isinstance(runtime, Runtime)
         }
-        times = time_in_turns([Variant(*each) for each in ready.items()], RUNS, _CPU, warm_up=1)
+        steps = [Variant(*each) for each in ready.items()]
+        times = time_in_turns(steps, runs, _CPU, warm_up=1)
     for name, network, runtime in rows:
         if isinstance(runtime, Runtime):
             ms = 1000 * median(times[f"{name} {network}"])

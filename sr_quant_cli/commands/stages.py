@@ -7,7 +7,7 @@ same stage takes it from there, or waits until the run that makes it is done.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +25,7 @@ from sr_quant_cli.commands.quantize_recipe import (
     resolve,
     scale_schedule,
 )
+from sr_quant_cli.data.benchmark import Pair
 from sr_quant_cli.data.photographs import Photographs
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.methods import build as build_method
@@ -130,7 +131,7 @@ def requests_in_order(request: QuantizeRequest, origin: Origin) -> list[Quantize
 
 
 def run_stage(
-    job: TrainingJob[Any], options: TrainingOptions, store: Path, inside: Path
+    job: TrainingJob[Any], options: TrainingOptions, store: Path, inside: Path | None = None
 ) -> TrainingResult:
     """Make a stage, go on with it, or take it from the store if it is complete.
 
@@ -140,7 +141,7 @@ def run_stage(
         Folder of the stages.
     inside
         Folder below the run folder, where earlier versions kept the stage; if it is there, it is
-        used.
+        used. None: there is none.
 
     Raises
     ------
@@ -149,27 +150,44 @@ def run_stage(
     FailedError
         The stage failed, or another run still makes it when the time is up.
     """
-    folder = store / f"{job.name}-{stage_hash(job, photographs_of(job.recipe, options.data_root))}"
-    if (inside / RECIPE).is_file():
+    folder = stage_folder(job, options, store)
+    if inside is not None and (inside / RECIPE).is_file():
         folder = inside
     note(f"starts from {folder}")
     job = replace(job, name=folder.name if folder.parent == store else job.name)
     return run_job(job, replace(options, run_dir=folder, resume="auto"), shared=True)
 
 
-def stage_hash(job: TrainingJob[Any], photographs: Photographs) -> str:
+def stage_folder(job: TrainingJob[Any], options: TrainingOptions, store: Path) -> Path:
+    """Run folder of a stage in a store.
+
+    Raises
+    ------
+    UsageError
+        There are no photographs.
+    """
+    start = None if job.start is None else content_hash(job.start.network)
+    photographs = photographs_of(job.recipe, options.data_root)
+    return store / f"{job.name}-{stage_hash(job.recipe, photographs, start)}"
+
+
+def stage_hash(recipe: TrainingRecipe, photographs: Photographs, start: str | None) -> str:
     """Hash of everything that decides the weights of a stage.
 
     These are the resolved recipe, the photographs by their names, sizes and times, and the network
     whose weights are the start, by its content.
+
+    Parameters
+    ----------
+    start
+        Hash of that network; None: fresh weights.
     """
     ignored = (*_NO_MATTER, *_BY_CONTENT)
-    fields = flat(job.recipe.model_dump(by_alias=True))
-    start = None if job.start is None else _content(job.start.network)
+    fields = flat(recipe.model_dump(by_alias=True))
     identity = [
         CHECKPOINT_FORMAT,
         {key: value for key, value in fields.items() if key not in ignored},
-        [_files(part) for part in (photographs.train, photographs.validation)],
+        [files_stated(part) for part in (photographs.train, photographs.validation)],
         start,
     ]
     return sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
@@ -195,7 +213,7 @@ def trainable_file(model: Named) -> Source:
     return source
 
 
-def _content(network: Network) -> str:
+def content_hash(network: Network) -> str:
     """Hash of a network: configuration, quantization and values, however its file stores them."""
     digest = sha256(repr((network.config, network.quantization)).encode())
     for name, value in sorted(network.state_dict().items()):
@@ -204,8 +222,8 @@ def _content(network: Network) -> str:
     return digest.hexdigest()
 
 
-def _files(pairs: Any) -> list[Any]:
-    """Names, sizes and times of pictures."""
+def files_stated(pairs: Iterable[Pair]) -> list[list[str | int]]:
+    """Names, sizes and times of pictures, by which a change of them is noticed."""
     files = [path for pair in pairs for path in (pair.hr, pair.lr) if path is not None]
     stats = [path.stat() for path in files]
     return [[p.name, s.st_size, s.st_mtime_ns] for p, s in zip(files, stats, strict=True)]

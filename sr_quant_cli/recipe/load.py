@@ -228,7 +228,7 @@ def load_recipe(
         allowed, nearest name), or is for another command.
     """
     origin = origin_of(name_or_file)
-    values = _parse(_content(name_or_file), origin)
+    values = parse_toml(_content(name_or_file), origin)
     own = _kind_of(values)
     task = next(task for task, each in _KINDS.items() if each is own)
     if not issubclass(own, kind):
@@ -293,13 +293,28 @@ def _is_file_name(name_or_file: str) -> bool:
 
 def _content(name_or_file: str) -> str:
     """Read a recipe by its path (with a slash or ``.toml``) or its name."""
-    if not _is_file_name(name_or_file):
-        if not has_recipe(name_or_file):
-            raise unknown("recipe", name_or_file, recipe_names())
-        return recipe_text(name_or_file)
-    path = Path(name_or_file)
+    if _is_file_name(name_or_file):
+        return read_text(Path(name_or_file), "recipe")
+    if not has_recipe(name_or_file):
+        raise unknown("recipe", name_or_file, recipe_names())
+    return recipe_text(name_or_file)
+
+
+def read_text(path: Path, what: str) -> str:
+    """Read a TOML file as text, at most a little more than the largest that is parsed.
+
+    Parameters
+    ----------
+    what
+        Kind of the file, for messages.
+
+    Raises
+    ------
+    UsageError
+        The file cannot be read.
+    """
     if not path.is_file():
-        raise UsageError(f"no such recipe file: {path}")
+        raise UsageError(f"no such {what} file: {path}")
     try:
         with path.open("rb") as file:
             return file.read(_LARGEST + 1).decode()
@@ -309,7 +324,14 @@ def _content(name_or_file: str) -> str:
         raise UsageError(f"{path}: not a readable TOML file: no UTF-8 text") from error
 
 
-def _parse(text: str, origin: str) -> dict[str, Any]:
+def parse_toml(text: str, origin: str) -> dict[str, Any]:
+    """Parse a TOML file of a user.
+
+    Raises
+    ------
+    UsageError
+        The text is no TOML, or too large; the error begins with ``origin``.
+    """
     if len(text) > _LARGEST or any(line.count(".") > _DOTS for line in text.splitlines()):
         raise UsageError(f"{origin}: is too large for a recipe")
     try:
@@ -366,6 +388,19 @@ class _Problem:
             named = part and part != self.place and not part.isdecimal()
             field = f"{_cut(part)}: " if named else ""
         return f"{change.given}: {field}{self.what}"
+
+
+def problem_lines(
+    error: ValidationError, origin: str, sections: Mapping[str, type[BaseModel]]
+) -> list[str]:
+    """Put all errors of a TOML file into lines: file, key path, value, what is allowed.
+
+    Parameters
+    ----------
+    sections
+        Types of the tables by their names, for hints.
+    """
+    return [_problem(each, sections).line(origin, ()) for each in error.errors()]
 
 
 def _problem(
