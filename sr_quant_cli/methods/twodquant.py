@@ -117,12 +117,8 @@ class DOBI(Method):
         """Search both bounds, or one symmetric bound for each channel."""
         candidates = self.config.candidates
         if per_channel:
-
-            def best(weight: Tensor) -> Tensor:
-                start = max_abs(weight, dim=0)
-                return search_scale(weight, sym_narrow, bits, start, candidates, dim=0)
-
-            return channel_scale(bits, "clip", best, weight)
+            estimate_scale = partial(search_channels, bits=bits, candidates=candidates)
+            return channel_scale(bits, "clip", estimate_scale, weight)
         estimate = partial(search_two_sided, bits=bits, candidates=candidates)
         return BoundsQuantizer(bits, "clip", affine_real, estimate)
 
@@ -134,6 +130,11 @@ class DOBI(Method):
             reach = 0.5 if variant == "paper" else 1.0
             estimate = partial(search_one_sided, bits=bits, candidates=candidates, reach=reach)
         return BoundsQuantizer(bits, "clip", affine_real, estimate)
+
+
+def search_channels(weight: Tensor, bits: int, candidates: int) -> Tensor:
+    """Symmetric bound of least error for each output channel, ``[C, 1, 1, 1]``."""
+    return search_scale(weight, sym_narrow, bits, max_abs(weight, dim=0), candidates, dim=0)
 
 
 class TwoDQuant(DOBI):

@@ -102,8 +102,8 @@ class BoundsQuantizer(Quantizer):
         Combine batches by the mean of their bounds; False: by the widest bounds.
     """
 
-    lower: nn.Parameter
-    upper: nn.Parameter
+    lower: Tensor
+    upper: Tensor
     batches: Tensor
 
     def __init__(
@@ -159,7 +159,11 @@ class BoundsQuantizer(Quantizer):
         """
         if not self.batches:
             raise RuntimeError("the range of a quantizer is missing: calibrate first")
-        return self._to_grid(self.lower, self.upper, self.bits)
+        return self._to_grid(*self.bounds(), self.bits)
+
+    def bounds(self) -> Bounds:
+        """Lower and upper bound of the grid."""
+        return self.lower, self.upper
 
     def static_grid(self) -> Grid | None:
         """Grid of the range."""
@@ -182,7 +186,7 @@ class ScaleQuantizer(Quantizer):
         Value for one observed tensor; batches are averaged.
     """
 
-    value: nn.Parameter
+    value: Tensor
     batches: Tensor
 
     def __init__(
@@ -215,7 +219,11 @@ class ScaleQuantizer(Quantizer):
         """
         if not self.batches:
             raise RuntimeError("the range of a quantizer is missing: calibrate first")
-        return self._to_grid(self.value, self.bits)
+        return self._to_grid(self.scale(), self.bits)
+
+    def scale(self) -> Tensor:
+        """Value that gives the grid."""
+        return self.value
 
     def static_grid(self) -> Grid | None:
         """Grid of the range."""
