@@ -27,6 +27,7 @@ def evaluate(
     *,
     scale: int | None = None,
     protocol: str = "matlab",
+    degrade: str = "",
     runtime: str | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -47,6 +48,8 @@ def evaluate(
         Scale of all rows; None: the models' own, else 4.
     protocol
         ``matlab``, ``basicsr``, ``rgb``, ``div2k``, ``daq`` or ``cadyq``, see docs/measuring.md.
+    degrade
+        Degradations of the LR pictures, such as ``noise:5,jpeg:75``; empty: none.
     runtime
         Runtime of the models; None: torch, the reference, and for a graph file its own.
     device, threads
@@ -105,6 +108,7 @@ def evaluate(
                 bench=bench,
                 scale=scale,
                 protocol=protocol,
+                degrade=degrade,
                 runtime=runtime,
                 device=device,
                 threads=threads,

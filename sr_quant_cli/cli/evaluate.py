@@ -45,6 +45,14 @@ def evaluate(
     protocol: Annotated[
         str, typer.Option(help="matlab, basicsr, rgb, div2k, daq or cadyq: see docs/measuring.md.")
     ] = "matlab",
+    degrade: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND:STRENGTH",
+            help="Degrade LR before: jpeg:75 (quality), noise:10, shot:10 (deviation in levels, at "
+            "white), blur:0.8 (LR pixels); several joined by commas.",
+        ),
+    ] = "",
     sr_dir: Annotated[
         list[Path] | None,
         typer.Option(metavar="DIR", help="Pictures upscaled elsewhere: one more row; repeatable."),
@@ -98,6 +106,7 @@ def evaluate(
       srq eval runs/quantsr_c-x4/model.safetensors --depth half --bench Set5
       srq eval network.onnx --scale 4 --protocol basicsr
       srq eval edsr-baseline-x4 --bench Set5 --self-ensemble
+      srq eval edsr-baseline-x4 --bench Set14 --degrade noise:5,jpeg:75
       srq eval dynamic.safetensors --patchwise --bench Urban100+Test2K --bit-maps maps/
       srq eval --sr-dir results/ --bench Set5 --scale 4
       torchrun --nproc-per-node 2 -m sr_quant_cli eval --bench Urban100
@@ -123,6 +132,7 @@ def evaluate(
         self_ensemble=self_ensemble,
         range=None if range_ is None else int(range_),
         patches=patches_of(patchwise, patch, step),
+        degrade=degrade,
         data_root=data_root,
     )
     check_outputs({"json": json, "csv": csv}, models or ())

@@ -19,6 +19,7 @@ from sr_quant_cli.commands.scoring import (
     score_candidates,
 )
 from sr_quant_cli.data.benchmark import BenchmarkSet, data_root, find_set, parse_sets
+from sr_quant_cli.data.degrade import CLEAN, parse_degradations
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.tiling import Patches
 from sr_quant_cli.inference.opening import common_scale, open_model
@@ -69,6 +70,8 @@ class EvalRequest:
         A registered runtime or auto; None: torch, the reference, and for a graph file its own.
     device, threads, depth, patches, self_ensemble
         As in ``RunOptions``.
+    degrade
+        Degradations of the LR pictures as ``parse_degradations`` reads them; empty: none.
     range
         As in ``RunOptions``, for the graphs among the models.
     data_root
@@ -89,6 +92,7 @@ class EvalRequest:
     patches: Patches | None = None
     self_ensemble: bool = False
     range: int | None = None
+    degrade: str = ""
     data_root: Path | None = None
 
 
@@ -108,6 +112,8 @@ class Evaluation:
         Patches in which the models enlarged; None: whole pictures.
     costs
         True if average bits and bit operations are worth showing.
+    degrade
+        Degradations of the LR pictures, as they were asked for; empty: none.
     """
 
     results: tuple[SetResult, ...]
@@ -117,6 +123,7 @@ class Evaluation:
     labels: tuple[str, ...] = ()
     patches: Patches | None = None
     costs: bool = False
+    degrade: str = ""
 
     @property
     def scale(self) -> int:
@@ -167,6 +174,7 @@ class Evaluation:
             "protocol_summary": self.protocol.summary,
             "border": self.protocol.border(self.scale),
             "scale": self.scale,
+            "degrade": self.degrade,
             "patches": None if self.patches is None else asdict(self.patches),
             "sets": {
                 bench.name: {"images": len(bench.pairs), "lr": bench.lr_origin}
@@ -193,6 +201,7 @@ def evaluate(request: EvalRequest) -> Evaluation:
     sources = _sources(request)
     _check(request, sources)
     protocol = get_protocol(request.protocol)
+    degradations = parse_degradations(request.degrade) if request.degrade else CLEAN
     names = parse_sets(request.bench)
     check_stated_scales(sources, request.scale)
     upscalers = [open_model(source, _options(request, source)) for source in sources]
@@ -203,7 +212,7 @@ def evaluate(request: EvalRequest) -> Evaluation:
     sets = [find_set(name, scale, data_root(request.data_root)) for name in names]
     candidates = _candidates(request, upscalers, scale)
     with process_group():
-        results = score_candidates(candidates, sets, protocol)
+        results = score_candidates(candidates, sets, protocol, degradations)
     labels = [candidate.label for candidate in candidates[1 : 1 + len(sources)]]
     _warn_below_bicubic(sources, labels, results)
     return Evaluation(
@@ -214,6 +223,7 @@ def evaluate(request: EvalRequest) -> Evaluation:
         tuple(labels),
         request.patches,
         costs=dynamic or request.patches is not None,
+        degrade=request.degrade,
     )
 
 
@@ -278,6 +288,10 @@ def _check(request: EvalRequest, sources: Sequence[Source]) -> None:
         if request.patches is not None:
             raise UsageError(
                 "stores scores of whole pictures, not of patches (`patchwise`)", field="record"
+            )
+        if request.degrade:
+            raise UsageError(
+                "stores scores of the sets as they are, not degraded (`degrade`)", field="record"
             )
         if request.self_ensemble:
             raise UsageError(

@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 import numpy as np
 
 from sr_quant_cli.data.benchmark import BenchmarkSet, Pair
+from sr_quant_cli.data.degrade import CLEAN, Degradations
 from sr_quant_cli.data.sr_folder import SrFolder
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.io import read_rgb, thumbnail
@@ -113,9 +115,12 @@ def folder_candidate(folder: Path) -> Candidate:
 
 
 def score_candidates(
-    candidates: Sequence[Candidate], sets: Sequence[BenchmarkSet], protocol: Protocol
+    candidates: Sequence[Candidate],
+    sets: Sequence[BenchmarkSet],
+    protocol: Protocol,
+    degradations: Degradations = CLEAN,
 ) -> list[SetResult]:
-    """Score candidates on sets; each picture is read once.
+    """Score candidates on sets, whose LR pictures may be degraded; each picture is read once.
 
     This thread makes SR while another one scores the previous picture; only these two pictures are
     in memory. The processes of a process group share the pictures of each set, and all return the
@@ -133,6 +138,7 @@ def score_candidates(
             mine = share(from_first(bench.pairs))
             for pair in track(mine, len(mine), "picture", bench.name):
                 lr, hr = pair.load(bench.scale)
+                lr = degradations.degrade(lr, hr, np.random.default_rng(crc32(pair.name.encode())))
                 row = []
                 for candidate in candidates:
                     tiles: list[TileResult] = []

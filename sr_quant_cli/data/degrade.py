@@ -16,9 +16,10 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from sr_quant_cli.strict import Strict
+from sr_quant_cli.errors import UsageError
+from sr_quant_cli.strict import Strict, in_words
 
 Kernel = Literal["box", "bilinear", "bicubic", "lanczos"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -102,6 +103,38 @@ class Degradations(Strict):
 
 CLEAN = Degradations()
 """No degradations."""
+
+
+def parse_degradations(text: str) -> Degradations:
+    """Read degradations of fixed strength, such as ``noise:10,jpeg:75``.
+
+    >>> parse_degradations("noise:10,jpeg:75").noise
+    [10.0, 10.0]
+
+    Raises
+    ------
+    UsageError
+        A kind is unknown or named twice, or its strength is out of range.
+    """
+    kinds = ("blur", "noise", "shot", "jpeg")
+    strengths: dict[str, list[str]] = {}
+    for part in text.split(","):
+        kind, _, strength = part.strip().partition(":")
+        if kind not in kinds or kind in strengths:
+            raise UsageError(
+                f"must be {', '.join(f'{kind}:STRENGTH' for kind in kinds)}, or several joined by "
+                "commas",
+                field="degrade",
+                value=text,
+            )
+        strengths[kind] = [strength, strength]
+    try:
+        return Degradations.model_validate(strengths, strict=False)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise UsageError(
+            f"{wrong['loc'][0]} {in_words(wrong)}", field="degrade", value=text
+        ) from error
 
 
 def _uniform(random: np.random.Generator, limits: Sequence[float]) -> float:

@@ -40,6 +40,8 @@ def print_scores(evaluation: "Evaluation") -> None:
     found = {(r.label, r.bench): r for r in results}
     border = protocol.border(scale)
     title = f"PSNR (dB) / SSIM, x{scale}, protocol {protocol.name}, border {border} px"
+    if evaluation.degrade:
+        title += f", LR degraded: {evaluation.degrade}"
     names = {bench.name: f"{bench.name} ({len(bench.pairs)})" for bench in sets}
     if costs or len(sets) > _SETS:
         rows = [

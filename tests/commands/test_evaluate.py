@@ -1,11 +1,12 @@
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 
-from sr_quant_cli.commands.evaluate import Evaluation, set_scores
+from sr_quant_cli.commands.evaluate import EvalRequest, Evaluation, evaluate, set_scores
 from sr_quant_cli.commands.scoring import (
     distinct,
     folder_candidate,
@@ -14,6 +15,7 @@ from sr_quant_cli.commands.scoring import (
 )
 from sr_quant_cli.data.benchmark import find_set
 from sr_quant_cli.data.bicubic import downscale, enlarge
+from sr_quant_cli.data.degrade import CLEAN, parse_degradations
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
 from sr_quant_cli.inference.upscaler import BicubicUpscaler
@@ -42,6 +44,24 @@ def test_a_row_is_the_mean_over_pictures(small_set):
     assert result.psnr == pytest.approx(np.mean([s.psnr for s in expected]))
     assert result.ssim == pytest.approx(np.mean([s.ssim for s in expected]))
     assert [p.name for p in result.pictures] == ["p0", "p1", "p2"]
+
+
+def test_degraded_pictures_are_those_of_a_seed_by_their_names(small_set):
+    rows = [model_candidate(BicubicUpscaler(2))]
+    clean, jpeg, again = (
+        score_candidates(rows, [small_set], MATLAB, degradations)[0]
+        for degradations in (CLEAN, *2 * (parse_degradations("noise:5,jpeg:40"),))
+    )
+    assert jpeg.psnr < clean.psnr - 0.5
+    assert [p.psnr for p in jpeg.pictures] == [p.psnr for p in again.pictures]
+    alone = replace(small_set, pairs=small_set.pairs[1:2])
+    (one,) = score_candidates(rows, [alone], MATLAB, parse_degradations("noise:5,jpeg:40"))
+    assert one.pictures[0].psnr == jpeg.pictures[1].psnr
+
+
+def test_degraded_scores_are_not_recorded():
+    with pytest.raises(UsageError, match="as they are, not degraded"):
+        evaluate(EvalRequest(models=("fast",), bench="Set5", degrade="jpeg:50", record=True))
 
 
 def test_a_folder_of_results_is_scored_by_its_names(small_set, tmp_path):

@@ -1,12 +1,15 @@
+import re
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from sr_quant_cli.data.benchmark import Pair
 from sr_quant_cli.data.bicubic import downscale
-from sr_quant_cli.data.degrade import CLEAN, Degradations
+from sr_quant_cli.data.degrade import CLEAN, Degradations, parse_degradations
 from sr_quant_cli.data.sampler import PatchSampler
 from sr_quant_cli.data.store import pack_pairs
+from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.io import write_rgb
 from sr_quant_cli.recipe.load import load_recipe
 from tests.helpers import picture
@@ -169,3 +172,26 @@ def test_wrong_settings_are_refused(settings):
 def test_recipes_for_photographs_degrade_most_patches():
     assert load_recipe("pretrain-edsr-photo").degradations.active
     assert not load_recipe("pretrain-edsr").degradations.active
+
+
+def test_strengths_in_a_text_are_fixed():
+    read = parse_degradations("blur:0.8, jpeg:75")
+    assert read == Degradations(blur=[0.8, 0.8], jpeg=[75, 75])
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("jpeg:101", "jpeg must be at most 100"),
+        ("jpeg:7.5", "jpeg must be a whole number"),
+        ("noise:-1", "noise must be 0 or more"),
+        ("noise", "noise must be a number"),
+        ("noise:nan", "noise must be"),
+        ("jpeg:50,jpeg:60", "or several joined by commas"),
+        ("rain:3", "must be blur:STRENGTH"),
+        ("", "must be blur:STRENGTH"),
+    ],
+)
+def test_wrong_texts_are_refused(text, why):
+    with pytest.raises(UsageError, match=re.escape(why)):
+        parse_degradations(text)
