@@ -4,7 +4,7 @@ A plugin is a module that registers what it adds when it is imported. An install
 in its metadata, one entry point for each name::
 
     [project.entry-points."srq.methods"]
-    lsq = "srq_lsq"
+    tqt = "srq_tqt"
 
 The entry points of all packages take tens of milliseconds to read. They are read when a name is
 met that is not registered, and for lists; then the module that offers the name is imported.
@@ -39,8 +39,8 @@ class Origin:
 
     Examples
     --------
-    >>> str(Origin("srq-lsq", "1.0")), str(Origin(file="my_method.py"))
-    ('srq-lsq 1.0', 'my_method.py')
+    >>> str(Origin("srq-tqt", "1.0")), str(Origin(file="my_method.py"))
+    ('srq-tqt 1.0', 'my_method.py')
     """
 
     package: str = ""
@@ -164,6 +164,11 @@ def run_file(path: Path) -> None:
     if _origins == before:
         raise _refused(path, "registers no method, network, runtime or recipe")
     _files[place] = digest
+
+
+def run_files() -> tuple[Path, ...]:
+    """Python files that this process has run as plugins, in order."""
+    return tuple(_files)
 
 
 def versions(origins: list[Origin]) -> list[str]:

@@ -8,10 +8,13 @@ from sr_quant_cli.methods.daq import DAQ, DAQConfig
 from sr_quant_cli.methods.dbdc_pac import DBDCPaC, DBDCPaCConfig
 from sr_quant_cli.methods.ddtb import DDTB, DDTBConfig
 from sr_quant_cli.methods.granular_dq import GranularDQ, GranularDQConfig
+from sr_quant_cli.methods.lsq import LSQ, LSQConfig
+from sr_quant_cli.methods.lsq_plus import LSQPlus, LSQPlusConfig
 from sr_quant_cli.methods.minmax import MinMax, MinMaxConfig
 from sr_quant_cli.methods.pams import PAMS, PAMSConfig
 from sr_quant_cli.methods.percentile import Percentile, PercentileConfig
 from sr_quant_cli.methods.quantsr import QuantSR, QuantSRConfig
+from sr_quant_cli.methods.srq import SRQ, SRQConfig
 from sr_quant_cli.methods.twodquant import DOBI, DOBIConfig, TwoDQuant, TwoDQuantConfig
 from sr_quant_cli.quant.plan import MethodConfig
 from sr_quant_cli.registry import Registry
@@ -27,10 +30,13 @@ register(DBDCPaC, DBDCPaCConfig)
 register(DDTB, DDTBConfig)
 register(DOBI, DOBIConfig)
 register(GranularDQ, GranularDQConfig)
+register(LSQ, LSQConfig)
+register(LSQPlus, LSQPlusConfig)
 register(MinMax, MinMaxConfig)
 register(PAMS, PAMSConfig)
 register(Percentile, PercentileConfig)
 register(QuantSR, QuantSRConfig)
+register(SRQ, SRQConfig)
 register(TwoDQuant, TwoDQuantConfig)
 
 

@@ -8,8 +8,8 @@ rule      papers           gradient of the input           gradient of the bound
 ``ste``   DAQ              1, on clipped values too        none
 ``half``  PAMS, DDTB       1 inside, 0 outside, 1/2 on a   share of clipped values, less the
                            bound, as min and max give it   rounding error over the width
-``clip``  2DQuant          1 inside and on a bound, 0      as above, with ties in full
-                           outside
+``clip``  2DQuant, LSQ,    1 inside and on a bound, 0      as above, with ties in full
+          LSQ+             outside
 ``clamp`` AdaBM,           as ``clip``                     as above, without ties, as
           DBDC+PaC                                         ``torch.clamp`` gives it
 ``tanh``  QuantSR          slope of a soft staircase       LSQ's, with the same slope

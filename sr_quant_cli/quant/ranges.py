@@ -9,6 +9,7 @@ percentile         bounds                Percentile; DDTB
 histogram_clip     bounds                DBDC+PaC (CVPR 2023)
 search_two_sided   bounds                2DQuant (NeurIPS 2024)
 search_one_sided   bounds                2DQuant, for values after softmax and GELU
+search_both        bounds                LSQ+ (CVPRW 2020)
 search_scale       bound or step         any grid that is given by one positive value
 lsq_step           step                  LSQ (ICLR 2020), QuantSR (NeurIPS 2023)
 gaussian_step      step                  DAQ (WACV 2022)
@@ -175,6 +176,34 @@ def search_one_sided(
         code (which never calls this); 0.5 for the upper half, as in the paper.
     """
     return _search_bounds(x, bits, candidates, dim, (0.0, reach))
+
+
+@torch.no_grad()
+def search_both(x: Tensor, bits: int, candidates: int = 32) -> Bounds:
+    """Bounds with the least squared error on ``affine_real``, each searched by itself.
+
+    All pairs of ``candidates + 1`` lower and upper bounds are tried between the smallest and the
+    largest value, and then around the best pair at steps ``candidates / 2`` times finer.
+
+    >>> x = torch.tensor([-8.0] + [0.0, 1.0, 2.0, 3.0] * 50 + [4.0])
+    >>> lower, upper = search_both(x, 2, candidates=12)
+    >>> round(lower.item(), 4), round(upper.item(), 4)
+    (0.0, 3.0)
+    """
+    rows = x.reshape(1, -1)
+    smallest, largest = min_max(x)
+    parts = torch.linspace(0, 1, candidates + 1, device=x.device)
+    lowers = uppers = torch.lerp(smallest, largest, parts)
+    for _ in range(2):
+        pairs = torch.cartesian_prod(lowers, uppers)
+        lower, upper = pairs[pairs[:, 0] < pairs[:, 1]].T[:, None]
+        if not lower.numel():
+            return smallest, largest
+        best = _best(rows, affine_real(lower, upper, bits))
+        lower, upper = lower[:, best[0]].squeeze(), upper[:, best[0]].squeeze()
+        around = (2 * parts - 1) * ((largest - smallest) / candidates)
+        lowers, uppers = lower + around, upper + around
+    return lower, upper
 
 
 @torch.no_grad()

@@ -45,7 +45,7 @@ SMALL = [
 ]
 
 
-@pytest.mark.parametrize("name", ["lsq.py", "rlfn.py", "lsq-edsr.toml", "pretrain-rlfn.toml"])
+@pytest.mark.parametrize("name", ["tqt.py", "rlfn.py", "tqt-edsr.toml", "pretrain-rlfn.toml"])
 def test_the_guide_has_this_code(name):
     page = (ROOT / "CONTRIBUTING.md").read_text()
     assert (EXTRA / name).read_text() in page, f"copy tests/outside/srq_extra/{name} to the guide"
@@ -82,7 +82,7 @@ def test_tracing_enters_its_blocks():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("placement", ["paper", "full"])
-@pytest.mark.parametrize("method", ["lsq", "minmax"])
+@pytest.mark.parametrize("method", ["tqt", "minmax"])
 def test_every_layer_comes_down_to_integers(method, placement):
     network = quantize(every.made("rlfn"), method, placement)
     made = deploy(network, "rlfn", "float", full_range=True)
@@ -103,7 +103,7 @@ def test_each_command_takes_it(srq, photographs, tmp_path):
     assert code == 0, err
     model = trained / "model.safetensors"
     code, _, err = srq(
-        *("quantize", model, "--recipe", EXTRA / "lsq-edsr.toml", "--run", quantized, *shared),
+        *("quantize", model, "--recipe", EXTRA / "tqt-edsr.toml", "--run", quantized, *shared),
         *("--w", 8, "--a", 8, "--placement", "full", "--iters", 0, *SMALL[3:]),
         "--set=calibration.patch_lr=12",
     )
@@ -112,7 +112,7 @@ def test_each_command_takes_it(srq, photographs, tmp_path):
     code, out, err = srq("info", model)
     assert code == 0, err
     assert "rlfn" in out
-    assert "lsq" in out
+    assert "tqt" in out
 
     graph = tmp_path / "rlfn.onnx"
     code, out, err = srq("export", model, "-o", graph, "--threads", 1)
@@ -135,8 +135,8 @@ def test_each_command_takes_it(srq, photographs, tmp_path):
 
 def test_a_method_without_a_recipe_for_it_says_what_to_copy():
     assert default_recipe("pams", {"name": "rlfn"}) == "pams-edsr"
-    with pytest.raises(UsageError, match="no recipe of lsq for rlfn: copy another with"):
-        default_recipe("lsq", {"name": "rlfn"})
+    with pytest.raises(UsageError, match="no recipe of tqt for rlfn: copy another with"):
+        default_recipe("tqt", {"name": "rlfn"})
 
 
 @pytest.mark.parametrize(
@@ -146,23 +146,23 @@ def test_a_method_without_a_recipe_for_it_says_what_to_copy():
         ("network.n_blocks=0", "n_blocks.*must be 1 to"),
         ("method.steps=1", "steps.*name, variant"),
         ("network.name=rlf", "unknown network 'rlf': did you mean 'rlfn'"),
-        ("method.name=lsqq", "unknown method 'lsqq': did you mean 'lsq'"),
+        ("method.name=tqtq", "unknown method 'tqtq': did you mean 'tqt'"),
     ],
 )
 def test_mistakes_in_a_recipe_are_told_as_for_any_other(change, message):
-    recipe = "pretrain-rlfn" if change.startswith("network") else "lsq-edsr"
+    recipe = "pretrain-rlfn" if change.startswith("network") else "tqt-edsr"
     with pytest.raises(UsageError, match=message):
         load_recipe(f"{EXTRA}/{recipe}.toml", [change])
 
 
 def test_a_missing_package_is_named_as_a_reason(tmp_path, monkeypatch):
     path, advice = tmp_path / "rlfn.safetensors", "or a package that adds it is missing"
-    save_model(path, quantize(every.made("rlfn"), "lsq"), Card())
-    monkeypatch.delitem(methods.REGISTRY.known, "lsq")
-    with pytest.raises(UsageError, match=f"unknown method 'lsq': .*{advice}"):
+    save_model(path, quantize(every.made("rlfn"), "tqt"), Card())
+    monkeypatch.delitem(methods.REGISTRY.known, "tqt")
+    with pytest.raises(UsageError, match=f"unknown method 'tqt': .*{advice}"):
         load_model(path)
-    with pytest.raises(UsageError, match=f"unknown method 'lsq': .*{advice}"):
-        load_recipe(f"{EXTRA}/lsq-edsr.toml")
+    with pytest.raises(UsageError, match=f"unknown method 'tqt': .*{advice}"):
+        load_recipe(f"{EXTRA}/tqt-edsr.toml")
     monkeypatch.delitem(networks.REGISTRY.known, "rlfn")
     with pytest.raises(UsageError, match=f"unknown network 'rlfn': .*{advice}"):
         load_model(path)
@@ -205,7 +205,7 @@ class OneBlock(Network):
 @torch.no_grad()
 def test_the_factor_on_a_branch_becomes_a_part_of_its_step():
     torch.manual_seed(0)
-    network = quantize(OneBlock(Scaled()), "lsq", bits=8)
+    network = quantize(OneBlock(Scaled()), "tqt", bits=8)
     lowered = lower(network, freeze(network))
     assert lowered.block.res_scale == 1.0
     x = lr_batch(1)

@@ -21,9 +21,9 @@ def block(kind):
     return found
 
 
-def srq_lsq():
+def srq_tqt():
     """The module that the page describes."""
-    return (EXTRA / "lsq.py").read_text(encoding="utf-8") + "\n\n" + block("python")
+    return (EXTRA / "tqt.py").read_text(encoding="utf-8") + "\n\n" + block("python")
 
 
 def forget(monkeypatch):
@@ -79,7 +79,7 @@ def install(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def lsq(install):
+def tqt(install):
     """The package that the page describes."""
     groups = tomllib.loads(block("toml"))["project"]["entry-points"]
-    return install("srq_lsq", srq_lsq(), groups)
+    return install("srq_tqt", srq_tqt(), groups)

@@ -5,14 +5,14 @@ import pytest
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
 from sr_quant_cli.modelfiles.modelfile import read_header
 from tests.helpers import picture
-from tests.plugins.conftest import forget, srq_lsq
+from tests.plugins.conftest import forget, srq_tqt
 from tests.plugins.test_packages import SMALL
 
 
 @pytest.fixture
 def module(tmp_path):
     path = tmp_path / "my_method.py"
-    path.write_text(srq_lsq())
+    path.write_text(srq_tqt())
     return path
 
 
@@ -29,7 +29,7 @@ def test_a_file_serves_anywhere_on_the_line(srq, module, monkeypatch):
         forget(monkeypatch)
         code, out, err = srq(*arguments)
         assert (code, err) == (0, told(module))
-        assert "LSQ: learned step size quantization (my_method.py)\n" in out
+        assert "TQT: trained quantization thresholds (my_method.py)\n" in out
 
 
 def test_a_model_file_says_which_file_it_needs(
@@ -37,7 +37,7 @@ def test_a_model_file_says_which_file_it_needs(
 ):
     run = tmp_path / "run"
     code, _, err = srq(
-        *("--plugin", module, "quantize", tiny_model, "--method", "lsq", "--w", 4, "--a", 4),
+        *("--plugin", module, "quantize", tiny_model, "--method", "tqt", "--w", 4, "--a", 4),
         *("--data", photographs, "--run", run, *SMALL),
     )
     assert code == 0, err
@@ -48,7 +48,7 @@ def test_a_model_file_says_which_file_it_needs(
     assert srq("info", model) == (
         2,
         "",
-        f"srq: error: {model}, quantization: needs the method 'lsq' of the file my_method.py: "
+        f"srq: error: {model}, quantization: needs the method 'tqt' of the file my_method.py: "
         "name it with --plugin\n",
     )
     assert srq("info", model, "--plugin", module)[0] == 0

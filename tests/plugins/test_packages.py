@@ -23,7 +23,7 @@ from sr_quant_cli.networks import build
 from sr_quant_cli.runtimes.registry import choices, get_runtime, is_graph
 from tests.helpers import nearest_onnx, picture
 from tests.outside.conftest import EXTRA
-from tests.plugins.conftest import block, forget, srq_lsq
+from tests.plugins.conftest import block, forget, srq_tqt
 from tests.runtimes import toy
 
 SMALL = [
@@ -47,53 +47,53 @@ RLFN = (EXTRA / "rlfn.py").read_text() + (
 
 
 @pytest.fixture
-def quantized(srq, lsq, tiny_model, photographs, tmp_path):
+def quantized(srq, tqt, tiny_model, photographs, tmp_path):
     """A model file that the method of the package made."""
     run = tmp_path / "run"
     code, _, err = srq(
-        *("quantize", tiny_model, "--method", "lsq", "--w", 4, "--a", 4),
+        *("quantize", tiny_model, "--method", "tqt", "--w", 4, "--a", 4),
         *("--data", photographs, "--run", run, *SMALL),
     )
     assert code == 0, err
     return run / "model.safetensors"
 
 
-def test_lists_have_what_a_package_adds(srq, lsq, tmp_path):
+def test_lists_have_what_a_package_adds(srq, tqt, tmp_path):
     code, out, err = srq("recipes", "methods")
     assert (code, err) == (0, "")
-    assert "lsq          LSQ: learned step size quantization (srq-lsq 1.0)\n" in out
+    assert "tqt          TQT: trained quantization thresholds (srq-tqt 1.0)\n" in out
     assert "pams" in out
-    assert "lsq-edsr " in srq("recipes", "list")[1]
-    assert 'name = "lsq"' in srq("recipes", "show", "lsq-edsr")[1]
-    assert srq("recipes", "copy", "lsq-edsr", tmp_path / "my.toml")[0] == 0
-    assert tomllib.loads((tmp_path / "my.toml").read_text())["method"]["name"] == "lsq"
+    assert "tqt-edsr " in srq("recipes", "list")[1]
+    assert 'name = "tqt"' in srq("recipes", "show", "tqt-edsr")[1]
+    assert srq("recipes", "copy", "tqt-edsr", tmp_path / "my.toml")[0] == 0
+    assert tomllib.loads((tmp_path / "my.toml").read_text())["method"]["name"] == "tqt"
     assert srq("recipes", "methods", tmp_path / "pages")[0] == 0
-    assert "# LSQ: learned step size" in (tmp_path / "pages/lsq.md").read_text()
-    assert "lsq" in srq("quantize", "--method", "lsqq")[2]
+    assert "# TQT: trained quantization" in (tmp_path / "pages/tqt.md").read_text()
+    assert "tqt" in srq("quantize", "--method", "tqtq")[2]
 
 
-def test_a_model_file_says_which_package_it_needs(srq, lsq, quantized, monkeypatch, tmp_path):
+def test_a_model_file_says_which_package_it_needs(srq, tqt, quantized, monkeypatch, tmp_path):
     plugin = read_header(quantized).plugins["method"]
-    assert (plugin.package, plugin.version, plugin.file) == ("srq-lsq", "1.0", "")
+    assert (plugin.package, plugin.version, plugin.file) == ("srq-tqt", "1.0", "")
     write_rgb(tmp_path / "a.png", picture(9, 11))
     upscale = ("upscale", tmp_path / "a.png", "--model", quantized, "--runtime", "torch", "-o")
     assert srq(*upscale, tmp_path / "b.png")[0] == 0
     assert srq("info", quantized)[0] == 0
 
-    sys.path.remove(str(lsq))
+    sys.path.remove(str(tqt))
     forget(monkeypatch)
     needs = (
-        f"srq: error: {quantized}, quantization: needs the method 'lsq' of the package "
-        "srq-lsq 1.0: install it, or name its file with --plugin\n"
+        f"srq: error: {quantized}, quantization: needs the method 'tqt' of the package "
+        "srq-tqt 1.0: install it, or name its file with --plugin\n"
     )
     assert srq(*upscale, tmp_path / "c.png") == (2, "", needs)
     assert srq("info", quantized) == (2, "", needs)
     assert not (tmp_path / "c.png").exists()
-    with pytest.raises(srq_api.UsageError, match="needs the method 'lsq'"):
+    with pytest.raises(srq_api.UsageError, match="needs the method 'tqt'"):
         srq_api.load_model(quantized).to_torch()
 
-    module = tmp_path / "lsq_as_file.py"
-    module.write_text(srq_lsq())
+    module = tmp_path / "tqt_as_file.py"
+    module.write_text(srq_tqt())
     code, _, err = srq("--plugin", module, *upscale, tmp_path / "c.png")
     assert code == 0
     assert err == f"srq: warning: {module} runs as a part of srq: use files that you trust\n"
@@ -187,14 +187,14 @@ def test_a_recipe_with_mistakes_is_one_line_in_lists(srq, install):
     assert err.count("\n") == 1
 
 
-def test_of_two_packages_with_one_name_the_first_has_it(srq, lsq, install):
-    install("srq_other", "", {"srq.methods": {"lsq": "srq_other"}})
+def test_of_two_packages_with_one_name_the_first_has_it(srq, tqt, install):
+    install("srq_other", "", {"srq.methods": {"tqt": "srq_other"}})
     sys.path.append(sys.path.pop(0))  # behind the other one
     plugins._entry_points.cache_clear()
     code, out, err = srq("recipes", "methods")
     assert code == 0
-    assert "(srq-lsq 1.0)" in out
-    assert err == "srq: warning: method 'lsq' is that of srq-lsq 1.0, not of srq-other 1.0\n"
+    assert "(srq-tqt 1.0)" in out
+    assert err == "srq: warning: method 'tqt' is that of srq-tqt 1.0, not of srq-other 1.0\n"
 
 
 def test_srqs_own_names_are_not_looked_for(srq, tiny_model, photographs, tmp_path, monkeypatch):
@@ -217,10 +217,10 @@ def test_srqs_own_names_are_not_looked_for(srq, tiny_model, photographs, tmp_pat
     assert code == 0, err
 
 
-def test_graphs_are_kept_for_one_version_of_a_package(lsq, quantized):
+def test_graphs_are_kept_for_one_version_of_a_package(tqt, quantized):
     before = folder_of(identify(quantized))
-    (lsq / "srq_lsq-1.0.dist-info").rename(lsq / "srq_lsq-1.1.dist-info")
-    metadata = lsq / "srq_lsq-1.1.dist-info/METADATA"
+    (tqt / "srq_tqt-1.0.dist-info").rename(tqt / "srq_tqt-1.1.dist-info")
+    metadata = tqt / "srq_tqt-1.1.dist-info/METADATA"
     metadata.write_text(metadata.read_text().replace("Version: 1.0", "Version: 1.1"))
     importlib.invalidate_caches()
     assert folder_of(identify(quantized)) != before
@@ -229,7 +229,7 @@ def test_graphs_are_kept_for_one_version_of_a_package(lsq, quantized):
 def test_a_header_with_nonsense_is_refused_in_words(quantized, tmp_path):
     content = quantized.read_bytes()
     for old, new in (
-        (b'\\"package\\":\\"srq-lsq\\"', b'\\"package\\":[\\"rq-lsq\\"]'[:21]),
+        (b'\\"package\\":\\"srq-tqt\\"', b'\\"package\\":[\\"rq-tqt\\"]'[:21]),
         (b'\\"method\\":{\\"package', b'\\"method\\":[\\"package'),
     ):
         damaged = tmp_path / "d.safetensors"
@@ -241,18 +241,18 @@ def test_a_header_with_nonsense_is_refused_in_words(quantized, tmp_path):
 
 
 def test_a_class_registered_by_hand_has_no_origin():
-    from tests.outside.srq_extra.lsq import LSQ, LSQConfig
+    from tests.outside.srq_extra.tqt import TQT, TQTConfig
 
-    methods.register(LSQ, LSQConfig)
-    assert methods.REGISTRY.origin("lsq") is None
+    methods.register(TQT, TQTConfig)
+    assert methods.REGISTRY.origin("tqt") is None
     assert methods.REGISTRY.origin("pams") is None
 
 
 @pytest.mark.slow
 def test_pip_installs_the_package_of_the_page(tmp_path):
-    source, site = tmp_path / "srq-lsq", tmp_path / "site"
+    source, site = tmp_path / "srq-tqt", tmp_path / "site"
     source.mkdir()
-    (source / "srq_lsq.py").write_text(srq_lsq())
+    (source / "srq_tqt.py").write_text(srq_tqt())
     (source / "pyproject.toml").write_text(block("toml"))
     pip = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps"]
     subprocess.run(
@@ -265,5 +265,5 @@ def test_pip_installs_the_package_of_the_page(tmp_path):
         text=True,
         check=True,
     )
-    assert "LSQ: learned step size quantization (srq-lsq 1.0)" in shown.stdout
+    assert "TQT: trained quantization thresholds (srq-tqt 1.0)" in shown.stdout
     assert shown.stderr == ""
