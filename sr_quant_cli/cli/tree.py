@@ -25,6 +25,7 @@ from sr_quant_cli.cli import (
     recipes,
     report,
     runs,
+    study,
     upscale,
 )
 from sr_quant_cli.cli.direct import DirectGroup
@@ -46,6 +47,7 @@ app.command("app")(app_page.app_page)
 app.command()(pretrain.pretrain)
 app.command()(quantize.quantize)
 app.command()(distill.distill)
+app.command()(study.study)
 app.command("import")(importing.import_)
 app.command()(export.export)
 app.command()(info.info)

@@ -248,7 +248,7 @@ def _pretrain_stage(request: QuantizeRequest, origin: str) -> pretrain.PretrainR
         recipe=recipe.before.pretrain,
         scale=request.scale or recipe.network.scale,
         overrides=(
-            *_shortened(recipe.before.pretrain, PretrainRecipe, _factor(request, recipe)),
+            *shortened(recipe.before.pretrain, PretrainRecipe, _factor(request, recipe)),
             *_set({f"network.{key}": value for key, value in hyper.items()}),
             *_passed_on(request),
         ),
@@ -289,7 +289,7 @@ def _quantize_stage(request: QuantizeRequest, recipe: QuantizeRecipe) -> Quantiz
         placement=recipe.sites.placement,
         scale=request.scale,
         overrides=(
-            *_shortened(before.quantize, QuantizeRecipe, _factor(request, recipe)),
+            *shortened(before.quantize, QuantizeRecipe, _factor(request, recipe)),
             *_set(sites),
             *_passed_on(request, "calibration."),
         ),
@@ -305,7 +305,7 @@ def _factor(request: QuantizeRequest, recipe: QuantizeRecipe) -> float:
     return iters / published if published else 1.0
 
 
-def _shortened(origin: str, kind: type[TrainingRecipe], factor: float) -> tuple[Change, ...]:
+def shortened(origin: str, kind: type[TrainingRecipe], factor: float) -> tuple[Change, ...]:
     """Changes that scale the steps and the schedule of a stage."""
     recipe = load_recipe(origin, (), kind)
     values = recipe.model_dump(by_alias=True)

@@ -44,7 +44,7 @@ Axis = Literal[
     "seed",
 ]
 """Field of a cell."""
-AXES: tuple[Axis, ...] = get_args(Axis)
+AXES: tuple[str, ...] = get_args(Axis)
 SetMetric = Literal["psnr", "ssim", "drop", "published_psnr", "published_drop", "fab"]
 ModelMetric = Literal["bytes", "bitops", "ms", "steps", "seconds"]
 Metric = Literal[SetMetric, ModelMetric]
@@ -175,7 +175,7 @@ class BudgetSection(Section):
     batch: Patches | None = None
     """patches per step"""
     minutes: Annotated[float, Field(gt=0)] | None = None
-    """longest training of a cell, over all its starts; its model is the one of that time"""
+    """longest training of a cell, without its stages; its model is the one of that time"""
     calibration_images: Patches | None = None
     """patches of the calibration"""
 

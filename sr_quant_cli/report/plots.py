@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -106,6 +107,53 @@ def trade_off(subjects: Sequence[Subject], bench: str, x: X, y: Y = "psnr") -> "
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.grid(which="major", alpha=0.25)
     figure.legend(loc="outside lower center", ncols=2, fontsize="small")
+    return figure
+
+
+@dataclass(frozen=True)
+class Line:
+    """Qualities of one method over a cost: points ``(cost, mean, spread)``; spread may be 0."""
+
+    label: str
+    points: Sequence[tuple[float, float, float]]
+
+
+def method_lines(
+    lines: Sequence[Line], x: X, quality: str, full_precision: float | None
+) -> "Figure":
+    """Draw the quality of methods over their cost, a line for each, with the spread over seeds.
+
+    Parameters
+    ----------
+    quality
+        Label of the quality.
+    full_precision
+        Quality of the network in full precision, a dashed line; None: it is not drawn.
+    """
+    from matplotlib.figure import Figure
+
+    label, _, logarithmic = _COSTS[x]
+    figure = Figure(figsize=(6, 4.2), dpi=200, layout="constrained")
+    axes = figure.add_subplot()
+    for index, line in enumerate(lines):
+        costs, means, spreads = zip(*sorted(line.points), strict=True)
+        axes.errorbar(
+            *(costs, means, spreads if any(spreads) else None),
+            marker="osD^vP*X"[index % 8],
+            color=f"C{index % 10}",
+            linestyle="-" if index < 10 else ":",
+            capsize=2,
+            label=_plain(line.label),
+        )
+    if full_precision is not None:
+        axes.axhline(full_precision, color="0.4", linestyle="--", label="full precision")
+    axes.set_xlabel(label)
+    axes.set_ylabel(_plain(quality))
+    if logarithmic:
+        axes.set_xscale("log")
+    axes.ticklabel_format(axis="y", useOffset=False)
+    axes.grid(which="major", alpha=0.25)
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
     return figure
 
 
