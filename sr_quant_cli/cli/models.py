@@ -30,13 +30,14 @@ def list_models(
       srq models list --time --json models.json
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.commands import models as core
-    from sr_quant_cli.modelfiles.named import FAST, identify
+    from sr_quant_cli.modelfiles.named import FAMILIES, has_embedded_model, identify
     from sr_quant_cli.report.models import print_models
     from sr_quant_cli.system.files import write_json
 
     found = core.list_models(measure=time)
     print_models(found)
-    say(f"{FAST} is {identify(FAST).path.stem}")
+    there = [family for family in FAMILIES if has_embedded_model(4, family)]
+    say("; ".join(f"{family} is {identify(family).path.stem}" for family in there))
     if any(model.milliseconds is None and not model.problem for model in found.models):
         say("--time measures the models that have not run here")
     if json is not None:

@@ -26,12 +26,12 @@ def _check_report(path: Path | None) -> Path | None:
 
 def complete_model(incomplete: str) -> list[str]:
     """Names of models, then files and folders, that begin with what is typed."""
-    from sr_quant_cli.modelfiles.named import FAST, model_names
+    from sr_quant_cli.modelfiles.named import FAMILIES, model_names
 
     folder, slash, prefix = incomplete.rpartition("/")
     names, paths = [], []
     with suppress(UsageError):  # the user's folder cannot be read
-        names = [name for name in (*model_names(), FAST) if name.startswith(incomplete)]
+        names = [name for name in (*model_names(), *FAMILIES) if name.startswith(incomplete)]
     with suppress(OSError):
         paths = [
             f"{folder}{slash}{path.name}{'/' if path.is_dir() else ''}"

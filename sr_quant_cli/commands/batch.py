@@ -203,7 +203,8 @@ class Batch:
         """
         self._interrupts.resume()
         begun = time.perf_counter()
-        upscaler = self._models.open(opened.outlook.scale, opened.picture.picture.bits)
+        outlook = opened.outlook
+        upscaler = self._models.open(outlook.scale, opened.picture.picture.bits, outlook.family)
         tiles = opened.picture.tile_count(upscaler)
 
         def on_tile(_: TileResult) -> None:
@@ -213,12 +214,12 @@ class Batch:
         picture = run(
             opened.picture,
             upscaler,
-            size=opened.outlook.size,
+            size=outlook.size,
             on_tile=on_tile,
             cancelled=lambda: self._interrupts.received is not None,
         )
         seconds = opened.seconds + time.perf_counter() - begun
-        return _Enlarged(opened.outlook, picture, upscaler, upscaler.ran_by or "", seconds)
+        return _Enlarged(outlook, picture, upscaler, upscaler.ran_by or "", seconds)
 
     def write(self, job: UpscaleJob, enlarged: _Enlarged) -> PictureResult:
         """Encode the result; the output appears when it is complete.

@@ -27,7 +27,7 @@ from sr_quant_cli.inference.opening import common_scale, open_model
 from sr_quant_cli.inference.options import RunOptions
 from sr_quant_cli.inference.upscaler import BicubicUpscaler, Upscaler
 from sr_quant_cli.metrics.protocol import Protocol, get_protocol, score
-from sr_quant_cli.modelfiles.named import FAST, Named, Source, identify, is_name
+from sr_quant_cli.modelfiles.named import FAMILIES, Named, Source, identify, is_name
 from sr_quant_cli.runtimes.registry import AUTO
 from sr_quant_cli.system.files import DRAWING, check_own
 from sr_quant_cli.system.reporting import track
@@ -214,7 +214,7 @@ def _labels(named: Sequence[Named], models: Sequence[Upscaler]) -> list[str]:
     typed = [str(name) if is_name(str(name)) else "" for name in named] or [""]
     labels: list[str] = []
     for name, model in zip(typed, models, strict=True):
-        label = model.name if name in ("", FAST) else name
+        label = model.name if name in ("", *FAMILIES) else name
         same = sum(other == label or other.startswith(f"{label} (") for other in labels)
         labels.append(f"{label} ({same + 1})" if same else label)
     return labels

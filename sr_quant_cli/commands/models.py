@@ -21,7 +21,7 @@ from sr_quant_cli.inference.options import RunOptions
 from sr_quant_cli.modelfiles.catalog import NamedModel, describe, named_models
 from sr_quant_cli.modelfiles.loading import load
 from sr_quant_cli.modelfiles.named import (
-    FAST,
+    FAMILIES,
     Named,
     Source,
     embedded_models,
@@ -156,7 +156,7 @@ def remove_model(name: str) -> Path:
     FailedError
         It cannot be removed.
     """
-    if name in (*embedded_models(), FAST):
+    if name in (*embedded_models(), *FAMILIES):
         raise UsageError(f"{name} is a part of srq and cannot be removed")
     path = user_model(name)
     if path is None:
@@ -181,7 +181,7 @@ def _check_name(name: str, *, overwrite: bool) -> list[Path]:
             field="name",
             value=name,
         )
-    if name in (*embedded_models(), FAST):
+    if name in (*embedded_models(), *FAMILIES):
         raise UsageError(
             "is the name of an embedded model; choose another one", field="name", value=name
         )

@@ -11,6 +11,7 @@ from sr_quant_cli.commands.sizes import SizeRequest
 from sr_quant_cli.errors import SrqError, UsageError
 from sr_quant_cli.imaging.decode import read_header
 from sr_quant_cli.imaging.tiling import Region
+from sr_quant_cli.modelfiles.named import Family
 from sr_quant_cli.records import record
 
 _LARGE = 100_000_000
@@ -37,6 +38,8 @@ class Outlook:
         Bits a sample that the network works with: 8 or 16.
     scale
         Scale of the network.
+    family
+        Family of the embedded models that it is from, unless another one was named.
     result_height, result_width
         Size of the result in pixels.
     """
@@ -47,6 +50,7 @@ class Outlook:
     frames: int
     bits: int
     scale: int
+    family: Family
     result_height: int
     result_width: int
 
@@ -88,16 +92,19 @@ def look_ahead(
     header = read_header(source, STREAM_NAME)
     area = picture.region or Region(0, 0, header.height, header.width)
     area.check(header.height, header.width)
+    family = models.family_for(jpeg=header.jpeg)
     if size:
         wanted = size.of(area.height, area.width)
-        scale = models.scale_for(wanted.factor)
+        scale = models.scale_for(wanted.factor, family)
         result = (wanted.height, wanted.width)
     else:
-        scale = models.scale_for(None)
+        scale = models.scale_for(None, family)
         result = (area.height * scale, area.width * scale)
     frames = header.frames if picture.frames == "all" else 1
     bits = min(header.bits, picture.save.format_for(target).bits)
-    outlook = Outlook(header.height, header.width, picture.region, frames, bits, scale, *result)
+    outlook = Outlook(
+        header.height, header.width, picture.region, frames, bits, scale, family, *result
+    )
     if outlook.pixels > max_pixels:
         times = f" in {frames} frames" if frames > 1 else ""
         raise UsageError(
@@ -157,7 +164,7 @@ def look_at_batch(
         except SrqError:
             continue
         pixels += outlook.pixels
-        cost = models.open(outlook.scale, outlook.bits).estimate(
+        cost = models.open(outlook.scale, outlook.bits, outlook.family).estimate(
             outlook.height, outlook.width, outlook.region, outlook.bits
         )
         most = max(most, cost.bytes or 0)

@@ -7,8 +7,15 @@ from sr_quant_cli.commands.sizes import DEFAULT_FACTOR, SizeRequest, network_sca
 from sr_quant_cli.inference.opening import open_model
 from sr_quant_cli.inference.options import RunOptions
 from sr_quant_cli.inference.upscaler import Upscaler
-from sr_quant_cli.modelfiles.named import Source, has_embedded_model, identify
+from sr_quant_cli.modelfiles.named import (
+    Family,
+    Source,
+    family_named,
+    has_embedded_model,
+    identify,
+)
 from sr_quant_cli.scales import SCALES, check_enlargement
+from sr_quant_cli.system.reporting import note
 
 
 @dataclass
@@ -19,23 +26,44 @@ class ScaledModels:
     ----------
     named
         Model that serves all pictures; None: the embedded ones.
+    family
+        Family of the embedded ones; None: ``photo`` for JPEG, else ``clean``.
     options
         Options of running the embedded ones.
     """
 
     named: Upscaler | None = None
+    family: Family | None = None
     options: RunOptions = field(default_factory=RunOptions)
-    _opened: dict[tuple[int, int], Upscaler] = field(default_factory=dict)
+    _opened: dict[tuple[Family, int, int], Upscaler] = field(default_factory=dict)
 
-    def scale_for(self, factor: float | None) -> int:
-        """Scale of the network that serves a factor; None: the scale without any request."""
+    def family_for(self, *, jpeg: bool) -> Family:
+        """Family of the embedded models that serve a picture."""
+        if self.family is not None:
+            return self.family
+        there = any(has_embedded_model(scale, "photo") for scale in SCALES)
+        return "photo" if jpeg and there else "clean"
+
+    def scale_for(self, factor: float | None, family: Family | None = None) -> int:
+        """Scale of the network that serves a factor.
+
+        Parameters
+        ----------
+        factor
+            None: the scale without any request.
+        family
+            From ``family_for``; None: that of pictures other than JPEG.
+        """
         if self.named is not None:
             return self.named.scale
-        there = [scale for scale in SCALES if has_embedded_model(scale)]
+        family = family or self.family_for(jpeg=False)
+        there = [scale for scale in SCALES if has_embedded_model(scale, family)]
         return network_scale(DEFAULT_FACTOR if factor is None else factor, there)
 
-    def open(self, scale: int, bits: int = 8) -> Upscaler:
+    def open(self, scale: int, bits: int = 8, family: Family | None = None) -> Upscaler:
         """Return the model of a scale from ``scale_for``, for pictures of 8 or 16 bits.
+
+        A note says so when a picture is the first to have another model because it is JPEG.
 
         Raises
         ------
@@ -46,9 +74,15 @@ class ScaledModels:
         """
         if self.named is not None:
             return self.named
-        if (scale, bits) not in self._opened:
-            self._opened[scale, bits] = open_model(identify(None, scale), self.options, bits)
-        return self._opened[scale, bits]
+        family = family or self.family_for(jpeg=False)
+        key = (family, scale, bits)
+        if key not in self._opened:
+            if family == "photo" != self.family and not any(
+                family in opened for opened in self._opened
+            ):
+                note("JPEG: enlarged by the model for photographs; `model` clean has sharper edges")
+            self._opened[key] = open_model(identify(family, scale), self.options, bits)
+        return self._opened[key]
 
     @property
     def in_use(self) -> list[Upscaler]:
@@ -57,7 +91,7 @@ class ScaledModels:
 
 
 def find_models(model: str | None, size: SizeRequest, options: RunOptions) -> ScaledModels:
-    """Find the models for a request; one that is named is opened.
+    """Find the models for a request; one that is named, and no family, is opened.
 
     A checkpoint may hold several scales, or none in its tensors: a whole factor then names one.
 
@@ -68,8 +102,9 @@ def find_models(model: str | None, size: SizeRequest, options: RunOptions) -> Sc
     FailedError
         The runtime cannot be prepared.
     """
-    if model is None:
-        return ScaledModels(options=options)
+    family = family_named(model)
+    if model is None or family is not None:
+        return ScaledModels(family=family, options=options)
     source = identify(model)
     if source.kind == "checkpoint" and size.whole_factor in SCALES:
         source = replace(source, scale=size.whole_factor)

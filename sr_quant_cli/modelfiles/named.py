@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from sr_quant_cli.errors import UsageError, nearest
 from sr_quant_cli.plugins import Origin, versions
@@ -18,11 +18,18 @@ RECIPE = "recipe.toml"
 MODEL = "model.safetensors"
 """Names of the recipe and the model in a run folder."""
 
-FAST = "fast"
-"""Name of the embedded model with half the layers."""
+Family = Literal["clean", "photo", "fast"]
+"""Embedded models for pictures without compression and noise; for photographs with both; with half
+the layers. Each is a name that stands for the model of a scale."""
 
-_DEFAULTS = ("edsr-baseline-x{}-w29a6.safetensors", "edsr-baseline-x{}-w8a8.safetensors")
-"""Embedded models that serve if no other is named: the first one that a scale has."""
+FAMILIES: tuple[Family, ...] = get_args(Family)
+
+_FILES_OF: dict[Family, tuple[str, ...]] = {
+    "clean": ("edsr-baseline-x{}-w29a6.safetensors", "edsr-baseline-x{}-w8a8.safetensors"),
+    "photo": ("edsr-photo-x{}-w29a6.safetensors", "edsr-photo-x{}-w8a8.safetensors"),
+    "fast": ("edsr-small-x{}-w8a8.safetensors",),
+}
+"""Files of the families: the first one that a scale has."""
 
 MAX_HEADER = 2**24
 """bytes of a file in which the metadata of its header must end"""
@@ -70,10 +77,10 @@ def identify(named: Named | None, scale: int | None = None) -> Source:
     Parameters
     ----------
     named
-        The name of an embedded model or of one in the user's folder, as ``edsr-baseline-x4``;
-        ``fast``, the embedded model with half the layers; a file; a run folder, which stands for
-        the model in it; None, the embedded model. What has a separator or the suffix of a model
-        file is a path; anything else is a name first, and a path if there is no such model.
+        The name of an embedded model or of one in the user's folder, as ``edsr-baseline-x4``; one
+        of ``FAMILIES``; a file; a run folder, which stands for the model in it; None, the embedded
+        model for clean pictures. What has a separator or the suffix of a model file is a path;
+        anything else is a name first, and a path if there is no such model.
     scale
         Scale that the model must have; None: any, and of an embedded model without one in its name
         4.
@@ -94,20 +101,26 @@ def identify(named: Named | None, scale: int | None = None) -> Source:
     return Source(path, kind, scale, default=named is None)
 
 
-def embedded_model(scale: int) -> Path:
-    """Embedded model of a scale that is quantized to integers throughout, the default of srq.
+def embedded_model(scale: int, family: Family = "clean") -> Path:
+    """Embedded model of a scale that is quantized to integers throughout.
 
     Raises
     ------
     UsageError
         No embedded model has that scale.
     """
-    return _embedded(_default(scale), scale)
+    return _embedded(_name_in(family, scale), scale)
 
 
-def has_embedded_model(scale: int) -> bool:
+def has_embedded_model(scale: int, family: Family = "clean") -> bool:
     """Tell if there is an embedded model of a scale."""
-    return (models_dir() / _default(scale).format(scale)).is_file()
+    return (models_dir() / _name_in(family, scale).format(scale)).is_file()
+
+
+def family_named(named: Named | None) -> Family | None:
+    """Return the family that a name stands for; None: it stands for none."""
+    text = "" if named is None else os.fspath(named)
+    return next((family for family in FAMILIES if family == text), None)
 
 
 def full_precision_model(scale: int) -> Path:
@@ -213,7 +226,8 @@ def _model_file(named: Named) -> Path:
         _mention_file(text)
         return found
     if not path.exists():
-        near = "" if path.name != text else nearest(without_suffix(text), (*model_names(), FAST))
+        names = (*model_names(), *FAMILIES)
+        near = "" if path.name != text else nearest(without_suffix(text), names)
         more = f";{near} 'srq models list' shows all names" if near or is_name(text) else ""
         raise UsageError(f"no such model file: {text}{more}")
     if not path.is_dir():
@@ -237,15 +251,17 @@ def _by_name(name: str) -> Path | None:
 def _find(named: Named | None, scale: int) -> Path:
     if named is None:
         return embedded_model(scale)
-    if os.fspath(named) == FAST:
-        _mention_file(FAST)
-        return _embedded("edsr-small-x{}-w8a8.safetensors", scale)
+    family = family_named(named)
+    if family is not None:
+        _mention_file(family)
+        return embedded_model(scale, family)
     return _model_file(named)
 
 
-def _default(scale: int) -> str:
-    there = (name for name in _DEFAULTS if (models_dir() / name.format(scale)).is_file())
-    return next(there, _DEFAULTS[-1])
+def _name_in(family: Family, scale: int) -> str:
+    names = _FILES_OF[family]
+    there = (name for name in names if (models_dir() / name.format(scale)).is_file())
+    return next(there, names[-1])
 
 
 def _embedded(name: str, scale: int) -> Path:

@@ -371,7 +371,8 @@ class PagePictures:
         models = self._open(settings)
         batch = Batch(models, settings.batch_options(self.limits.pixels), picture.interrupts)
         opened = batch.read(job)
-        models.open(opened.outlook.scale, opened.picture.picture.bits)
+        outlook = opened.outlook
+        models.open(outlook.scale, opened.picture.picture.bits, outlook.family)
         with self._changed:
             picture.begun, picture.status, picture.message = time.monotonic(), "enlarging", ""
         try:

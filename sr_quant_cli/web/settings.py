@@ -13,7 +13,7 @@ from sr_quant_cli.commands.sizes import LARGEST, SizeRequest
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.formats import SaveOptions, WritableFormat, writable_formats
 from sr_quant_cli.modelfiles.catalog import NamedModel
-from sr_quant_cli.modelfiles.named import FAST, model_names
+from sr_quant_cli.modelfiles.named import FAMILIES, model_names
 from sr_quant_cli.strict import Strict, in_words
 
 _LABELS = {
@@ -90,7 +90,7 @@ def read_settings(body: bytes) -> PageSettings:
         raise UsageError("choose a size")
     settings.batch_options(0)  # refuses an unknown format
     # Names only: the page does not open other files of this computer.
-    if settings.model is not None and settings.model not in (FAST, *model_names()):
+    if settings.model is not None and settings.model not in (*FAMILIES, *model_names()):
         raise UsageError(f"there is no model {settings.model}")
     return settings
 

@@ -51,7 +51,7 @@ def test_the_embedded_models_are_listed_with_all_that_their_files_say(srq, tmp_p
     assert small["sites"]["head"] == {"input": 8, "weight": 8, "dynamic": False}
     assert models["edsr-baseline-x2"]["bits"] == "float"
     out = srq("models", "list")[1]
-    assert "\nfast is edsr-small-x4-w8a8\n" in out
+    assert "; fast is edsr-small-x4-w8a8\n" in out
     (line,) = [line for line in out.splitlines() if line.split()[:1] == ["edsr-small-x4-w8a8"]]
     (score,) = [s for s in small["card"]["scores"] if s["bench"] == "Set14"]
     assert line.split()[5:8] == [f"{score['psnr']:.2f}", "Set14,", "matlab"]
