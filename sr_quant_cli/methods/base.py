@@ -35,6 +35,8 @@ class Method(ABC):
     """True if bit widths depend on it"""
     takes_levels: ClassVar[bool] = True
     """True if widths may be numbers of levels: its grids come from ``quant/grids.py``"""
+    side_losses: ClassVar[tuple[str, ...]] = ()
+    """regularizers whose gradients ``combine`` adds to that of all other losses"""
     starts_from: ClassVar[str | None] = None
     """method of the quantized model that it starts from; None for a full-precision one"""
 
@@ -156,3 +158,7 @@ class Method(ABC):
     def regularizers(self, network: Network) -> dict[str, Tensor]:
         """Compute additional losses of the current step, by name."""
         return {}
+
+    def combine(self, gradient: Tensor, side: Tensor) -> Tensor:
+        """Combine the gradient of a parameter with that of the side losses, of the same shape."""
+        return gradient + side

@@ -27,7 +27,7 @@ from sr_quant_cli.recipe.schema import TrainingRecipe
 from sr_quant_cli.system.choices import Precision, TrackerName
 from sr_quant_cli.system.device import autocast, training_layout
 from sr_quant_cli.system.interrupt import DeferredInterrupts
-from sr_quant_cli.system.processes import collect, share, world
+from sr_quant_cli.system.processes import average_processes, collect, share, world
 from sr_quant_cli.system.reporting import Progress, progress, result
 from sr_quant_cli.training.batches import Batches, BatchSource
 from sr_quant_cli.training.checkpoint import Checkpoints
@@ -227,7 +227,7 @@ class Trainer:
         norm = torch.zeros((), device=self.device)
         if any(rates):
             self.optimizer.zero_grad(set_to_none=True)
-            torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+            self._backward(losses)
             for group, rate in zip(self._groups, rates, strict=True):
                 if not rate:
                     # It takes no part in the step: the optimizer's averages of it must not move.
@@ -252,6 +252,25 @@ class Trainer:
         self._summed += 1
         self.step += 1
         return step
+
+    def _backward(self, losses: dict[str, Tensor]) -> None:
+        """Compute the gradients of all losses; the objective combines those of side losses."""
+        side = [value for name, value in losses.items() if self._objective.is_side_loss(name)]
+        main = [value for name, value in losses.items() if not self._objective.is_side_loss(name)]
+        trained: list[nn.Parameter] = []
+        gradients: tuple[Tensor | None, ...] = ()
+        if side:
+            trained = [p for p in self.network.parameters() if p.requires_grad]
+            # By a call that leaves out the hooks of DistributedDataParallel: they take one pass.
+            gradients = torch.autograd.grad(
+                torch.stack(side).sum(), trained, retain_graph=True, allow_unused=True
+            )
+        torch.stack(main).sum().backward()  # type: ignore[no-untyped-call]
+        for parameter, gradient in zip(trained, gradients, strict=True):
+            if gradient is not None:
+                average_processes(gradient)
+                own = torch.zeros_like(gradient) if parameter.grad is None else parameter.grad
+                parameter.grad = self._objective.combine(own, gradient)
 
     def _check(self, losses: dict[str, float], gradient_norm: float, lr: Tensor) -> None:
         """Refuse a step that would ruin the weights.

@@ -98,6 +98,14 @@ class Objective(nn.Module):
         """Group the parameters that are trained."""
         return [ParameterGroup(list(self.network.parameters()), self.recipe.optim.lr)]
 
+    def is_side_loss(self, name: str) -> bool:
+        """Tell if the gradient of a loss is not summed with the others: ``combine`` adds it."""
+        return False
+
+    def combine(self, gradient: Tensor, side: Tensor) -> Tensor:
+        """Combine the gradient of a parameter with that of the side losses, of the same shape."""
+        return gradient + side
+
     def set_phase(self, network: Network, step: int) -> None:
         """Put a network (the trained one, or its average) into the phase of ``step``."""
 
@@ -235,6 +243,16 @@ class StudentLoss(Objective):
 
                 groups.append(ParameterGroup(parameters, rates[name], factor))
         return groups
+
+    def is_side_loss(self, name: str) -> bool:
+        """Ask the method; at lower depths, names end with that of the depth."""
+        names = self._method.side_losses if self._method else ()
+        return any(name == side or name.startswith(f"{side}_") for side in names)
+
+    def combine(self, gradient: Tensor, side: Tensor) -> Tensor:
+        """Combine gradients as the method does."""
+        method = self._method
+        return method.combine(gradient, side) if method else super().combine(gradient, side)
 
     def set_phase(self, network: Network, step: int) -> None:
         """Set the phase of the method."""

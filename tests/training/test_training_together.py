@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from sr_quant_cli.commands.pretrain import pretrain
+from sr_quant_cli.commands.quantize import quantize
 from sr_quant_cli.modelfiles.modelfile import read_header
 from tests.commands.test_quantize import SMALL as QUANTIZE
+from tests.commands.test_quantize import request as quantizing
 from tests.training.runs import SMALL, entries, request, weights
 
 pytestmark = pytest.mark.slow
@@ -80,6 +82,18 @@ def test_quantized_networks_train_together(photographs, tmp_path, tiny_model):
     assert ended.returncode == 0, ended.stderr
     steps = [entry["step"] for entry in entries(tmp_path / "run") if "loss" in entry]
     assert steps[-1] == 24
+
+
+def test_two_losses_are_combined_as_on_one_process(photographs, tmp_path, tiny_model):
+    # A mean of norms over halves of a batch is that over the batch; so are both gradients.
+    options = ("--method", "odm", "--w", "4", "--a", "2", "--iters", "12")
+    sets = ("--set", "train.log_every=1", "--set", "method.mismatch_weight=0.1")
+    ended = quantize_together(tiny_model, photographs, tmp_path / "two", *options, *sets)
+    assert ended.returncode == 0, ended.stderr
+    changes = {"method": "odm", "w": 4, "a": 2, "iters": 12}
+    quantize(quantizing(tiny_model, photographs, tmp_path / "one", *sets[1::2], **changes))
+    one, two = ([e["loss"] for e in entries(tmp_path / n) if "loss" in e] for n in ("one", "two"))
+    assert two == pytest.approx(one, rel=1e-4)
 
 
 def test_stages_and_run_train_together(photographs, tmp_path, tiny_model):
