@@ -163,7 +163,8 @@ def _times(task: Task, file: Path) -> dict[str, Any]:
     bench = task.bench
     assert bench is not None
     network, _ = load(identify(str(file)))
-    entries = [get_runtime(name) for name in bench.runtimes]
+    kind = "float" if network.quantization is None else "quantized"
+    graphs = [(network, kind, [get_runtime(name) for name in bench.runtimes])]
     picture = bench_picture(*parse_size(bench.size))
     times: Sequence[Any] = [
         {
@@ -171,7 +172,7 @@ def _times(task: Task, file: Path) -> dict[str, Any]:
             "ms": None if each.ms is None else round(each.ms, 3),
             **({"problem": each.problem} if each.problem else {}),
         }
-        for each in time_graphs([(network, "", entries)], picture, bench.runs, bench.threads)
+        for each in time_graphs(graphs, picture, bench.runs, bench.threads)
     ]
     return {
         "size": bench.size,

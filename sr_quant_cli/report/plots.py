@@ -131,6 +131,7 @@ def method_lines(
         Quality of the network in full precision, a dashed line; None: it is not drawn.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     label, _, logarithmic = _COSTS[x]
     figure = Figure(figsize=(6, 4.2), dpi=200, layout="constrained")
@@ -151,6 +152,8 @@ def method_lines(
     axes.set_ylabel(_plain(quality))
     if logarithmic:
         axes.set_xscale("log")
+    elif x == "bits":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.grid(which="major", alpha=0.25)
     figure.legend(loc="outside lower center", ncols=3, fontsize="small")

@@ -200,7 +200,7 @@ def _value(column: Column, section: TableSection, rows: Sequence[Row]) -> Value 
 def _notes(study: Study, section: TableSection, rows: Sequence[Row]) -> Iterator[str]:
     done = [row for row in rows if row["status"] == "done"]
     part = ", patch-wise" if study.evaluate.patchwise else ""
-    yield f"PSNR and drop in dB, SSIM; protocol {study.evaluate.protocol}{part}"
+    yield f"protocol {study.evaluate.protocol}{part}; PSNR and drop in dB"
     seeds = {row["seed"] for row in done if row["seed"] is not None}
     if len(seeds) > 1:
         yield f"mean ± standard deviation over {len(seeds)} seeds, where a cell has several"
