@@ -14,6 +14,9 @@ _MEMORY = re.compile(
     r"bad_alloc|bad allocation|(?:can't|cannot|failed to|unable to) allocate|out of memory", re.I
 )
 
+_LINES = 20
+"""Largest number of problems that are told at once."""
+
 
 class SrqError(Exception):
     """Base of the errors for users: one line with the place, the problem and what is allowed.
@@ -75,6 +78,17 @@ def first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not _PLACE.match(line)] or lines
     return _SOURCE.sub("", telling[0])[:200] if telling else type(error).__name__
+
+
+def together(problems: Iterable[str]) -> str:
+    r"""Join problems to one message, a line each; of very many, the first ones and their number.
+
+    >>> together(["a", "b", "a"])
+    'a\nb'
+    """
+    lines = list(dict.fromkeys(problems))
+    more = len(lines) - _LINES
+    return "\n".join(lines[:_LINES] + [f"{more:,} more problems"] * (more > 0))
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -19,6 +19,15 @@ from sr_quant_cli.system.reporting import reporting
 from tests.helpers import picture, tiny_edsr
 
 
+def pytest_collection_modifyitems(config, items):
+    """Leave out the tests that take long, unless ``-m`` names their marker."""
+    if "hostile" in config.option.markexpr:
+        return
+    left_out = [item for item in items if item.get_closest_marker("hostile")]
+    items[:] = [item for item in items if not item.get_closest_marker("hostile")]
+    config.hook.pytest_deselected(items=left_out)
+
+
 @pytest.fixture(autouse=True)
 def _nothing_told(monkeypatch):
     """Let every test see notes that are printed once per process."""

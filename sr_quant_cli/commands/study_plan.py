@@ -26,7 +26,7 @@ from sr_quant_cli.commands.stages import (
 )
 from sr_quant_cli.data.benchmark import BenchmarkSet, data_root, find_set
 from sr_quant_cli.data.photographs import Photographs
-from sr_quant_cli.errors import SrqError, UsageError
+from sr_quant_cli.errors import SrqError, UsageError, together
 from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.modelfiles.loading import load, name_of
 from sr_quant_cli.modelfiles.named import full_precision_model, has_embedded_model, identify
@@ -175,7 +175,7 @@ def plan_study(study: Study, options: TrainingOptions) -> StudyPlan:
             name = "-".join(f"{value}" for value in stated.values() if value is not None)
             bad.append(BadCell(_file_name(name), stated, str(error).replace("\n", "; ")))
     if not cells:
-        raise UsageError("\n".join(dict.fromkeys(each.problem for each in bad)))
+        raise UsageError(together(each.problem for each in bad))
     names = [cell.name for cell in cells]
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
         raise UsageError(f"two cells are called {name}: start models need different names")

@@ -17,7 +17,7 @@ import requests
 from filelock import FileLock, Timeout
 
 from sr_quant_cli.data.catalog import Archive, DataSet, Part
-from sr_quant_cli.errors import FailedError, UsageError
+from sr_quant_cli.errors import FailedError, SrqError, UsageError, first_line
 from sr_quant_cli.imaging.formats import picture_files
 from sr_quant_cli.imaging.io import decodes
 from sr_quant_cli.system.files import scratch
@@ -190,10 +190,14 @@ def unpack(path: Path, archive: Archive, root: Path) -> None:
             for part in archive.parts:
                 inside = PurePosixPath(part.folder).relative_to(archive.into)
                 _move(temporary / inside, root / part.folder, part, archive)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        raise FailedError(f"{path} cannot be unpacked: {error}") from error
+    except (MemoryError, SrqError):
+        raise
     except OSError as error:
         raise FailedError(f"cannot unpack {path}: {error.strerror or error}") from error
+    except tarfile.TarError as error:
+        raise FailedError(f"{path} cannot be unpacked: it is damaged, or no archive") from error
+    except Exception as error:  # a damaged archive may raise any exception
+        raise FailedError(f"{path} cannot be unpacked: {first_line(error)}") from error
 
 
 class _Resuming:

@@ -5,10 +5,13 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from sr_quant_cli.imaging.failures import UnreadableError
 from sr_quant_cli.records import record
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile, TiffFrame, TiffPage
 
 _BLOCK = 2**20
 
@@ -146,7 +149,7 @@ def tiff_pages(file: BinaryIO) -> tuple[int, ...] | None:
         with tifffile.TiffFile(file) as tiff:
             return tuple(
                 index
-                for index, page in enumerate(tiff.pages)
+                for index, page in enumerate(_pages(tiff))
                 if not (isinstance(page, tifffile.TiffPage) and page.subfiletype & _AUXILIARY)
             )
     except Exception:  # tifffile raises anything for odd or damaged files
@@ -172,10 +175,12 @@ def check_tiff(file: BinaryIO) -> None:
             page = tiff.pages.first
             pages = [
                 (list(zip(one.dataoffsets, one.databytecounts, strict=False)), int(one.compression))
-                for one in tiff.pages
+                for one in _pages(tiff)
             ]
             compression, photometric = int(page.compression), int(page.photometric)
             kind = page.dtype
+    except UnreadableError:
+        raise
     except Exception:  # tifffile raises anything for odd or damaged files
         return  # libtiff will report it
     if kind is not None and photometric not in _LAB and (kind.kind in "ic" or kind.itemsize > 4):
@@ -192,6 +197,22 @@ def check_tiff(file: BinaryIO) -> None:
             for offset, count in parts:
                 file.seek(offset)
                 _check_deflated(file, count)
+
+
+def _pages(tiff: "TiffFile") -> "Iterator[TiffPage | TiffFrame]":
+    """Pages of a TIFF file, each once.
+
+    Raises
+    ------
+    UnreadableError
+        A page is followed by an earlier one.
+    """
+    seen = set()
+    for page in tiff.pages:
+        if page.offset in seen:
+            raise UnreadableError("it is damaged: its pages follow each other in a circle")
+        seen.add(page.offset)
+        yield page
 
 
 def _palette(flags: int) -> int:

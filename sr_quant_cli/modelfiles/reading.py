@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.networks.limits import VALUES, check_tensors
+from sr_quant_cli.networks.limits import TENSORS, VALUES, check_tensors
 
 WRAPPERS = (
     "params_ema",
@@ -146,6 +146,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         values += tensor.numel()
         if values > 4 * VALUES:
             raise UsageError(f"{path} is too large: more than {4 * VALUES:,} values")
+        if len(tensors) == TENSORS:
+            raise UsageError(f"{path} holds more than {TENSORS:,} tensors")
         try:
             check_tensors({name: tensor})
         except ValueError as error:

@@ -12,7 +12,7 @@ from sr_quant_cli.errors import UsageError
 VALUES = 2**28
 """Largest number of weights, 1 GiB; the largest published networks have 2**26."""
 
-TENSORS = 50_000
+TENSORS = 10_000
 """Largest number of tensors; the largest published networks have a few thousand."""
 
 

@@ -14,7 +14,7 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from sr_quant_cli.errors import UsageError, first_line, unknown
+from sr_quant_cli.errors import UsageError, first_line, together, unknown
 from sr_quant_cli.methods import config_class as method_config_class
 from sr_quant_cli.recipe.schema import (
     DistillRecipe,
@@ -276,8 +276,7 @@ def validate_recipe(
         ]
     if problems:
         last_first = tuple(changes)[::-1]
-        lines = dict.fromkeys(problem.line(origin, last_first) for problem in problems)
-        raise UsageError("\n".join(lines))
+        raise UsageError(together(problem.line(origin, last_first) for problem in problems))
     return recipe
 
 

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from sr_quant_cli.data.benchmark import usual_name
-from sr_quant_cli.errors import UsageError, unknown
+from sr_quant_cli.errors import UsageError, together, unknown
 from sr_quant_cli.methods import REGISTRY as METHODS
 from sr_quant_cli.methods import method_names
 from sr_quant_cli.metrics import get_protocol
@@ -381,11 +381,10 @@ def load_study(path: Path) -> Study:
     except ValidationError as error:
         keys = [field.alias or name for name, field in Study.model_fields.items()]
         tables = dict.fromkeys(keys, Section) | _SECTIONS
-        lines = dict.fromkeys(problem_lines(error, origin, tables))
-        raise UsageError("\n".join(lines)) from error
+        raise UsageError(together(problem_lines(error, origin, tables))) from error
     problems = [f"{origin}: {problem}" for problem in _problems(study)]
     if problems:
-        raise UsageError("\n".join(dict.fromkeys(problems)))
+        raise UsageError(together(problems))
     return study
 
 
