@@ -12,7 +12,7 @@ Sources = Annotated[
     typer.Argument(
         metavar="RUN|MODEL|JSON...",
         autocompletion=complete_model,
-        help="Run folders, models, and JSON reports of 'srq eval' and 'srq bench'.",
+        help="Run folders, study folders, models, and JSON reports of 'srq eval' and 'srq bench'.",
     ),
 ]
 

@@ -59,6 +59,7 @@ def study(
       srq study studies/main.toml --out results/ --tables-only
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.commands import study as core
+    from sr_quant_cli.commands.study_records import read_rows
     from sr_quant_cli.errors import FailedError
     from sr_quant_cli.recipe.study import load_study
     from sr_quant_cli.report.study import print_plan, print_study, write_tables
@@ -68,7 +69,7 @@ def study(
     read = load_study(file)
     folder = out or Path("runs") / read.name
     if tables_only:
-        done = core.StudyResult(read, folder, tuple(core.read_rows(folder)))
+        done = core.StudyResult(read, folder, tuple(read_rows(folder)))
     else:
         request = core.StudyRequest(
             file=file,

@@ -1,8 +1,8 @@
 """Facts about models for reports and plots: from run folders, model files and JSON reports."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sr_quant_cli.commands.info import InfoRequest, ModelInfo, info
 from sr_quant_cli.commands.runs import Run, read_run
+from sr_quant_cli.commands.study_records import ROWS, read_rows
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.modelfiles.named import MODEL, RECIPE, Named, identify
 from sr_quant_cli.quant.cost import FLOAT_BITS
@@ -114,7 +115,7 @@ def gather(named: Sequence[Named]) -> list[Subject]:
     Parameters
     ----------
     named
-        Run folders, what ``identify`` finds models by, and files ``*.json``.
+        Run folders, study folders, what ``identify`` finds models by, and files ``*.json``.
 
     Raises
     ------
@@ -124,8 +125,9 @@ def gather(named: Sequence[Named]) -> list[Subject]:
     reports = [Path(each) for each in named if str(each).lower().endswith(".json")]
     subjects: dict[str, Subject] = {}
     for each in named:
-        if not str(each).lower().endswith(".json"):
-            subject = _subject(each)
+        if str(each).lower().endswith(".json"):
+            continue
+        for subject in _cells(Path(each)) if (Path(each) / ROWS).is_file() else [_subject(each)]:
             count = sum(name.partition(" (")[0] == subject.name for name in subjects)
             subjects[f"{subject.name} ({count + 1})" if count else subject.name] = subject
     for path in reports:
@@ -162,6 +164,28 @@ def _subject(named: Named) -> Subject:
     name = found.card.name or identify(named).path.stem
     scores = [Score(s.bench, s.protocol, s.psnr, s.ssim) for s in found.card.scores]
     return Subject(name, found, run, scores)
+
+
+def _cells(study: Path) -> Iterator[Subject]:
+    """Yield the models of a study folder, with their scores and times there."""
+    for row in read_rows(study):
+        if row["status"] != "done":
+            continue
+        subject = _subject(study / row["file"])
+        times = row.get("times", {})
+        yield replace(
+            subject,
+            name=row["cell"],
+            scores=[
+                Score(score["bench"], score["protocol"], score["psnr"], score["ssim"])
+                for score in row["scores"]
+            ],
+            times=[
+                Time(each["runtime"], times["size"], times["threads"], each["ms"])
+                for each in times.get("runtimes", ())
+                if each["ms"] is not None
+            ],
+        )
 
 
 class _Row(BaseModel):

@@ -38,7 +38,7 @@ class ReportRequest:
     Attributes
     ----------
     named
-        Run folders, models, and JSON reports of ``srq eval`` and ``srq bench``.
+        Run folders, study folders, models, and JSON reports of ``srq eval`` and ``srq bench``.
     image
         LR picture to show; None: a photograph that scikit-image carries, reduced.
     layers

@@ -1,6 +1,5 @@
 """``srq study``: a grid of models, methods and bits, as the tables of papers need it."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,13 +11,19 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sr_quant_cli.commands.study_plan import Chain, PlannedCell, StudyPlan, plan_study
-from sr_quant_cli.commands.study_records import CELLS, ROWS, Records, missing_parts, study_rows
+from sr_quant_cli.commands.study_records import (
+    CELLS,
+    Records,
+    missing_parts,
+    study_rows,
+    write_rows,
+)
 from sr_quant_cli.commands.study_work import Task
 from sr_quant_cli.commands.study_workers import Workers
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.plugins import run_files
 from sr_quant_cli.recipe.study import Study, load_study
-from sr_quant_cli.system.files import finite, replacing, sweep
+from sr_quant_cli.system.files import sweep
 from sr_quant_cli.system.processes import cores
 from sr_quant_cli.system.reporting import progress, result, warn
 from sr_quant_cli.training.run import TrainingOptions
@@ -160,42 +165,6 @@ def study(request: StudyRequest, planned: StudyPlan) -> StudyResult:
         tuple(dict.fromkeys([*failed, *scheduler.problems])),
         tuple(cell.name for cell in planned.rows if cell.name not in named),
     )
-
-
-def write_rows(out: Path, rows: list[dict[str, Any]]) -> None:
-    """Write the rows of a study, one JSON object a line.
-
-    Raises
-    ------
-    FailedError
-        The file cannot be written.
-    """
-    with replacing(out / ROWS) as temporary:
-        lines = (json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows)
-        temporary.write_text("".join(lines), encoding="utf-8")
-
-
-def read_rows(out: Path) -> list[dict[str, Any]]:
-    """Read the rows of a study folder.
-
-    Raises
-    ------
-    UsageError
-        There are none, or the file is damaged.
-    """
-    path = out / ROWS
-    try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        if all(isinstance(row["cell"], str) and row["status"] in _STATES for row in rows):
-            return rows
-    except FileNotFoundError as error:
-        raise UsageError(f"{out} is no study folder: {ROWS} is not there") from error
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise UsageError(f"{path}: holds no rows of a study") from error
-    raise UsageError(f"{path}: holds no rows of a study")
-
-
-_STATES = ("done", "failed")
 
 
 @dataclass(frozen=True)

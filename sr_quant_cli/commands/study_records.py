@@ -1,14 +1,16 @@
 """Records of the cells of a study, one file each, and the rows that are made from them."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sr_quant_cli.commands.study_plan import PlannedCell, StudyPlan
+from sr_quant_cli.errors import UsageError
 from sr_quant_cli.recipe.published import find_published
 from sr_quant_cli.recipe.study import AXES
-from sr_quant_cli.system.files import read_sealed, write_sealed
+from sr_quant_cli.system.files import finite, read_sealed, replacing, write_sealed
 
 ROWS = "rows.jsonl"
 """File with the rows of a study, one JSON object a line."""
@@ -18,6 +20,8 @@ CALIBRATIONS = "calibrations"
 """Folder of the calibrations that cells share."""
 CELLS = "cells"
 """Folder of the records and logs of the cells."""
+
+_STATES = ("done", "failed")
 
 Record = dict[str, Any]
 """What is known of a cell: parts ``model``, ``scores``, ``times`` and ``failed``, each with the
@@ -123,3 +127,36 @@ def _scores(record: Record) -> dict[tuple[str, str], float]:
     """PSNR by set and protocol."""
     sets: Sequence[Mapping[str, Any]] = record.get("scores", {}).get("sets", ())
     return {(each["bench"], each["protocol"]): each["psnr"] for each in sets}
+
+
+def write_rows(out: Path, rows: list[dict[str, Any]]) -> None:
+    """Write the rows of a study, one JSON object a line.
+
+    Raises
+    ------
+    FailedError
+        The file cannot be written.
+    """
+    with replacing(out / ROWS) as temporary:
+        lines = (json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows)
+        temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def read_rows(out: Path) -> list[dict[str, Any]]:
+    """Read the rows of a study folder.
+
+    Raises
+    ------
+    UsageError
+        There are none, or the file is damaged.
+    """
+    path = out / ROWS
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if all(isinstance(row["cell"], str) and row["status"] in _STATES for row in rows):
+            return rows
+    except FileNotFoundError as error:
+        raise UsageError(f"{out} is no study folder: {ROWS} is not there") from error
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UsageError(f"{path}: holds no rows of a study") from error
+    raise UsageError(f"{path}: holds no rows of a study")

@@ -27,6 +27,8 @@ METRICS: dict[Metric, tuple[str, int, float]] = {
     "seconds": ("seconds", 0, 1),
 }
 """Heading, decimals and unit of every metric."""
+_SAME: tuple[Metric, ...] = ("published_psnr", "published_drop", "bytes", "bitops", "steps")
+"""Metrics that do not vary with the seed."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,8 @@ def _value(column: Column, section: TableSection, rows: Sequence[Row]) -> Value 
             values.append(value)
     if not values:
         return None
-    return Value(fmean(values), stdev(values) if len(values) > 1 else None)
+    varies = len(values) > 1 and column.metric not in _SAME
+    return Value(fmean(values), stdev(values) if varies else None)
 
 
 def _notes(study: Study, section: TableSection, rows: Sequence[Row]) -> Iterator[str]:
