@@ -20,7 +20,7 @@ from sr_quant_cli.data.catalog import Archive, DataSet, Part
 from sr_quant_cli.errors import FailedError, SrqError, UsageError, first_line
 from sr_quant_cli.imaging.formats import picture_files
 from sr_quant_cli.imaging.io import decodes
-from sr_quant_cli.system.files import scratch
+from sr_quant_cli.system.files import scratch, sweep
 from sr_quant_cli.system.reporting import note, progress, track
 
 _ATTEMPTS = 4
@@ -92,20 +92,24 @@ def get(dataset: DataSet, root: Path, *, hr_only: bool = False, keep: bool = Fal
     lines = []
     downloads = root / ".downloads"
     with _alone(downloads):
+        sweep(downloads)
         for archive in dataset.archives:
             wanted = [part for part in archive.parts if part in dataset.parts]
             if hr_only:
                 wanted = [part for part in wanted if not part.optional]
             if not wanted:
                 continue
+            path = downloads / archive.name
             if all(_complete(part, root) for part in wanted):
+                # Another download may have been killed behind the last move.
+                sweep(root / archive.into)
                 lines.append(f"{archive.name}: already there")
-                continue
-            path = download(archive, downloads)
-            unpack(path, archive, root)
+            else:
+                unpack(download(archive, downloads), archive, root)
+                lines.append(f"{archive.name}: unpacked below {root / archive.into}")
             if not keep:
-                path.unlink()
-            lines.append(f"{archive.name}: unpacked below {root / archive.into}")
+                path.unlink(missing_ok=True)
+                _partial(path).unlink(missing_ok=True)
     return lines
 
 
@@ -149,7 +153,8 @@ def download(archive: Archive, folder: Path) -> Path:
         The download failed after several attempts, or the server refused it.
     """
     pooch.get_logger().setLevel("ERROR")
-    whole, partial = folder / archive.name, folder / f"{archive.name}.part"
+    whole = folder / archive.name
+    partial = _partial(whole)
     try:
         if whole.is_file() and pooch.file_hash(str(whole), "md5") == archive.md5:
             return whole
@@ -173,6 +178,10 @@ def download(archive: Archive, folder: Path) -> Path:
         raise FailedError(f"{archive.url} is not the expected file: {reason}") from error
     except OSError as error:
         raise FailedError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def _partial(whole: Path) -> Path:
+    return whole.with_name(f"{whole.name}.part")
 
 
 def unpack(path: Path, archive: Archive, root: Path) -> None:

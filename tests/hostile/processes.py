@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def give(folder: Path) -> None:
     """Make the ordinary user the owner of a folder and of all in it."""
     if os.geteuid() == 0:
         for path in (folder, *folder.rglob("*")):
-            os.chown(path, _USER, _USER, follow_symlinks=False)
+            with suppress(FileNotFoundError):  # a process that is at work removed it
+                os.chown(path, _USER, _USER, follow_symlinks=False)
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,6 @@ def run(wanted: dict) -> None:
     """Be the process of a command line, and end."""
     folder = Path(wanted["folder"])
     code = 99
-    atexit._clear()  # what is registered there belongs to the server
     try:
         os.chdir(folder)
         for number, name in ((1, "stdout"), (2, "stderr")):
