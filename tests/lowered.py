@@ -28,8 +28,9 @@ STATIC = [
     for name in method_names()
     # DDTB's ranges are static as long as no gate is chosen.
     if name == "ddtb" or not build(config_class(name)()).dynamic
+    if build(config_class(name)()).uniform
 ]
-"""Methods whose ranges do not depend on the picture."""
+"""Methods whose operands are uniform codes, in ranges that do not depend on the picture."""
 
 
 def lr_batch(count, first=0, size=12):

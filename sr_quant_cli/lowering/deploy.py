@@ -95,7 +95,7 @@ def deploy(
     else:
         network, fixed = deepcopy(network), 0
         if calibration is not None and (fixed := fix_ranges(network, calibration)):
-            notes.append(f"{fixed} ranges that follow from the picture fixed to their means")
+            notes.append(f"{fixed} dynamic or non-uniform ranges fixed to their means")
         spec = frozen = freeze(network)
         notes += _in_float(spec)
         if offsets == "snap":

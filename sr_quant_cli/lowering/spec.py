@@ -109,7 +109,8 @@ class QuantSpec:
 def freeze(network: Network) -> QuantSpec:
     """Read codes, steps and zero points off every site of a quantized network.
 
-    Ranges that depend on the picture at run time are obstacles; their operands stay float.
+    Ranges that depend on the picture at run time, and levels that are not uniform, are obstacles;
+    their operands stay float.
     """
     sites, obstacles = [], []
     tensors: dict[str, InputSpec | None] = {}
@@ -155,7 +156,7 @@ def _input(quantizer: Quantizer, unsigned: bool) -> InputSpec | str:
         return _chosen(quantizer, grids, unsigned)
     grid = quantizer.static_grid()
     if grid is None or grid.step.ndim:
-        return "its range follows from the picture at run time"
+        return quantizer.obstacle
     step, origin = float(grid.step), float(grid.origin)
     shift = quantizer.shift_before()
     # Clipped values get the code of the bound, which need not be the outermost of the grid.

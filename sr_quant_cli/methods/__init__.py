@@ -11,6 +11,7 @@ from sr_quant_cli.methods.granular_dq import GranularDQ, GranularDQConfig
 from sr_quant_cli.methods.lsq import LSQ, LSQConfig
 from sr_quant_cli.methods.lsq_plus import LSQPlus, LSQPlusConfig
 from sr_quant_cli.methods.minmax import MinMax, MinMaxConfig
+from sr_quant_cli.methods.oaptq import OAPTQ, OAPTQConfig
 from sr_quant_cli.methods.odm import ODM, ODMConfig
 from sr_quant_cli.methods.pams import PAMS, PAMSConfig
 from sr_quant_cli.methods.percentile import Percentile, PercentileConfig
@@ -34,6 +35,7 @@ register(GranularDQ, GranularDQConfig)
 register(LSQ, LSQConfig)
 register(LSQPlus, LSQPlusConfig)
 register(MinMax, MinMaxConfig)
+register(OAPTQ, OAPTQConfig)
 register(ODM, ODMConfig)
 register(PAMS, PAMSConfig)
 register(Percentile, PercentileConfig)

@@ -31,6 +31,8 @@ class Method(ABC):
     """True if the method trains"""
     dynamic: ClassVar[bool] = False
     """True if ranges depend on the picture, or the tile, at run time"""
+    uniform: ClassVar[bool] = True
+    """True if the levels of an operand have one step, as integer kernels need"""
     chooses_bits: ClassVar[bool] = False
     """True if bit widths depend on it"""
     takes_levels: ClassVar[bool] = True
@@ -150,6 +152,10 @@ class Method(ABC):
     def feature_distance(self, network: Network, default: FeatureDistance) -> FeatureDistance:
         """Distance of features; ``default`` is the recipe's."""
         return default
+
+    def feature_factor(self, network: Network, path: str) -> Tensor | float:
+        """Compute a factor of the feature loss at a submodule, beside the recipe's."""
+        return 1.0
 
     def feature_paths(self, network: Network) -> tuple[str, ...]:
         """Submodules whose outputs are compared in place of the recipe's; empty: the recipe's."""

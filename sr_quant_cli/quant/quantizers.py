@@ -6,7 +6,7 @@ from: they derive their own quantizers from these and define ``grid``.
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,9 @@ class Quantizer(nn.Module):
         ``bits`` is not between 2 and 8.
     """
 
+    obstacle: ClassVar[str] = "its range follows from the picture at run time"
+    """reason why there is no static grid, where there is none"""
+
     def __init__(self, bits: int, rule: Rule) -> None:
         super().__init__()
         self.bits = check_bits(bits)
@@ -43,7 +46,7 @@ class Quantizer(nn.Module):
         """Grid for a float32 tensor; for a static quantizer it is independent of ``x``."""
 
     def static_grid(self) -> Grid | None:
-        """Grid for any input; None if the grid depends on the input."""
+        """Grid for any input; None if it depends on the input, or levels are not uniform."""
         return None
 
     def shift_before(self) -> Tensor | None:

@@ -5,7 +5,7 @@ function           gives                 used by
 =================  ====================  ==================================================
 max_abs            symmetric bound       PAMS (ECCV 2020)
 min_max            bounds                MinMax; DDTB (ECCV 2022) for the weights of RDN
-percentile         bounds                Percentile; DDTB
+percentile         bounds                Percentile; DDTB; ODM (ECCV 2024); OAPTQ (ICCV 2025)
 histogram_clip     bounds                DBDC+PaC (CVPR 2023)
 search_two_sided   bounds                2DQuant (NeurIPS 2024)
 search_one_sided   bounds                2DQuant, for values after softmax and GELU

@@ -1,7 +1,7 @@
 """Training objectives: losses, and the parameters that they train."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -207,12 +207,17 @@ class StudentLoss(Objective):
         losses = {"pixel": pixel * pixel_loss(sr, target.picture, self.recipe.train.loss)}
         if self._weights:
             distance = feature_distance(loss)
+            weights: Mapping[str, Tensor | float] = self._weights
             if self._method:
                 distance = self._method.feature_distance(self.network, distance)
+                weights = {
+                    path: weight * self._method.feature_factor(self.network, path)
+                    for path, weight in self._weights.items()
+                }
             # Blocks that are left out at this depth have no features.
             losses["feature"] = sum(
                 (
-                    self._weights[path] * distance(student.float(), teacher.float())
+                    weights[path] * distance(student.float(), teacher.float())
                     for path, outputs in features.items()
                     for student, teacher in zip(outputs, target.features[path], strict=True)
                 ),
