@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 RUN = [
     "README.md",
-    *(f"docs/{topic}.md" for topic in ("upscaling", "measuring", "quantizing", "training")),
+    *(f"docs/{topic}.md" for topic in ("upscaling", "measuring", "quantizing", "training", "study")),
     "docs/deploying.md",
     "docs/importing.md",
     "docs/faq.md",
@@ -80,6 +80,12 @@ SHORTER = {
     ("srq", "import", "span.onnx"): "--input-range 0..1",
 }
 """Options that shorten commands, by their beginnings; the longest match counts."""
+
+STAND_INS = {
+    "edsr-baseline-x4": "small.safetensors",
+    "edsr-baseline-x4-w29a6": "mine.safetensors",
+}
+"""Networks that take the places of embedded ones in commands that measure them in several ways."""
 
 
 def commands(script: str) -> list[list[str]]:
@@ -219,6 +225,11 @@ def test_the_page_on_own_networks_has_the_line_that_errors_give():
     assert f"\n    {ONNX_EXPORT}\n" in (ROOT / "docs/importing.md").read_text(encoding="utf-8")
 
 
+def test_the_page_on_studies_shows_the_file_that_it_names():
+    page = (ROOT / "docs/study.md").read_text(encoding="utf-8")
+    assert f"```toml\n{(ROOT / 'studies/smoke.toml').read_text(encoding='utf-8')}```" in page
+
+
 def test_the_pages_with_python_are_run():
     with_python = {
         page.name for page in PAGES for kind, _ in BLOCK.findall(page.read_text()) if kind != "sh"
@@ -241,6 +252,7 @@ def desk(tmp_path, monkeypatch, srq):
     # Without what README's first command has written there.
     enlarged = shutil.ignore_patterns("*_x[234].png")
     shutil.copytree(ROOT / "docs/images", "docs/images", ignore=enlarged)
+    shutil.copytree(ROOT / "studies", "studies")
     for name in ("photo.png", "holiday/beach.jpg", "holiday/sea.png"):
         write_rgb(Path(name), picture(24, 32))
     write_rgb(Path("photo.jpg"), picture(120, 160))
@@ -257,7 +269,7 @@ def desk(tmp_path, monkeypatch, srq):
     for number in range(1201, 1301):
         write_rgb(Path(f"DIV8K/train/{number}.png"), picture(24, 24))
     save_model(Path("small.safetensors"), tiny_edsr(4), Card(name="small"))
-    shutil.copy("small.safetensors", "mine.safetensors")
+    save_model(Path("mine.safetensors"), tiny_edsr(4), Card(name="mine"))
     assert srq("export", "small.safetensors", "-o", "mine.onnx")[0] == 0
     for name in ("net.onnx", "span.onnx"):
         shutil.copy("mine.onnx", name)
@@ -299,6 +311,8 @@ def test_a_page_runs_from_top_to_bottom(page, desk, srq):
                 continue
             assert command[0] == "srq", f"neither run nor left out: {command}"
             key = longest(SHORTER, command)
+            if "edsr-baseline-x4-w29a6" in command or command[1] == "bench":
+                command = [STAND_INS.get(word, word) for word in command]
             run(srq, command, SHORTER[key].split() if key else [])
     if page == "docs/deploying.md":
         by_srq = read_rgb(desk / "photo.png").shape

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -31,7 +31,7 @@ from sr_quant_cli.methods import build as build_method
 from sr_quant_cli.modelfiles.loading import load, name_of
 from sr_quant_cli.modelfiles.named import full_precision_model, has_embedded_model, identify
 from sr_quant_cli.quant.plan import Bits
-from sr_quant_cli.recipe.load import Change, load_recipe
+from sr_quant_cli.recipe.load import Change, load_recipe, parse_changes
 from sr_quant_cli.recipe.schema import PretrainRecipe, QuantizeRecipe, TrainingRecipe
 from sr_quant_cli.recipe.study import AXES, Cell, Study, fragment_changes
 from sr_quant_cli.training.run import TrainingOptions, locate, photographs_of
@@ -235,7 +235,8 @@ class _Planner:
         start = self._start(cell)
         origin = start.origin
         request = self._request(cell, origin)
-        requests = requests_in_order(request, origin)
+        *stages, last = requests_in_order(request, origin)
+        requests = [*map(self._stage, stages), last]
         chains, key = [start.chain], start.content
         for index, each in enumerate(requests):
             recipe = resolve(each, origin.network, origin.name)
@@ -277,6 +278,18 @@ class _Planner:
             overrides=self.study.changes(cell, written.method.name),
             **self._common,
         )
+
+    def _stage(self, request: QuantizeRequest) -> QuantizeRequest:
+        """Give a stage the steps of the budget, in place of those in proportion to its cell."""
+        iters = self.study.budget.stage_iters
+        if iters is None:
+            return request
+        kept = (
+            change
+            for change in parse_changes(request.overrides)
+            if change.key != "train.iters" and not change.key.startswith("schedule.")
+        )
+        return replace(request, overrides=tuple(kept), iters=iters)
 
     def _start(self, cell: Cell) -> _Start:
         """Find the full-precision model of a cell, once for all that start from it."""

@@ -172,6 +172,8 @@ class BudgetSection(Section):
 
     iters: Iters | None = None
     """training steps of methods that train; those that only calibrate have none"""
+    stage_iters: Annotated[int, Field(ge=1, le=MOST_STEPS)] | None = None
+    """training steps of every stage before a cell; left out: in proportion to those of the cell"""
     batch: Patches | None = None
     """patches per step"""
     minutes: Annotated[float, Field(gt=0)] | None = None

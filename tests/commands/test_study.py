@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sr_quant_cli.commands import study as core
+from sr_quant_cli.commands.gather import gather
 from sr_quant_cli.commands.study_records import read_rows
 from sr_quant_cli.commands.study_work import work
 from sr_quant_cli.commands.study_workers import Ended, _reason
@@ -118,13 +119,11 @@ def lasting(rows):
 
 def test_all_cells_become_rows_once(desk, here):
     done = run(desk)
-    assert [row["cell"] for row in done.rows] == [
-        "tiny",
-        "tiny-minmax-w4a4",
-        "tiny-minmax-w3a3",
-        "tiny-pams-w4a4",
-        "tiny-pams-w3a3",
-    ]
+    cells = ["tiny", *(f"tiny-{m}-{b}" for m in ("minmax", "pams") for b in ("w4a4", "w3a3"))]
+    assert [row["cell"] for row in done.rows] == cells
+    gathered = gather([desk / "out"])
+    assert [subject.name for subject in gathered] == cells
+    assert gathered[1].score("Set5").psnr == done.rows[1]["scores"][0]["psnr"]
     assert (done.failed, done.pending) == ((), ())
     full, *cells = done.rows
     assert full["method"] is None
@@ -204,6 +203,20 @@ def test_a_stage_of_several_cells_is_made_once(desk, here):
     shared = [cells for _, cells in stages.values() if len(cells) > 1]
     assert shared
     assert len(list((desk / "out/stages").glob("edsr-x2-pams-w8a8-*"))) == len(stages)
+
+
+def test_stages_have_steps_of_their_own_in_the_budget(desk):
+    grid = 'method = ["minmax", "pams"]\nbits = ["w4a4", "w3a3"]'
+    write(desk, grid, 'method = ["cadyq", "cabm", "granular_dq"]')
+    request = core.StudyRequest(file=desk / "a.toml", out=desk / "out", threads=1)
+    assert len(core.plan(request).stages()) > 2
+    text = (desk / "a.toml").read_text()
+    (desk / "a.toml").write_text(text.replace("[budget]", "[budget]\nstage_iters = 5"))
+    stages = core.plan(request).stages()
+    assert [(chain.title, chain.steps, len(cells)) for chain, cells in stages.values()] == [
+        ("tiny-pams-w8a8", 5, 3),
+        ("tiny-cadyq-w8a8", 5, 1),
+    ]
 
 
 def test_a_calibration_of_several_budgets_is_made_once(desk, here):
