@@ -275,7 +275,7 @@ def load_model(
     Examples
     --------
     >>> import sr_quant_cli as srq
-    >>> srq.load_model("edsr-baseline-x2-w8a8").scale
+    >>> srq.load_model("edsr-baseline-x2-w29a6").scale
     2
     """
     from sr_quant_cli.modelfiles.catalog import describe

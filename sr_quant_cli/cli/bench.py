@@ -88,7 +88,7 @@ def upscale(
     Examples:
       srq bench
       srq bench --size 640x360 --threads 2 --json speed.json
-      srq bench edsr-baseline-x2 edsr-baseline-x2-w8a8
+      srq bench edsr-baseline-x2 edsr-baseline-x2-w29a6
       srq bench runs/full.safetensors runs/w4a4.safetensors --runs 15
       srq bench --size 320x180 --size 640x360 --threads 1 --threads 2 --csv speed.csv
       srq bench --memory --markdown speed.md

@@ -24,12 +24,11 @@ the layers. Each is a name that stands for the model of a scale."""
 
 FAMILIES: tuple[Family, ...] = get_args(Family)
 
-_FILES_OF: dict[Family, tuple[str, ...]] = {
-    "clean": ("edsr-baseline-x{}-w29a6.safetensors", "edsr-baseline-x{}-w8a8.safetensors"),
-    "photo": ("edsr-photo-x{}-w29a6.safetensors", "edsr-photo-x{}-w8a8.safetensors"),
-    "fast": ("edsr-small-x{}-w8a8.safetensors",),
+_FILE_OF: dict[Family, str] = {
+    "clean": "edsr-baseline-x{}-w29a6.safetensors",
+    "photo": "edsr-photo-x{}-w29a6.safetensors",
+    "fast": "edsr-small-x{}-w8a8.safetensors",
 }
-"""Files of the families: the first one that a scale has."""
 
 MAX_HEADER = 2**24
 """bytes of a file in which the metadata of its header must end"""
@@ -109,12 +108,12 @@ def embedded_model(scale: int, family: Family = "clean") -> Path:
     UsageError
         No embedded model has that scale.
     """
-    return _embedded(_name_in(family, scale), scale)
+    return _embedded(_FILE_OF[family], scale)
 
 
 def has_embedded_model(scale: int, family: Family = "clean") -> bool:
     """Tell if there is an embedded model of a scale."""
-    return (models_dir() / _name_in(family, scale).format(scale)).is_file()
+    return (models_dir() / _FILE_OF[family].format(scale)).is_file()
 
 
 def family_named(named: Named | None) -> Family | None:
@@ -256,12 +255,6 @@ def _find(named: Named | None, scale: int) -> Path:
         _mention_file(family)
         return embedded_model(scale, family)
     return _model_file(named)
-
-
-def _name_in(family: Family, scale: int) -> str:
-    names = _FILES_OF[family]
-    there = (name for name in names if (models_dir() / name.format(scale)).is_file())
-    return next(there, names[-1])
 
 
 def _embedded(name: str, scale: int) -> Path:

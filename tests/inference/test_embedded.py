@@ -14,9 +14,9 @@ pytestmark = pytest.mark.slow
 
 GOLDEN = {
     "edsr-baseline-x2": 34.250,
-    "edsr-baseline-x2-w8a8": 34.207,
+    "edsr-baseline-x2-w29a6": 34.232,
     "edsr-baseline-x3": 32.168,
-    "edsr-baseline-x3-w8a8": 32.139,
+    "edsr-baseline-x3-w29a6": 32.132,
     "edsr-baseline-x4": 31.906,
     "edsr-baseline-x4-w29a6": 31.886,
     "edsr-baseline-x4-w8a8": 31.881,

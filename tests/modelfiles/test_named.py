@@ -16,7 +16,7 @@ def embedded(tmp_path, monkeypatch):
     """Two embedded models at x4, one at x2, in a folder beside the working one."""
     for folder in ("embedded", "here"):
         (tmp_path / folder).mkdir()
-    for name in ("edsr-baseline-x4-w8a8", "edsr-small-x4-w8a8", "edsr-baseline-x2-w8a8"):
+    for name in ("edsr-baseline-x4-w29a6", "edsr-small-x4-w8a8", "edsr-baseline-x2-w29a6"):
         (tmp_path / "embedded" / f"{name}.safetensors").touch()
     monkeypatch.setattr(module, "models_dir", lambda: tmp_path / "embedded")
     monkeypatch.chdir(tmp_path / "here")
@@ -25,20 +25,16 @@ def embedded(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("named", "scale", "file"),
     [
-        (None, None, "edsr-baseline-x4-w8a8.safetensors"),
-        (None, 2, "edsr-baseline-x2-w8a8.safetensors"),
+        (None, None, "edsr-baseline-x4-w29a6.safetensors"),
+        (None, 2, "edsr-baseline-x2-w29a6.safetensors"),
+        ("clean", None, "edsr-baseline-x4-w29a6.safetensors"),
+        ("clean", 2, "edsr-baseline-x2-w29a6.safetensors"),
         (Path("fast"), None, "edsr-small-x4-w8a8.safetensors"),
         (Path("fast"), 4, "edsr-small-x4-w8a8.safetensors"),
     ],
 )
 def test_embedded_models_have_names(named, scale, file):
     assert identify(named, scale).path.name == file
-
-
-def test_the_first_default_that_a_scale_has_serves(embedded, tmp_path):
-    (tmp_path / "embedded" / "edsr-baseline-x4-w29a6.safetensors").touch()
-    assert identify(None, 4).path.name == "edsr-baseline-x4-w29a6.safetensors"
-    assert identify(None, 2).path.name == "edsr-baseline-x2-w8a8.safetensors"
 
 
 @pytest.fixture
@@ -62,9 +58,9 @@ def test_the_users_models_have_names(mine):
 
 
 def test_embedded_names_cannot_be_taken_and_twins_are_refused(mine, tmp_path):
-    (mine / "edsr-baseline-x2-w8a8.pt").touch()
-    assert identify("edsr-baseline-x2-w8a8").kind == "checkpoint"  # an empty file of the package
-    assert identify("edsr-baseline-x2-w8a8").path.parent == tmp_path / "embedded"
+    (mine / "edsr-baseline-x2-w29a6.pt").touch()
+    assert identify("edsr-baseline-x2-w29a6").kind == "checkpoint"  # an empty file of the package
+    assert identify("edsr-baseline-x2-w29a6").path.parent == tmp_path / "embedded"
     (mine / "tiny.pt").touch()
     with pytest.raises(UsageError, match=r"tiny stands for .*tiny.onnx and .*tiny.pt: name the"):
         identify("tiny")
@@ -73,7 +69,7 @@ def test_embedded_names_cannot_be_taken_and_twins_are_refused(mine, tmp_path):
 def test_embedded_models_do_not_need_the_users_folder(tmp_path, monkeypatch):
     (tmp_path / "a file").touch()
     monkeypatch.setenv("SRQ_MODELS", str(tmp_path / "a file"))
-    assert identify("edsr-baseline-x2-w8a8").path.parent == tmp_path / "embedded"
+    assert identify("edsr-baseline-x2-w29a6").path.parent == tmp_path / "embedded"
     with pytest.raises(UsageError, match=r"cannot read .*a file.*\(SRQ_MODELS\): Not a directory"):
         identify("mine")
     monkeypatch.setenv("SRQ_MODELS", str(tmp_path / "nowhere"))
@@ -103,8 +99,8 @@ def test_a_bare_word_is_a_name_first_and_anything_else_a_path():
     ("named", "line"),
     [
         (
-            "edsr-baseline-x3-w8a8",
-            "; did you mean 'edsr-baseline-x4-w8a8'? 'srq models list' shows",
+            "edsr-baseline-x3-w29a6",
+            "; did you mean 'edsr-baseline-x4-w29a6'? 'srq models list' shows",
         ),
         ("fsat", "; did you mean 'fast'? 'srq models list' shows all names"),
         ("edsr-small-x4-w8a8.safetensors", "; did you mean 'edsr-small-x4-w8a8'? "),
@@ -131,7 +127,7 @@ def test_an_empty_name_is_refused():
     ("named", "scale", "line"),
     [
         (Path("fast"), 2, "no embedded model edsr-small-x2-w8a8.safetensors: x4 is there"),
-        (None, 3, "no embedded model edsr-baseline-x3-w8a8.safetensors: x2, x4 is there"),
+        (None, 3, "no embedded model edsr-baseline-x3-w29a6.safetensors: x2, x4 is there"),
         (Path("fast"), 5, "`scale` 5: must be one of 2, 3, 4, 8"),
     ],
 )
