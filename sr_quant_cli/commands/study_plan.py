@@ -139,13 +139,19 @@ class StudyPlan:
                     found.setdefault(chain.key, (chain, []))[1].append(cell.name)
         return found
 
+    @cached_property
+    def _pictures(self) -> dict[int, list[list[list[str | int]]]]:
+        """Files of the benchmark sets, by scale, for fingerprints."""
+        return {
+            scale: [files_stated(each.pairs) for each in sets] for scale, sets in self.sets.items()
+        }
+
     def fingerprint(self, cell: PlannedCell, part: str) -> str:
         """Hash of everything that a part of a record follows: ``model``, ``scores``, ``times``."""
         study = self.study
         inputs: list[Any] = [cell.chains[-1].key, study.budget.minutes]
         if part == "scores":
-            sets = self.sets[cell.fields["scale"]]
-            inputs += [study.evaluate.model_dump(), [files_stated(each.pairs) for each in sets]]
+            inputs += [study.evaluate.model_dump(), self._pictures[cell.fields["scale"]]]
         if part == "times":
             inputs.append(study.bench and study.bench.model_dump())
         return sha256(json.dumps(inputs).encode()).hexdigest()[:16]

@@ -210,7 +210,7 @@ def _notes(study: Study, section: TableSection, rows: Sequence[Row]) -> Iterator
     if "ms" in section.metrics:
         timed = [row["times"] for row in done if row.get("times")]
         yield from dict.fromkeys(
-            f"ms: {each['size']} LR pixels, {each['threads']} threads, {each['processor']}, the "
+            f"ms: {each['size']} LR pixels, threads: {each['threads']}, {each['processor']}, the "
             f"fastest of {', '.join(one['runtime'] for one in each['runtimes'])}"
             for each in timed
         )

@@ -1,11 +1,14 @@
 """Study files: what they mean, and their errors."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.recipe.published import _tables, find_published
-from sr_quant_cli.recipe.study import Cell, check_bit_pair, load_study
+from sr_quant_cli.recipe.study import _SECTIONS, Cell, Study, check_bit_pair, load_study
 
 
 def read(tmp_path, text):
@@ -136,6 +139,14 @@ def test_errors_are_a_line_each(tmp_path, text, problems):
 def test_what_is_no_pair_of_bits_is_refused(value):
     with pytest.raises(ValueError, match="must be bits of weights and activations"):
         check_bit_pair(value)
+
+
+def test_every_field_is_on_the_page_on_studies():
+    page = (Path(__file__).parents[2] / "docs/study.md").read_text(encoding="utf-8")
+    for section in (Study, *_SECTIONS.values()):
+        for name, field in section.model_fields.items():
+            key = field.alias or name
+            assert re.search(rf"`{key}`|\[{key}[].]|^{key} = ", page, re.MULTILINE), key
 
 
 def test_published_figures_have_one_for_every_set():
