@@ -29,6 +29,7 @@ NETWORKS = {
 
 METHODS = {
     "2dquant": {"candidates": 10},
+    "condiquant": {"candidates": 10, "rounds": 10},
     "ddtb": {"dynamic_ratio": 1.0},
     "dobi": {"candidates": 10},
 }

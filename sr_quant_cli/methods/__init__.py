@@ -4,6 +4,7 @@ from sr_quant_cli.methods.adabm import AdaBM, AdaBMConfig
 from sr_quant_cli.methods.base import Method
 from sr_quant_cli.methods.cabm import CABM, CABMConfig
 from sr_quant_cli.methods.cadyq import CADyQ, CADyQConfig
+from sr_quant_cli.methods.condiquant import CondiQuant, CondiQuantConfig
 from sr_quant_cli.methods.daq import DAQ, DAQConfig
 from sr_quant_cli.methods.dbdc_pac import DBDCPaC, DBDCPaCConfig
 from sr_quant_cli.methods.ddtb import DDTB, DDTBConfig
@@ -27,6 +28,7 @@ register, method_names, config_class = REGISTRY.register, REGISTRY.names, REGIST
 register(AdaBM, AdaBMConfig)
 register(CABM, CABMConfig)
 register(CADyQ, CADyQConfig)
+register(CondiQuant, CondiQuantConfig)
 register(DAQ, DAQConfig)
 register(DBDCPaC, DBDCPaCConfig)
 register(DDTB, DDTBConfig)

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from sr_quant_cli.methods.base import Method
-from sr_quant_cli.methods.twodquant import BoundSearchConfig, search_channels
+from sr_quant_cli.methods.bound_search import BoundSearchConfig, search_channels
 from sr_quant_cli.quant.grids import affine_real, sym_narrow
 from sr_quant_cli.quant.quantizers import BoundsQuantizer, Quantizer, ScaleQuantizer
 from sr_quant_cli.quant.ranges import Bounds, range_shape, search_one_sided, search_two_sided

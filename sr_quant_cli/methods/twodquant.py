@@ -59,32 +59,14 @@ References
        Quantization for Image Super-Resolution", NeurIPS 2024.
 """
 
-from functools import partial
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from sr_quant_cli.methods.base import FeatureDistance, Method
+from sr_quant_cli.methods.base import FeatureDistance
+from sr_quant_cli.methods.bound_search import BoundSearch, BoundSearchConfig
 from sr_quant_cli.networks.base import Network
-from sr_quant_cli.quant.grids import affine_real, sym_narrow
-from sr_quant_cli.quant.plan import MethodConfig
-from sr_quant_cli.quant.quantizers import BoundsQuantizer, Quantizer, channel_scale
-from sr_quant_cli.quant.ranges import (
-    max_abs,
-    search_one_sided,
-    search_scale,
-    search_two_sided,
-)
-from sr_quant_cli.quant.sites import BLOCKS, Placement, Site
-
-
-class BoundSearchConfig(MethodConfig):
-    """Fields of both methods in this file."""
-
-    candidates: Annotated[int, Field(ge=1)] = 100
-    """pairs of bounds that are tried (K)"""
 
 
 class DOBIConfig(BoundSearchConfig):
@@ -101,44 +83,14 @@ class TwoDQuantConfig(BoundSearchConfig):
     """method"""
 
 
-class DOBI(Method):
+class DOBI(BoundSearch):
     """Bounds of least error, per tensor: distribution-oriented bound initialization [1]_."""
 
     trains = False
-    config: BoundSearchConfig
-
-    def paper_placement(self) -> Placement:
-        """Linear layers and products; in convolutional networks, residual blocks."""
-        return BLOCKS
-
-    def weight_quantizer(
-        self, site: Site, weight: Tensor, bits: int, *, per_channel: bool = False
-    ) -> Quantizer:
-        """Search both bounds, or one symmetric bound for each channel."""
-        candidates = self.config.candidates
-        if per_channel:
-            estimate_scale = partial(search_channels, bits=bits, candidates=candidates)
-            return channel_scale(bits, "clip", estimate_scale, weight)
-        estimate = partial(search_two_sided, bits=bits, candidates=candidates)
-        return BoundsQuantizer(bits, "clip", affine_real, estimate)
-
-    def input_quantizer(self, site: Site, bits: int) -> Quantizer:
-        """Search the upper bound after ReLU, GELU and softmax (not as released), else both."""
-        variant, candidates = self.config.variant, self.config.candidates
-        estimate = partial(search_two_sided, bits=bits, candidates=candidates)
-        if variant != "code" and (site.unsigned or site.after_gelu):
-            reach = 0.5 if variant == "paper" else 1.0
-            estimate = partial(search_one_sided, bits=bits, candidates=candidates, reach=reach)
-        return BoundsQuantizer(bits, "clip", affine_real, estimate)
 
 
-def search_channels(weight: Tensor, bits: int, candidates: int) -> Tensor:
-    """Symmetric bound of least error for each output channel, ``[C, 1, 1, 1]``."""
-    return search_scale(weight, sym_narrow, bits, max_abs(weight, dim=0), candidates, dim=0)
-
-
-class TwoDQuant(DOBI):
-    """DOBI with trained bounds [1]_."""
+class TwoDQuant(BoundSearch):
+    """Searched bounds that are trained [1]_."""
 
     trains = True
 
