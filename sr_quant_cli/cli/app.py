@@ -62,6 +62,8 @@ def main() -> None:
         _fail(f"{usage_error(error)} (see --help)", 2)
     else:
         sys.exit(code)
+    finally:
+        atexit.register(_ignore_interrupts)  # runs before what was registered earlier
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -129,6 +131,12 @@ def _give_up(stream: TextIO) -> None:
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
     """Unwind like an interrupt, so that temporary files are removed and training is saved."""
     sys.exit(143)
+
+
+def _ignore_interrupts() -> None:
+    """Let Python end in peace: nothing is left to interrupt."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _NoTerminal(io.TextIOWrapper):

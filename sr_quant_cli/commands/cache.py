@@ -1,20 +1,13 @@
 """``srq cache``: the files that srq keeps to be faster the next time."""
 
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from sr_quant_cli.errors import FailedError
+from sr_quant_cli.system.cached import KINDS, size_of
 from sr_quant_cli.system.files import cache_dir
-
-PARTS = {
-    "graphs": "prepared graphs of models, and the runtimes chosen for them",
-    "programs": "programs for srq's own kernels",
-    "pairs": "decoded photographs of trainings",
-}
-"""Folders of the cache that may be cleared at any time, with what they hold."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +49,7 @@ class Cache:
 def show_cache() -> Cache:
     """Measure the cache; a folder that cannot be read counts as empty."""
     folder = cache_dir()
-    return Cache(folder, tuple(_measured(folder, name) for name in PARTS))
+    return Cache(folder, tuple(_measured(folder, name) for name in KINDS))
 
 
 def clear_cache() -> None:
@@ -67,7 +60,7 @@ def clear_cache() -> None:
     FailedError
         A file cannot be removed.
     """
-    for name in PARTS:
+    for name in KINDS:
         part = cache_dir() / name
         try:
             for entry in list(part.iterdir()) if part.is_dir() else ():
@@ -80,9 +73,5 @@ def clear_cache() -> None:
 
 
 def _measured(folder: Path, name: str) -> CachePart:
-    sizes = [
-        os.lstat(os.path.join(place, file)).st_size  # noqa: PTH118 - os.walk gives texts
-        for place, _, files in os.walk(folder / name)
-        for file in files
-    ]
-    return CachePart(name, PARTS[name], len(sizes), sum(sizes))
+    files, size = size_of(folder / name) if (folder / name).is_dir() else (0, 0)
+    return CachePart(name, KINDS[name].meaning, files, size)

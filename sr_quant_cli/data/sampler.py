@@ -154,6 +154,8 @@ class DevicePatches:
     def __init__(self, sampler: PatchSampler, device: torch.device) -> None:
         self._sampler = sampler
         self._device = device
+        for index in range(len(sampler.store)):
+            sampler.store.pair(index)  # looks at the checksum
         pixels = sampler.store.pixels
         self._pixels = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
         for start in range(0, len(pixels), _UPLOAD):

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from sr_quant_cli.data.benchmark import Pair
 from sr_quant_cli.errors import FailedError
+from sr_quant_cli.system.cached import mark_used, prune, trusted
 from sr_quant_cli.system.files import cache_dir, read_sealed, scratch, write_sealed
 from sr_quant_cli.system.reporting import progress
 
@@ -37,6 +39,8 @@ class PairStore:
         self.files = tuple(files)
         index = read_sealed(folder / _INDEX)
         self.scale: int = index["scale"]
+        self._folder = folder
+        self._unchecked: dict[int, int] = dict(enumerate(index["crc32"]))
         self.lr_sizes: NDArray[np.int64] = np.array(index["lr_sizes"], dtype=np.int64)
         """Height and width of each LR picture, ``[n, 2]``."""
         file: NDArray[np.uint8] = np.memmap(folder / _PIXELS, dtype=np.uint8, mode="r")
@@ -54,10 +58,25 @@ class PairStore:
         return len(self.lr_sizes)
 
     def pair(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Return a pair as uint8 views: LR ``[h, w, 3]`` and HR ``[s*h, s*w, 3]``."""
+        """Return a pair as uint8 views: LR ``[h, w, 3]`` and HR ``[s*h, s*w, 3]``.
+
+        Raises
+        ------
+        FailedError
+            The pixels are not those that were written; they are removed from the cache.
+        """
         height, width = map(int, self.lr_sizes[index])
         start, middle = int(self.lr_starts[index]), int(self.hr_starts[index])
         end = middle + (middle - start) * self.scale**2
+        expected = self._unchecked.get(index)
+        if expected is not None:
+            if zlib.crc32(self.pixels[start:end].data) != expected:
+                shutil.rmtree(self._folder, ignore_errors=True)
+                raise FailedError(
+                    f"{self._folder}: cached pictures were damaged, and are removed; run the same "
+                    "command again"
+                )
+            self._unchecked.pop(index, None)
         lr = self.pixels[start:middle].reshape(height, width, 3)
         hr = self.pixels[middle:end].reshape(self.scale * height, self.scale * width, 3)
         return lr, hr
@@ -74,6 +93,7 @@ class PictureStore(PairStore):
 
     def __init__(self, pictures: Sequence[NDArray[np.uint8]]) -> None:
         self.files = tuple(Path(f"image {index}") for index in range(len(pictures)))
+        self._unchecked = {}
         self.scale = 1
         self.lr_sizes = np.array([picture.shape[:2] for picture in pictures], dtype=np.int64)
         self.pixels = np.concatenate([picture.reshape(-1, 3) for picture in pictures])
@@ -124,11 +144,13 @@ def pack_pairs(pairs: Sequence[Pair], scale: int) -> PairStore:
                     f"cannot cache decoded pictures in {folder.parent}: {error.strerror}; "
                     "set SRQ_CACHE to a folder with room"
                 ) from error
+            prune(folder.parent)
+    mark_used(folder)
     return PairStore(folder, [pair.hr for pair in pairs])
 
 
 def _is_whole(folder: Path) -> bool:
-    index = read_sealed(folder / _INDEX)
+    index = read_sealed(folder / _INDEX) if trusted(folder) else None
     if index is None:
         return False
     pixels = sum(height * width for height, width in index["lr_sizes"]) * (1 + index["scale"] ** 2)
@@ -139,7 +161,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _pack(pairs: Sequence[Pair], scale: int, folder: Path) -> None:
-    lr_sizes = []
+    lr_sizes, checksums = [], []
     with (
         (folder / _PIXELS).open("wb") as file,
         ThreadPoolExecutor(os.cpu_count()) as pool,
@@ -148,17 +170,19 @@ def _pack(pairs: Sequence[Pair], scale: int, folder: Path) -> None:
         # In slices, so that only a few decoded pictures are in memory.
         for start in range(0, len(pairs), 16):
             for lr, hr in pool.map(lambda pair: pair.load(scale), pairs[start : start + 16]):
-                file.write(np.ascontiguousarray(lr).data)
-                file.write(np.ascontiguousarray(hr).data)
+                contents = [np.ascontiguousarray(levels).data for levels in (lr, hr)]
+                for content in contents:
+                    file.write(content)
+                checksums.append(zlib.crc32(contents[1], zlib.crc32(contents[0])))
                 lr_sizes.append(lr.shape[:2])
                 bar.update()
         file.flush()
         os.fsync(file.fileno())
-    write_sealed(folder / _INDEX, {"scale": scale, "lr_sizes": lr_sizes})
+    write_sealed(folder / _INDEX, {"scale": scale, "lr_sizes": lr_sizes, "crc32": checksums})
 
 
 def _fingerprint(pairs: Sequence[Pair], scale: int) -> str:
-    digest = hashlib.sha256(f"2 x{scale}".encode())
+    digest = hashlib.sha256(f"3 x{scale}".encode())
     for pair in pairs:
         for path in (pair.hr, pair.lr):
             if path is None:

@@ -1,7 +1,8 @@
 """Graphs prepared from model files and kept in the cache, so that upscaling needs no torch.
 
 For each model file srq makes the graph that runtimes read, once, and measures the model itself on a
-small real picture. Files that are damaged or were made by other versions are made anew.
+small real picture. Files that are damaged, that other users can change, or that other versions
+made, are made anew.
 """
 
 import os
@@ -23,6 +24,7 @@ from sr_quant_cli.records import record
 from sr_quant_cli.runtimes.base import GraphRuntime, ModelTraits
 from sr_quant_cli.runtimes.registry import get_runtime, runtimes
 from sr_quant_cli.scales import check_enlargement
+from sr_quant_cli.system.cached import claim, mark_used, prune, trusted
 from sr_quant_cli.system.choices import Depth, PrecisionChoice
 from sr_quant_cli.system.files import cache_dir, read_sealed, scratch, write_sealed
 from sr_quant_cli.system.processor import features, has_vnni
@@ -97,6 +99,7 @@ def prepare(
             if found is None:
                 _make(source, depth, row, io, folder)
                 found = _read(folder)
+                prune(folder.parent)
         if found is None:
             raise FailedError(f"{folder}: what was written there does not come back")
     elif not source.is_model_file:
@@ -190,19 +193,27 @@ def _version(package: str) -> str:
 
 def _read(folder: Path) -> Prepared | None:
     """Read a folder of the cache; None: it is missing, damaged or incomplete."""
+    if not trusted(folder):
+        return None
     known = read_sealed(folder / "model.json")
     try:
         traits = ModelTraits.of(known["facts"])
         found = Prepared(folder, traits, known["psnr"], known["source"], known["input_bits"])
-        intact = sha256(found.graph.read_bytes()).hexdigest() == known["graph"]
+        intact = known["key"] == folder.name
+        intact = intact and sha256(found.graph.read_bytes()).hexdigest() == known["graph"]
     except (OSError, TypeError, KeyError, ValueError):
         return None
-    return found if intact else None
+    if not intact:
+        return None
+    mark_used(folder)
+    return found
 
 
 def _writable(folder: Path) -> Path:
     """The folder itself, or one that is removed when this process ends."""
     try:
+        if not claim(folder):
+            return _passing(f"{folder} can be changed by other users") / folder.name
         with scratch(folder):
             return folder
     except OSError as error:
@@ -248,6 +259,7 @@ def _make(source: Source, depth: Depth, row: int | None, io: "Io", folder: Path)
     psnr = rgb_psnr(TorchRuntime(network, torch.device("cpu"))(lr), hr)
     save_graph(deployed.model, folder / "graph.onnx")
     known = {
+        "key": folder.name,
         "facts": asdict(deployed.traits),
         "psnr": psnr,
         "source": header.card.source,

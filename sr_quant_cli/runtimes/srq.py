@@ -11,6 +11,7 @@ from sr_quant_cli.kernels.build import FOLDER
 from sr_quant_cli.kernels.program import Program
 from sr_quant_cli.kernels.program_file import load_program, save_program
 from sr_quant_cli.runtimes.program import ProgramRuntime
+from sr_quant_cli.system.cached import claim, mark_used, prune, trusted
 from sr_quant_cli.system.choices import PrecisionChoice
 from sr_quant_cli.system.files import cache_dir
 
@@ -49,11 +50,15 @@ class KernelRuntime(ProgramRuntime):
         """Take the program of the graph from the cache, or make it."""
         key = sha256(_compiler() + self.path.read_bytes()).hexdigest()[:20]
         file = self._kept / f"{key}.program"
-        program = load_program(file)
+        program = load_program(file) if trusted(file) and trusted(self._kept) else None
         if program is None:
             program = self._compile()
-            with suppress(FailedError):
-                save_program(file, program)
+            with suppress(FailedError, OSError):
+                if claim(self._kept):
+                    save_program(file, program)
+                    prune(self._kept)
+        else:
+            mark_used(file)
         return program
 
     def _compile(self) -> Program:

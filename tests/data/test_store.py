@@ -77,3 +77,17 @@ def test_a_cache_that_cannot_be_written_is_named(pairs, tmp_path, monkeypatch):
     monkeypatch.setenv("SRQ_CACHE", str(tmp_path / "file"))
     with pytest.raises(FailedError, match="set SRQ_CACHE to a folder with room"):
         pack_pairs(pairs, 2)
+
+
+def test_pixels_that_changed_are_not_trained_on(pairs, cached):
+    """Their number is right; the checksum of a picture is not, and is looked at once."""
+    pack_pairs(pairs, 2)
+    (folder,) = cached.iterdir()
+    whole = (folder / "pairs.bin").read_bytes()
+    (folder / "pairs.bin").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    store = pack_pairs(pairs, 2)
+    store.pair(0)
+    with pytest.raises(FailedError, match="damaged, and are removed; run the same command again"):
+        store.pair(1)
+    pack_pairs(pairs, 2).pair(1)
+    assert (folder / "pairs.bin").read_bytes() == whole

@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 
 from sr_quant_cli.imaging.io import write_rgb
 from tests.helpers import picture
@@ -26,6 +27,7 @@ MEMORY = 1 << 30
 SECONDS = 60
 """Processor time for a command on a small input, several times what any of them needs."""
 
+_CHUNK = 100
 _USER = 65534
 _READ_ALL = "-all,+dac_read_search"
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -182,6 +184,8 @@ class Place:
     server: Server
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    given_away: bool = False
+    """Files of the folder belong to others on purpose."""
 
     def __post_init__(self) -> None:
         for name in ("given", "made", "cache", "models", "home", "scratch", "../logs"):
@@ -227,7 +231,8 @@ class Place:
 
     def start(self, *arguments: object, **changes: object) -> Child:
         """Start a command line in the folder."""
-        give(self.folder)
+        if not self.given_away:
+            give(self.folder)
         environment = self.environment | changes.pop("environment", {})
         return self.server.start(arguments, self.folder, environment=environment, **changes)
 
@@ -267,23 +272,51 @@ class Place:
         give(self.folder)
 
 
+@dataclass(frozen=True)
+class Size:
+    """Number of cases of a test, or of one of several tests that share them.
+
+    Attributes
+    ----------
+    count
+        Number of cases of all of them.
+    chunk, chunks
+        Index of this test, and their number.
+    """
+
+    count: int
+    chunk: int = 0
+    chunks: int = 1
+
+    def sample(self, every: Iterable[tuple]) -> list[tuple]:
+        """Choose from all cases, always the same ones."""
+        return Random(0).sample(list(every), self.count)[self.chunk :: self.chunks]
+
+    def examples(self, test: Callable[..., None]) -> Callable[..., None]:
+        """Let hypothesis draw the cases, always the same ones, and look for no smaller ones."""
+        drawn = settings(
+            max_examples=-(-self.count // self.chunks),
+            deadline=None,
+            database=None,
+            phases=(Phase.explicit, Phase.generate),
+            suppress_health_check=list(HealthCheck),
+        )
+        return drawn(seed(self.chunk)(test))
+
+
 def sizes(part: int, whole: int) -> pytest.MarkDecorator:
-    """Parametrize a test by ``count``: few cases in every run, all with ``-m hostile``."""
-    whole_run = pytest.param(whole, id="whole", marks=pytest.mark.hostile)
-    return pytest.mark.parametrize("count", [pytest.param(part, id="part"), whole_run])
+    """Parametrize a test by ``size``: few cases in every run, all with ``-m hostile``.
 
-
-def examples(count: int) -> settings:
-    """Draw ``count`` examples, always the same ones, without looking for smaller ones."""
-    return settings(
-        max_examples=count,
-        deadline=None,
-        database=None,
-        derandomize=True,
-        phases=(Phase.explicit, Phase.generate),
-        suppress_health_check=list(HealthCheck),
-        report_multiple_bugs=True,
-    )
+    The whole is cut into chunks, as a test is stopped after ten minutes.
+    """
+    chunks = -(-whole // _CHUNK)
+    wholes = [
+        pytest.param(
+            Size(whole, chunk, chunks), id=f"{chunk + 1}of{chunks}", marks=pytest.mark.hostile
+        )
+        for chunk in range(chunks)
+    ]
+    return pytest.mark.parametrize("size", [pytest.param(Size(part), id="part"), *wholes])
 
 
 def survive(place: Place, case: Callable[..., object], cases: Iterable[tuple]) -> None:

@@ -2,7 +2,6 @@
 
 import pickle
 from itertools import product
-from random import Random
 
 import pytest
 import torch
@@ -47,7 +46,7 @@ def test_payloads_run_where_they_are_trusted(tmp_path):
 
 
 @sizes(part=40, whole=600)
-def test_no_payload_runs(place, count):
+def test_no_payload_runs(place, size):
     payloads = pickles(place.canary)
 
     def case(payload, container, suffix, command):
@@ -57,11 +56,11 @@ def test_no_payload_runs(place, count):
         assert not list(place.made.iterdir())
 
     every = list(product(payloads, containers(b""), SUFFIXES, COMMANDS))
-    survive(place, case, Random(0).sample(every, count))
+    survive(place, case, size.sample(every))
 
 
 @sizes(part=3, whole=30)
-def test_no_payload_runs_in_a_run_that_is_continued(place, count):
+def test_no_payload_runs_in_a_run_that_is_continued(place, size):
     """Neither as a checkpoint of srq's nor as the best weights or the average."""
     payloads = pickles(place.canary)
 
@@ -80,11 +79,11 @@ def test_no_payload_runs_in_a_run_that_is_continued(place, count):
         assert (place.given / "run/best.ckpt").read_bytes() == content
 
     every = list(product(payloads, containers(b"")))
-    survive(place, case, Random(0).sample(every, count))
+    survive(place, case, size.sample(every))
 
 
 @sizes(part=12, whole=11 * 2 * 4)
-def test_damaged_checkpoints(place, tmp_path, count):
+def test_damaged_checkpoints(place, tmp_path, size):
     torch.save(tiny_edsr().state_dict(), tmp_path / "zip.pth")
     torch.save(
         {"model": tiny_edsr().state_dict(), "epoch": 3},
@@ -97,7 +96,7 @@ def test_damaged_checkpoints(place, tmp_path, count):
         use(place, "m.pth", damaged(whole[name], damage, f"{name} {seed}"), "import")
 
     every = list(product(sorted(whole), DAMAGES, range(4)))
-    survive(place, case, Random(0).sample(every, count))
+    survive(place, case, size.sample(every))
 
 
 CRAFTED = {

@@ -95,19 +95,22 @@ KILLS = {
 """Kills in every run of the tests, and with ``-m hostile``: 300."""
 
 
+_AT_ONCE = 10
+"""Kills of a test; it is stopped after ten minutes."""
+
+
 @pytest.mark.parametrize(
-    ("name", "kills"),
-    [
-        pytest.param(name, count, id=f"{name}-{size}", marks=marks)
-        for size, index, marks in (("part", 0, ()), ("whole", 1, pytest.mark.hostile))
-        for name, counts in KILLS.items()
-        for count in counts[index : index + 1]
-        if count
+    ("name", "kills", "series"),
+    [pytest.param(name, part, 0, id=f"{name}-part") for name, (part, _) in KILLS.items() if part]
+    + [
+        pytest.param(name, _AT_ONCE, series, id=f"{name}-{series}", marks=pytest.mark.hostile)
+        for name, (_, whole) in KILLS.items()
+        for series in range(whole // _AT_ONCE)
     ],
 )
-def test_killed_commands_end_as_if_nothing_had_been(bench, name, kills):
+def test_killed_commands_end_as_if_nothing_had_been(bench, name, kills, series):
     """One to four kills at random moments, and then a run to the end, in turns."""
-    reference, draw = bench.undisturbed(name), Random(name)
+    reference, draw = bench.undisturbed(name), Random(f"{name} {series}")
     while kills > 0:
         place = bench.make()
         for _ in range(min(kills, draw.randint(1, 4))):
@@ -222,10 +225,10 @@ def test_inputs_that_cannot_be_read_are_named(bench, name):
 
 
 @sizes(part=2, whole=12)
-def test_inputs_that_vanish_meanwhile(bench, count):
+def test_inputs_that_vanish_meanwhile(bench, size):
     """Pictures that are there when the work begins, and not when their turn comes."""
     reference, draw = bench.undisturbed("upscale"), Random(0)
-    for _ in range(count):
+    for _ in range(size.count):
         place = bench.make()
         child = start(place, "upscale")
         time.sleep(draw.uniform(0, 1) * reference.seconds)

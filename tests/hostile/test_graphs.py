@@ -4,7 +4,6 @@ import json
 import os
 from itertools import product
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import onnx
@@ -15,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.helpers import nearest_onnx
 from tests.hostile.corpus import DAMAGES, damaged
-from tests.hostile.processes import examples, sizes, survive
+from tests.hostile.processes import sizes, survive
 from tests.hostile.test_models import VALUES
 
 COMMANDS = ("info", "import", "onnxruntime", "openvino", "auto")
@@ -54,15 +53,15 @@ def traits(**changes):
 
 
 @sizes(part=15, whole=11 * 5 * 4)
-def test_damaged_graphs(place, nearest, count):
+def test_damaged_graphs(place, nearest, size):
     def case(damage, command, seed):
         use(place, damaged(nearest, damage, f"{seed}"), command)
 
-    survive(place, case, Random(0).sample(list(product(DAMAGES, COMMANDS, range(4))), count))
+    survive(place, case, size.sample(product(DAMAGES, COMMANDS, range(4))))
 
 
 @sizes(part=6, whole=60)
-def test_graphs_of_a_runtime_of_another_format(place, nearest, count):
+def test_graphs_of_a_runtime_of_another_format(place, nearest, size):
     """OpenVINO's two files, damaged or of other kinds."""
     import openvino
 
@@ -77,7 +76,7 @@ def test_graphs_of_a_runtime_of_another_format(place, nearest, count):
         use(place, content[".xml"], "openvino", "m.xml")
 
     every = list(product(DAMAGES, whole, range(3)))
-    survive(place, case, Random(0).sample(every, count))
+    survive(place, case, size.sample(every))
 
 
 def external(location: str, offset: int = 0, length: int = 144) -> bytes:
@@ -139,13 +138,13 @@ def test_external_data_of_wrong_extents_is_refused(place, command):
 
 
 @sizes(part=15, whole=150)
-def test_metadata_that_lies(place, nearest, count):
+def test_metadata_that_lies(place, nearest, size):
     keys = st.sampled_from([*traits()["facts"], "least", "other"])
     lies = st.one_of(
         st.dictionaries(keys, VALUES, max_size=3).map(lambda changes: traits(**changes)), VALUES
     )
 
-    @examples(count)
+    @size.examples
     @given(lies, st.sampled_from(["info", "onnxruntime", "auto"]))
     def attack(entry, command):
         use(place, described(nearest, entry), command)
@@ -242,8 +241,8 @@ def graphs(draw):
 
 
 @sizes(part=15, whole=250)
-def test_random_graphs(place, count):
-    @examples(count)
+def test_random_graphs(place, size):
+    @size.examples
     @given(graphs(), st.sampled_from(COMMANDS))
     def attack(graph, command):
         use(place, graph, command, cpu=40)

@@ -34,33 +34,33 @@ def test_the_files_themselves_are_enlarged(place, models, files):
 
 
 @sizes(part=100, whole=27 * 11 * 3)
-def test_damaged_pictures(place, models, files, count):
+def test_damaged_pictures(place, models, files, size):
     def case(name, damage, seed):
         content = damaged(files[name], damage, f"{name} {seed}")
         enlarge(place, models, name, content, "--max-pixels", "4M")
 
     every = [(name, damage, seed) for seed in range(3) for damage in DAMAGES for name in files]
-    survive(place, case, Random(0).sample(every, count))
+    survive(place, case, size.sample(every))
 
 
 @sizes(part=12, whole=120)
-def test_pictures_of_another_format_than_their_names(place, models, files, count):
+def test_pictures_of_another_format_than_their_names(place, models, files, size):
     def case(name, suffix):
         enlarge(place, models, PurePath(name).stem + suffix, files[name])
 
     suffixes = sorted({PurePath(name).suffix for name in files})
     others = [(n, s) for n in files for s in suffixes if PurePath(n).suffix != s]
-    survive(place, case, Random(0).sample(others, count))
+    survive(place, case, size.sample(others))
 
 
 @sizes(part=8, whole=80)
-def test_halves_of_two_pictures(place, models, files, count):
+def test_halves_of_two_pictures(place, models, files, size):
     def case(first, second):
         a, b = files[first], files[second]
         enlarge(place, models, first, a[: len(a) // 2] + b[len(b) // 2 :], "--max-pixels", "4M")
 
     pairs = [(a, b) for a in files for b in files if a != b]
-    survive(place, case, Random(0).sample(pairs, count))
+    survive(place, case, size.sample(pairs))
 
 
 def _chunk(kind, content):
@@ -151,14 +151,14 @@ SIDES = [
 
 
 @sizes(part=9, whole=54)
-def test_headers_that_claim_an_enormous_size(place, models, count):
+def test_headers_that_claim_an_enormous_size(place, models, size):
     kinds = ("png", "tif", "gif", "bmp", "tga", "jpg", "jp2", "avif", "ppm")
 
     def case(kind, width, height):
         enlarge(place, models, f"a.{kind}", _large(kind, width, height), cpu=20)
 
     every = [(kind, *sides) for sides in SIDES for kind in kinds]
-    survive(place, case, Random(1).sample(every, count))
+    survive(place, case, size.sample(every))
 
 
 CRAFTED = {
@@ -220,15 +220,15 @@ CRAFTED = {
 
 
 @sizes(part=12, whole=len(CRAFTED))
-def test_crafted_pictures(place, models, count):
+def test_crafted_pictures(place, models, size):
     def case(name):
         enlarge(place, models, name, CRAFTED[name](), cpu=20)
 
-    survive(place, case, [(name,) for name in Random(0).sample(sorted(CRAFTED), count)])
+    survive(place, case, size.sample((name,) for name in sorted(CRAFTED)))
 
 
 @sizes(part=2, whole=20)
-def test_folders_of_damaged_pictures(place, models, files, count):
+def test_folders_of_damaged_pictures(place, models, files, size):
     """The whole pictures of a folder are enlarged, the others named."""
 
     def case(seed):
@@ -247,7 +247,7 @@ def test_folders_of_damaged_pictures(place, models, files, count):
         failed = [line for line in ended.err.splitlines() if "failed" in line]
         assert (ended.code == 0) == (not failed)
 
-    survive(place, case, [(seed,) for seed in range(count)])
+    survive(place, case, size.sample((seed,) for seed in range(20)))
 
 
 def test_a_picture_never_reads_its_neighbours(place, models):

@@ -4,7 +4,6 @@ import json
 import os
 import string
 import tomllib
-from random import Random
 
 import pytest
 import tomli_w
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from sr_quant_cli.recipe.texts import recipe_names, recipe_text
 from tests.hostile.corpus import DAMAGES, damaged
-from tests.hostile.processes import examples, sizes, survive
+from tests.hostile.processes import sizes, survive
 from tests.hostile.test_models import VALUES, changed
 
 RECIPES = ("pretrain-edsr", "daq-edsr", "distill-edsr", "deploy", "cadyq-idn", "ddtb-rdn")
@@ -31,12 +30,12 @@ def test_the_recipes_themselves_are_read(place):
 
 
 @sizes(part=15, whole=11 * 6 * 3)
-def test_damaged_recipes(place, count):
+def test_damaged_recipes(place, size):
     def case(name, damage, seed):
         show(place, damaged(recipe_text(name).encode(), damage, f"{name} {seed}"))
 
     every = [(n, damage, seed) for n in RECIPES for damage in DAMAGES for seed in range(3)]
-    survive(place, case, Random(0).sample(every, count))
+    survive(place, case, size.sample(every))
 
 
 def _toml(value):
@@ -49,10 +48,10 @@ def _toml(value):
 
 
 @sizes(part=20, whole=200)
-def test_changed_values_of_recipes(place, count):
+def test_changed_values_of_recipes(place, size):
     tables = [tomllib.loads(recipe_text(name)) for name in RECIPES]
 
-    @examples(count)
+    @size.examples
     @given(st.sampled_from(tables).flatmap(changed))
     def attack(table):
         if not isinstance(table, dict):
@@ -64,13 +63,13 @@ def test_changed_values_of_recipes(place, count):
 
 
 @sizes(part=15, whole=150)
-def test_options_that_change_recipes(place, count):
+def test_options_that_change_recipes(place, size):
     keys = st.sampled_from(
         ["train.iters", "network.n_feats", "sites.head.input", 'sites."body.0.conv1".weight', "a.b"]
     ) | st.text(string.printable, max_size=20)
     values = VALUES.map(json.dumps) | st.text(string.printable, max_size=20)
 
-    @examples(count)
+    @size.examples
     @given(keys, values)
     def attack(key, value):
         place.attack("recipes", "show", "pretrain-edsr", "--set", f"{key}={value}")
@@ -122,10 +121,10 @@ LOG = "".join(
 
 @pytest.mark.parametrize("report", [SCORES, SPEEDS], ids=["scores", "speeds"])
 @sizes(part=6, whole=80)
-def test_changed_reports(place, report, count):
+def test_changed_reports(place, report, size):
     """What ``srq plot`` and ``srq report`` read may come from anybody."""
 
-    @examples(count)
+    @size.examples
     @given(changed(report))
     def attack(value):
         given = place.put("r.json", json.dumps(value))
@@ -136,7 +135,7 @@ def test_changed_reports(place, report, count):
 
 
 @sizes(part=8, whole=60)
-def test_damaged_reports_and_logs(place, count):
+def test_damaged_reports_and_logs(place, size):
     def case(kind, damage, seed):
         if kind == "report":
             content = damaged(json.dumps(SCORES).encode(), damage, seed)
@@ -151,14 +150,14 @@ def test_damaged_reports_and_logs(place, count):
 
     kinds = ("report", "log.jsonl", "recipe.toml")
     every = [(kind, damage, f"{seed}") for kind in kinds for damage in DAMAGES for seed in range(2)]
-    survive(place, case, Random(0).sample(every, count))
+    survive(place, case, size.sample(every))
 
 
 @sizes(part=6, whole=80)
-def test_changed_logs(place, count):
+def test_changed_logs(place, size):
     entries = [json.loads(line) for line in LOG.splitlines()]
 
-    @examples(count)
+    @size.examples
     @given(changed(entries))
     def attack(value):
         lines = value if isinstance(value, list) else [value]
@@ -252,10 +251,10 @@ def possible(text):
 
 
 @sizes(part=30, whole=400)
-def test_values_of_options(place, count):
+def test_values_of_options(place, size):
     pairs = [(command, option) for command in sorted(COMMANDS) for option in COMMANDS[command]]
 
-    @examples(count)
+    @size.examples
     @given(st.sampled_from(pairs), TEXTS, st.booleans())
     def attack(pair, text, joined):
         command, option = pair
@@ -269,14 +268,14 @@ def test_values_of_options(place, count):
 
 
 @sizes(part=10, whole=100)
-def test_arguments_of_any_kind(place, count):
+def test_arguments_of_any_kind(place, size):
     words = st.lists(
         TEXTS | st.sampled_from(["upscale", "info", "--help", "-o", "data", "get", "x"]),
         min_size=1,
         max_size=4,
     )
 
-    @examples(count)
+    @size.examples
     @given(words)
     def attack(arguments):
         if all(map(possible, arguments)):
