@@ -14,8 +14,11 @@ operator of the sum of squared deviations of the singular values from their mean
 others are drawn back. Where ``X W`` would change by more than the share ``change`` of its norm, the
 round is left out, and ``shrink`` is halved.
 
-Quantizers, their calibration and training are those of 2DQuant, with the teacher in full precision
-as it was: its weights are not conditioned. The ranges cost nothing more at run time.
+Quantizers, their calibration and training are those of 2DQuant, per tensor:
+
+    s = (u - l) / (2^b - 1),    x_hat = s R((clip(x, l, u) - l) / s) + l
+
+The teacher is the full-precision network as it was, without conditioned weights.
 
 The paper conditions the linear layers of transformers. A convolution is a matrix of
 ``Cin kh kw`` rows on windows of the input, so the same steps apply. With ``convolutions`` they
