@@ -25,7 +25,10 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 RUN = [
     "README.md",
-    *(f"docs/{topic}.md" for topic in ("upscaling", "measuring", "quantizing", "training", "study")),
+    *(
+        f"docs/{topic}.md"
+        for topic in ("upscaling", "measuring", "quantizing", "training", "study")
+    ),
     "docs/deploying.md",
     "docs/importing.md",
     "docs/faq.md",
@@ -65,6 +68,7 @@ SHORTER = {
         f"{_DEPLOYED} --set calibration.compensate=false --set method.candidates=4 --no-report"
     ),
     ("srq", "distill"): f"{_QUICK} --iters 1",
+    ("srq", "study"): "--only *-minmax-w4a4 --threads 1",
     ("srq", "upscale"): "--runtime torch",
     ("srq", "upscale", "photo.jpg"): "",
     ("srq", "upscale", "photo.jpg", "--model"): "--runtime torch",
