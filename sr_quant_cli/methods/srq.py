@@ -8,13 +8,16 @@ so that errors cancel (``[calibration]``).
 Training then moves weights and ranges towards the output of the full-precision network. Of a range
 it learns the change relative to the start, whose width is ``w0``:
 
-    l = l0 + w0 t_l,    u = u0 + w0 t_u        activations; weights with a range per tensor
-    a = a0 (1 + t)                             weights with a range for each output channel
+    l = l0 + w0 t_l,    u = u0 + w0 t_u,    s = (u - l) / (2^b - 1)
+    x_hat = s R((clip(x, l, u) - l) / s) + l        activations; weights with a range per tensor
+
+    a = a0 (1 + t),     s = a / (2^(b-1) - 1)
+    x_hat = s R(clip(x, -a, a) / s)                 weights with a range for each output channel
 
 Adam moves every parameter by about its learning rate in a step, whatever its gradient. Bounds that
 are learned directly move as far in a feature map of width 500 as in a weight of width 0.05, and so
 published recipes have rates of their own for each network. Relative changes need one rate for all
-of them. ``x_hat`` and its gradients are those of 2DQuant.
+of them. Gradients of ``x_hat`` are those of 2DQuant.
 
 This is no method of a paper. ``docs/results.md`` has what it reaches, and what each part brings.
 """
