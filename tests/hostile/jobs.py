@@ -65,7 +65,7 @@ _FOLDER = "upscale given/photographs -o made/ --model given/program.safetensors"
 _LONG = ("train.iters=30", "train.checkpoint_every=5", "validation.every=10", "train.log_every=7")
 _SHORT = (
     *("data.patch_hr=24", "train.batch=2", "train.checkpoint_every=4", "train.log_every=3"),
-    *("validation.every=5", "validation.crop_hr=32", "calibration.batch=2"),
+    *("validation.every=5", "validation.crop_hr=32", "calibration.patch_lr=12"),
 )
 _AGAIN = "run the same command again to continue"
 
