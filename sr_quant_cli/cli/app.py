@@ -23,6 +23,9 @@ from sr_quant_cli.system.reporting import reporting
 RANK0_HEAD_START_S = 20
 """Seconds that the other processes of a machine wait while the first one reports a shared error."""
 
+_LONGEST_LINE = 1000
+"""Characters of an error; a path has up to 4096, and an option as many as the user gives."""
+
 _STDOUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF)
 """Errors of printing; those of writing to a file carry its name."""
 
@@ -153,6 +156,11 @@ def _leave_terminal() -> None:
     sys.stderr = _NoTerminal(sys.stderr.buffer, encoding=sys.stderr.encoding, line_buffering=True)
 
 
+def _shortened(line: str) -> str:
+    """Leave out the middle of a line that repeats a very long name or value."""
+    return line if len(line) <= _LONGEST_LINE else f"{line[:600]} ... {line[-300:]}"
+
+
 def _fail(message: str, code: int, *, shared: bool = True) -> NoReturn:
     here = world()
     if shared and here.local_rank:
@@ -163,6 +171,6 @@ def _fail(message: str, code: int, *, shared: bool = True) -> NoReturn:
     _give_up(sys.stdout)
     with suppress(OSError):
         for line in message.split("\n"):
-            say(f"srq: error: {who}{line}", sys.stderr)
+            say(f"srq: error: {who}{_shortened(line)}", sys.stderr)
     _give_up(sys.stderr)
     sys.exit(code)

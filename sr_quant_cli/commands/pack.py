@@ -48,6 +48,7 @@ def pack(request: PackRequest) -> None:
     check_outputs({"output": output}, [model])
     if output.exists() and not request.overwrite:
         raise UsageError(f"{output} exists; use `overwrite` to replace it")
+    load_model(model)  # nothing is written of a file that is not usable
     entries = {"name": request.name, "data": request.data, "licence": request.licence}
     changes = {key: value for key, value in entries.items() if value is not None}
     pack_model(model, output, changes, half=request.half)
