@@ -45,6 +45,16 @@ def test_the_page_has_the_pinned_versions(supply, listed):
     assert direct - {"openvino"} <= needed
 
 
+def test_the_lowest_versions_are_those_that_are_allowed(supply):
+    lines = (ROOT / "constraints-lowest.txt").read_text().splitlines()[1:]
+    lowest = {canonicalize_name(name): number for name, number in (x.split("==") for x in lines)}
+    wanted = map(Requirement, supply.PROJECT["dependencies"])
+    for requirement in wanted:
+        number = lowest.pop(canonicalize_name(requirement.name))
+        assert number in requirement.specifier, requirement
+    assert not lowest
+
+
 def test_every_licence_is_stated_and_that_of_the_package(supply, listed):
     assert all(licence != "not stated" for _, licence in listed.values())
     for name, (number, licence) in listed.items():
@@ -79,14 +89,15 @@ def test_the_bill_of_materials_has_what_is_installed(supply):
 @pytest.mark.hostile
 def test_two_builds_of_a_wheel_are_equal(tmp_path):
     """In two places, at two times, with the compiled kernels."""
-    hashes = set()
+    hashes, source = set(), tmp_path / "one"
+    for name in ("sr_quant_cli", "recipes"):
+        kept_out = shutil.ignore_patterns("__pycache__", "*.so")
+        shutil.copytree(ROOT / name, source / name, ignore=kept_out)
+    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    shutil.copytree(source, tmp_path / "a place of another length")
     for place in ("one", "a place of another length"):
         source = tmp_path / place
-        for name in ("sr_quant_cli", "recipes"):
-            kept_out = shutil.ignore_patterns("__pycache__", "*.so")
-            shutil.copytree(ROOT / name, source / name, ignore=kept_out)
-        for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
-            shutil.copy(ROOT / name, source / name)
         subprocess.run(
             [*(sys.executable, "-m", "build", "--wheel", "--no-isolation"), "-o", tmp_path / place],
             cwd=source,

@@ -316,7 +316,8 @@ def sizes(part: int, whole: int) -> pytest.MarkDecorator:
         )
         for chunk in range(chunks)
     ]
-    return pytest.mark.parametrize("size", [pytest.param(Size(part), id="part"), *wholes])
+    parts = [pytest.param(Size(part), id="part")] if part else []
+    return pytest.mark.parametrize("size", parts + wholes)
 
 
 def survive(place: Place, case: Callable[..., object], cases: Iterable[tuple]) -> None:

@@ -39,7 +39,7 @@ def entry(place):
     return found
 
 
-@sizes(part=1, whole=30)
+@sizes(part=0, whole=30)
 def test_damaged_entries_change_no_picture(filled, size):
     place, wanted = filled
     files = sorted(

@@ -169,7 +169,7 @@ def test_metrics_are_those_of_scikit_image(size):
     compare()
 
 
-@sizes(part=2, whole=30)
+@sizes(part=1, whole=30)
 def test_graphs_and_kernels_compute_what_the_network_does(size):
     """Random networks, bits and sizes: torch on codes, ONNX Runtime, and srq's kernels."""
 

@@ -26,6 +26,7 @@ def enlarge(place, models, name, content, *options, **changes):
     return place.attack("upscale", given, "-o", f"{place.made}/", *model, *options, **changes)
 
 
+@pytest.mark.hostile
 def test_the_files_themselves_are_enlarged(place, models, files):
     def case(name):
         assert enlarge(place, models, name, files[name]).code == 0
@@ -33,7 +34,7 @@ def test_the_files_themselves_are_enlarged(place, models, files):
     survive(place, case, [(name,) for name in files])
 
 
-@sizes(part=100, whole=27 * 11 * 3)
+@sizes(part=15, whole=27 * 11 * 3)
 def test_damaged_pictures(place, models, files, size):
     def case(name, damage, seed):
         content = damaged(files[name], damage, f"{name} {seed}")
@@ -43,7 +44,7 @@ def test_damaged_pictures(place, models, files, size):
     survive(place, case, size.sample(every))
 
 
-@sizes(part=12, whole=120)
+@sizes(part=4, whole=120)
 def test_pictures_of_another_format_than_their_names(place, models, files, size):
     def case(name, suffix):
         enlarge(place, models, PurePath(name).stem + suffix, files[name])
@@ -53,7 +54,7 @@ def test_pictures_of_another_format_than_their_names(place, models, files, size)
     survive(place, case, size.sample(others))
 
 
-@sizes(part=8, whole=80)
+@sizes(part=3, whole=80)
 def test_halves_of_two_pictures(place, models, files, size):
     def case(first, second):
         a, b = files[first], files[second]
@@ -150,7 +151,7 @@ SIDES = [
 ]
 
 
-@sizes(part=9, whole=54)
+@sizes(part=5, whole=54)
 def test_headers_that_claim_an_enormous_size(place, models, size):
     kinds = ("png", "tif", "gif", "bmp", "tga", "jpg", "jp2", "avif", "ppm")
 
@@ -219,7 +220,7 @@ CRAFTED = {
 """Pictures made to make decoders run, allocate or recurse without end."""
 
 
-@sizes(part=12, whole=len(CRAFTED))
+@sizes(part=8, whole=len(CRAFTED))
 def test_crafted_pictures(place, models, size):
     def case(name):
         enlarge(place, models, name, CRAFTED[name](), cpu=20)
@@ -227,7 +228,7 @@ def test_crafted_pictures(place, models, size):
     survive(place, case, size.sample((name,) for name in sorted(CRAFTED)))
 
 
-@sizes(part=2, whole=20)
+@sizes(part=0, whole=20)
 def test_folders_of_damaged_pictures(place, models, files, size):
     """The whole pictures of a folder are enlarged, the others named."""
 

@@ -29,7 +29,7 @@ def test_the_recipes_themselves_are_read(place):
         assert show(place, recipe_text(name)).code == 0
 
 
-@sizes(part=15, whole=11 * 6 * 3)
+@sizes(part=6, whole=11 * 6 * 3)
 def test_damaged_recipes(place, size):
     def case(name, damage, seed):
         show(place, damaged(recipe_text(name).encode(), damage, f"{name} {seed}"))
@@ -47,7 +47,7 @@ def _toml(value):
     return value
 
 
-@sizes(part=20, whole=200)
+@sizes(part=8, whole=200)
 def test_changed_values_of_recipes(place, size):
     tables = [tomllib.loads(recipe_text(name)) for name in RECIPES]
 
@@ -62,7 +62,7 @@ def test_changed_values_of_recipes(place, size):
     attack()
 
 
-@sizes(part=15, whole=150)
+@sizes(part=6, whole=150)
 def test_options_that_change_recipes(place, size):
     keys = st.sampled_from(
         ["train.iters", "network.n_feats", "sites.head.input", 'sites."body.0.conv1".weight', "a.b"]
@@ -93,6 +93,7 @@ CRAFTED_RECIPES = {
 }
 
 
+@pytest.mark.hostile
 def test_crafted_recipes(place):
     def case(name):
         content = CRAFTED_RECIPES[name].encode("utf-8", "surrogateescape")
@@ -120,7 +121,7 @@ LOG = "".join(
 
 
 @pytest.mark.parametrize("report", [SCORES, SPEEDS], ids=["scores", "speeds"])
-@sizes(part=6, whole=80)
+@sizes(part=3, whole=80)
 def test_changed_reports(place, report, size):
     """What ``srq plot`` and ``srq report`` read may come from anybody."""
 
@@ -134,7 +135,7 @@ def test_changed_reports(place, report, size):
     attack()
 
 
-@sizes(part=8, whole=60)
+@sizes(part=3, whole=60)
 def test_damaged_reports_and_logs(place, size):
     def case(kind, damage, seed):
         if kind == "report":
@@ -153,7 +154,7 @@ def test_damaged_reports_and_logs(place, size):
     survive(place, case, size.sample(every))
 
 
-@sizes(part=6, whole=80)
+@sizes(part=3, whole=80)
 def test_changed_logs(place, size):
     entries = [json.loads(line) for line in LOG.splitlines()]
 
@@ -250,7 +251,7 @@ def possible(text):
         return False
 
 
-@sizes(part=30, whole=400)
+@sizes(part=10, whole=400)
 def test_values_of_options(place, size):
     pairs = [(command, option) for command in sorted(COMMANDS) for option in COMMANDS[command]]
 
@@ -267,7 +268,7 @@ def test_values_of_options(place, size):
     attack()
 
 
-@sizes(part=10, whole=100)
+@sizes(part=5, whole=100)
 def test_arguments_of_any_kind(place, size):
     words = st.lists(
         TEXTS | st.sampled_from(["upscale", "info", "--help", "-o", "data", "get", "x"]),
@@ -324,7 +325,7 @@ NAMES = [
 def test_names_of_pictures(place, models, whole):
     """Every name that the file system takes is enlarged, alone and in a folder."""
     content = place.small.read_bytes()
-    names = NAMES if whole else NAMES[::4]
+    names = NAMES if whole else NAMES[::9]
     for name in names:
         place.put(f"all/{name}", content)
         for path in (place.given / "all" / name, f"./given/all/{name}"):
