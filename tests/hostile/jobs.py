@@ -36,7 +36,8 @@ def trained(made: Path) -> dict[str, object]:
     run = made / "run"
     lines = map(json.loads, (run / "log.jsonl").read_text().splitlines())
     log = [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
-    names = sorted(path.name for path in run.iterdir() if not path.name.startswith("."))
+    # An interrupt saves a checkpoint of its own step.
+    names = sorted(path.name.split("-")[0] for path in run.iterdir() if path.name[0] != ".")
     return {"weights": weights(run / "model.safetensors"), "log": log, "names": names}
 
 
