@@ -92,7 +92,7 @@ def look_ahead(
     header = read_header(source, STREAM_NAME)
     area = picture.region or Region(0, 0, header.height, header.width)
     area.check(header.height, header.width)
-    family = models.family_for(jpeg=header.jpeg)
+    family = models.family_for(header.jpeg_quality)
     if size:
         wanted = size.of(area.height, area.width)
         scale = models.scale_for(wanted.factor, family)

@@ -10,12 +10,16 @@ from sr_quant_cli.inference.upscaler import Upscaler
 from sr_quant_cli.modelfiles.named import (
     Family,
     Source,
+    embedded_scales,
     family_named,
     has_embedded_model,
     identify,
 )
 from sr_quant_cli.scales import SCALES, check_enlargement
 from sr_quant_cli.system.reporting import note
+
+_FINE_JPEG = 85
+"""quality from which the model for clean pictures is as close to the original (docs/results.md)"""
 
 
 @dataclass
@@ -27,7 +31,7 @@ class ScaledModels:
     named
         Model that serves all pictures; None: the embedded ones.
     family
-        Family of the embedded ones; None: ``photo`` for JPEG, else ``clean``.
+        Family of the embedded ones; None: ``photo`` for JPEG below a quality of 85, else ``clean``.
     options
         Options of running the embedded ones.
     """
@@ -37,12 +41,19 @@ class ScaledModels:
     options: RunOptions = field(default_factory=RunOptions)
     _opened: dict[tuple[Family, int, int], Upscaler] = field(default_factory=dict)
 
-    def family_for(self, *, jpeg: bool) -> Family:
-        """Family of the embedded models that serve a picture."""
+    def family_for(self, jpeg_quality: int | None = None) -> Family:
+        """Family of the embedded models that serve a picture.
+
+        Parameters
+        ----------
+        jpeg_quality
+            Quality of a picture that is stored as JPEG; None: of any other one.
+        """
         if self.family is not None:
             return self.family
         there = any(has_embedded_model(scale, "photo") for scale in SCALES)
-        return "photo" if jpeg and there else "clean"
+        compressed = jpeg_quality is not None and jpeg_quality < _FINE_JPEG
+        return "photo" if compressed and there else "clean"
 
     def scale_for(self, factor: float | None, family: Family | None = None) -> int:
         """Scale of the network that serves a factor.
@@ -53,12 +64,16 @@ class ScaledModels:
             None: the scale without any request.
         family
             From ``family_for``; None: that of pictures other than JPEG.
+
+        Raises
+        ------
+        UsageError
+            There is no model of that family.
         """
         if self.named is not None:
             return self.named.scale
-        family = family or self.family_for(jpeg=False)
-        there = [scale for scale in SCALES if has_embedded_model(scale, family)]
-        return network_scale(DEFAULT_FACTOR if factor is None else factor, there)
+        family = family or self.family_for()
+        return network_scale(DEFAULT_FACTOR if factor is None else factor, embedded_scales(family))
 
     def open(self, scale: int, bits: int = 8, family: Family | None = None) -> Upscaler:
         """Return the model of a scale from ``scale_for``, for pictures of 8 or 16 bits.
@@ -74,13 +89,13 @@ class ScaledModels:
         """
         if self.named is not None:
             return self.named
-        family = family or self.family_for(jpeg=False)
+        family = family or self.family_for()
         key = (family, scale, bits)
         if key not in self._opened:
             if family == "photo" != self.family and not any(
                 family in opened for opened in self._opened
             ):
-                note("JPEG: enlarged by the model for photographs; `model` clean has sharper edges")
+                note("compressed JPEG: the model for photographs is used; `model` clean is sharper")
             self._opened[key] = open_model(identify(family, scale), self.options, bits)
         return self._opened[key]
 

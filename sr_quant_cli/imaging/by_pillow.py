@@ -31,6 +31,9 @@ _MODES = {"1": "L", "I": "I;16", "PA": "RGBA", "YCbCr": "RGB"}
 _COMMENT = re.compile(rb"#[^\r\n]*")
 """Comment in a plain PPM file."""
 
+_STANDARD_LUMA = 3688
+"""Sum of the standard's quantization table for luma (ITU-T T.81, table K.1), of quality 50."""
+
 
 @contextlib.contextmanager
 def opened(file: BinaryIO, suffix: str) -> "Iterator[ImageFile]":
@@ -128,6 +131,28 @@ def jpeg_comments(file: BinaryIO) -> tuple[tuple[str, str], ...]:
         if comment:
             return (("Comment", comment.decode("utf-8", "replace").rstrip("\0")),)
     return ()
+
+
+def jpeg_quality(file: BinaryIO) -> int | None:
+    """Estimate the quality of a JPEG file, 1 to 100, from its quantization table for luma.
+
+    Encoders of the Independent JPEG Group multiply the table of the standard by ``S`` percent, with
+    ``S = 200 - 2 q`` for a quality ``q`` from 50 on, and ``S = 5000 / q`` below. Tables of other
+    encoders count by their mean.
+
+    Returns
+    -------
+    None: the file has no table that can be read.
+    """
+    file.seek(0)
+    with contextlib.suppress(UnreadableError), _damage():
+        with _open(file, "JPEG") as image:
+            tables: dict[int, list[int]] = getattr(image, "quantization", {})
+        if 0 in tables and sum(tables[0]) > 0:
+            percent = 100 * sum(tables[0]) / _STANDARD_LUMA
+            quality = 100 - percent / 2 if percent <= 100 else 5000 / percent
+            return max(1, round(quality))
+    return None
 
 
 def _open(file: BinaryIO, *formats: str) -> "ImageFile":

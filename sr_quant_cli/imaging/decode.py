@@ -138,8 +138,8 @@ class Header:
         Suffix of the format.
     bits
         Bits a sample after decoding: 8 or 16.
-    jpeg
-        True if the picture is stored as JPEG.
+    jpeg_quality
+        Estimated quality, 1 to 100, of a picture that is stored as JPEG; None: of any other one.
     """
 
     height: int
@@ -147,7 +147,7 @@ class Header:
     frames: int = 1
     suffix: str = ".png"
     bits: int = 8
-    jpeg: bool = False
+    jpeg_quality: int | None = None
 
 
 def read_header(source: Source, name: str = "the input") -> Header:
@@ -188,8 +188,8 @@ def read_header(source: Source, name: str = "the input") -> Header:
             frames = len(tiff_pages(file) or range(frames))
         animated_png = loader == "pngload_source" and frames > 1  # Pillow decodes it
         bits = 8 if first.format == "uchar" or animated_png else 16
-        jpeg = loader == "jpegload_source"
-        return Header(height, width, frames, _SEVERAL.get(loader, ".png"), bits, jpeg)
+        quality = by_pillow.jpeg_quality(file) if loader == "jpegload_source" else None
+        return Header(height, width, frames, _SEVERAL.get(loader, ".png"), bits, quality)
 
 
 def _png(source: Source, content: PngContent) -> Frames:

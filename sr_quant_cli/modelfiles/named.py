@@ -111,6 +111,20 @@ def embedded_model(scale: int, family: Family = "clean") -> Path:
     return _embedded(_FILE_OF[family], scale)
 
 
+def embedded_scales(family: Family) -> list[int]:
+    """Scales that a family has embedded models of.
+
+    Raises
+    ------
+    UsageError
+        It has none.
+    """
+    scales = [scale for scale in SCALES if has_embedded_model(scale, family)]
+    if not scales:
+        raise UsageError(f"no embedded model {family}; 'srq models list' shows all names")
+    return scales
+
+
 def has_embedded_model(scale: int, family: Family = "clean") -> bool:
     """Tell if there is an embedded model of a scale."""
     return (models_dir() / _FILE_OF[family].format(scale)).is_file()
@@ -253,6 +267,7 @@ def _find(named: Named | None, scale: int) -> Path:
     family = family_named(named)
     if family is not None:
         _mention_file(family)
+        embedded_scales(family)
         return embedded_model(scale, family)
     return _model_file(named)
 
