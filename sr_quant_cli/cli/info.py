@@ -62,12 +62,11 @@ def info(
     from sr_quant_cli.system.files import write_json
 
     found = core.info(core.InfoRequest(model=model, size=size, scale=scale, depth=depth))
-    print_info(found)
     report = found.to_json()
+    measured = None
     if layers or sensitivity or data is not None:
         from sr_quant_cli.commands.layers import LayersRequest
         from sr_quant_cli.commands.layers import layers as measure
-        from sr_quant_cli.report.layers import print_layers
 
         measured = measure(
             LayersRequest(
@@ -79,8 +78,12 @@ def info(
                 data_root=data_root,
             )
         )
-        print_layers(measured)
         report["measured"] = measured.to_json()
+    print_info(found)
+    if measured is not None:
+        from sr_quant_cli.report.layers import print_layers
+
+        print_layers(measured)
     if json is not None:
         write_json(json, report)
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,8 +23,9 @@ from sr_quant_cli.modelfiles.loading import load
 from sr_quant_cli.modelfiles.named import Named, identify
 from sr_quant_cli.networks.base import Network
 from sr_quant_cli.passes.apply import count_operations
-from sr_quant_cli.passes.sensitivity import site_losses
+from sr_quant_cli.passes.sensitivity import quantized_sites, site_losses
 from sr_quant_cli.passes.statistics import OperandStatistics, operand_statistics
+from sr_quant_cli.quant.quantizers import set_mode
 from sr_quant_cli.runtimes.onnxruntime import OnnxRuntime
 from sr_quant_cli.system.choices import Depth
 from sr_quant_cli.system.processor import has_vnni
@@ -145,9 +147,12 @@ def layers(request: LayersRequest) -> Layers:
 
 def _drops(network: Network, lr: Sequence[Tensor], hr: Sequence[Tensor]) -> dict[str, float]:
     """Losses of the sites alone, beside the same weights without quantizers."""
-    paths = [site.path for site in network.sites()]
+    unquantized = deepcopy(network)
+    set_mode(unquantized, "off")
+    count = len(quantized_sites(network))
     found = {}
-    for loss in track(site_losses(network, network, lr, hr), len(paths), "site", "sensitivity"):
+    losses = site_losses(network, unquantized, lr, hr)
+    for loss in track(losses, count, "site", "sensitivity"):
         assert loss.drop is not None
         found[loss.path] = loss.drop
     return found

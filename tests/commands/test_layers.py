@@ -1,11 +1,17 @@
 import json
 
 import pytest
+import torch
 
+import sr_quant_cli.commands.layers as core
 from sr_quant_cli.commands.layers import LayersRequest, layers
 from sr_quant_cli.errors import UsageError
+from sr_quant_cli.imaging.convert import to_pixels, to_tensor
 from sr_quant_cli.modelfiles.card import Card
+from sr_quant_cli.modelfiles.loading import load
 from sr_quant_cli.modelfiles.modelfile import save_model
+from sr_quant_cli.modelfiles.named import identify
+from sr_quant_cli.quant.quantizers import set_mode
 from tests.lowered import quantized_edsr
 
 
@@ -27,8 +33,25 @@ def test_layers_of_a_quantized_model(quantized_model, photographs):
     assert [each.operand for each in convolution.operands] == ["weight", "input"]
     assert all(layer.ms is not None for layer in found.layers if layer.macs_counted)
     assert all(layer.operands for layer in found.layers)
-    # A network of random weights may gain as well as lose.
-    assert all(1e-6 < abs(layer.drop) < 1 for layer in found.layers)
+
+
+@torch.no_grad()
+def test_losses_are_beside_the_same_weights_without_quantizers(
+    quantized_model, photographs, monkeypatch
+):
+    unquantized, _ = load(identify(quantized_model))
+    set_mode(unquantized, "off")
+
+    def with_its_output(lr, _hr, _scale, _side):
+        return lr, to_pixels(unquantized(to_tensor(lr[None], torch.device("cpu"))))[0]
+
+    monkeypatch.setattr(core, "central_crop", with_its_output)
+    found = layers(LayersRequest(quantized_model, data=str(photographs), sensitivity=True))
+    for layer in found.layers:
+        if any(each.operand == "input" for each in layer.operands):
+            assert layer.drop > 0.002
+        else:  # weights are levels in the file already
+            assert layer.drop == pytest.approx(0, abs=0.001)
 
 
 def test_layers_of_a_float_model(tiny_model, photographs):
