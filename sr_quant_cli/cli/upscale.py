@@ -173,8 +173,9 @@ def upscale(
         typer.Option(
             metavar="NAME|FILE",
             autocompletion=complete_model,
-            help=f"Name from 'srq models list', srq file, checkpoint, {GRAPHS}, or run folder; "
-            "default: an embedded one of the scale.",
+            help="clean, photo (for JPEG blocks and noise), fast, or another name from 'srq models "
+            f"list'; srq file, checkpoint, {GRAPHS}, or run folder; default: photo for compressed "
+            "JPEG, else clean.",
         ),
     ] = None,
     depth: Depth = "full",
