@@ -38,6 +38,8 @@ def main() -> None:
     atexit.register(gc.freeze)  # Python ends sooner without a last search for garbage
     _open_streams()
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _terminate)
     if world().rank:
         _leave_terminal()
     try:
@@ -55,6 +57,8 @@ def main() -> None:
             _fail(f"{str(error.filename)[:100]}...: is too long for a file name", 2)
         _fail(_of_system(error), 1)
     except Exception as error:
+        if _received:  # a library has wrapped what the signal raised in one of its callbacks
+            sys.exit(128 + _received[0])
         if out_of_memory(error):
             _fail("out of memory: smaller tiles, batches or pictures take less", 1)
         # Typer's own errors, such as a missing argument, have no public base class.
@@ -131,9 +135,16 @@ def _give_up(stream: TextIO) -> None:
         os.close(null)
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    """Unwind like an interrupt, so that temporary files are removed and training is saved."""
-    sys.exit(143)
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    """Unwind, so that temporary files are removed and training is saved."""
+    _received.append(number)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
+
+
+_received: list[int] = []
+"""Signals that have unwound the command."""
 
 
 def _ignore_interrupts() -> None:

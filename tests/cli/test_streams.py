@@ -115,3 +115,22 @@ def test_what_the_system_refuses_is_told_in_one_line(srq, monkeypatch):
     monkeypatch.setattr("sr_quant_cli.recipe.load.load_recipe", failing)
     code, _, err = srq("recipes", "show", "pretrain-edsr")
     assert (code, err) == (1, "srq: error: photos/a.png: Permission denied\n")
+
+
+def test_a_signal_that_a_library_has_wrapped_ends_the_command(tmp_path):
+    """As pydantic does with whatever is raised in a serializer: no traceback, and 143."""
+    code = (
+        "import signal, sys\n"
+        "from sr_quant_cli.cli import app\n"
+        "def wrapping(arguments):\n"
+        "    try:\n"
+        "        signal.raise_signal(signal.SIGTERM)\n"
+        "    except SystemExit as error:\n"
+        "        raise ValueError('error calling a function: SystemExit') from None\n"
+        "app._run = wrapping\n"
+        "app.main()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (143, "")
