@@ -139,7 +139,7 @@ def gather(named: Sequence[Named]) -> list[Subject]:
                 subject.times.append(Time(row.variant, size, row.threads, 1000 * row.median))
             elif row.psnr is not None and row.ssim is not None:
                 assert isinstance(report, _EvalReport)
-                score = Score(row.bench, report.protocol, row.psnr, row.ssim)
+                score = Score(report.label(row), report.protocol, row.psnr, row.ssim)
                 subject.scores = [*(s for s in subject.scores if s.bench != score.bench), score]
     for name, subject in subjects.items():
         subject.name = name
@@ -212,7 +212,12 @@ class _TimeRow(_Row):
 
 class _EvalReport(BaseModel):
     protocol: str
+    degrade: str = ""
     rows: Annotated[list[_ScoreRow], Field(min_length=1)]
+
+    def label(self, row: _ScoreRow) -> str:
+        """Name of the set of a row; a degraded set is another one."""
+        return f"{row.bench} ({self.degrade})" if self.degrade else row.bench
 
 
 class _BenchReport(BaseModel):
@@ -222,11 +227,11 @@ class _BenchReport(BaseModel):
 def _read(path: Path) -> _EvalReport | _BenchReport:
     try:
         if path.stat().st_size > _MOST_BYTES:
-            raise UsageError(f"{path}: is larger than any report")
+            raise UsageError(f"{path} is larger than any report")
         text = path.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     for kind in (_EvalReport, _BenchReport):
         with suppress(ValidationError):
             return kind.model_validate_json(text)
-    raise UsageError(f"{path}: is no report of srq eval or srq bench")
+    raise UsageError(f"{path} is no report of srq eval or srq bench")

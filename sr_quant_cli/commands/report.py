@@ -21,7 +21,7 @@ from sr_quant_cli.inference.upscaler import BicubicUpscaler
 from sr_quant_cli.modelfiles.named import RECIPE, Named, identify
 from sr_quant_cli.recipe.load import dump_recipe, load_recipe
 from sr_quant_cli.runtimes.registry import AUTO
-from sr_quant_cli.system.reporting import track
+from sr_quant_cli.system.reporting import note, track
 
 Pixels = NDArray[np.uint8]
 
@@ -149,6 +149,8 @@ def _pictures(image: Path | None, subjects: Sequence[Subject]) -> Pictures | Non
     name, lr, hr = _example(image, scale)
     results = [Result("bicubic", BicubicUpscaler(scale)(lr))]
     shown = same[:MOST_RESULTS]
+    if len(same) > len(shown):
+        note(f"pictures of the first {MOST_RESULTS} of {len(same)} models")
     for subject in track(shown, len(shown), "model", name):
         upscale = open_model(identify(subject.path), RunOptions(runtime=AUTO))
         results.append(Result(subject.name, upscale(lr)))

@@ -94,10 +94,10 @@ def _bits(subject: Subject) -> str:
 
 
 def _plots(subjects: Sequence[Subject]) -> Iterator[tuple[str, str]]:
-    """Titles and SVG elements."""
+    """Titles and SVG elements of plots that compare at least two models."""
     for bench in benches(subjects):
         for x, title in _TITLES.items():
-            figure = trade_off(subjects, bench, x)
+            figure = trade_off(subjects, bench, x, fewest=2)
             if figure is not None:
                 yield f"{title}, {bench}", inline_svg(figure)
 

@@ -61,22 +61,21 @@ def draw(
                 value=bench,
             )
         figure = trade_off(subjects, chosen, x, y)
-        problem = f"{_MISSING[x]} of no model with scores on {chosen} is known"
+        missing = (
+            "a time: name a `json` report of srq bench"
+            if x == "ms"
+            else "a file here: name the models as well"
+        )
+        problem = f"no model with scores on {chosen} has {missing}"
     if figure is None:
         raise UsageError(problem, field="x", value=x)
     save(figure, path)
 
 
-_MISSING: dict[X, str] = {
-    "bits": "the file",
-    "bytes": "the file",
-    "bitops": "the file",
-    "ms": "a time (a `json` report of srq bench)",
-}
-
-
-def trade_off(subjects: Sequence[Subject], bench: str, x: X, y: Y = "psnr") -> "Figure | None":
-    """Draw the quality of models on a set against their cost; None: nothing is known of it.
+def trade_off(
+    subjects: Sequence[Subject], bench: str, x: X, y: Y = "psnr", fewest: int = 1
+) -> "Figure | None":
+    """Draw the quality of models on a set against their cost; None: too few have both.
 
     Parameters
     ----------
@@ -84,6 +83,8 @@ def trade_off(subjects: Sequence[Subject], bench: str, x: X, y: Y = "psnr") -> "
         Benchmark set.
     x
         Any of ``_COSTS``.
+    fewest
+        Fewest models to draw.
     """
     from matplotlib.figure import Figure
 
@@ -93,7 +94,7 @@ def trade_off(subjects: Sequence[Subject], bench: str, x: X, y: Y = "psnr") -> "
         for subject in subjects
         if (value := cost(subject)) is not None and (score := subject.score(bench)) is not None
     ]
-    if not points:
+    if len(points) < fewest:
         return None
     figure = Figure(figsize=(5, 3.8), dpi=200, layout="constrained")
     axes = figure.add_subplot()

@@ -40,7 +40,7 @@ def models(tmp_path):
     save_model(
         tmp_path / "q.safetensors",
         quantized_edsr("minmax", "full", 4),
-        Card(name="q", scores=[scored("Set5", 30.5)]),
+        Card(name="q", scores=[scored("Set5", 30.5), scored("B100", 27.5)]),
     )
     return [tmp_path / "float.safetensors", tmp_path / "q.safetensors"]
 
@@ -60,6 +60,7 @@ def reports(tmp_path):
         }
         for runtime, seconds in (("srq", 0.1), ("openvino", 0.2))
     ]
+    bench_rows.append({**bench_rows[0], "model": "<b>float</b>", "median": 0.3})
     (tmp_path / "e.json").write_text(json.dumps({"protocol": "matlab", "rows": eval_rows}))
     (tmp_path / "b.json").write_text(json.dumps({"rows": bench_rows, "scale": 2}))
     return [tmp_path / "e.json", tmp_path / "b.json"]
@@ -74,7 +75,15 @@ def test_reports_add_to_models_of_the_same_name(models, reports):
     assert (float_.bits, quantized.bits, other.bits) == (32, 4, None)
     assert float_.bitops > quantized.bitops > 0
     assert other.score("Set14") is None
-    assert benches([float_, quantized, other]) == ["Set5"]
+    assert benches([float_, quantized, other]) == ["Set5", "B100"]
+
+
+def test_scores_on_degraded_sets_stand_apart(models, reports):
+    path = reports[0]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "degrade": "jpeg:75"}))
+    _, quantized, _ = gather([*models, path])
+    assert quantized.score("Set5").psnr == 30.5  # the card's
+    assert quantized.score("Set5 (jpeg:75)").psnr == 30.75
 
 
 def test_models_of_one_name_are_numbered(models):
@@ -110,6 +119,8 @@ def test_the_page_holds_everything_and_needs_nothing(page, tmp_path):
     ):
         assert expected in page, expected
     assert "<b>float" not in page
+    assert "27.50 / 0.9000" in page
+    assert "Quality against bits, B100" not in page  # there is one model alone
     links = re.findall(r"""(?:src|href)=["']([^"']*)["']|url\(([^)]*)\)""", page)
     assert links
     for address in (first or second for first, second in links):
@@ -186,8 +197,11 @@ def test_plots_for_papers(srq, models, reports, tmp_path, suffix):
     ("arguments", "message"),
     [
         (("-o", "p.gif"), "a plot ends in .png, .svg, .pdf"),
-        (("-o", "p.png", "--bench", "Set9"), "no scores on Set9 (they have Set5)"),
-        (("-o", "p.png", "--x", "ms"), "a time (a --json report of srq bench) of no model"),
+        (("-o", "p.png", "--bench", "Set9"), "no scores on Set9 (they have Set5, B100)"),
+        (
+            ("-o", "p.png", "--x", "ms"),
+            "no model with scores on Set5 has a time: name a --json report of srq bench",
+        ),
         (("-o", "p.png", "--x", "step"), "no run folder with a log among these"),
     ],
 )
