@@ -200,7 +200,7 @@ class Trainer:
                 self._validate()
             self._save()
         if interrupts.received:
-            result(f"saved at step {self.step}; run the same command again to continue")
+            result(f"saved at step {self.step}")
             interrupts.resume()
 
     def steps(self, wants_stop: Callable[[], bool] = lambda: False) -> Iterator[Step]:

@@ -26,7 +26,7 @@ from sr_quant_cli.system.reporting import result
 from sr_quant_cli.training.checkpoint import Checkpoints, DamagedError, read
 from sr_quant_cli.training.loop import CHECKPOINT_FORMAT, Trainer
 from sr_quant_cli.training.objective import Objective
-from sr_quant_cli.training.run_folder import check_free, locked
+from sr_quant_cli.training.run_folder import CHECKPOINTS, check_free, locked
 
 _MAY_CHANGE = (
     "train.iters",
@@ -38,6 +38,8 @@ _MAY_CHANGE = (
 """Fields that may change when a run goes on."""
 _MAY_MOVE = ("data.train", "train.init")
 """Paths in the recipe of a stage, whose folder is named by a hash of what lies there."""
+
+_AGAIN = "run the same command again to continue"
 
 R = TypeVar("R", bound=TrainingRecipe)
 
@@ -194,7 +196,12 @@ def run_job(
             if found is not None:
                 return found
             left = None if limit is None else limit - (time.monotonic() - begun)
-            ended = _run(job, options, photographs, run_dir, left, device, moved=shared)
+            try:
+                ended = _run(job, options, photographs, run_dir, left, device, moved=shared)
+            except (KeyboardInterrupt, SystemExit):
+                if any(run_dir.glob(CHECKPOINTS)):
+                    result(_AGAIN)
+                raise
             return from_first(ended)  # the others wait until the model is written
 
 
@@ -355,4 +362,4 @@ def _announce(ended: TrainingResult, iters: int) -> None:
         done = f"done already: step {steps}, asked for are {iters}"
     result(f"{done}, {best}: {ended.model}")
     if not ended.complete:
-        result("run the same command again to continue")
+        result(_AGAIN)
