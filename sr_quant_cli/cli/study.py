@@ -41,7 +41,7 @@ def study(
     data_root: DataRoot = None,
     json: Json = None,
 ) -> None:
-    """Run a grid of models, methods, bits and seeds, and make tables of it.
+    """Run a grid of models, methods, bits and seeds into tables.
 
     Every cell is quantized, scored on benchmark sets, and timed if FILE has [bench]. The plan is
     shown first. The study folder gets rows.jsonl, a row for each cell, tables/ (Markdown, CSV,
