@@ -7,10 +7,10 @@ import pytest
 
 from sr_quant_cli import __version__
 from sr_quant_cli.commands import doctor
-from sr_quant_cli.commands.cache import PARTS
 from sr_quant_cli.errors import FailedError
 from sr_quant_cli.imaging.io import write_rgb
 from sr_quant_cli.runtimes.registry import runtimes
+from sr_quant_cli.system.cached import KINDS
 from sr_quant_cli.system.files import cache_dir
 from tests.helpers import picture
 
@@ -24,7 +24,7 @@ def _quick(monkeypatch):
 @pytest.fixture
 def filled():
     """A cache with a file of 7 bytes in each part, and one of the user's beside them."""
-    for name in PARTS:
+    for name in KINDS:
         (cache_dir() / name / "a").mkdir(parents=True)
         (cache_dir() / name / "a/b.bin").write_bytes(b"1234567")
     (cache_dir() / "mine.txt").write_text("mine")
@@ -40,7 +40,7 @@ def test_the_state_of_an_installation(srq, tmp_path, filled):
     assert found["versions"]["numpy"] == np.__version__
     assert [entry["name"] for entry in found["runtimes"]] == [entry.name for entry in runtimes()]
     assert found["data"] == {"Set5": 1}
-    assert found["cache"]["bytes"] == 7 * len(PARTS)
+    assert found["cache"]["bytes"] == 7 * len(KINDS)
     assert found["self_test"]["problem"] == ""
     assert found["self_test"]["megapixels_per_second"] > 0
     assert found["self_test"]["model"] in out
@@ -85,9 +85,9 @@ def test_a_runtime_that_is_missing_says_why(monkeypatch):
 def test_the_cache_is_shown_and_cleared(srq, filled, tmp_path):
     code, out, _ = srq("cache", "show", "--json", tmp_path / "c.json")
     assert code == 0
-    assert f"{7 * len(PARTS)} bytes in {filled}" in out
+    assert f"{7 * len(KINDS)} bytes in {filled}" in out
     assert [p["files"] for p in json.loads((tmp_path / "c.json").read_text())["parts"]] == [1] * 3
-    told = f"{len(PARTS)} files, {7 * len(PARTS)} bytes in {filled}"
+    told = f"{len(KINDS)} files, {7 * len(KINDS)} bytes in {filled}"
     code, out, err = srq("cache", "clear")  # the standard input of tests is no terminal
     assert (code, out) == (2, "")
     assert err == f"srq: error: {told}: add --yes to remove them without being asked\n"

@@ -14,7 +14,7 @@ from sr_quant_cli.inference import graph_cache, tiled
 from sr_quant_cli.kernels import library as kernels
 from sr_quant_cli.modelfiles.card import Card
 from sr_quant_cli.modelfiles.modelfile import save_model
-from sr_quant_cli.modelfiles.named import FAST, identify
+from sr_quant_cli.modelfiles.named import identify
 from sr_quant_cli.runtimes.program import ProgramRuntime
 from sr_quant_cli.system.files import cache_dir
 from tests.helpers import open_path, picture
@@ -60,7 +60,7 @@ print(json.dumps(sorted({heavy} & set(sys.modules))))
     write_rgb(tmp_path / "p.png", picture(20, 24))
     cache = tmp_path / "cache"
     done = subprocess.run(
-        [sys.executable, "-c", code, "upscale", "p.png", "--model", FAST, "-o", "o.png", *options],
+        [sys.executable, "-c", code, "upscale", "p.png", "--model", "fast", "-o", "o.png", *options],
         cwd=tmp_path,
         env={**os.environ, "SRQ_CACHE": str(cache)},
         capture_output=True,
@@ -73,7 +73,7 @@ print(json.dumps(sorted({heavy} & set(sys.modules))))
     assert line.endswith(" s, srq")
     assert json.loads(imported) == []
     assert not cache.exists()
-    upscaler = open_path(identify(FAST).path, runtime="torch", threads=1)
+    upscaler = open_path(identify("fast").path, runtime="torch", threads=1)
     off = np.abs(read_rgb(tmp_path / "o.png").astype(int) - upscaler(picture(20, 24)))
     assert off.max() <= 2
     assert off.mean() <= 0.15
