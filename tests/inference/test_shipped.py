@@ -59,8 +59,9 @@ print(json.dumps(sorted({heavy} & set(sys.modules))))
 """
     write_rgb(tmp_path / "p.png", picture(20, 24))
     cache = tmp_path / "cache"
+    command = ["upscale", "p.png", "--model", "fast", "-o", "o.png", *options]
     done = subprocess.run(
-        [sys.executable, "-c", code, "upscale", "p.png", "--model", "fast", "-o", "o.png", *options],
+        [sys.executable, "-c", code, *command],
         cwd=tmp_path,
         env={**os.environ, "SRQ_CACHE": str(cache)},
         capture_output=True,
