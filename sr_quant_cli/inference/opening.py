@@ -93,7 +93,7 @@ def _open_network(source: Source, options: RunOptions, io: "Io") -> TiledUpscale
         return _open_in_torch(source, options)
     if options.device not in ("auto", "cpu"):
         raise UsageError(
-            f"{options.runtime} runs on the CPU; `runtime` {TORCH} does on it",
+            f"{options.runtime} runs on the CPU alone; CUDA needs `runtime` {TORCH}",
             field="device",
             value=options.device,
         )

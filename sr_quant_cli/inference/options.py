@@ -1,10 +1,14 @@
 """Options of running a model, in one value."""
 
+import re
+from typing import get_args
+
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.tiling import Patches
 from sr_quant_cli.records import record
 from sr_quant_cli.runtimes.registry import AUTO, TORCH, check_choice, get_runtime
-from sr_quant_cli.system.choices import Depth, PrecisionChoice
+from sr_quant_cli.system.choices import DEVICES, Depth, PrecisionChoice
+from sr_quant_cli.system.processes import check_threads
 
 
 @record
@@ -36,7 +40,7 @@ class RunOptions:
     Raises
     ------
     UsageError
-        There is no such runtime, it does not have the precision, or the options exclude each other.
+        An option has a value that it cannot have, or the options exclude each other.
     """
 
     runtime: str = TORCH
@@ -51,6 +55,14 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         check_choice(self.runtime)
+        for field, values in _CHOICES.items():
+            if (value := getattr(self, field)) not in values:
+                raise UsageError(f"must be one of {', '.join(values)}", field=field, value=value)
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(self.device)):
+            raise UsageError(DEVICES, field="device", value=self.device)
+        check_threads(self.threads)
+        if self.tile is not None and not (type(self.tile) is int and self.tile >= 1):
+            raise UsageError("must be a whole number from 1", field="tile", value=self.tile)
         if self.runtime != AUTO:
             get_runtime(self.runtime).check_precision(self.precision)
         if self.patches is not None and self.tile is not None:
@@ -60,6 +72,8 @@ class RunOptions:
         if self.range not in (None, 1, 255):
             raise UsageError("must be 1 or 255", field="range", value=self.range)
 
+
+_CHOICES = {"precision": get_args(PrecisionChoice), "depth": get_args(Depth)}
 
 DEFAULTS = RunOptions()
 """The model in torch, the reference."""

@@ -11,5 +11,8 @@ Precision = Literal["fp32", "bf16"]
 TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 """Program that shows the curves of trainings."""
 
+DEVICES = "must be auto, cpu, cuda or cuda:N"
+"""Names of devices, as an error says them."""
+
 PrecisionChoice = Literal["auto", "fp32", "bf16"]
 """Precision as a user asks for it; auto: bf16 where the hardware has it."""

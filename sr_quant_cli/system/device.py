@@ -6,10 +6,8 @@ import ctypes
 import torch
 
 from sr_quant_cli.errors import UsageError
-from sr_quant_cli.system.choices import Precision, PrecisionChoice
+from sr_quant_cli.system.choices import DEVICES, Precision, PrecisionChoice
 from sr_quant_cli.system.processes import thread_limit, world
-
-_ALLOWED = "allowed are auto, cpu, cuda, cuda:N"
 
 
 def pick_device(name: str) -> torch.device:
@@ -28,9 +26,9 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(wanted)
     except RuntimeError as error:
-        raise _refused(name, _ALLOWED) from error
+        raise _refused(name, DEVICES) from error
     if device.type not in ("cpu", "cuda"):
-        raise _refused(name, _ALLOWED)
+        raise _refused(name, DEVICES)
     if device.type == "cpu":
         return device
     here, count = world(), torch.cuda.device_count()

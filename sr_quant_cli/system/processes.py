@@ -11,13 +11,16 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sr_quant_cli.errors import FailedError, SrqError
+from sr_quant_cli.errors import FailedError, SrqError, UsageError
 from sr_quant_cli.records import record
 
 if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+
+MOST_THREADS = 512
+"""Most CPU threads of a process."""
 
 _PATIENCE = timedelta(hours=2)
 """Timeout of collective operations: decoding photographs may take an hour."""
@@ -42,11 +45,31 @@ def world() -> World:
     return World(*(int(os.environ.get(name, default)) for name, default in names))
 
 
+def check_threads(count: int | None) -> None:
+    """Refuse a number of threads that cannot be.
+
+    Raises
+    ------
+    UsageError
+        It is neither None nor a whole number from 1 to 512.
+    """
+    if count is not None and not (type(count) is int and 1 <= count <= MOST_THREADS):
+        raise UsageError(
+            f"must be a whole number from 1 to {MOST_THREADS}", field="threads", value=count
+        )
+
+
 def thread_limit(count: int | None) -> int | None:
     """Return the CPU threads of this process.
 
     ``count``, or else its share of the cores; None, without limit, for a single process.
+
+    Raises
+    ------
+    UsageError
+        As ``check_threads``.
     """
+    check_threads(count)
     processes = world().local_size
     if count is None and processes > 1:
         return max(1, cores() // processes)

@@ -164,6 +164,15 @@ def test_mistakes_are_one_clear_error(arguments, error, message):
         ({"scale": 5}, "`scale` 5: must be one of 2, 3, 4, 8"),
         ({"model": "fast", "runtime": "tvm"}, "`runtime` tvm: must be one of auto"),
         ({"model": "edsr-baseline-x2", "scale": 3}, "enlarges by 2, not by 3"),
+        ({"device": "tpu"}, "`device` tpu: must be auto, cpu, cuda or cuda:N"),
+        ({"threads": -1}, "`threads` -1: must be a whole number from 1 to 512"),
+        ({"threads": 0}, "`threads` 0: must be"),
+        ({"threads": "2"}, "`threads` 2: must be"),
+        ({"threads": True}, "`threads` True: must be"),
+        ({"tile": -1}, "`tile` -1: must be a whole number from 1"),
+        ({"tile": 8.0}, "`tile` 8.0: must be"),
+        ({"precision": "fp16"}, "`precision` fp16: must be one of auto, fp32, bf16"),
+        ({"depth": "third"}, "`depth` third: must be one of full, half, quarter"),
     ],
 )
 def test_loading_refuses_mistakes_at_once(arguments, message):
