@@ -1,7 +1,7 @@
 """Errors that users see as one line; any other exception is a defect and keeps its traceback."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _PLACE = re.compile(r"Exception from |Check '|.* failed at \S+:\d+:$")
 """Lines of OpenVINO that name the place in its source where an error was raised."""
@@ -100,6 +100,18 @@ def out_of_memory(error: BaseException) -> bool:
     (True, False)
     """
     return isinstance(error, MemoryError) or _MEMORY.search(str(error)) is not None
+
+
+def check_one_of(field: str, value: object, allowed: Sequence[str]) -> None:
+    """Refuse a value that is not among those of a parameter.
+
+    Raises
+    ------
+    UsageError
+        It is another one.
+    """
+    if value not in allowed:
+        raise UsageError(f"must be one of {', '.join(allowed)}", field=field, value=value)
 
 
 def unknown(kind: str, name: str, known: list[str]) -> UsageError:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sr_quant_cli.api.model import Model, load_model
 from sr_quant_cli.api.progress import ProgressCallback, quietly
-from sr_quant_cli.errors import UsageError
+from sr_quant_cli.errors import UsageError, check_one_of
 from sr_quant_cli.modelfiles.named import Named
 from sr_quant_cli.runtimes.registry import formats, is_graph
 
@@ -51,7 +51,7 @@ def export(
     Raises
     ------
     UsageError
-        The model or the path is not usable.
+        The model, the path or an option is not usable.
     FailedError
         The graph loses more than 0.01 dB, or a layer that should run on integers does not; nothing
         is written.
@@ -59,6 +59,8 @@ def export(
     from sr_quant_cli.commands.export import ExportRequest
     from sr_quant_cli.commands.export import export as run
 
+    check_one_of("io", io, ("float", "uint8"))
+    check_one_of("offsets", offsets, ("exact", "snap"))
     path = Path(path)
     is_graph(path)  # finds the plugin for the suffix
     by_suffix = {entry.suffixes[0]: name for name, entry in formats().items()}

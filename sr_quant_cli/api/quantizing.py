@@ -242,9 +242,13 @@ def _changes(overrides: Mapping[str, Any] | None) -> "tuple[Change, ...]":
     ------
     UsageError
         A key is no path of a field.
+    TypeError
+        There is no mapping.
     """
     from sr_quant_cli.recipe.load import Change
 
+    if not isinstance(overrides, Mapping | None):
+        raise TypeError(f"overrides are a mapping, not {type(overrides).__name__}")
     changes = []
     for key, value in (overrides or {}).items():
         change = Change.of(str(key), value, "overrides", f"{key}={value!r}")

@@ -50,7 +50,7 @@ def evaluate(
         typer.Option(
             metavar="KIND:STRENGTH",
             help="Degrade LR before: jpeg:75 (quality), noise:10, shot:10 (deviation in levels, at "
-            "white), blur:0.8 (LR pixels); several joined by commas.",
+            "white), blur:0.8 (LR pixels); several joined by commas, applied as blur, noise, JPEG.",
         ),
     ] = "",
     sr_dir: Annotated[

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from sr_quant_cli.commands.scoring import (
     score_candidates,
 )
 from sr_quant_cli.data.benchmark import BenchmarkSet, data_root, find_set, parse_sets
-from sr_quant_cli.data.degrade import CLEAN, parse_degradations
+from sr_quant_cli.data.degrade import CLEAN, in_order, parse_degradations
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.tiling import Patches
 from sr_quant_cli.inference.opening import common_scale, open_model
@@ -113,7 +113,7 @@ class Evaluation:
     costs
         True if average bits and bit operations are worth showing.
     degrade
-        Degradations of the LR pictures, as they were asked for; empty: none.
+        Degradations of the LR pictures, in the order of ``in_order``; empty: none.
     """
 
     results: tuple[SetResult, ...]
@@ -156,12 +156,14 @@ class Evaluation:
         """Headings and rows: for every model and set its pictures, then their mean."""
         rows: list[list[object]] = []
         for result in self.results:
+            mean = replace(result, seconds=result.seconds / len(result.pictures))
             scored: list[tuple[str, PictureScore | SetResult]] = [
                 *((picture.name, picture) for picture in result.pictures),
-                ("mean", result),
+                ("mean", mean),
             ]
+            measured = (result.runtime, self.scale, self.protocol.name, self.degrade)
             rows += [
-                [result.label, result.bench, name, *_figures(scores), result.runtime]
+                [result.label, result.bench, name, *_figures(scores), *measured]
                 for name, scores in scored
             ]
         return [*_COLUMNS], rows
@@ -223,7 +225,7 @@ def evaluate(request: EvalRequest) -> Evaluation:
         tuple(labels),
         request.patches,
         costs=dynamic or request.patches is not None,
-        degrade=request.degrade,
+        degrade=in_order(degradations),
     )
 
 
@@ -361,7 +363,10 @@ def _row(result: SetResult) -> dict[str, Any]:
     }
 
 
-_COLUMNS = ("model", "set", "picture", "psnr", "ssim", "edge_psnr", "seconds", "fab", "runtime")
+_COLUMNS = (
+    *("model", "set", "picture", "psnr", "ssim", "edge_psnr", "seconds", "fab", "runtime"),
+    *("scale", "protocol", "degrade"),
+)
 
 
 def _figures(scored: SetResult | PictureScore) -> list[float | None]:

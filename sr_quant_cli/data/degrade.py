@@ -56,7 +56,7 @@ class Degradations(Strict):
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
-        for name in ("blur", "noise", "shot", "jpeg"):
+        for name in _KINDS:
             limits = getattr(self, name)
             if limits and (len(limits) != 2 or limits[0] > limits[1]):
                 raise ValueError(f"{name} = {limits}: needs the smallest and the largest value")
@@ -101,6 +101,9 @@ class Degradations(Strict):
         return lr
 
 
+_KINDS = ("blur", "noise", "shot", "jpeg")
+"""Kinds with a strength, in the order in which they are applied."""
+
 CLEAN = Degradations()
 """No degradations."""
 
@@ -116,13 +119,14 @@ def parse_degradations(text: str) -> Degradations:
     UsageError
         A kind is unknown or named twice, or its strength is out of range.
     """
-    kinds = ("blur", "noise", "shot", "jpeg")
     strengths: dict[str, list[str]] = {}
     for part in text.split(","):
         kind, _, strength = part.strip().partition(":")
-        if kind not in kinds or kind in strengths:
+        if kind in strengths:
+            raise UsageError(f"names {kind} twice", field="degrade", value=text)
+        if kind not in _KINDS:
             raise UsageError(
-                f"must be {', '.join(f'{kind}:STRENGTH' for kind in kinds)}, or several joined by "
+                f"must be {', '.join(f'{kind}:STRENGTH' for kind in _KINDS)}, or several joined by "
                 "commas",
                 field="degrade",
                 value=text,
@@ -135,6 +139,16 @@ def parse_degradations(text: str) -> Degradations:
         raise UsageError(
             f"{wrong['loc'][0]} {in_words(wrong)}", field="degrade", value=text
         ) from error
+
+
+def in_order(degradations: Degradations) -> str:
+    """Write degradations of fixed strength in the order in which they are applied.
+
+    >>> in_order(parse_degradations("jpeg:75,noise:5"))
+    'noise:5,jpeg:75'
+    """
+    strengths = {kind: getattr(degradations, kind) for kind in _KINDS}
+    return ",".join(f"{kind}:{limits[0]:g}" for kind, limits in strengths.items() if any(limits))
 
 
 def _uniform(random: np.random.Generator, limits: Sequence[float]) -> float:

@@ -3,7 +3,7 @@
 import re
 from typing import get_args
 
-from sr_quant_cli.errors import UsageError
+from sr_quant_cli.errors import UsageError, check_one_of
 from sr_quant_cli.imaging.tiling import Patches
 from sr_quant_cli.records import record
 from sr_quant_cli.runtimes.registry import AUTO, TORCH, check_choice, get_runtime
@@ -56,8 +56,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         check_choice(self.runtime)
         for field, values in _CHOICES.items():
-            if (value := getattr(self, field)) not in values:
-                raise UsageError(f"must be one of {', '.join(values)}", field=field, value=value)
+            check_one_of(field, getattr(self, field), values)
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(self.device)):
             raise UsageError(DEVICES, field="device", value=self.device)
         check_threads(self.threads)

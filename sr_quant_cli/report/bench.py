@@ -38,27 +38,22 @@ def print_training_times(timings: TrainTimings) -> None:
         f"of {timings.data}; {len(rows[0].times)} steps each, in turns; times as fast: as the "
         "first row"
     )
-    _print_machine(timings.machine)
+    say(f"{_threads(timings.machine['threads'])} of {_machine(timings.machine)}")
 
 
 def print_upscale_times(timings: UpscaleTimings) -> None:
     """Print the times of ``bench_upscale``: a table for each picture and number of threads."""
     for (title, headings), rows in _upscale_tables(timings):
         print_table(headings, rows, title)
-    say(
-        f"{len(timings.rows[0].times.times)} runs each, in turns; times as fast: median of the "
-        "ratios to the first row; PSNR: against its output; int / float: executed convolutions "
-        "and products, on integers and in float"
-        + ("; RAM: largest of a process of its own" if timings.rows[0].memory else "")
-    )
+    say(_legend(timings))
     for row in timings.rows:
         if row.peak_share is not None:
             say(
-                f"{row.model}, {row.variant}, {row.width}x{row.height}, {row.threads} threads: "
+                f"{row.model}, {row.variant}, {row.width}x{row.height}, {_threads(row.threads)}: "
                 f"{100 * row.peak_share:.0f} % of the 8-bit multiply-accumulates that the "
                 "processor can do in the minimum"
             )
-    _print_machine(timings.machine)
+    say(_machine(timings.machine))
 
 
 def upscale_markdown(timings: UpscaleTimings) -> str:
@@ -68,7 +63,21 @@ def upscale_markdown(timings: UpscaleTimings) -> str:
         lines = [headings, ("---", *["---:"] * (len(headings) - 1)), *rows]
         table = "\n".join(f"| {' | '.join(map(str.strip, line))} |" for line in lines)
         parts.append(f"{title}\n\n{table}\n")
+    parts.append(f"* {_legend(timings)}\n* {_machine(timings.machine)}\n")
     return "\n".join(parts)
+
+
+def _legend(timings: UpscaleTimings) -> str:
+    return (
+        f"{len(timings.rows[0].times.times)} runs each, in turns; times as fast: median of the "
+        "ratios to the first row; PSNR: against its output; int / float: executed convolutions "
+        "and products, on integers and in float"
+        + ("; RAM: largest of a process of its own" if timings.rows[0].memory else "")
+    )
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}"
 
 
 def _upscale_tables(
@@ -89,7 +98,7 @@ def _upscale_tables(
         for model, variants in groupby(group, key=lambda row: row.model):
             rows.append((model, *[""] * (len(headings) - 1)))
             rows += [_upscale_cells(row)[: len(headings)] for row in variants]
-        title = f"{width}x{height} to {scale * width}x{scale * height}, {threads} threads"
+        title = f"{width}x{height} to {scale * width}x{scale * height}, {_threads(threads)}"
         yield (title, headings), rows
 
 
@@ -132,8 +141,9 @@ def _peak(work: float, peak: float) -> tuple[str, str]:
     return f"{peak / 1e9:.0f}", f"{100 * work / peak:.0f} %"
 
 
-def _print_machine(where: dict[str, Any]) -> None:
-    say(
-        f"{where['device']}, {where['threads']} threads, torch {where['torch']}, "
-        f"processor features: {', '.join(where['features']) or 'none that matter'}"
+def _machine(where: dict[str, Any]) -> str:
+    place = where["processor"] if where["device"] == "cpu" else where["device"]
+    return (
+        f"{place}, torch {where['torch']}, processor features: "
+        f"{', '.join(where['features']) or 'none that matter'}"
     )

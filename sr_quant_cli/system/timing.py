@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from sr_quant_cli.system.processor import processor_name
 from sr_quant_cli.system.reporting import track
 
 WARM_UP = 3
@@ -108,6 +109,7 @@ def machine(device: torch.device) -> dict[str, Any]:
     on_cuda = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if on_cuda else device.type,
+        "processor": processor_name(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "features": [name for name in _FEATURES if capabilities.get(name)],

@@ -88,3 +88,7 @@ def test_export_writes_a_graph_that_is_a_model_again(tiny_model, tmp_path):
         srq.export(model, tmp_path / "t.onnx")
     with pytest.raises(srq.UsageError, match=r"must end in one of \.xml, \.onnx"):
         srq.export(model, tmp_path / "t.pb")
+    with pytest.raises(srq.UsageError, match="`io` rgb: must be one of float, uint8"):
+        srq.export(model, tmp_path / "u.onnx", io="rgb")
+    with pytest.raises(srq.UsageError, match="`offsets` round: must be one of exact, snap"):
+        srq.export(model, tmp_path / "u.onnx", offsets="round")

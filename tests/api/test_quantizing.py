@@ -154,6 +154,11 @@ def test_mistakes_are_clear_errors(tiny_model, images, options, error, message):
         srq.calibrate(tiny_model, images, **options)
 
 
+def test_overrides_are_a_mapping(tiny_model):
+    with pytest.raises(TypeError, match="overrides are a mapping, not list"):
+        srq.calibrate(tiny_model, LR, overrides=["train.iters=1"])
+
+
 def test_one_photograph_is_too_few(tiny_model):
     with pytest.raises(ValueError, match="two images or more"):
         srq.quantize(tiny_model, PHOTOGRAPHS[0])

@@ -59,6 +59,18 @@ def test_degraded_pictures_are_those_of_a_seed_by_their_names(small_set):
     assert one.pictures[0].psnr == jpeg.pictures[1].psnr
 
 
+@pytest.mark.usefixtures("small_set")
+def test_degradations_are_told_in_their_order(srq, tmp_path):
+    code, out, err = srq(
+        *("eval", "edsr-baseline-x2", "--bench", "Set5", "--data-root", tmp_path),
+        *("--degrade", "jpeg:75,noise:5", "--csv", tmp_path / "e.csv"),
+    )
+    assert code == 0, err
+    assert "LR degraded: noise:5,jpeg:75" in out
+    lines = list(csv.DictReader((tmp_path / "e.csv").read_text().splitlines()))
+    assert {line["degrade"] for line in lines} == {"noise:5,jpeg:75"}
+
+
 def test_degraded_scores_are_not_recorded():
     with pytest.raises(UsageError, match="as they are, not degraded"):
         evaluate(EvalRequest(models=("fast",), bench="Set5", degrade="jpeg:50", record=True))
@@ -181,6 +193,11 @@ def test_models_are_compared_with_the_first(srq, tmp_path, tiny_model):
     ]
     assert float(lines[5]["psnr"]) == first["pictures"][1]["psnr"]
     assert float(lines[7]["psnr"]) == first["psnr"]
+    seconds = [float(line["seconds"]) for line in lines[4:8]]
+    assert seconds[3] == pytest.approx(np.mean(seconds[:3]), abs=0.001)
+    assert {(line["scale"], line["protocol"], line["degrade"]) for line in lines} == {
+        ("2", "matlab", "")
+    }
     for scored in first["pictures"]:  # the table of pictures
         assert f"{scored['psnr']:.2f} / " in out
 

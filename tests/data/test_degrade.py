@@ -187,7 +187,7 @@ def test_strengths_in_a_text_are_fixed():
         ("noise:-1", "noise must be 0 or more"),
         ("noise", "noise must be a number"),
         ("noise:nan", "noise must be"),
-        ("jpeg:50,jpeg:60", "or several joined by commas"),
+        ("jpeg:50,jpeg:60", "names jpeg twice"),
         ("rain:3", "must be blur:STRENGTH"),
         ("", "must be blur:STRENGTH"),
     ],

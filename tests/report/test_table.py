@@ -45,7 +45,13 @@ def row(model, variant, psnr):
     }
 
 
-MACHINE = {"device": "cpu", "threads": 2, "torch": "2.13", "features": []}
+MACHINE = {
+    "device": "cpu",
+    "processor": "A processor",
+    "threads": 2,
+    "torch": "2.13",
+    "features": [],
+}
 
 
 @pytest.mark.parametrize(

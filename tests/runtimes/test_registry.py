@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 from sr_quant_cli.commands.bench_memory import peak_memory
 from sr_quant_cli.errors import UsageError
@@ -26,6 +27,7 @@ from sr_quant_cli.runtimes.registry import (
     runtime_of,
 )
 from sr_quant_cli.system.files import read_sealed
+from sr_quant_cli.system.processor import processor_name
 from tests.helpers import nearest_onnx, picture
 from tests.runtimes.toy import ENTRY
 
@@ -81,6 +83,9 @@ def test_bench_times_a_registered_runtime(srq, toy, tiny_model, tmp_path):
     page = (tmp_path / "b.md").read_text()
     assert page.count("| model, runtime |") == 4
     assert page.count("| toy fp32 |") == 4
+    assert "16x16 to 32x32, 1 thread\n" in page
+    assert "* 2 runs each, in turns; times as fast: " in page
+    assert f"* {processor_name()}, torch {torch.__version__}, " in page
 
 
 @pytest.mark.slow
