@@ -87,6 +87,5 @@ class Registry(Generic[Made, Config]):
             return self.known[name][1]
         if origin is not None:
             raise UsageError(f"needs the {self._kind} '{name}' of {origin.advice}")
-        raise UsageError(
-            f"{unknown(self._kind, name, self.names())}; or a package that adds it is missing"
-        )
+        head, _, names = str(unknown(self._kind, name, self.names())).partition(" known: ")
+        raise UsageError(f"{head} a package that adds it may be missing; known: {names}")

@@ -156,7 +156,7 @@ def test_mistakes_in_a_recipe_are_told_as_for_any_other(change, message):
 
 
 def test_a_missing_package_is_named_as_a_reason(tmp_path, monkeypatch):
-    path, advice = tmp_path / "rlfn.safetensors", "or a package that adds it is missing"
+    path, advice = tmp_path / "rlfn.safetensors", "a package that adds it may be missing"
     save_model(path, quantize(every.made("rlfn"), "tqt"), Card())
     monkeypatch.delitem(methods.REGISTRY.known, "tqt")
     with pytest.raises(UsageError, match=f"unknown method 'tqt': .*{advice}"):
