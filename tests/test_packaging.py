@@ -133,4 +133,5 @@ def test_embedded_models_are_small_and_carry_their_cards():
         assert header.card.data
         assert header.card.licence
         assert header.card.training
-        assert {score.bench for score in header.card.scores} >= {"Set5", "Set14", "B100"}
+        if "photo" not in path.stem:  # judged on degraded sets, in docs/results.md
+            assert {score.bench for score in header.card.scores} >= {"Set5", "Set14", "B100"}

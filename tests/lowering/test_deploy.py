@@ -339,7 +339,7 @@ def test_ranges_are_fixed_by_calibration(monkeypatch, name, variant):
     made = deploy(simulated, name, "float", calibration=[lr_batch(4, size=16)])
     assert made.all_integer
     assert made.integer_layers == 8
-    assert f"{12 if name == 'daq' else 2} ranges that follow from the picture" in made.notes[0]
+    assert f"{12 if name == 'daq' else 2} dynamic or non-uniform ranges fixed" in made.notes[0]
     x = lr_batch(2, first=7)
     with torch.no_grad():
         wanted, found = simulated(x), made.changed(x)

@@ -52,6 +52,10 @@ def bounds(bits, lower, upper, to_grid=affine_real, shape=()):
     return quantizer
 
 
+EVERYWHERE = ("dbdc_pac", "srq")
+"""Methods that quantize every convolution at their own placement."""
+
+
 def quantized_conv(weight_quantizer, input_quantizer, **options):
     torch.manual_seed(5)
     conv = nn.Conv2d(4, 6, 3, padding=1, **options)
@@ -79,11 +83,11 @@ def test_codes_are_in_range_and_give_the_fake_quantized_values(name, placement, 
             assert codes.shape == module.weight.shape
             per_channel = (codes.flatten(1).amax(1).int() - codes.flatten(1).amin(1)).max()
             # Codes of a grid half-way between levels count twice.
-            assert per_channel <= (2 if name == "daq" else 1) * (2**width - 1)
+            assert per_channel <= (2 if name in ("daq", "odm") else 1) * (2**width - 1)
             with torch.no_grad():
                 wanted = module.weight_quantizer(module.weight)
             assert torch.allclose(values_of(site.weight), wanted, rtol=2e-7, atol=1e-8)
-    assert weights == {"paper": 8 if name == "dbdc_pac" else 4, "full": 8}[placement]
+    assert weights == {"paper": 8 if name in EVERYWHERE else 4, "full": 8}[placement]
 
 
 @each_placement
@@ -93,7 +97,7 @@ def test_products_of_which_both_operands_are_codes(name, placement):
     on_integers = {site.site.path for site in spec.sites if site.on_integers}
     blocks = {f"body.{block}.conv{conv}" for block in (0, 1) for conv in (1, 2)}
     ends = {"head", "body_last", "upsampler.0", "tail"}
-    everywhere = placement == "full" or name == "dbdc_pac"
+    everywhere = placement == "full" or name in EVERYWHERE
     assert on_integers == (blocks | ends if everywhere else blocks)
     assert all(site.site.kind in TENSORS or site.on_integers for site in spec.sites) is everywhere
 
