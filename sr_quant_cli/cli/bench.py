@@ -14,6 +14,7 @@ from sr_quant_cli.cli.options import (
     Overrides,
     Threads,
     complete_model,
+    own_file,
     width,
 )
 from sr_quant_cli.system.choices import PrecisionChoice
@@ -70,10 +71,14 @@ def upscale(
         ),
     ] = False,
     csv: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write the table as CSV.")
+        Path | None,
+        typer.Option(metavar="FILE", callback=own_file("csv"), help="Also write the table as CSV."),
     ] = None,
     markdown: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also write the table as Markdown.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", callback=own_file("markdown"), help="Also write the table as Markdown."
+        ),
     ] = None,
     json: Json = None,
 ) -> None:
@@ -101,9 +106,9 @@ def upscale(
     timings = bench_upscale(
         BenchRequest(
             models=tuple(models or ()),
-            sizes=tuple(size or BenchRequest.sizes),
+            sizes=tuple(dict.fromkeys(size or BenchRequest.sizes)),
             runs=runs,
-            threads=tuple(threads or ()),
+            threads=tuple(dict.fromkeys(threads or ())),
             memory=memory,
             depth=depth,
             scale=scale,

@@ -20,6 +20,7 @@ from sr_quant_cli.cli.options import (
     Threads,
     check_runtime,
     complete_model,
+    own_file,
 )
 
 
@@ -86,7 +87,11 @@ def evaluate(
     data_root: DataRoot = None,
     csv: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Also write a table of all pictures as CSV."),
+        typer.Option(
+            metavar="FILE",
+            callback=own_file("csv"),
+            help="Also write a table of all pictures as CSV.",
+        ),
     ] = None,
     json: Json = None,
 ) -> None:

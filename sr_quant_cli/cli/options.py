@@ -1,6 +1,7 @@
 """Options that several commands share, declared once."""
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -12,16 +13,23 @@ from sr_quant_cli.runtimes.registry import check_choice, choices, runtimes
 from sr_quant_cli.system import choices as values
 
 
-def _check_report(path: Path | None) -> Path | None:
-    """Refuse to replace a file that is no report, before any work is done."""
-    if path is not None:
-        from sr_quant_cli.system.files import REPORT, check_own
+def own_file(field: str) -> Callable[[Path | None], Path | None]:
+    """Make the callback of ``json``, ``csv`` or ``markdown``.
 
-        try:
-            check_own(path, REPORT)
-        except UsageError as error:
-            raise UsageError(str(error), field="json") from error
-    return path
+    It refuses to replace a file that is none of srq's, before any work is done.
+    """
+
+    def check(path: Path | None) -> Path | None:
+        if path is not None:
+            from sr_quant_cli.system.files import PAGE, REPORT, TABLE, check_own
+
+            try:
+                check_own(path, {"json": REPORT, "csv": TABLE, "markdown": PAGE}[field])
+            except UsageError as error:
+                raise UsageError(str(error), field=field) from error
+        return path
+
+    return check
 
 
 def complete_model(incomplete: str) -> list[str]:
@@ -96,7 +104,7 @@ MaxPixels = Annotated[
 Json = Annotated[
     Path | None,
     typer.Option(
-        "--json", metavar="FILE", callback=_check_report, help="Also write the report as JSON."
+        "--json", metavar="FILE", callback=own_file("json"), help="Also write the report as JSON."
     ),
 ]
 Precision = Annotated[

@@ -68,8 +68,9 @@ def upscale_markdown(timings: UpscaleTimings) -> str:
 
 
 def _legend(timings: UpscaleTimings) -> str:
+    runs = len(timings.rows[0].times.times)
     return (
-        f"{len(timings.rows[0].times.times)} runs each, in turns; times as fast: median of the "
+        f"{runs} run{'s' if runs > 1 else ''} each, in turns; times as fast: median of the "
         "ratios to the first row; PSNR: against its output; int / float: executed convolutions "
         "and products, on integers and in float"
         + ("; RAM: largest of a process of its own" if timings.rows[0].memory else "")

@@ -24,6 +24,9 @@ except ImportError:  # Windows
 
 REPORT = b'{\n  "srq": "'
 """First bytes of every JSON report of srq."""
+TABLE = b"model,"
+"""Beginning of the CSV files of ``srq eval`` and ``srq bench``."""
+
 PAGE = b"<!-- written by srq -->"
 """First line of every Markdown page of srq."""
 HTML_PAGE = b"<!doctype html><!-- written by srq -->"

@@ -206,9 +206,10 @@ def test_models_are_compared_with_the_first(srq, tmp_path, tiny_model):
 def test_a_table_that_srq_did_not_write_is_kept(srq, tmp_path, tiny_model):
     (tmp_path / "mine.csv").write_text("a,b\n")
     data = ("--bench", "Set5", "--data-root", tmp_path)
-    code, _, err = srq("eval", tiny_model, *data, "--csv", tmp_path / "mine.csv")
-    assert code == 2
-    assert "srq did not write it" in err
+    for command in (("eval", *data, "--csv"), ("bench", "--csv"), ("bench", "--markdown")):
+        code, out, err = srq(*command, tmp_path / "mine.csv", tiny_model)
+        assert (code, out) == (2, "")  # before any work
+        assert err.startswith(f"srq: error: {command[-1]}: {tmp_path / 'mine.csv'} exists, and")
     assert (tmp_path / "mine.csv").read_text() == "a,b\n"
 
 
