@@ -185,10 +185,10 @@ def search_both(x: Tensor, bits: int, candidates: int = 32) -> Bounds:
     All pairs of ``candidates + 1`` lower and upper bounds are tried between the smallest and the
     largest value, and then around the best pair at steps ``candidates / 2`` times finer.
 
-    >>> x = torch.tensor([-8.0] + [0.0, 1.0, 2.0, 3.0] * 50 + [4.0])
-    >>> lower, upper = search_both(x, 2, candidates=12)
+    >>> x = torch.tensor([-9.0] + [1.0, 2.0, 3.0, 4.0] * 500 + [5.0])
+    >>> lower, upper = search_both(x, 2, candidates=14)
     >>> round(lower.item(), 4), round(upper.item(), 4)
-    (0.0, 3.0)
+    (1.0, 4.0)
     """
     rows = x.reshape(1, -1)
     smallest, largest = min_max(x)

@@ -164,7 +164,7 @@ def test_bench_train_prints_and_writes_its_times(srq, tmp_path):
         *("--json", tmp_path / "b.json"),
     )
     assert code == 0
-    for expected in ("plain", "srq fp32", "random tensors", "loader: ", "LR patch 8", "threads"):
+    for expected in ("plain", "srq fp32", "random tensors", "loader: ", "LR patch 8", "thread"):
         assert expected in out
     assert len(json.loads((tmp_path / "b.json").read_text())["rows"]) == 3
 

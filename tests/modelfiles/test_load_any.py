@@ -98,7 +98,7 @@ def test_prepared_graphs_do_not_mix_scales(several, capsys, monkeypatch):
         traits = asdict(ModelTraits("carn", source.scale, 1, 1))
         (folder / "graph.onnx").touch()
         known = {"facts": traits, "psnr": 30.0, "source": "CARN", "input_bits": None}
-        known["graph"] = sha256().hexdigest()
+        known |= {"graph": sha256().hexdigest(), "key": folder.name}
         write_sealed(folder / "model.json", known)
 
     monkeypatch.setattr(graph_cache, "_make", make)
