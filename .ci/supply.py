@@ -1,9 +1,11 @@
-"""Licences and bill of materials of what srq installs and ships.
+r"""Licences, bill of materials and pinned packages of what srq installs and ships.
 
     python .ci/supply.py licences > docs/licences.md
     python .ci/supply.py sbom > sbom.json
+    python .ci/supply.py pins | uv pip compile --no-deps --universal --generate-hashes \
+        --custom-compile-command "see .ci/supply.py" - -o constraints-hashed.txt
 
-Both follow from the metadata of the installed packages, and from pyproject.toml.
+All follow from the metadata of the installed packages, and from pyproject.toml.
 """
 
 import json
@@ -150,5 +152,12 @@ def sbom() -> str:
     )
 
 
+def pins() -> str:
+    """Requirements of a core installation but torch, whose builds come from several indexes."""
+    versions = pinned()
+    names = needed(PROJECT["dependencies"]) & versions.keys() - {"torch"}
+    return "".join(f"{name}=={versions[name]}\n" for name in sorted(names))
+
+
 if __name__ == "__main__":
-    sys.stdout.write({"licences": licences, "sbom": sbom}[sys.argv[1]]())
+    sys.stdout.write({"licences": licences, "sbom": sbom, "pins": pins}[sys.argv[1]]())

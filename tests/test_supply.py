@@ -55,6 +55,18 @@ def test_the_lowest_versions_are_those_that_are_allowed(supply):
     assert not lowest
 
 
+def test_hashes_are_those_of_the_pinned_versions(supply):
+    text = (ROOT / "constraints-hashed.txt").read_text().replace("\\\n", "")
+    found = dict(line.split("==") for line in text.splitlines() if not line.startswith("#"))
+    hashes = {name: rest.split()[1:] for name, rest in found.items()}
+    assert [f"{name}=={rest.split()[0]}" for name, rest in found.items()] == (
+        supply.pins().splitlines()
+    )
+    for name, each in hashes.items():
+        assert each, name
+        assert all(re.fullmatch("--hash=sha256:[0-9a-f]{64}", value) for value in each), name
+
+
 def test_every_licence_is_stated_and_that_of_the_package(supply, listed):
     assert all(licence != "not stated" for _, licence in listed.values())
     for name, (number, licence) in listed.items():
