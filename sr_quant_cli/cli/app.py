@@ -26,12 +26,15 @@ RANK0_HEAD_START_S = 20
 _LONGEST_LINE = 1000
 """Characters of an error; a path has up to 4096, and an option as many as the user gives."""
 
-_STDOUT_ERRORS = (errno.EPIPE, errno.ENOSPC, errno.EIO, errno.EBADF)
+_STDOUT_ERRORS = (errno.ENOSPC, errno.EIO, errno.EBADF)
 """Errors of printing; those of writing to a file carry its name."""
+
+_UNREAD = 141
+"""Exit code of a command whose output nobody reads, as that of other programs: 128 + SIGPIPE."""
 
 
 def main() -> None:
-    """Run ``srq``; exit code 0 done, 1 failed, 2 wrong usage or input, 130 or 143 interrupted.
+    """Run ``srq``; exit code 0 done, 1 failed, 2 wrong usage or input, 130, 141 or 143 ended early.
 
     With several processes, the first one prints; the others only report errors of their own.
     """
@@ -48,10 +51,14 @@ def main() -> None:
         sys.stdout.flush()
     except SystemExit as ended:
         if isinstance(ended.__context__, BrokenPipeError):  # Typer exits on it
-            _fail(_of_system(ended.__context__), 1)
+            _end_unread()
         raise
     except SrqError as error:
+        if isinstance(error.__cause__, BrokenPipeError):  # a picture on standard output
+            _end_unread()
         _fail(_in_flags(str(error)), error.exit_code, shared=error.shared)
+    except BrokenPipeError:
+        _end_unread()
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             _fail(f"{str(error.filename)[:100]}...: is too long for a file name", 2)
@@ -133,6 +140,13 @@ def _give_up(stream: TextIO) -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
         os.close(null)
+
+
+def _end_unread() -> NoReturn:
+    """End without a word, as the reader of standard output has gone, like ``head``."""
+    _give_up(sys.stdout)
+    _give_up(sys.stderr)
+    sys.exit(_UNREAD)
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:

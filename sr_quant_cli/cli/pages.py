@@ -21,7 +21,8 @@ WRITTEN = "Written by `python -m sr_quant_cli.cli.pages docs/commands`."
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 failed (even a single item of a batch), 2 wrong option, recipe or input "
-    "file, 130 interrupted."
+    "file, 130 interrupted (Ctrl-C), 143 ended (SIGTERM), 141 when the reader of the output has "
+    "gone, as with `| head`."
 )
 
 

@@ -40,12 +40,21 @@ def test_a_full_standard_output_is_told_in_one_line(command):
     assert ended.stderr == line
 
 
-def test_a_reader_that_is_gone_is_told_in_one_line():
+@pytest.mark.parametrize("command", [("data", "list"), ("recipes", "fields"), ("--help",)])
+def test_a_reader_that_is_gone_ends_the_command_without_a_word(command):
     writing = broken_pipe()
-    ended = run("data", "list", stdout=writing)
+    ended = run(*command, stdout=writing)
     os.close(writing)
-    assert ended.returncode == 1
-    assert ended.stderr == "srq: error: cannot write to standard output: Broken pipe\n"
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
+@pytest.mark.slow
+def test_a_reader_that_does_not_want_the_picture_ends_the_command_without_a_word(tmp_path):
+    write_rgb(tmp_path / "a.png", picture(9, 9))
+    writing = broken_pipe()
+    ended = run("upscale", tmp_path / "a.png", "-o", "-", stdout=writing)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, "")
 
 
 @pytest.mark.slow
