@@ -46,8 +46,17 @@ _swept: set[Path] = set()
 
 
 def cache_dir() -> Path:
-    """Return the cache folder, which may be deleted: ``SRQ_CACHE``, else ``~/.cache/srq``."""
-    return Path(os.environ.get("SRQ_CACHE") or Path.home() / ".cache" / "srq")
+    """Return the cache folder, which may be deleted: ``SRQ_CACHE``, else ``~/.cache/srq``.
+
+    Raises
+    ------
+    UsageError
+        ``SRQ_CACHE`` is a file.
+    """
+    named = os.environ.get("SRQ_CACHE")
+    if named and Path(named).is_file():
+        raise UsageError(f"SRQ_CACHE={named} is a file: name a folder, which is made if needed")
+    return Path(named or Path.home() / ".cache" / "srq")
 
 
 def user_models_dir() -> Path:

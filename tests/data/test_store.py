@@ -74,7 +74,7 @@ def test_an_index_of_other_pictures_does_not_fit_the_pixels(pairs, cached):
 
 def test_a_cache_that_cannot_be_written_is_named(pairs, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
-    monkeypatch.setenv("SRQ_CACHE", str(tmp_path / "file"))
+    monkeypatch.setenv("SRQ_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(FailedError, match="set SRQ_CACHE to a folder with room"):
         pack_pairs(pairs, 2)
 

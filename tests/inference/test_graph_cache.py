@@ -284,7 +284,7 @@ def test_a_cache_that_cannot_be_written_is_worked_around(
     tmp_path, tiny_model, traced, monkeypatch, capsys, runtime
 ):
     (tmp_path / "file").write_text("no folder")
-    monkeypatch.setenv("SRQ_CACHE", str(tmp_path / "file"))
+    monkeypatch.setenv("SRQ_CACHE", str(tmp_path / "file" / "cache"))
     monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path))
     module._passing.cache_clear()
     for _ in range(2):
@@ -293,7 +293,7 @@ def test_a_cache_that_cannot_be_written_is_worked_around(
     told = capsys.readouterr().err.splitlines()
     warnings = [line for line in told if "SRQ_CACHE" in line]
     assert len(warnings) == 1
-    assert warnings[0].startswith(f"srq: warning: cannot write {tmp_path / 'file'}: ")
+    assert warnings[0].startswith(f"srq: warning: cannot write {tmp_path / 'file' / 'cache'}: ")
     # What was prepared serves as long as the process lives.
     assert len(traced) == 1
     assert told[1:] == ["preparing tiny for the runtimes here, once"]
@@ -319,7 +319,7 @@ def test_where_nothing_can_be_written_torch_runs_the_model(
         raise OSError(28, "No space left on device")
 
     (tmp_path / "file").write_text("no folder")
-    monkeypatch.setenv("SRQ_CACHE", str(tmp_path / "file"))
+    monkeypatch.setenv("SRQ_CACHE", str(tmp_path / "file" / "cache"))
     monkeypatch.setattr(module.tempfile, "TemporaryDirectory", full)
     module._passing.cache_clear()
     upscaler = open_path(tiny_model, runtime="auto", device="cpu")

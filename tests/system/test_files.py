@@ -14,6 +14,7 @@ from sr_quant_cli import __version__
 from sr_quant_cli.errors import FailedError, UsageError
 from sr_quant_cli.system import files
 from sr_quant_cli.system.files import (
+    cache_dir,
     check_outputs,
     check_own,
     leftovers,
@@ -208,3 +209,12 @@ def test_outputs_are_no_inputs_and_differ(tmp_path):
     with pytest.raises(UsageError, match=r"^`json` o\.png: is what `output` writes, too$"):
         check_outputs({"output": Path("o.png"), "json": Path("o.png")}, [model])
     check_outputs({"output": None, "json": None}, [model, model])
+
+
+def test_a_file_is_no_cache_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SRQ_CACHE", str(tmp_path / "new"))
+    assert cache_dir() == tmp_path / "new"
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("SRQ_CACHE", str(tmp_path / "file"))
+    with pytest.raises(UsageError, match="^SRQ_CACHE=.*file is a file: name a folder"):
+        cache_dir()
