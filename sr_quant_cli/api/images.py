@@ -65,7 +65,7 @@ def images_in(images: Any) -> Iterator[Levels]:
     TypeError, ValueError
         As ``open_image``, or there is no image.
     UsageError
-        A picture in the folder is damaged.
+        There is no such folder, it has no pictures, or one is damaged.
     """
     if isinstance(images, str | Path):
         images = _pictures(Path(images))
@@ -114,7 +114,9 @@ def _pictures(folder: Path) -> Iterator[NDArray[np.uint8]]:
     from sr_quant_cli.imaging.formats import picture_files
     from sr_quant_cli.imaging.io import read_rgb
 
-    files = picture_files(folder) if folder.is_dir() else []
+    if not folder.is_dir():
+        raise UsageError(f"no pictures in {folder}: there is no such folder")
+    files = picture_files(folder)
     if not files:
         raise UsageError(f"no pictures in {folder}")
     yield from map(read_rgb, files)

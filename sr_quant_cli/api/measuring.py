@@ -97,6 +97,8 @@ def evaluate(
     with quietly(progress), ExitStack() as stack:
         files = [_file(each, stack) for each in given]
         if isinstance(bench, Path):
+            if not bench.is_dir():
+                raise UsageError("there is no such folder", field="bench", value=bench)
             bench = str(bench.resolve())
         elif not isinstance(bench, str):
             root = Path(stack.enter_context(TemporaryDirectory()))

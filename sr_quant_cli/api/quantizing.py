@@ -35,6 +35,7 @@ def calibrate(
     a: Width | None = None,
     placement: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    threads: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> Model:
     """Quantize a model by calibration, without training and without HR pictures.
@@ -58,6 +59,8 @@ def calibrate(
         ``paper``: as in the method's paper; ``full``: every convolution.
     overrides
         Changes of recipe fields, as ``{"calibration.images": 8}``.
+    threads
+        CPU threads; None: one for each core.
     progress
         Called with a ``Progress``.
 
@@ -80,10 +83,12 @@ def calibrate(
     from sr_quant_cli.commands.quantize_recipe import QuantizeRequest, resolve, run_name
     from sr_quant_cli.methods import build
     from sr_quant_cli.modelfiles.card import Card, TrainingRun
+    from sr_quant_cli.system.device import set_threads
     from sr_quant_cli.training.run import portable
 
     begun = time.monotonic()
     with quietly(progress):
+        set_threads(threads)
         given = _opened(model)
         content = given.content()
         name = content.card.name or given.name

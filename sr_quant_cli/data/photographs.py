@@ -77,13 +77,18 @@ def find_photographs(
     Raises
     ------
     UsageError
-        There are no pictures, or none is left to train or to validate on; or the folder is a test
-        set that results are reported on.
+        There is no such folder or set, there are no pictures, or none is left to train or to
+        validate on; or the folder is a test set that results are reported on.
     """
     names = _set_names(train)
     if not names:
         folder = Path(train)
         _refuse_test_sets(folder)
+        if not folder.is_dir():
+            raise UsageError(
+                f"no training pictures in {folder}: there is no such folder; name one with `data`, "
+                f"or a set: {', '.join(SETS.values())}"
+            )
         home = folder.resolve()
         home = home.parent if home.name == "HR" else home
         return _split(home.name, _folder(home, scale, lr), validation)

@@ -1,6 +1,7 @@
 """Scores and graphs from Python are those of the commands."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +63,7 @@ def test_the_self_ensemble_of_a_model_counts(tiny_model):
     ("arguments", "error", "message"),
     [
         ({"bench": "Set6"}, srq.UsageError, "unknown benchmark set 'Set6'"),
+        ({"bench": Path("no/set")}, srq.UsageError, "^`bench` no/set: there is no such folder$"),
         ({"bench": []}, ValueError, "there are no images"),
         ({"bench": HR, "protocol": "matlap"}, srq.UsageError, "matlab"),
         ({"bench": HR, "scale": 3}, srq.UsageError, "enlarges by 2, not by 3"),

@@ -81,6 +81,24 @@ def test_arrays_of_all_kinds_calibrate_alike(tiny_model, tmp_path):
         assert same(again.to_torch(), network)
 
 
+def test_a_calibration_takes_as_many_threads_as_it_is_given(tiny_model):
+    before = torch.get_num_threads()
+    try:
+        srq.calibrate(tiny_model, LR, **QUICK, threads=before + 1)
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+    with pytest.raises(srq.UsageError, match="`threads` 0"):
+        srq.calibrate(tiny_model, LR, **QUICK, threads=0)
+
+
+def test_a_folder_that_is_missing_is_named(tiny_model):
+    with pytest.raises(srq.UsageError, match=r"^no training pictures in .*nowhere: there is no"):
+        srq.quantize(tiny_model, "nowhere", **QUICK)
+    with pytest.raises(srq.UsageError, match=r"^no pictures in nowhere: there is no such folder"):
+        srq.calibrate(tiny_model, "nowhere", **QUICK)
+
+
 @pytest.mark.slow
 def test_calibration_is_that_of_the_command(tiny_model, tmp_path, srq_command):
     for index, photograph in enumerate(PHOTOGRAPHS):

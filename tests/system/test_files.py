@@ -216,5 +216,5 @@ def test_a_file_is_no_cache_folder(tmp_path, monkeypatch):
     assert cache_dir() == tmp_path / "new"
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("SRQ_CACHE", str(tmp_path / "file"))
-    with pytest.raises(UsageError, match="^SRQ_CACHE=.*file is a file: name a folder"):
+    with pytest.raises(UsageError, match=r"^SRQ_CACHE=.*file is a file: name a folder"):
         cache_dir()
