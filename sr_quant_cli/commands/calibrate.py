@@ -27,7 +27,7 @@ from sr_quant_cli.passes.mix import can_mix, mix
 from sr_quant_cli.quant.plan import Bits, plan_sites
 from sr_quant_cli.quant.sites import FULL, Placement
 from sr_quant_cli.recipe.schema import IfPossible, QuantizeRecipe
-from sr_quant_cli.system.reporting import warn
+from sr_quant_cli.system.reporting import progress, warn
 
 _WITH_FLOATS: Placement = {
     kind: replace(FULL[kind], input="fp32")
@@ -81,7 +81,9 @@ def calibrate(
         with _named("the network to start from"):
             method.inherit(made.student, made.teacher, batches)
         return made
-    method.calibrate(made.student, batches)
+    with progress(1, "pass", "finding ranges") as bar:
+        method.calibrate(made.student, batches)
+        bar.update()
     if recipe.calibration.compensate:
         with _step("compensate"):
             compensate(made.student, made.teacher, batches)

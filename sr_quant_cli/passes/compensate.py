@@ -39,12 +39,15 @@ from sr_quant_cli.quant.grids import Grid, quantize
 from sr_quant_cli.quant.layers import QuantConv2d, QuantLinear
 from sr_quant_cli.quant.quantizers import Quantizer
 from sr_quant_cli.quant.widths import MAX_BITS
+from sr_quant_cli.system.reporting import progress, track
 
 POSITIONS = 20_000
 """Output pixels, or tokens, that a layer is fitted on."""
 
 FEWEST = 4
 """Inputs for each weight of an output channel that a fit needs."""
+
+_TASK = "rounding weights"
 
 _Layer = QuantConv2d | QuantLinear
 
@@ -118,7 +121,7 @@ def _fit_one_by_one(
     uses: Mapping[str, int],
 ) -> None:
     """Fit layer after layer, each on all of its inputs; both networks run for each of them."""
-    for path, fit in fits.items():
+    for path, fit in track(fits.items(), len(fits), "layer", _TASK):
         share = POSITIONS // (uses[path] * len(batches))
         seen = _inputs(network, path, batches, uses[path])
         x = _operands(fit.layer, map(fit.layer.input_quantizer, seen), share)
@@ -130,11 +133,15 @@ def _fit_in_passing(
     network: Network, reference: Network, fits: Mapping[str, _Fit], batch: Tensor
 ) -> None:
     """Fit every layer when a single pass of both networks reaches it."""
-    with closing(_operands_in_order(reference, fits, batch)) as wanted:
+    with (
+        progress(len(fits), "layer", _TASK) as bar,
+        closing(_operands_in_order(reference, fits, batch)) as wanted,
+    ):
 
         def reached(fit: _Fit, _module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
             x = _operands(fit.layer, [fit.layer.input_quantizer(arguments[0])], POSITIONS)
             _fit(fit, x, next(wanted))
+            bar.update()
 
         handles = [
             fit.layer.register_forward_pre_hook(partial(reached, fit)) for fit in fits.values()

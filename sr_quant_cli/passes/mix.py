@@ -29,6 +29,7 @@ from sr_quant_cli.networks.base import Network
 from sr_quant_cli.passes.equalize import transform
 from sr_quant_cli.quant.sites import Stream
 from sr_quant_cli.quant.widths import level_count
+from sr_quant_cli.system.reporting import track
 
 STEPS = 300
 """Steps of Adam."""
@@ -116,7 +117,7 @@ def _look(network: Network, batches: Iterable[Tensor], bits: Mapping[str, int]) 
     random = torch.Generator().manual_seed(0)
     pictures = torch.cat(list(batches))
     half = max(SAMPLES // len(pictures) // 2, 1)
-    for picture in pictures:
+    for picture in track(pictures, len(pictures), "picture", "mixing channels, 1 of 2"):
         output = network(picture[None].requires_grad_())
         signs = torch.randint(0, 2, output.shape, generator=random) * 2.0 - 1
         slopes = torch.autograd.grad(output, list(pixels.values()), signs)
@@ -146,7 +147,7 @@ def _best(places: list[Place]) -> Tensor:
     matrix: Tensor = torch.linalg.qr(random)[0].requires_grad_()
     optimizer = torch.optim.Adam([matrix], lr=RATE * 8 / channels**0.5)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    for _ in range(STEPS):
+    for _ in track(range(STEPS), STEPS, "step", "mixing channels, 2 of 2"):
         optimizer.zero_grad()
         inverse = torch.linalg.inv(matrix)
         error = torch.stack([_error(matrix, inverse, place) for place in places]).sum()

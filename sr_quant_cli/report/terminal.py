@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
+INTERVAL_S = 30.0
+"""Least seconds between two lines on the progress of work, where there is no terminal."""
+
+
 def say(text: object = "", file: TextIO | None = None) -> None:
     """Print lines with control characters escaped; by default to standard output."""
     for line in str(text).split("\n"):
@@ -33,14 +37,17 @@ class TerminalReporter:
 
     def __init__(self, wording: Callable[[str], str] = str) -> None:
         self._wording = wording
+        self._told = time.monotonic()
 
     def result(self, line: str) -> None:
         """Print a line to standard output, above bars."""
+        self._told = time.monotonic()
         with _above_bars():
             say(self._wording(line))
 
     def note(self, line: str) -> None:
         """Print a line to standard error, above bars."""
+        self._told = time.monotonic()
         if world().rank == 0:
             with _above_bars():
                 say(self._wording(line), sys.stderr)
@@ -51,9 +58,12 @@ class TerminalReporter:
 
     @contextmanager
     def progress(self, total: int, unit: str, what: str = "", done: int = 0) -> Iterator[Progress]:
-        """Draw a bar if standard error is a terminal; else print the values given to ``show``."""
+        """Draw a bar if standard error is a terminal; else print lines.
+
+        These have the values given to ``show``; without any, the finished steps from time to time.
+        """
         if not sys.stderr.isatty():
-            yield _Bar(None, unit, done, total)
+            yield _Lines(self._remind, unit, what, done, total)
             return
         from tqdm import tqdm  # slow to import
 
@@ -67,7 +77,12 @@ class TerminalReporter:
             leave=not what,
         )
         with bar:
-            yield _Bar(bar, unit, done, total)
+            yield _Bar(bar)
+
+    def _remind(self, state: Callable[[], str]) -> None:
+        """Note the state of work if nothing has been told for a while."""
+        if time.monotonic() - self._told >= INTERVAL_S:
+            self.note(state())
 
 
 _WITH_VALUES = "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining}{postfix}"
@@ -86,27 +101,57 @@ def _format(unit: str, what: str) -> str | None:
 
 
 class _Bar:
-    """Progress bar, or lines of text where there is no terminal."""
+    """Progress bar."""
 
-    def __init__(self, bar: "tqdm[Any] | None", unit: str, done: int, total: int) -> None:
-        self._bar, self._unit, self._total = bar, unit, total
+    def __init__(self, bar: "tqdm[Any]") -> None:
+        self._bar = bar
+
+    def update(self, steps: float = 1) -> None:
+        self._bar.update(steps)
+
+    def show(self, **values: str) -> None:
+        self._bar.set_postfix(values)
+
+
+class _Lines:
+    """Progress as lines of text, where there is no terminal."""
+
+    def __init__(
+        self,
+        remind: Callable[[Callable[[], str]], None],
+        unit: str,
+        what: str,
+        done: int,
+        total: int,
+    ) -> None:
+        self._remind, self._unit, self._what, self._total = remind, unit, what, total
         self._before, self._done = done, float(done)
-        self._begun = time.monotonic()
+        self._begun, self._shown = time.monotonic(), False
+        remind(self._state)
 
     def update(self, steps: float = 1) -> None:
         self._done += steps
-        if self._bar is not None:
-            self._bar.update(steps)
+        if not self._shown:
+            self._remind(self._state)
 
     def show(self, **values: str) -> None:
-        if self._bar is not None:
-            self._bar.set_postfix(values)
-            return
+        self._shown = True
         shown = "  ".join(f"{key} {value}" for key, value in values.items())
-        if here := self._done - self._before:
-            left = (time.monotonic() - self._begun) / here * (self._total - self._done)
-            shown += f"  {left / 60:.0f} min left"
-        say(f"{self._unit} {int(self._done)}/{self._total}  {shown}")
+        say(f"{self._count()}  {shown}{self._left()}")
+
+    def _state(self) -> str:
+        return f"{self._what}{': ' * bool(self._what)}{self._count()}{self._left()}"
+
+    def _count(self) -> str:
+        if self._unit == "B":
+            return f"{self._done / 1e6:.0f} of {self._total / 1e6:.0f} MB"
+        return f"{self._unit} {int(self._done)}/{self._total}"
+
+    def _left(self) -> str:
+        if not (here := self._done - self._before):
+            return ""
+        left = (time.monotonic() - self._begun) / here * (self._total - self._done)
+        return f"  {left / 60:.0f} min left"
 
 
 @contextmanager

@@ -6,9 +6,10 @@ import torch
 from sr_quant_cli.methods import build, config_class
 from sr_quant_cli.networks.edsr import EDSR, EDSRConfig
 from sr_quant_cli.passes.apply import quantize_network
-from sr_quant_cli.passes.mix import _look, mix
+from sr_quant_cli.passes.mix import STEPS, _look, mix
 from sr_quant_cli.quant.plan import Bits, plan_sites
 from sr_quant_cli.quant.sites import FULL
+from sr_quant_cli.system.reporting import Silent, reporting
 from tests.helpers import tiny_block, tiny_edsr
 
 
@@ -51,6 +52,22 @@ def test_influence_on_the_last_convolution_is_that_of_its_weights():
     wanted = weight @ weight.T / 255**2 / 15**2
     # Random signs and the border cause errors of a few hundredths.
     assert (place.influence - wanted).abs().max() < 0.1 * wanted.diag().mean()
+
+
+def test_the_stages_are_reported():
+    class Listener(Silent):
+        def progress(self, total, unit, what="", done=0):
+            heard.append((total, unit, what))
+            return super().progress(total, unit, what, done)
+
+    heard = []
+    network = tiny_edsr(4).eval()
+    with reporting(Listener()):
+        mix(network, [pictures(3)], bits_at(network, 4))
+    assert heard == [
+        (3, "picture", "mixing channels, 1 of 2"),
+        (STEPS, "step", "mixing channels, 2 of 2"),
+    ]
 
 
 @pytest.mark.slow
