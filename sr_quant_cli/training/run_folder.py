@@ -7,7 +7,7 @@ A run folder holds ``recipe.toml`` with every field, ``log.jsonl``, checkpoints,
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,8 @@ def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
     """Keep other runs from writing to a run folder, which is made if it does not exist.
 
     Every rank of a distributed run calls this; rank 0 holds the lock. The system releases it when
-    the process ends, whatever ends it. Temporary files of killed processes are removed.
+    the process ends, whatever ends it. Temporary files of killed processes are removed. If the
+    block fails before anything was kept there, a folder that was new is removed.
 
     Parameters
     ----------
@@ -69,6 +70,9 @@ def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
     FailedError
         Another run still writes there after the wait, or the folder cannot be made or written.
     """
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
+    if (folder / _LOCK).exists() and not _kept(folder):
+        new = [folder]  # left by a process that was killed early
     lock = _make_lock(folder) if world().rank == 0 else None
     begun, told = time.monotonic(), False
     # Ranks that wait hear of it every time, or they would give rank 0 up for lost.
@@ -92,9 +96,31 @@ def locked(folder: Path, patience: float = 0.0) -> Iterator[None]:
         if lock is not None:
             sweep(folder)
         yield
+    except BaseException:
+        if lock is not None and not _kept(folder):
+            _remove(folder, new)
+        raise
     finally:
         if lock is not None:
             lock.release()
+
+
+def _kept(folder: Path) -> bool:
+    """Tell if a folder holds more than a run writes before its first step."""
+    try:
+        names = {path.name for path in folder.iterdir()}
+        return not names <= {_LOCK, RECIPE, LOG} or bool(read_log(folder))
+    except (OSError, UsageError):
+        return True
+
+
+def _remove(folder: Path, new: Sequence[Path]) -> None:
+    """Remove what a run that kept nothing has written, and folders that it made."""
+    with suppress(OSError):  # as where the folder has become read-only
+        for name in (RECIPE, LOG, _LOCK):
+            (folder / name).unlink(missing_ok=True)
+        for place in new:
+            place.rmdir()
 
 
 def _make_lock(folder: Path) -> BaseFileLock:
@@ -109,6 +135,13 @@ def _acquire(lock: BaseFileLock) -> bool:
     """Take a lock unless another process has it."""
     try:
         lock.acquire()
+        if not Path(lock.lock_file).exists():  # the run before has removed its folder
+            lock.release()
+            Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+            return False
+    except FileNotFoundError:
+        Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+        return False
     except Timeout:
         return False
     except OSError as error:
