@@ -96,21 +96,21 @@ def limit_drop(
     float_psnr = psnr(deepcopy(network))
     made = calibrate(network, recipe, batches)
     drop = float_psnr - psnr(made.student)
-    note(f"drop of PSNR on {len(held_out)} held-out photographs: {drop:.3f} dB")
+    note(f"drop of PSNR on {len(held_out)} held-out photographs: {drop:z.3f} dB")
     while drop > limit:
         search = _Search(made, recipe, held_out)
         while drop > limit and (step := search.step()):
             drop = float_psnr - psnr(search.network)
-            note(f"{step}: {drop:.3f} dB")
+            note(f"{step}: {drop:z.3f} dB")
         if search.recipe == recipe:
             raise FailedError(
-                f"`max_drop` {limit:g}: cannot be met: {drop:.3f} dB are lost with only one site "
+                f"`max_drop` {limit:g}: cannot be met: {drop:z.3f} dB are lost with only one site "
                 "still quantized"
             )
         recipe = search.recipe
         made = calibrate(network, recipe, batches)
         drop = float_psnr - psnr(made.student)
-        note(f"calibrated with these sites: {drop:.3f} dB")
+        note(f"calibrated with these sites: {drop:z.3f} dB")
     return Limited(recipe, made)
 
 

@@ -11,12 +11,12 @@ def print_info(info: ModelInfo) -> None:
     network, card = info.network, info.card
     several = len(info.depths) > 1
     at = f" at {info.depth} depth" if several else ""
-    shown = {key: value for key, value in network.items() if key not in ("name", "nodes")}
-    config = ", ".join(f"{key} {value}" for key, value in shown.items())
+    config = ", ".join(f"{key} {value}" for key, value in network.items() if key != "name")
     lines = {
         "file": f"{info.file}, {info.bytes:,} bytes",
         "name": card.name,
-        "network": f"{network['name']} ({config})",
+        # What the configuration of an imported network means is in its structure.
+        "network": f"{network['name']} ({config})" if not info.structure else network["name"],
         "found": info.structure,
         "scale": str(info.scale),
         "parameters": f"{info.parameters:,}",

@@ -34,7 +34,7 @@ def _rows(layer: Layer) -> list[list[str]]:
         f"{layer.macs_counted / 1e6:.1f}" if layer.macs_counted else "",
         "" if layer.ms is None else f"{layer.ms:.2f}",
     ]
-    drop = "" if layer.drop is None else f"{layer.drop:.3f}"
+    drop = "" if layer.drop is None else f"{layer.drop:z.3f}"
     cells = [_operand(each) for each in layer.operands] or [["", "float", "", "", ""]]
     rows = [[*own, *cells[0], drop]]
     rows += [["", "", "", "", *each, ""] for each in cells[1:]]
@@ -45,7 +45,7 @@ def _operand(operand: OperandStatistics) -> list[str]:
     return [
         operand.operand,
         describe(operand.bits),
-        f"{operand.lower:.4g} .. {operand.upper:.4g}",
+        f"{operand.lower:z.4g} .. {operand.upper:z.4g}",
         f"{operand.clipped:.2%}",
-        "-" if isinf(operand.sqnr) else f"{operand.sqnr:.1f}",
+        "-" if isinf(operand.sqnr) else f"{operand.sqnr:z.1f}",
     ]

@@ -135,6 +135,7 @@ def _layer(layer: Layer) -> dict[str, Any]:
         "macs": f"{layer.macs_counted / 1e6:.1f}" if layer.macs_counted else "",
         "ms": "" if layer.ms is None else f"{layer.ms:.2f}",
         "drop": layer.drop,
+        "drop_text": "" if layer.drop is None else f"{layer.drop:z.3f}",
         "charts": [_chart(operand) for operand in layer.operands],
     }
 
@@ -161,9 +162,9 @@ def _chart(operand: OperandStatistics) -> _Chart:
     return _Chart(
         operand.operand,
         describe(operand.bits),
-        f"{operand.lower:.4g} .. {operand.upper:.4g}",
+        f"{operand.lower:z.4g} .. {operand.upper:z.4g}",
         f"{operand.clipped:.2%}",
-        f"{operand.sqnr:.1f} dB" if isfinite(operand.sqnr) else "exact",
+        f"{operand.sqnr:z.1f} dB" if isfinite(operand.sqnr) else "exact",
         f"{''.join(points)}L{across(histogram.high)} 30Z",
         across(operand.lower),
         across(operand.upper),

@@ -13,7 +13,7 @@ def print_deployment(report: DeploymentReport) -> None:
     drop = report.psnr_before - report.psnr_after
     part = f"central {report.crop_hr} pixels of " if report.crop_hr else ""
     say(
-        f"PSNR {report.psnr_before:.3f} -> {report.psnr_after:.3f} dB, a drop of {drop:.3f} "
+        f"PSNR {report.psnr_before:.3f} -> {report.psnr_after:.3f} dB, a drop of {drop:z.3f} "
         f"(protocol {report.protocol}, {part}{report.photographs} held-out photographs)"
     )
     say(f"file {report.bytes_before:,} -> {report.bytes_after:,} bytes")

@@ -45,7 +45,7 @@ def _text(value: Value | None, metric: Metric, between: str = " ± ") -> str:
     if value is None:
         return "-"
     _, decimals, unit = METRICS[metric]
-    mean = f"{value.mean / unit:.{decimals}f}"
+    mean = f"{value.mean / unit:z.{decimals}f}"
     return mean if value.spread is None else f"{mean}{between}{value.spread / unit:.{decimals}f}"
 
 

@@ -96,7 +96,7 @@ def _cells(evaluation: "Evaluation", result: "SetResult", *, costs: bool) -> lis
     difference = evaluation.difference(result)
     scored = f"{result.psnr:.2f} / {result.ssim:.4f}"
     if difference is not None:
-        scored += f" ({difference:+.2f})"
+        scored += f" ({difference:+z.2f})"
     if not costs:
         return [scored]
     if result.cost is None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from math import prod
 
 import pytest
@@ -12,6 +13,7 @@ from sr_quant_cli.passes.apply import quantize_network
 from sr_quant_cli.quant.layers import QuantConv2d
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.quant.sites import RESIDUAL_CONVOLUTIONS, Operands
+from sr_quant_cli.report.info import print_info
 from tests.helpers import tiny_edsr
 
 
@@ -55,3 +57,15 @@ def test_sites_with_bits_of_their_own_are_named(srq, tmp_path):
     assert "own bits:        body.1.conv2; other sites as their kind\n" in out
     _, out, _ = srq("info", embedded_model(4))
     assert "own bits" not in out
+
+
+def test_an_imported_network_is_told_by_what_was_found(tmp_path, capsys):
+    save_model(tmp_path / "t.safetensors", tiny_edsr(), Card(name="t"))
+    found = info(InfoRequest(tmp_path / "t.safetensors"))
+    print_info(found)
+    assert "network:         edsr (scale 2, " in capsys.readouterr().out
+    nodes = {"name": "imported", "nodes": "[]", "input_range": [0.0, 1.0], "whole": True}
+    print_info(replace(found, network=nodes, structure="9 operations; takes RGB 0..1"))
+    out = capsys.readouterr().out
+    assert "network:         imported\nfound:           9 operations; takes RGB 0..1\n" in out
+    assert "whole" not in out

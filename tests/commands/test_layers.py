@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from sr_quant_cli.modelfiles.loading import load
 from sr_quant_cli.modelfiles.modelfile import save_model
 from sr_quant_cli.modelfiles.named import identify
 from sr_quant_cli.quant.quantizers import set_mode
+from sr_quant_cli.report.layers import print_layers
 from tests.lowered import quantized_edsr
 
 
@@ -78,3 +80,12 @@ def test_the_command_prints_and_writes_them(srq, quantized_model, photographs, t
     assert f"{sqnr:.1f}" in out
     assert "loss dB" not in out
     assert srq("info", quantized_model)[1] in out
+
+
+def test_a_loss_that_rounds_to_nothing_has_no_sign(quantized_model, photographs, capsys):
+    found = layers(LayersRequest(quantized_model, data=str(photographs)))
+    gained = [replace(layer, drop=-0.0004) for layer in found.layers]
+    print_layers(replace(found, layers=tuple(gained)))
+    out = capsys.readouterr().out
+    assert " 0.000" in out
+    assert "-0.000" not in out
