@@ -20,6 +20,7 @@ GOLDEN = {
     "edsr-baseline-x4": 31.906,
     "edsr-baseline-x4-w29a6": 31.886,
     "edsr-baseline-x4-w8a8": 31.881,
+    "edsr-photo-x2-w29a6": 32.444,
     "edsr-photo-x4-w29a6": 30.988,
     "edsr-small-x4-w8a8": 31.815,
 }
