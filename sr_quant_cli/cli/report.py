@@ -52,6 +52,7 @@ def report(
       srq report mine.safetensors --sensitivity --data photos/
     """  # noqa: D301 - typer's \b keeps the line breaks
     from sr_quant_cli.commands import report as core
+    from sr_quant_cli.commands.gather import count_models
     from sr_quant_cli.report.page import write_page
     from sr_quant_cli.report.terminal import say
     from sr_quant_cli.system.files import HTML_PAGE, check_outputs, check_own, write_json
@@ -69,7 +70,9 @@ def report(
         )
     )
     write_page(made, output, title)
-    say(f"{output}: {len(made.subjects)} models, {output.stat().st_size / 1e6:.1f} MB")
+    count = count_models(made.subjects)
+    models = f"{count} model{'s' * (count != 1)}"
+    say(f"{output}: {models}, {output.stat().st_size / 1e6:.1f} MB")
     if json is not None:
         write_json(json, made.to_json())
 

@@ -1,5 +1,6 @@
 """Facts about models for reports and plots: from run folders, model files and JSON reports."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -19,14 +20,47 @@ _MOST_BYTES = 2**28
 """size of the largest JSON file that is read"""
 
 
+BICUBIC = "bicubic"
+"""Name of the rows that no model made."""
+
+
 @dataclass(frozen=True)
-class Score:
-    """PSNR (dB) and SSIM on a benchmark set, with their protocol."""
+class Column:
+    """What makes scores comparable: set, scale and protocol."""
 
     bench: str
+    scale: int
+    protocol: str
+
+    def __str__(self) -> str:
+        return f"{self.bench} x{self.scale}, {self.protocol}"
+
+
+@dataclass(frozen=True)
+class Score:
+    """PSNR (dB) and SSIM on a benchmark set, with scale and protocol."""
+
+    bench: str
+    scale: int
     protocol: str
     psnr: float
     ssim: float
+
+    @property
+    def column(self) -> Column:
+        """Scores with the same one are comparable."""
+        return Column(self.bench, self.scale, self.protocol)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What makes times comparable: size of the LR picture, and threads."""
+
+    size: str
+    threads: int
+
+    def __str__(self) -> str:
+        return f"{self.size}, threads: {self.threads}"
 
 
 @dataclass(frozen=True)
@@ -37,6 +71,11 @@ class Time:
     size: str
     threads: int
     ms: float
+
+    @property
+    def setting(self) -> Setting:
+        """Times with the same one are comparable."""
+        return Setting(self.size, self.threads)
 
 
 @dataclass
@@ -85,14 +124,13 @@ class Subject:
             return 2.0 * self.info.macs_counted * FLOAT_BITS * FLOAT_BITS
         return quantization.bitops_counted
 
-    @property
-    def ms(self) -> float | None:
-        """Shortest of the times."""
-        return min((time.ms for time in self.times), default=None)
+    def ms(self, setting: Setting) -> float | None:
+        """Shortest of the times at a setting; None: there are none."""
+        return min((time.ms for time in self.times if time.setting == setting), default=None)
 
-    def score(self, bench: str) -> Score | None:
-        """Score on a set; None: it was not measured."""
-        return next((score for score in self.scores if score.bench == bench), None)
+    def score(self, column: Column) -> Score | None:
+        """Score of a column; None: it was not measured."""
+        return next((score for score in self.scores if score.column == column), None)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -109,8 +147,8 @@ def gather(named: Sequence[Named]) -> list[Subject]:
     """Collect what run folders, models and JSON reports say.
 
     Scores of an ``srq eval`` report and times of an ``srq bench`` report go to the models of the
-    same name; models that only reports name follow the others. Of several scores of a model on a
-    set, that of the last report counts, else that of the card.
+    same name; models that only reports name follow the others. Of several scores of a model in a
+    column, that of the last report counts, else that of the card.
 
     Parameters
     ----------
@@ -139,20 +177,31 @@ def gather(named: Sequence[Named]) -> list[Subject]:
                 subject.times.append(Time(row.variant, size, row.threads, 1000 * row.median))
             elif row.psnr is not None and row.ssim is not None:
                 assert isinstance(report, _EvalReport)
-                score = Score(report.label(row), report.protocol, row.psnr, row.ssim)
-                subject.scores = [*(s for s in subject.scores if s.bench != score.bench), score]
+                scale = report.scale or (subject.info.scale if subject.info else 0)
+                score = Score(report.label(row), scale, report.protocol, row.psnr, row.ssim)
+                subject.scores = [*(s for s in subject.scores if s.column != score.column), score]
     for name, subject in subjects.items():
         subject.name = name
     return list(subjects.values())
 
 
-def benches(subjects: Iterable[Subject]) -> list[str]:
-    """Sets that models have scores on, the most common ones first."""
-    counts: dict[str, int] = {}
-    for subject in subjects:
-        for score in subject.scores:
-            counts[score.bench] = counts.get(score.bench, 0) + 1
-    return sorted(counts, key=lambda bench: -counts[bench])
+def columns(subjects: Iterable[Subject]) -> list[Column]:
+    """List the columns that models have scores in, the most common ones first."""
+    counts = Counter(score.column for subject in subjects for score in subject.scores)
+    return [column for column, _ in counts.most_common()]
+
+
+def settings(subjects: Iterable[Subject]) -> list[Setting]:
+    """List the settings that models have times at, those of most models first."""
+    counts = Counter(
+        setting for subject in subjects for setting in {time.setting: 0 for time in subject.times}
+    )
+    return [setting for setting, _ in counts.most_common()]
+
+
+def count_models(subjects: Iterable[Subject]) -> int:
+    """Count subjects without bicubic interpolation, which reports of ``srq eval`` have."""
+    return sum(subject.info is not None or subject.name != BICUBIC for subject in subjects)
 
 
 def _subject(named: Named) -> Subject:
@@ -162,7 +211,7 @@ def _subject(named: Named) -> Subject:
         return Subject(folder.resolve().name, run=run)
     found = info(InfoRequest(named))
     name = found.card.name or identify(named).path.stem
-    scores = [Score(s.bench, s.protocol, s.psnr, s.ssim) for s in found.card.scores]
+    scores = [Score(s.bench, s.scale, s.protocol, s.psnr, s.ssim) for s in found.card.scores]
     return Subject(name, found, run, scores)
 
 
@@ -177,8 +226,8 @@ def _cells(study: Path) -> Iterator[Subject]:
             subject,
             name=row["cell"],
             scores=[
-                Score(score["bench"], score["protocol"], score["psnr"], score["ssim"])
-                for score in row["scores"]
+                Score(each["bench"], row["scale"], each["protocol"], each["psnr"], each["ssim"])
+                for each in row["scores"]
             ],
             times=[
                 Time(each["runtime"], times["size"], times["threads"], each["ms"])
@@ -212,6 +261,8 @@ class _TimeRow(_Row):
 
 class _EvalReport(BaseModel):
     protocol: str
+    scale: int = 0
+    """0: not stated, as that of the model"""
     degrade: str = ""
     rows: Annotated[list[_ScoreRow], Field(min_length=1)]
 

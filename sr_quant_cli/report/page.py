@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sr_quant_cli import __version__
-from sr_quant_cli.commands.gather import Subject, benches
+from sr_quant_cli.commands.gather import Column, Setting, Subject, columns, settings
 from sr_quant_cli.commands.layers import Layer
 from sr_quant_cli.commands.report import Pictures, Report
 from sr_quant_cli.metrics import get_protocol
@@ -51,14 +51,16 @@ def write_page(report: Report, path: Path, title: str) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    known, timed = columns(report.subjects), settings(report.subjects)
     html = environment.get_template("report.html").render(
         title=title,
         mark=HTML_PAGE.decode(),
         version=__version__,
         system=f"Python {platform.python_version()}, {platform.system()} {platform.machine()}",
-        benches=benches(report.subjects),
+        columns=known,
+        settings=timed,
         subjects=report.subjects,
-        rows=[_row(subject, benches(report.subjects)) for subject in report.subjects],
+        rows=[_row(subject, known, timed) for subject in report.subjects],
         plots=list(_plots(report.subjects)),
         curves=_curves(report.subjects),
         layers={name: [*map(_layer, each.layers)] for name, each in report.layers.items()},
@@ -70,10 +72,11 @@ def write_page(report: Report, path: Path, title: str) -> None:
     write_marked(path, HTML_PAGE, html)
 
 
-def _row(subject: Subject, sets: Sequence[str]) -> dict[str, Any]:
+def _row(subject: Subject, known: Sequence[Column], timed: Sequence[Setting]) -> dict[str, Any]:
     found = subject.info
     quantization = None if found is None else found.quantization
-    scores = [subject.score(bench) for bench in sets]
+    scores = [subject.score(column) for column in known]
+    times = [subject.ms(setting) for setting in timed]
     return {
         "name": subject.name,
         "network": "" if found is None else f"{found.network['name']} x{found.scale}",
@@ -81,7 +84,7 @@ def _row(subject: Subject, sets: Sequence[str]) -> dict[str, Any]:
         "bits": _bits(subject),
         "bytes": "" if found is None else f"{found.bytes / 1e6:.2f}",
         "bitops": "" if subject.bitops is None else f"{subject.bitops / 1e12:.2f}",
-        "ms": "" if subject.ms is None else f"{subject.ms:.0f}",
+        "times": ["" if ms is None else f"{ms:.0f}" for ms in times],
         "scores": ["" if s is None else f"{s.psnr:.2f} / {s.ssim:.4f}" for s in scores],
     }
 
@@ -95,11 +98,11 @@ def _bits(subject: Subject) -> str:
 
 def _plots(subjects: Sequence[Subject]) -> Iterator[tuple[str, str]]:
     """Titles and SVG elements of plots that compare at least two models."""
-    for bench in benches(subjects):
+    for column in columns(subjects):
         for x, title in _TITLES.items():
-            figure = trade_off(subjects, bench, x, fewest=2)
+            figure = trade_off(subjects, column, x, fewest=2)
             if figure is not None:
-                yield f"{title}, {bench}", inline_svg(figure)
+                yield f"{title}, {column}", inline_svg(figure)
 
 
 def _curves(subjects: Sequence[Subject]) -> str:

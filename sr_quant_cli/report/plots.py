@@ -3,10 +3,11 @@
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sr_quant_cli.commands.gather import Subject, benches
+from sr_quant_cli.commands.gather import Column, Subject, columns, settings
 from sr_quant_cli.commands.runs import CURVE_LABELS
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.system.files import SOFTWARE, replacing
@@ -17,13 +18,13 @@ if TYPE_CHECKING:
 X = Literal["bits", "bytes", "ms", "bitops", "step"]
 Y = Literal["psnr", "ssim"]
 
-_COSTS: dict[X, tuple[str, Callable[[Subject], float | None], bool]] = {
+_COSTS: dict[X, tuple[str, Callable[[Subject], float | None] | None, bool]] = {
     "bits": ("bits, mean of weights and activations", lambda s: s.bits, False),
     "bytes": ("size of the model file (MB)", lambda s: s.bytes and s.bytes / 1e6, False),
-    "ms": ("milliseconds in the fastest runtime", lambda s: s.ms, False),
+    "ms": ("milliseconds in the fastest runtime", None, False),
     "bitops": ("bit operations (T, counted)", lambda s: s.bitops and s.bitops / 1e12, True),
 }
-"""Label, value and True for a logarithmic scale."""
+"""Label, value (None: the time at the setting of most models), True for a logarithmic scale."""
 _QUALITY: dict[Y, str] = {"psnr": "PSNR (dB)", "ssim": "SSIM"}
 
 
@@ -37,7 +38,8 @@ def draw(
     x
         Cost; ``step``: training curves.
     bench
-        Benchmark set; None: the one that most models have scores on.
+        Benchmark set; None: the one that most models have scores on. Of its scales and protocols
+        those of most models are drawn.
 
     Raises
     ------
@@ -50,37 +52,39 @@ def draw(
         figure = curves(subjects)
         problem = "no run folder with a log among these"
     else:
-        known = benches(subjects)
-        chosen = bench or next(iter(known), "")
-        if chosen not in known:
-            scored = f"they have {', '.join(known)}" if known else "there are none"
+        known = columns(subjects)
+        sets = list(dict.fromkeys(column.bench for column in known))
+        chosen = bench or next(iter(sets), "")
+        if chosen not in sets:
+            scored = f"they have {', '.join(sets)}" if sets else "there are none"
             raise UsageError(
                 f"no scores on {chosen or 'any set'} ({scored}): measure them with "
                 "'srq eval' and name its `json` report, or store them there by `record`",
                 field="bench",
                 value=bench,
             )
-        figure = trade_off(subjects, chosen, x, y)
+        column = next(each for each in known if each.bench == chosen)
+        figure = trade_off(subjects, column, x, y)
         missing = (
             "a time: name a `json` report of srq bench"
             if x == "ms"
             else "a file here: name the models as well"
         )
-        problem = f"no model with scores on {chosen} has {missing}"
+        problem = f"no model with scores on {column} has {missing}"
     if figure is None:
         raise UsageError(problem, field="x", value=x)
     save(figure, path)
 
 
 def trade_off(
-    subjects: Sequence[Subject], bench: str, x: X, y: Y = "psnr", fewest: int = 1
+    subjects: Sequence[Subject], column: Column, x: X, y: Y = "psnr", fewest: int = 1
 ) -> "Figure | None":
     """Draw the quality of models on a set against their cost; None: too few have both.
 
     Parameters
     ----------
-    bench
-        Benchmark set.
+    column
+        Benchmark set, scale and protocol.
     x
         Any of ``_COSTS``.
     fewest
@@ -89,20 +93,24 @@ def trade_off(
     from matplotlib.figure import Figure
 
     label, cost, logarithmic = _COSTS[x]
+    if cost is None:
+        setting = next(iter(settings(subjects)), None)
+        if setting is None:
+            return None
+        label, cost = f"{label}, {setting}", partial(Subject.ms, setting=setting)
     points = [
-        (subject.name, value, score.psnr if y == "psnr" else score.ssim, score.protocol)
+        (subject.name, value, score.psnr if y == "psnr" else score.ssim)
         for subject in subjects
-        if (value := cost(subject)) is not None and (score := subject.score(bench)) is not None
+        if (value := cost(subject)) is not None and (score := subject.score(column)) is not None
     ]
     if len(points) < fewest:
         return None
     figure = Figure(figsize=(5, 3.8), dpi=200, layout="constrained")
     axes = figure.add_subplot()
-    for index, (name, value, quality, _) in enumerate(points):
+    for index, (name, value, quality) in enumerate(points):
         axes.plot(value, quality, "osD^vP*X"[index % 8], color=f"C{index % 10}", label=_plain(name))
     axes.set_xlabel(label)
-    protocols = ", ".join(sorted({protocol for *_, protocol in points}))
-    axes.set_ylabel(f"{_QUALITY[y]}, {_plain(bench)}, {_plain(protocols)}")
+    axes.set_ylabel(f"{_QUALITY[y]}, {_plain(str(column))}")
     if logarithmic:
         axes.set_xscale("log")
     axes.ticklabel_format(axis="y", useOffset=False)

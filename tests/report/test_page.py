@@ -10,7 +10,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from sr_quant_cli.commands.gather import benches, gather
+from sr_quant_cli.commands.gather import Column, Setting, columns, count_models, gather
 from sr_quant_cli.errors import UsageError
 from sr_quant_cli.imaging.io import read_rgb, write_rgb
 from sr_quant_cli.modelfiles.card import Card, SetScore
@@ -69,21 +69,46 @@ def reports(tmp_path):
 def test_reports_add_to_models_of_the_same_name(models, reports):
     float_, quantized, other = gather([*reports, *models])
     assert [s.name for s in (float_, quantized, other)] == ["<b>float</b>", "q", "other"]
-    assert float_.score("Set5").psnr == 31.25
-    assert quantized.score("Set5").psnr == 30.75  # the report's, not the card's
-    assert quantized.ms == 100.0
+    set5 = Column("Set5", 2, "matlab")
+    assert float_.score(set5).psnr == 31.25
+    assert quantized.score(set5).psnr == 30.75  # the report's, not the card's
+    assert quantized.ms(Setting("320x180", 2)) == 100.0
     assert (float_.bits, quantized.bits, other.bits) == (32, 4, None)
     assert float_.bitops > quantized.bitops > 0
-    assert other.score("Set14") is None
-    assert benches([float_, quantized, other]) == ["Set5", "B100"]
+    assert {score.column.bench for score in other.scores} == {"Set5"}
+    found = columns([float_, quantized, other])
+    assert found[0] == set5
+    assert sorted(str(each) for each in found[1:]) == ["B100 x2, matlab", "Set5 x0, matlab"]
+
+
+def test_what_is_not_comparable_stands_apart(tmp_path):
+    rows = [
+        {"model": name, "bench": "Set5", "psnr": 30.0, "ssim": 0.9} for name in ("bicubic", "m")
+    ]
+    paths = []
+    for scale, protocol in ((2, "matlab"), (4, "matlab"), (4, "daq")):
+        paths.append(tmp_path / f"{scale}{protocol}.json")
+        paths[-1].write_text(json.dumps({"protocol": protocol, "scale": scale, "rows": rows}))
+    timed = {"model": "m", "variant": "srq", "width": 64, "height": 64, "threads": 1}
+    times = [{**timed, "median": 0.2}, {**timed, "width": 32, "height": 32, "median": 0.05}]
+    paths.append(tmp_path / "b.json")
+    paths[-1].write_text(json.dumps({"rows": times}))
+    found = gather(paths)
+    wanted = ["Set5 x2, matlab", "Set5 x4, matlab", "Set5 x4, daq"]
+    assert [str(column) for column in columns(found)] == wanted
+    assert all(subject.score(column) for subject in found for column in columns(found))
+    assert count_models(found) == 1
+    (model,) = (subject for subject in found if subject.name == "m")
+    assert model.ms(Setting("64x64", 1)) == 200.0
+    assert model.ms(Setting("32x32", 1)) == 50.0
 
 
 def test_scores_on_degraded_sets_stand_apart(models, reports):
     path = reports[0]
     path.write_text(json.dumps({**json.loads(path.read_text()), "degrade": "jpeg:75"}))
     _, quantized, _ = gather([*models, path])
-    assert quantized.score("Set5").psnr == 30.5  # the card's
-    assert quantized.score("Set5 (jpeg:75)").psnr == 30.75
+    assert quantized.score(Column("Set5", 2, "matlab")).psnr == 30.5  # the card's
+    assert quantized.score(Column("Set5 (jpeg:75)", 2, "matlab")).psnr == 30.75
 
 
 def test_models_of_one_name_are_numbered(models):
@@ -200,7 +225,7 @@ def test_plots_for_papers(srq, models, reports, tmp_path, suffix):
         (("-o", "p.png", "--bench", "Set9"), "no scores on Set9 (they have Set5, B100)"),
         (
             ("-o", "p.png", "--x", "ms"),
-            "no model with scores on Set5 has a time: name a --json report of srq bench",
+            "no model with scores on Set5 x2, matlab has a time: name a --json report of srq bench",
         ),
         (("-o", "p.png", "--x", "step"), "no run folder with a log among these"),
     ],
