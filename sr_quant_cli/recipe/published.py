@@ -77,9 +77,16 @@ def find_published(network: Mapping[str, Any], method: str, bits: str) -> Publis
                 psnr = {b: p for b, p in zip(table.bench, row.psnr, strict=True) if p}
                 full = dict(zip(table.bench, table.full_precision, strict=False))
                 drop = {b: round(full[b] - p, 2) for b, p in psnr.items() if b in full}
-                source = f"{table.source}; {table.reference}" if table.reference else table.source
-                return Published(psnr, drop, source)
+                return Published(psnr, drop, _source(table))
     return None
+
+
+def _source(table: _Table) -> str:
+    """Say where figures are from, and what drops are measured against."""
+    if not table.full_precision:
+        return f"{table.source}; its full precision is not known"
+    reference = table.reference or "full precision of the same table"
+    return f"{table.source}; drops are from the {reference}"
 
 
 @cache

@@ -222,7 +222,10 @@ def _notes(study: Study, section: TableSection, rows: Sequence[Row]) -> Iterator
             if row["published_source"]:
                 sources.setdefault(row["published_source"], {})[row["method"]] = None
         for source, methods in sources.items():
-            yield f"published ({', '.join(methods)}): {source}"
+            yield (
+                f"published figures of {', '.join(methods)}: {source}; protocol and quantized "
+                "sites may differ from those here"
+            )
     for row in rows:
         if row["status"] == "failed":
             yield f"{row['cell']} failed: {row['reason']}"

@@ -162,7 +162,10 @@ def test_published_figures_are_of_the_network_and_scale():
     odm = find_published(edsr, "odm", "w2a2")
     assert odm.psnr == {"Set5": 31.5, "Set14": 28.14, "Urban100": 25.17}
     assert odm.drop["Set5"] == 0.6
-    assert "full precision of DAQ's table" in odm.source
+    assert odm.source.endswith("drops are from the full precision of DAQ's table")
+    daq = find_published(edsr, "daq", "w2a2")
+    assert daq.source.endswith("drops are from the full precision of the same table")
     assert find_published({**edsr, "n_feats": 256}, "odm", "w2a2") is None
     assert find_published({**edsr, "scale": 3}, "odm", "w2a2") is None
     assert find_published({**edsr, "scale": 2}, "ddtb", "w4a4").drop == {}
+    assert "not known" in find_published({**edsr, "scale": 2}, "ddtb", "w4a4").source

@@ -80,7 +80,7 @@ def test_markdown(tmp_path):
 
 * protocol matlab; PSNR and drop in dB
 * mean ± standard deviation over 2 seeds, where a cell has several
-* published (pams): a paper
+* published figures of pams: a paper; protocol and quantized sites may differ from those here
 * net-pams-w2a2 failed: out of memory
 """
     )
