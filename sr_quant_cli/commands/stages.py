@@ -153,7 +153,8 @@ def run_stage(
     folder = stage_folder(job, options, store)
     if inside is not None and (inside / RECIPE).is_file():
         folder = inside
-    note(f"starts from {folder}")
+    steps = job.recipe.train.iters
+    note(f"starts from {job.name}, {job.recipe.recipe.task} of {steps} steps, in {folder}")
     job = replace(job, name=folder.name if folder.parent == store else job.name)
     return run_job(job, replace(options, run_dir=folder, resume="auto"), shared=True)
 

@@ -44,7 +44,9 @@ def test_all_stages_from_one_command(tiny_model, photographs, tmp_path, capsys):
     assert ended.run.steps == 6
     (stage,) = stages(tmp_path)
     assert stage.name.startswith("edsr-x2-pams-w8a8-")
-    assert f"starts from {stage}" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "starts from " in told
+    assert f"steps, in {stage}" in told
     before = read_header(stage / "model.safetensors")
     assert before.card.name == stage.name
     assert before.quantization.method["name"] == "pams"

@@ -104,4 +104,4 @@ def test_stages_and_run_train_together(photographs, tmp_path, tiny_model):
     header = read_header(tmp_path / "run/model.safetensors")
     assert header.card.training[-1].started_from == stage.name
     assert [run.steps for run in header.card.training] == [1, 10]
-    assert ended.stderr.count(f"starts from {stage}") == 1
+    assert ended.stderr.count(f"steps, in {stage}") == 1
