@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sr_quant_cli.commands import study as core
-from sr_quant_cli.commands.gather import gather
+from sr_quant_cli.commands.gather import Column, gather
 from sr_quant_cli.commands.study_records import read_rows
 from sr_quant_cli.commands.study_work import work
 from sr_quant_cli.commands.study_workers import Ended, _reason
@@ -123,7 +123,7 @@ def test_all_cells_become_rows_once(desk, here):
     assert [row["cell"] for row in done.rows] == cells
     gathered = gather([desk / "out"])
     assert [subject.name for subject in gathered] == cells
-    assert gathered[1].score("Set5").psnr == done.rows[1]["scores"][0]["psnr"]
+    assert gathered[1].score(Column("Set5", 2, "matlab")).psnr == done.rows[1]["scores"][0]["psnr"]
     assert (done.failed, done.pending) == ((), ())
     full, *cells = done.rows
     assert full["method"] is None
@@ -369,6 +369,18 @@ def test_damaged_records_are_made_again(desk, here):
     again = run(desk, only="*-minmax-w4a4")
     assert here() == ["tiny-minmax-w4a4 model scores"]
     assert lasting(again.rows) == lasting(first.rows)
+
+
+def test_a_missing_benchmark_set_is_refused_in_the_plan_as_well(desk, srq):
+    refused = []
+    for option in ([], ["--dry-run"]):
+        arguments = ("--data-root", desk / "nowhere", *option)
+        refused.append(srq("study", desk / "a.toml", "--out", desk / "out", *arguments))
+    assert refused[0] == refused[1]
+    code, out, err = refused[0]
+    assert (code, out) == (2, "")
+    assert "benchmark set Set5 not found" in err
+    assert not (desk / "out").exists()
 
 
 def test_the_plan_says_what_cannot_run_before_anything_runs(desk, srq):
