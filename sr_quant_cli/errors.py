@@ -12,7 +12,7 @@ _SOURCE = re.compile(
 """Prefix of ONNX Runtime's messages with the place in its source."""
 _MEMORY = re.compile(
     r"bad_alloc|bad allocation|(?:can't|cannot|failed to|unable to) allocate|out of memory"
-    r"|error creating thread|can't start new thread",
+    r"|error creating thread|can't start new thread|failed to map segment",
     re.I,
 )
 

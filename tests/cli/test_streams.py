@@ -105,6 +105,7 @@ def test_names_that_the_encoding_does_not_have_are_spelled_out(tiny_model, tmp_p
         RuntimeError("CUDA out of memory. Tried to allocate 9 GiB\nmore"),
         RuntimeError("glib: Error creating thread: Resource temporarily unavailable"),
         RuntimeError("can't start new thread"),
+        ImportError("x.so: failed to map segment from shared object"),
     ],
 )
 def test_want_of_memory_is_told_in_one_line(srq, monkeypatch, error):
