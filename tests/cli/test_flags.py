@@ -60,7 +60,7 @@ END_TO_END = [
     (["data", "make", "Test2K", "--from", "none"], "--from none: no such folder"),
     (["data", "make", "Test2K", "--from", "."], "--from .: none of the pictures 1201 to 1300 of"),
     (["eval", "MODEL", "--bench", "Set5"], "name its root by --data-root or SRQ_DATA"),
-    (["pretrain", "edsr", "--data", "none"], "name a folder with --data, or try --data sample"),
+    (["pretrain", "edsr", "--data", "none"], "name one with --data, or a set: sample"),
     (["upscale", "p.png", "--device", "cuda:99"], "--device cuda:99: "),
 ]
 
