@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -23,6 +24,7 @@ from sr_quant_cli.networks.quantsr import QuantSRC, QuantSRCConfig
 from sr_quant_cli.networks.quantsr_t import QuantSRT, QuantSRTConfig
 from sr_quant_cli.networks.swinir import SwinIR, SwinIRConfig
 from sr_quant_cli.quant.sites import Site
+from sr_quant_cli.system.processor import has_vnni
 
 
 def tiny_edsr(scale: int = 2, seed: int = 0) -> EDSR:
@@ -31,6 +33,14 @@ def tiny_edsr(scale: int = 2, seed: int = 0) -> EDSR:
     network = build(EDSRConfig(scale=scale, n_blocks=2, n_feats=8))
     assert isinstance(network, EDSR)
     return network.eval()
+
+
+def onnx_session(graph: bytes) -> onnxruntime.InferenceSession:
+    """Open a graph in ONNX Runtime, without its integer kernels where their sums saturate."""
+    options = onnxruntime.SessionOptions()
+    if not has_vnni():
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def open_path(path: Path, **options) -> Upscaler:

@@ -2,7 +2,6 @@
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 
@@ -18,7 +17,8 @@ from sr_quant_cli.lowering.graph import save_graph
 from sr_quant_cli.networks.layers import around
 from sr_quant_cli.runtimes.registry import get_runtime
 from sr_quant_cli.system.files import cache_dir
-from tests.helpers import picture
+from sr_quant_cli.system.processor import has_vnni
+from tests.helpers import onnx_session, picture
 from tests.kernels.programs import check_parts
 from tests.lowered import quantize
 from tests.tiny import network_config
@@ -42,13 +42,7 @@ def graph(name, form="", bits=8, io="uint8", method="minmax"):
 
 
 def by_onnxruntime(model, lr):
-    options = onnxruntime.SessionOptions()
-    # Without VNNI the sums of its integer kernels saturate.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return session.run(None, {"lr": lr[None]})[0][0]
+    return onnx_session(model.SerializeToString()).run(None, {"lr": lr[None]})[0][0]
 
 
 @pytest.mark.parametrize(
@@ -63,8 +57,9 @@ def test_networks_give_the_picture_of_onnx_runtime(monkeypatch, isa, name, form)
     for height, width in ((21, 34), (1, 1), (2, 5)):
         lr = picture(height, width, seed=3)
         off = np.abs(enlarge(lr).astype(int) - by_onnxruntime(model, lr))
-        # A tie that is rounded the other way changes its surroundings by single levels.
-        assert off.max() <= 2
+        # A tie that is rounded the other way changes its surroundings by single levels,
+        # and without ONNX Runtime's integer kernels by two.
+        assert off.max() <= (1 if has_vnni() else 2)
         assert off.mean() <= 0.15
 
 

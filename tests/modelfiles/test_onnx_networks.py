@@ -4,7 +4,6 @@ import warnings
 from itertools import product
 
 import onnx
-import onnxruntime
 import pytest
 import torch
 
@@ -24,6 +23,7 @@ from sr_quant_cli.passes.equalize import can_equalize, equalize
 from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.quant.sites import FULL, Operands
 from tests import zoo
+from tests.helpers import onnx_session
 from tests.lowered import lr_batch
 
 KNOWN_RANGE = OnnxHints(input_range="0..1")
@@ -49,10 +49,7 @@ def exported(name, folder, **how):
 
 
 def run(model, x):
-    options = onnxruntime.SessionOptions()
-    # Without VNNI the sums of its integer kernels saturate.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = onnx_session(model)
     (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     return torch.from_numpy(y)
 

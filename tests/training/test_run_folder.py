@@ -1,9 +1,15 @@
 """Run folders of runs that fail or are interrupted before anything is kept."""
 
+import signal
+
 import pytest
 from filelock import FileLock
 
+from sr_quant_cli.cli import app
 from sr_quant_cli.training.run_folder import locked
+
+QUICK = ("--method", "minmax", "--w", 4, "--a", 4, "--placement", "full", "--iters", 0)
+SMALL = [f"--set={each}" for each in ("calibration.patch_lr=12", "data.patch_hr=24")]
 
 
 def failing_in(folder, *names):
@@ -60,3 +66,21 @@ def test_a_run_that_waited_makes_the_folder_again(tmp_path, monkeypatch):
     monkeypatch.setattr("sr_quant_cli.training.run_folder.time.sleep", ends)
     with locked(folder, patience=60):
         assert (folder / ".lock").is_file()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_calibration_tells_how_to_go_on_and_leaves_nothing(
+    srq, tiny_model, photographs, tmp_path, monkeypatch, number, code
+):
+    def interrupted(*_arguments):
+        app._terminate(number, None)  # a real signal may end the process of the tests
+
+    monkeypatch.setattr(app, "_received", [])
+    monkeypatch.setattr("sr_quant_cli.commands.quantize.calibrate", interrupted)
+    run = tmp_path / "runs/q"
+    ended, out, err = srq(
+        "quantize", tiny_model, *QUICK, "--data", photographs, "--run", run, *SMALL
+    )
+    assert (ended, err) == (code, "")
+    assert out == "nothing was kept yet: run the same command again to start over\n"
+    assert not run.parent.exists()
