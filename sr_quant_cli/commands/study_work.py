@@ -18,14 +18,15 @@ from sr_quant_cli.commands.study_plan import Chain
 from sr_quant_cli.commands.study_records import CALIBRATIONS, STAGES, Records
 from sr_quant_cli.data.benchmark import BenchmarkSet
 from sr_quant_cli.imaging.tiling import Patches
-from sr_quant_cli.inference.opening import open_model
+from sr_quant_cli.inference.opening import open_model, open_network
 from sr_quant_cli.inference.options import RunOptions
+from sr_quant_cli.inference.upscaler import Upscaler
 from sr_quant_cli.metrics import get_protocol
 from sr_quant_cli.modelfiles.loading import load
 from sr_quant_cli.modelfiles.named import identify
 from sr_quant_cli.quant.cost import FLOAT_BITS
 from sr_quant_cli.recipe.study import BenchSection, EvaluateSection
-from sr_quant_cli.runtimes.registry import TORCH, get_runtime
+from sr_quant_cli.runtimes.registry import AUTO, TORCH, get_runtime
 from sr_quant_cli.system.device import set_threads
 from sr_quant_cli.system.files import finite
 from sr_quant_cli.system.processor import processor_name
@@ -144,13 +145,19 @@ def _scores(task: Task, file: Path) -> list[dict[str, Any]]:
         threads=task.options.threads,
         patches=Patches() if task.evaluate.patchwise else None,
     )
-    upscaler = open_model(identify(str(file)), options)
+    source = identify(str(file))
+    upscaler: Upscaler
+    if task.evaluate.kernels:
+        upscaler = open_network(load(source)[0], task.name, replace(options, runtime=AUTO))
+    else:
+        upscaler = open_model(source, options)
     results = score_candidates([model_candidate(upscaler)], task.sets, protocol)
     return [
         {
             "bench": result.bench,
             "protocol": protocol.name,
             "images": len(result.pictures),
+            "runtime": result.runtime,
             "psnr": round(result.psnr, 4),
             "ssim": round(result.ssim, 5),
             "fab": None if result.cost is None else round(result.cost.fab, 4),

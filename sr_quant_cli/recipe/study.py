@@ -202,6 +202,14 @@ class EvaluateSection(Section):
     """protocol of PSNR and SSIM"""
     patchwise: bool = False
     """enlarge each patch on its own, as papers on dynamic bit widths do"""
+    kernels: bool = False
+    """score on srq's integer kernels the models that they run whole; the others are simulated"""
+
+    @model_validator(mode="after")
+    def _whole_pictures_on_kernels(self) -> Self:
+        if self.kernels and self.patchwise:
+            raise ValueError("kernels: patches are enlarged without them, leave patchwise out")
+        return self
 
     @field_validator("bench")
     @classmethod

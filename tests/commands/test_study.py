@@ -476,3 +476,19 @@ def test_two_processes_and_a_cell_that_is_killed(desk):
     assert rows[1]["reason"].startswith("killed (SIGKILL)")
     assert "1 failed: tiny-deadly-w4a4; the same command" in done.stderr
     assert Path(desk / "out/tables/all.tex").is_file()
+
+
+def test_whole_models_on_integers_are_scored_on_kernels(desk, here):
+    model = (desk / "tiny.safetensors").as_posix()
+    cell = f'[[cells]]\nmodel = "{model}"\nmethod = "minmax"\nbits = 4\nplacement = "full"\n'
+    write(desk, more=cell)
+    simulated = {row["cell"]: row["scores"][0] for row in run(desk).rows}
+    here()
+    write(desk, 'bench = ["Set5"]', 'bench = ["Set5"]\nkernels = true', more=cell)
+    on_kernels = {row["cell"]: row["scores"][0] for row in run(desk).rows}
+    assert here() == [f"{name} scores" for name in simulated]
+    whole = {name for name in on_kernels if name.endswith("-full")}
+    assert {score["runtime"] for score in simulated.values()} == {"torch"}
+    assert {name for name, each in on_kernels.items() if each["runtime"] == "srq"} == whole != set()
+    for name, score in on_kernels.items():
+        assert score["psnr"] == pytest.approx(simulated[name]["psnr"], abs=0.05 * (name in whole))
