@@ -38,9 +38,10 @@ from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.recipe.schema import QuantizeRecipe
 from sr_quant_cli.system.device import pick_device, set_threads
 from sr_quant_cli.system.processes import first_of_machine, process_group, world
-from sr_quant_cli.system.reporting import warn
+from sr_quant_cli.system.reporting import result, warn
 from sr_quant_cli.training.objective import Objective, StudentLoss, needs_teacher
 from sr_quant_cli.training.run import (
+    FROM_START,
     Start,
     TrainingJob,
     TrainingResult,
@@ -218,7 +219,11 @@ def _limited(
     with first_of_machine():
         train, held_out = _pairs(recipe, request)
     batches = list(calibration_batches(train, recipe))
-    found = limit_drop(start.network, recipe, batches, held_out, limit)
+    try:
+        found = limit_drop(start.network, recipe, batches, held_out, limit)
+    except (KeyboardInterrupt, SystemExit):
+        result(FROM_START)
+        raise
     method = build_method(recipe.method)
 
     def objective(_train: PairStore, device: torch.device, _resumed: bool) -> Objective:

@@ -40,7 +40,8 @@ _MAY_MOVE = ("data.train", "train.init")
 """Paths in the recipe of a stage, whose folder is named by a hash of what lies there."""
 
 _AGAIN = "run the same command again to continue"
-_FROM_START = "nothing was kept yet: run the same command again to start over"
+FROM_START = "nothing was kept yet: run the same command again to start over"
+"""Advice to a user who stopped a run of which there is nothing."""
 
 R = TypeVar("R", bound=TrainingRecipe)
 
@@ -200,7 +201,7 @@ def run_job(
             try:
                 ended = _run(job, options, photographs, run_dir, left, device, moved=shared)
             except (KeyboardInterrupt, SystemExit):
-                result(_AGAIN if any(run_dir.glob(CHECKPOINTS)) else _FROM_START)
+                result(_AGAIN if any(run_dir.glob(CHECKPOINTS)) else FROM_START)
                 raise
             return from_first(ended)  # the others wait until the model is written
 

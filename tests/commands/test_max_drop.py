@@ -96,6 +96,19 @@ def test_a_limit_that_cannot_be_met_is_told(copying_model, photographs, tmp_path
     assert not (tmp_path / "run/model.safetensors").exists()
 
 
+def test_a_search_that_is_interrupted_says_how_to_go_on(
+    copying_model, photographs, tmp_path, monkeypatch, capsys
+):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(max_drop, "validation_psnr", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        quantize(request(copying_model, photographs, tmp_path / "run"))
+    assert "run the same command again to start over" in "".join(capsys.readouterr())
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("limit", [0.0, -1.0, math.nan, math.inf])
 def test_limits_that_are_none_are_refused(copying_model, photographs, tmp_path, limit):
     with pytest.raises(UsageError, match=r"`max_drop` \S+: must be a number of dB above 0"):
