@@ -35,12 +35,17 @@ def tiny_edsr(scale: int = 2, seed: int = 0) -> EDSR:
     return network.eval()
 
 
-def onnx_session(graph: bytes) -> onnxruntime.InferenceSession:
-    """Open a graph in ONNX Runtime, without its integer kernels where their sums saturate."""
+def onnx_session(graph: bytes | Path, *, as_written: bool = False) -> onnxruntime.InferenceSession:
+    """Open a graph in ONNX Runtime: on its integer kernels, where their sums do not saturate.
+
+    ``as_written``: every operation as it is defined, with float biases, which kernels round.
+    """
     options = onnxruntime.SessionOptions()
-    if not has_vnni():
+    options.log_severity_level = 3
+    if as_written or not has_vnni():
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    content = graph if isinstance(graph, bytes) else str(graph)
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def open_path(path: Path, **options) -> Upscaler:

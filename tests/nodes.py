@@ -1,7 +1,6 @@
 """Small ONNX graphs, and their results in srq's layers and in ONNX Runtime."""
 
 import numpy as np
-import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
@@ -10,6 +9,7 @@ from sr_quant_cli.modelfiles.onnx_nodes import nodes_of
 from sr_quant_cli.modelfiles.onnx_simplify import simplify
 from sr_quant_cli.networks.imported import GIVEN
 from sr_quant_cli.networks.operations import make_layer
+from tests.helpers import onnx_session
 
 rng = np.random.default_rng(0)
 
@@ -67,13 +67,7 @@ def ours(made, x):
 def agree(nodes, constants, x, opset=18, tolerance=1e-5):
     """Compare srq's result with ONNX Runtime's."""
     made = model(nodes, constants, [None] * x.ndim, opset)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(
-        made.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    (wanted,) = session.run(None, {"x": x})
+    (wanted,) = onnx_session(made.SerializeToString(), as_written=True).run(None, {"x": x})
     got = ours(made, x)
     got = got.numpy() if isinstance(got, torch.Tensor) else np.array(got.tolist())
     assert got.shape == wanted.shape

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -238,7 +238,7 @@ def _time(
     kernels = [runtime.kernels() for runtime in runtimes]
     steps = [
         # Not by name: two models may have the same.
-        Variant(str(index), _forever(runtime, lr))
+        Variant.of_calls(str(index), partial(runtime, lr))
         for index, runtime in enumerate(runtimes)
     ]
     times = compare(time_in_turns(steps, request.runs, _CPU, warm_up=1))
@@ -318,12 +318,3 @@ def _variants(
                 if runtime.offers(p) and not runtime.partial:
                     opened = GraphOpener(runtime.name, file, threads, p)
                     yield variant(f"{runtime.name} {p}{suffix}", opened)
-
-
-def _forever(runtime: Runtime, lr: Pixels) -> Callable[[], Generator[None, None, None]]:
-    def steps() -> Generator[None, None, None]:
-        while True:
-            runtime(lr)
-            yield
-
-    return steps

@@ -1,7 +1,7 @@
 """Report on a quantized model for deployment: quality, size and speed, and what stays float."""
 
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -185,12 +185,11 @@ def time_graphs(
             for network, kind, entries in networks
             for row in _opened(network, kind, entries, Path(folder), lr, threads)
         ]
-        ready = {
-            f"{name} {network}": partial(_forever, runtime, lr)
+        steps = [
+            Variant.of_calls(f"{name} {network}", partial(runtime, lr))
             for name, network, runtime in rows
             if isinstance(runtime, Runtime)
-        }
-        steps = [Variant(*each) for each in ready.items()]
+        ]
         times = time_in_turns(steps, runs, _CPU, warm_up=1)
     for name, network, runtime in rows:
         if isinstance(runtime, Runtime):
@@ -224,9 +223,3 @@ def _opened(
             yield entry.name, kind, re.sub(rf"^{re.escape(str(path))}:? ", "", str(error))
         else:
             yield entry.name, kind, runtime
-
-
-def _forever(runtime: Runtime, lr: Pixels) -> Generator[None, None, None]:
-    while True:
-        runtime(lr)
-        yield

@@ -35,6 +35,16 @@ class Variant:
     label: str
     steps: Callable[[], Generator[object, None, None]]
 
+    @classmethod
+    def of_calls(cls, label: str, call: Callable[[], object]) -> "Variant":
+        """Variant with one call in every step."""
+
+        def steps() -> Generator[object, None, None]:
+            while True:
+                yield call()
+
+        return cls(label, steps)
+
 
 @dataclass(frozen=True)
 class Row:

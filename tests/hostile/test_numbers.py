@@ -1,7 +1,6 @@
 """Figures against independent forms: NumPy in float64, scikit-image, torch, ONNX Runtime."""
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from hypothesis import assume, given
@@ -23,7 +22,7 @@ from sr_quant_cli.quant import grids
 from sr_quant_cli.quant.fake import fake_quantize
 from sr_quant_cli.quant.packing import pack, unpack
 from sr_quant_cli.runtimes.torch import TorchRuntime, traits_of_network
-from tests.helpers import picture
+from tests.helpers import onnx_session, picture
 from tests.hostile.processes import sizes
 from tests.lowered import quantize
 
@@ -191,11 +190,7 @@ def test_graphs_and_kernels_compute_what_the_network_does(size):
         wanted = TorchRuntime(lower(network, freeze(network)), torch.device("cpu"))(lr).astype(int)
         model = deploy(network, "random", "uint8", full_range=True).model
         # Optimized, it rounds biases to the product of two steps, which is coarse at few bits.
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = onnx_session(model.SerializeToString(), as_written=True)
         found = {"onnxruntime": session.run(None, {"lr": lr[None]})[0][0]}
         if not kernels.missing():
             found["srq"] = Executor(compile_graph(model), 1)(lr)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 
@@ -27,7 +26,7 @@ from sr_quant_cli.modelfiles.named import Source
 from sr_quant_cli.networks.folding import fold_exactly
 from sr_quant_cli.runtimes.base import ModelTraits
 from sr_quant_cli.runtimes.torch import TorchRuntime, traits_of_network
-from tests.helpers import nearest_onnx, open_path, picture, tiny_edsr
+from tests.helpers import nearest_onnx, onnx_session, open_path, picture, tiny_edsr
 from tests.inference.dynamic import dynamic_edsr
 from tests.inference.stubs import Ramp, floats_of, gradient
 from tests.lowered import CPU, deployed, network
@@ -109,12 +108,9 @@ def test_a_quantized_model_gives_its_own_float_output(cached, runtime, capsys):
 @pytest.mark.slow
 def test_the_graph_of_a_quantized_model_computes_its_float_output(cached):
     lr = gradient(21, 30)
-    options = onnxruntime.SessionOptions()
-    # Without integer kernels: every operation as it is written.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     graph = prepare(Source(cached / "w8a8.safetensors", "model"), io="unrounded").graph
-    session = onnxruntime.InferenceSession(graph, options)
-    (output,) = session.run(None, {"lr": to_floats(lr).transpose(2, 0, 1)[None]})
+    x = to_floats(lr).transpose(2, 0, 1)[None]
+    (output,) = onnx_session(graph, as_written=True).run(None, {"lr": x})
     made = output[0].transpose(1, 2, 0) * 65535.0
     assert np.abs(made - simulated_output(lr)).max() < 0.1
 

@@ -4,7 +4,6 @@ from functools import cache
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 
@@ -17,7 +16,7 @@ from sr_quant_cli.kernels.graph_values import phases
 from sr_quant_cli.kernels.program import AddByTable, Convolution, Mix, Recode
 from sr_quant_cli.lowering.deploy import deploy
 from sr_quant_cli.networks.folding import fold
-from tests.helpers import picture
+from tests.helpers import onnx_session, picture
 from tests.kernels.programs import check_parts
 from tests.lowered import quantize
 from tests.tiny import network_config
@@ -42,11 +41,7 @@ def graph(name, form, method, **fields):
 
 def as_written(model, lr):
     """The picture that a graph stands for, without the kernels that ONNX Runtime puts in."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnx_session(model.SerializeToString(), as_written=True)
     return session.run(None, {"lr": lr[None]})[0][0].astype(int)
 
 

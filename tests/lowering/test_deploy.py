@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -26,7 +25,7 @@ from sr_quant_cli.runtimes.base import ModelTraits
 from sr_quant_cli.runtimes.onnxruntime import OnnxRuntime
 from sr_quant_cli.runtimes.openvino import OpenVinoRuntime
 from sr_quant_cli.runtimes.torch import TorchRuntime
-from tests.helpers import BlockConfig, nearest_onnx, picture, tiny_edsr
+from tests.helpers import BlockConfig, nearest_onnx, onnx_session, picture, tiny_edsr
 from tests.lowered import (
     CPU,
     Transformer,
@@ -56,10 +55,7 @@ def runtimes(path):
 
 def as_written(path):
     """Run ONNX Runtime without optimization: every operation as it is defined."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnx_session(path, as_written=True)
     return lambda x: session.run(None, {"lr": x})[0]
 
 
