@@ -1,5 +1,6 @@
 """The work on one cell of a study: make its model, score it, time it."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -101,10 +102,9 @@ def _model(task: Task, out: Path) -> dict[str, Any]:
     if task.chain.is_given:
         assert isinstance(task.chain.start, Path)
         file, run = task.chain.start, {"steps": 0, "complete": True, "seconds": 0.0}
-        place = str(file)
     else:
         made = _made(task, out)
-        file, place = made.model, made.model.relative_to(out).as_posix()
+        file = made.model
         seconds = max(time.monotonic() - begun, made.run.seconds)
         run = {"steps": made.run.steps, "complete": made.complete, "seconds": round(seconds, 1)}
     found = info(InfoRequest(str(file)))
@@ -114,7 +114,15 @@ def _model(task: Task, out: Path) -> dict[str, Any]:
         if counted is None
         else counted.bitops_counted
     )
-    return {**run, "bytes": found.bytes, "bitops": bitops, "file": place}
+    return {**run, "bytes": found.bytes, "bitops": bitops, "file": _from(out, file)}
+
+
+def _from(folder: Path, file: Path) -> str:
+    """Path of a file from a folder, so that both can move; the whole one on another drive."""
+    try:
+        return Path(os.path.relpath(file.resolve(), folder.resolve())).as_posix()
+    except ValueError:
+        return str(file)
 
 
 def _made(task: Task, out: Path) -> TrainingResult:

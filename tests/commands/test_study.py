@@ -128,6 +128,7 @@ def test_all_cells_become_rows_once(desk, here):
     full, *cells = done.rows
     assert full["method"] is None
     assert full["bytes"] == (desk / "tiny.safetensors").stat().st_size
+    assert full["file"] == "../tiny.safetensors"
     for row in cells:
         (score,) = row["scores"]
         assert (score["bench"], score["protocol"], score["images"]) == ("Set5", "matlab", 2)
