@@ -44,13 +44,19 @@ class Unit(NamedTuple):
 
 def units(machine: str | None = None) -> Iterator[Unit]:
     """Yield what the library for a machine consists of."""
-    yield from (Unit("kernels.c"), Unit("steps.c"), Unit("portable.c"))
+    yield from (Unit("kernels.c"), Unit("steps.c"), Unit("portable.c"), _tiles("portable"))
     if (machine or platform.machine()).lower() in X86:
+        yield _tiles("avx2", *_AVX2)
         yield Unit("vnni512.c", (*_AVX512, "-mavx512vnni"))
         yield Unit("vnni256.c", (*_AVX2, "-mavxvnni"))
         for sums in (8, 4, 2, 1):
             yield Unit("avx512.c", (*_AVX512, f"-DSUMS={sums}"))
             yield Unit("avx2.c", (*_AVX2, f"-DSUMS={sums}"))
+
+
+def _tiles(name: str, *options: str) -> Unit:
+    """The transforms of training, which may use fused multiply-adds."""
+    return Unit("tiles.c", (*options, "-ffp-contract=fast", f"-DTRANSFORM_TILES=srq_tiles_{name}"))
 
 
 def compiler() -> list[str] | None:

@@ -18,7 +18,7 @@ FORCED = "SRQ_ISA"
 PORTABLE = "portable"
 """instruction set of plain C, without vectors"""
 
-LAYOUT = 2
+LAYOUT = 3
 """``SRQ_LAYOUT`` of ``kernels.h``"""
 
 _PEAK_TRIES, _PEAK_ROUNDS = 9, 300_000
@@ -257,6 +257,22 @@ def missing() -> str:
         "its kernels were not built when srq was installed, for want of a C compiler; "
         "install gcc or clang, then srq again"
     )
+
+
+@cache
+def tile_transform() -> "ctypes._NamedFuncPointer":
+    """Return the transforms of ``tiles.c``, compiled for the best instruction set here.
+
+    Raises
+    ------
+    UsageError
+        As ``library``.
+    """
+    avx2 = _NEEDED["avx2"] <= set(features().split())
+    function: ctypes._NamedFuncPointer = library()[f"srq_tiles_{'avx2' if avx2 else PORTABLE}"]
+    function.restype = None
+    function.argtypes = (c_int32, c_void_p, c_void_p, c_void_p, *[c_int64] * 6)
+    return function
 
 
 def peak(isas: Sequence[Isa] | None = None) -> float:

@@ -31,6 +31,7 @@ from sr_quant_cli.system.processes import average_processes, collect, share, wor
 from sr_quant_cli.system.reporting import Progress, progress, result
 from sr_quant_cli.training.batches import Batches, BatchSource
 from sr_quant_cli.training.checkpoint import Checkpoints
+from sr_quant_cli.training.convolution import fast_convolutions
 from sr_quant_cli.training.divergence import LossWatch, first_bad_layer, most_grown_layer
 from sr_quant_cli.training.objective import Objective
 from sr_quant_cli.training.run_folder import VALIDATION_PROTOCOL, RunLog
@@ -222,7 +223,8 @@ class Trainer:
             settings["lr"] = rate
         self.network.train()
         self._objective.set_phase(self.network, self.step)
-        with autocast(self.precision, self.device):
+        fast = fast_convolutions(self.precision, self.device)
+        with autocast(self.precision, self.device), fast:
             losses: dict[str, Tensor] = self._compute(lr, hr)
         norm = torch.zeros((), device=self.device)
         if any(rates):

@@ -28,7 +28,7 @@
 #endif
 
 /* Raised whenever a structure or a function changes, so that Python does not call an older library. */
-#define SRQ_LAYOUT 2
+#define SRQ_LAYOUT 3
 
 /* Weights of one convolution, packed for one instruction set.
 
