@@ -53,7 +53,7 @@ def test_runs_killed_at_random_moments_end_with_the_same_weights(processes, phot
     kills, run = 0, tmp_path / "run"
     while True:
         process = child(processes, request(photographs, run, *LONG))
-        process.join(moments.uniform(0.02, longest) if kills < 20 else None)
+        process.join(moments.uniform(0.02, longest) if kills < 8 else None)
         process.kill()
         process.join()
         if process.exitcode == -signal.SIGKILL:
@@ -61,7 +61,7 @@ def test_runs_killed_at_random_moments_end_with_the_same_weights(processes, phot
             continue
         assert process.exitcode == 0
         assert_like(run, tmp_path / "whole")
-        if kills == 20:
+        if kills == 8:
             break
         run = tmp_path / f"run after {kills} kills"
 
