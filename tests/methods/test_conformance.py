@@ -218,6 +218,7 @@ def test_bits_do_not_follow_the_picture_where_no_input_is_a_map(name):
     [
         pytest.param(name, network, marks=slow_beside(network))
         for name, network in sorted({combination[:2] for combination in COMBINATIONS})
+        if network in THOROUGH
     ],
 )
 def test_a_tensor_too_few_or_too_many_is_refused(tmp_path, name, network, packed):
