@@ -472,7 +472,11 @@ def test_published_network_keeps_its_quality_at_8_bits(real_data, tmp_path):
             a=8,
             data=str(tmp_path / "photos"),
             run_dir=tmp_path / "run",
-            overrides=("validation.max_images=1",),
+            overrides=(
+                "validation.max_images=1",
+                "calibration.images=32",
+                "calibration.batch=32",
+            ),
         )
     )
     models = [tmp_path / "float.safetensors", tmp_path / "run/model.safetensors"]

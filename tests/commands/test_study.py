@@ -144,7 +144,7 @@ def test_all_cells_become_rows_once(desk, here):
     assert here() == []
 
 
-def test_a_change_of_the_file_redoes_what_it_concerns(desk, here):
+def test_a_change_of_the_file_redoes_what_it_concerns(desk, here, monkeypatch):
     first = run(desk)
     here()
     write(desk, 'bench = ["Set5"]', 'bench = ["Set5"]\nprotocol = "rgb"')
@@ -160,7 +160,7 @@ def test_a_change_of_the_file_redoes_what_it_concerns(desk, here):
     write(
         desk, more="[[cells]]\nmethod = 'dobi'\nscale = 2\nmodel = 'tiny.safetensors'\nbits = 2\n"
     )
-    os.chdir(desk)
+    monkeypatch.chdir(desk)
     done = run(desk)
     # What the first file had made is still there; its calibrations are, too.
     assert [each for each in here() if each.endswith("model scores")] == [
@@ -232,7 +232,7 @@ def test_a_calibration_of_several_budgets_is_made_once(desk, here):
         assert lasting([row]) == lasting(alone.rows[1:])
 
 
-def test_bad_cells_are_rows_with_their_reasons(desk, here, srq):
+def test_bad_cells_are_rows_with_their_reasons(desk, here, srq, monkeypatch):
     write(
         desk,
         'method = ["minmax", "pams"]',
@@ -241,7 +241,7 @@ def test_bad_cells_are_rows_with_their_reasons(desk, here, srq):
         "[[cells]]\nmethod = 'daq'\nbits = 'w29a6'\nmodel = 'tiny.safetensors'\n"
         "[[skip]]\nmethod = 'minmax'\nvariant = 'wild'\n",
     )
-    os.chdir(desk)
+    monkeypatch.chdir(desk)
     code, _, err = srq("study", "a.toml", "--out", "out", "--threads", "1")
     assert code == 1
     rows = {row["cell"]: row for row in read_rows(desk / "out")}

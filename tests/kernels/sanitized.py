@@ -1,6 +1,6 @@
 """Kernels built with sanitizers; ``test_sanitizers.py`` runs this in a process of its own.
 
-``python -m tests.kernels.sanitized LIBRARY sums|programs|overrun``
+``python -m tests.kernels.sanitized LIBRARY sums|programs|tiles|overrun``
 """
 
 import ctypes
@@ -119,6 +119,25 @@ def numbers(values):
             yield values, key
 
 
+def tiles():
+    """Every transform of training at odd sizes, between memory that must not be touched."""
+    for kind in range(4):
+        to_tiles = kind % 2 == 0
+        for height, width in SIZES:
+            shape = images, _, _, channels = 3, height, width, 16
+            count = images * -(-height // 4) * -(-width // 4)
+            picture, transformed = np.ones(shape, np.float32), np.ones((36, count, channels), "f4")
+            source, made = (picture, transformed)[:: 1 if to_tiles else -1]
+            bias = np.ones(channels, np.float32) if kind == 1 else None
+            addresses = [
+                each if each is None else each.ctypes.data for each in (source, bias, made)
+            ]
+            made[:] = np.nan
+            for first, end in ((0, 1), (1, 3)):
+                kernels.tile_transform()(kind, *addresses, *shape, first, end)
+            assert np.isfinite(made).all()
+
+
 def overrun():
     """A kernel that is told a width that its picture does not have."""
     weights = np.ones((16, 16, 3, 3), np.int8)
@@ -128,4 +147,4 @@ def overrun():
 
 
 if __name__ == "__main__":
-    {"sums": sums, "programs": programs, "overrun": overrun}[sys.argv[2]]()
+    {"sums": sums, "programs": programs, "tiles": tiles, "overrun": overrun}[sys.argv[2]]()

@@ -33,7 +33,7 @@ def test_without_the_library_others_run(no_library):
 def test_the_library_is_built(tmp_path):
     if build.compiler() is None:
         pytest.skip("there is no C compiler")
-    made = build.build(tmp_path / f"k{build.SUFFIX}")
+    made = build.build(tmp_path / f"k{build.SUFFIX}", ["-O0"])
     loaded = ctypes.CDLL(str(made))
     loaded.srq_isa_at.restype = ctypes.c_void_p
     assert loaded.srq_isa_at(0)

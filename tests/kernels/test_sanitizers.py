@@ -12,6 +12,7 @@ from sr_quant_cli.kernels import build
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parents[2]
 LIBRARIES = {"gcc": "libasan.so", "clang": "libclang_rt.asan-x86_64.so"}
 """shared form of AddressSanitizer of each compiler"""
 
@@ -48,11 +49,17 @@ def run(sanitized, what):
     library, environment = sanitized
     command = [sys.executable, "-m", "tests.kernels.sanitized", str(library), what]
     return subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=300
+        command,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
     )
 
 
-@pytest.mark.parametrize("what", ["sums", "programs"])
+@pytest.mark.parametrize("what", ["sums", "programs", "tiles"])
 def test_kernels_touch_nothing_else(sanitized, what):
     done = run(sanitized, what)
     assert done.returncode == 0, done.stderr
