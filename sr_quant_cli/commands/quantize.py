@@ -38,13 +38,13 @@ from sr_quant_cli.quant.plan import Bits
 from sr_quant_cli.recipe.schema import QuantizeRecipe
 from sr_quant_cli.system.device import pick_device, set_threads
 from sr_quant_cli.system.processes import first_of_machine, process_group, world
-from sr_quant_cli.system.reporting import result, warn
+from sr_quant_cli.system.reporting import warn
 from sr_quant_cli.training.objective import Objective, StudentLoss, needs_teacher
 from sr_quant_cli.training.run import (
-    FROM_START,
     Start,
     TrainingJob,
     TrainingResult,
+    advice_on_stop,
     locate,
     photographs_of,
     run_job,
@@ -107,7 +107,8 @@ def quantize(request: QuantizeRequest) -> QuantizeResult:
             return _result(start)
         job = plan(request, start)
         if request.max_drop is not None:
-            job = _limited(job, request, request.max_drop)
+            with advice_on_stop(folder):
+                job = _limited(job, request, request.max_drop)
         ended = run_job(job, replace(_time_left(request, begun), run_dir=folder))
         wanted = job.recipe.validation.report if request.report is None else request.report
         report = None
@@ -219,11 +220,7 @@ def _limited(
     with first_of_machine():
         train, held_out = _pairs(recipe, request)
     batches = list(calibration_batches(train, recipe))
-    try:
-        found = limit_drop(start.network, recipe, batches, held_out, limit)
-    except (KeyboardInterrupt, SystemExit):
-        result(FROM_START)
-        raise
+    found = limit_drop(start.network, recipe, batches, held_out, limit)
     method = build_method(recipe.method)
 
     def objective(_train: PairStore, device: torch.device, _resumed: bool) -> Objective:

@@ -150,7 +150,7 @@ def _to_picture(kind: _Kind, tiles: Tensor, like: Tensor, bias: Tensor | None = 
     """``[36, tiles, C]`` -> ``[N, C, H, W]`` with the sizes of ``like``."""
     (count, _, height, width), channels = like.shape, tiles.shape[2]
     shape = (count, channels, height, width)
-    picture = torch.empty(shape, memory_format=torch.channels_last)
+    picture = torch.empty(shape, dtype=like.dtype, memory_format=torch.channels_last)
     bias = None if bias is None else bias.contiguous()
     _transform(kind, tiles, bias, picture, (count, height, width, channels))
     return picture

@@ -1,7 +1,8 @@
 """One training, whatever is trained: from its recipe to its model file."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -40,8 +41,7 @@ _MAY_MOVE = ("data.train", "train.init")
 """Paths in the recipe of a stage, whose folder is named by a hash of what lies there."""
 
 _AGAIN = "run the same command again to continue"
-FROM_START = "nothing was kept yet: run the same command again to start over"
-"""Advice to a user who stopped a run of which there is nothing."""
+_FROM_START = "nothing was kept yet: run the same command again to start over"
 
 R = TypeVar("R", bound=TrainingRecipe)
 
@@ -198,12 +198,19 @@ def run_job(
             if found is not None:
                 return found
             left = None if limit is None else limit - (time.monotonic() - begun)
-            try:
+            with advice_on_stop(run_dir):
                 ended = _run(job, options, photographs, run_dir, left, device, moved=shared)
-            except (KeyboardInterrupt, SystemExit):
-                result(_AGAIN if any(run_dir.glob(CHECKPOINTS)) else FROM_START)
-                raise
             return from_first(ended)  # the others wait until the model is written
+
+
+@contextmanager
+def advice_on_stop(run_dir: Path) -> Iterator[None]:
+    """Say how to go on with a run if the user stops what is in the context."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        result(_AGAIN if any(run_dir.glob(CHECKPOINTS)) else _FROM_START)
+        raise
 
 
 def _run(

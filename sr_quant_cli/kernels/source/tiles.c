@@ -80,24 +80,38 @@ INLINE int64_t tiles_of(int64_t pixels)
     return (pixels + TILE - 1) / TILE;
 }
 
+/* First pixel of a tile of `side` pixels, which may lie outside of its image. */
+typedef struct {
+    int64_t image, top, left;
+} place;
+
+INLINE place place_of(int64_t tile, int side, shape s)
+{
+    int64_t rows = tiles_of(s.height), columns = tiles_of(s.width), edge = (side - TILE) / 2;
+    return (place){tile / (rows * columns), tile / columns % rows * TILE - edge, tile % columns * TILE - edge};
+}
+
+/* Where the channels of a pixel of a tile begin; -1 outside of the image. */
+INLINE int64_t pixel_of(place p, int row, int column, shape s)
+{
+    int64_t y = p.top + row, x = p.left + column;
+    int outside = y < 0 || y >= s.height || x < 0 || x >= s.width;
+    return outside ? -1 : ((p.image * s.height + y) * s.width + x) * s.channels;
+}
+
 /* Tiles of the images from `first` to before `end`, from `side` pixels each. */
 INLINE void gather(transform *one, int side, const float *picture, float *tiles, shape s, int64_t first,
                    int64_t end)
 {
-    int64_t rows = tiles_of(s.height), columns = tiles_of(s.width);
-    int64_t plane = s.images * rows * columns * s.channels;
-    int edge = (side - TILE) / 2;
-    for (int64_t tile = first * rows * columns; tile < end * rows * columns; tile++) {
-        int64_t image = tile / (rows * columns);
-        int64_t top = tile / columns % rows * TILE - edge, left = tile % columns * TILE - edge;
+    int64_t each = tiles_of(s.height) * tiles_of(s.width), plane = s.images * each * s.channels;
+    for (int64_t tile = first * each; tile < end * each; tile++) {
+        place p = place_of(tile, side, s);
         for (int64_t channel = 0; channel < s.channels; channel += LANES) {
             lanes pixels[ALL], transformed[ALL];
             for (int i = 0; i < side; i++)
                 for (int j = 0; j < side; j++) {
-                    int64_t y = top + i, x = left + j;
-                    int outside = y < 0 || y >= s.height || x < 0 || x >= s.width;
-                    const float *at = picture + ((image * s.height + y) * s.width + x) * s.channels;
-                    pixels[i * side + j] = outside ? (lanes){0} : *(const lanes *)(at + channel);
+                    int64_t at = pixel_of(p, i, j, s);
+                    pixels[i * side + j] = at < 0 ? (lanes){0} : *(const lanes *)(picture + at + channel);
                 }
             both_ways(one, side, SIDE, pixels, transformed);
             float *at = tiles + tile * s.channels + channel;
@@ -111,12 +125,9 @@ INLINE void gather(transform *one, int side, const float *picture, float *tiles,
 INLINE void scatter(transform *one, int side, const float *tiles, float *picture, shape s, int64_t first,
                     int64_t end)
 {
-    int64_t rows = tiles_of(s.height), columns = tiles_of(s.width);
-    int64_t plane = s.images * rows * columns * s.channels;
-    int edge = (side - TILE) / 2;
-    for (int64_t tile = first * rows * columns; tile < end * rows * columns; tile++) {
-        int64_t image = tile / (rows * columns);
-        int64_t top = tile / columns % rows * TILE - edge, left = tile % columns * TILE - edge;
+    int64_t each = tiles_of(s.height) * tiles_of(s.width), plane = s.images * each * s.channels;
+    for (int64_t tile = first * each; tile < end * each; tile++) {
+        place p = place_of(tile, side, s);
         for (int64_t channel = 0; channel < s.channels; channel += LANES) {
             lanes transformed[ALL], pixels[ALL];
             const float *from = tiles + tile * s.channels + channel;
@@ -125,11 +136,9 @@ INLINE void scatter(transform *one, int side, const float *tiles, float *picture
             both_ways(one, SIDE, side, transformed, pixels);
             for (int i = 0; i < side; i++)
                 for (int j = 0; j < side; j++) {
-                    int64_t y = top + i, x = left + j;
-                    if (y < 0 || y >= s.height || x < 0 || x >= s.width)
-                        continue;
-                    float *at = picture + ((image * s.height + y) * s.width + x) * s.channels;
-                    *(lanes *)(at + channel) += pixels[i * side + j];
+                    int64_t at = pixel_of(p, i, j, s);
+                    if (at >= 0)
+                        *(lanes *)(picture + at + channel) += pixels[i * side + j];
                 }
         }
     }
